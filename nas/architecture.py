@@ -1,0 +1,263 @@
+"""The frozen description of one network: data only, no framework.
+
+A network is a chain of blocks and a head. One block computes, in this order::
+
+    convolution -> pooling -> batch norm -> activation -> dropout
+
+Pooling stands right after the convolution because the three that follow then work on
+a quarter of the values; for max pooling the function is that of the usual order
+wherever batch norm's scale is positive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from nas.errors import ArchitectureError
+
+BlockKind = Literal["conv", "separable"]
+Padding = Literal["same", "valid"]
+Norm = Literal["batch", "none"]
+Activation = Literal["relu", "leaky_relu", "hardswish", "silu", "none"]
+Pool = Literal["none", "max", "avg"]
+HeadKind = Literal["gap", "conv", "flatten"]
+
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One convolution and what follows it; a 1x1 ``conv`` is a bottleneck (squeeze).
+
+    ``separable`` is a depthwise convolution with ``kernel_size`` and ``stride``, then
+    a 1x1 convolution to ``out_channels``. The convolution has a bias only without
+    batch norm, which has its own. ``pool`` halves height and width, rounding down.
+    """
+
+    kind: BlockKind = "conv"
+    out_channels: int
+    kernel_size: int = 3
+    stride: int = 1
+    padding: Padding = "same"
+    norm: Norm = "batch"
+    activation: Activation = "relu"
+    pool: Pool = "none"
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What turns the last feature map into one logit a class.
+
+    ``gap``
+        Global average pooling, then a linear layer.
+    ``conv``
+        A valid convolution to the classes, then global average pooling of what is
+        left; with ``kernel_size`` 1 the classic "1x1 conv + global average pooling".
+    ``flatten``
+        Every value into a linear layer.
+
+    ``hidden`` is the width of one more linear layer (with ReLU) before the last one,
+    0 for none; ``conv`` has none.
+    """
+
+    kind: HeadKind = "gap"
+    kernel_size: int = 1
+    hidden: int = 0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A whole network: ``input_shape`` (channels, height, width), blocks and a head.
+
+    Raises ArchitectureError when it cannot be built: a value that no block knows, or
+    a feature map that shrinks to nothing.
+    """
+
+    input_shape: Shape
+    num_classes: int
+    blocks: tuple[Block, ...]
+    head: Head
+
+    def __post_init__(self) -> None:
+        for number, block in enumerate(self.blocks, start=1):
+            _check_values(block, f"block {number}")
+        _check_values(self.head, "head")
+        if len(self.input_shape) != 3 or not all(
+            _whole(s, 1) for s in self.input_shape
+        ):
+            raise ArchitectureError(
+                f"input_shape is {self.input_shape}: give channels, height and width, "
+                "each a whole number of at least 1"
+            )
+        if not _whole(self.num_classes, 2):
+            raise ArchitectureError(
+                f"num_classes is {self.num_classes!r}, give a whole number of at least 2"
+            )
+        feature_shapes(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, dicts and numbers that from_dict takes back."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return one line of JSON with sorted keys."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Architecture:
+        """Build from to_dict's result; raise ArchitectureError on anything else."""
+        try:
+            return cls(
+                **data
+                | {
+                    "input_shape": tuple(data["input_shape"]),
+                    "blocks": tuple(Block(**block) for block in data["blocks"]),
+                    "head": Head(**data["head"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ArchitectureError(
+                f"not an architecture: {error}; the keys are "
+                f"{', '.join(f.name for f in fields(cls))}"
+            ) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Build from to_json's result; raise ArchitectureError on anything else."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ArchitectureError(
+                f"not an architecture: no JSON ({error})"
+            ) from error
+        return cls.from_dict(data)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits, equal for two spellings of the same network.
+
+        These are: the padding of a 1x1 convolution, the stride of one that has a
+        single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
+        that covers its whole input (a ``flatten`` head), a ``flatten`` head on a
+        single pixel (a ``gap`` head), and what a ``conv`` or other head does not use.
+        """
+        canonical = _canonical(self).to_json()
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def conv_size(size: int, kernel_size: int, stride: int, padding: Padding) -> int:
+    """Return the height (or width) after a convolution; below 1 means it does not fit."""
+    total_padding = kernel_size - 1 if padding == "same" else 0
+    return (size + total_padding - kernel_size) // stride + 1
+
+
+def feature_shapes(architecture: Architecture) -> list[Shape]:
+    """Return the shape after each block, the first entry being the input's.
+
+    Raises ArchitectureError where a feature map shrinks to nothing.
+    """
+    shapes = [architecture.input_shape]
+    for number, block in enumerate(architecture.blocks, start=1):
+        _, height, width = shapes[-1]
+        sizes = []
+        for size in (height, width):
+            after = conv_size(size, block.kernel_size, block.stride, block.padding)
+            sizes.append(after if block.pool == "none" else after // 2)
+        if min(sizes) < 1:
+            raise ArchitectureError(
+                f"block {number} shrinks its {height}x{width} input to nothing: use a "
+                "smaller kernel, same padding or fewer poolings"
+            )
+        shapes.append((block.out_channels, sizes[0], sizes[1]))
+    _, height, width = shapes[-1]
+    head = architecture.head
+    if head.kind == "conv" and head.kernel_size > min(height, width):
+        raise ArchitectureError(
+            f"the head's {head.kernel_size}x{head.kernel_size} kernel is larger than its "
+            f"{height}x{width} input: use a smaller one"
+        )
+    return shapes
+
+
+def _canonical(architecture: Architecture) -> Architecture:
+    shapes = feature_shapes(architecture)
+    blocks = tuple(
+        _canonical_block(block, shape)
+        for block, shape in zip(architecture.blocks, shapes, strict=False)
+    )
+    head = architecture.head
+    height, width = shapes[-1][1:]
+    if head.kind == "conv":
+        head = replace(head, hidden=0)
+        if head.kernel_size == 1:
+            head = replace(head, kind="gap")
+        elif head.kernel_size == height == width:
+            head = replace(head, kind="flatten")
+    elif height == width == 1:
+        head = replace(head, kind="gap")
+    if head.kind != "conv":
+        head = replace(head, kernel_size=1)
+    head = replace(head, dropout=float(head.dropout))
+    return replace(architecture, blocks=blocks, head=head)
+
+
+def _canonical_block(block: Block, shape: Shape) -> Block:
+    padding: Padding = "same" if block.kernel_size == 1 else block.padding
+    # How far the kernel could move; a stride beyond that never makes a second step.
+    reach = max(conv_size(side, block.kernel_size, 1, padding) for side in shape[1:])
+    return replace(
+        block,
+        padding=padding,
+        stride=min(block.stride, reach),
+        dropout=float(block.dropout),
+    )
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "padding": get_args(Padding),
+    "norm": get_args(Norm),
+    "activation": get_args(Activation),
+    "pool": get_args(Pool),
+}
+_SMALLEST = {"out_channels": 1, "kernel_size": 1, "stride": 1, "hidden": 0}
+
+
+def _check_values(part: Block | Head, where: str) -> None:
+    choices = _CHOICES | {
+        "kind": get_args(BlockKind if isinstance(part, Block) else HeadKind)
+    }
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if field.name in choices:
+            if value not in choices[field.name]:
+                raise ArchitectureError(
+                    f"{where}: {field.name} is {value!r}, one of "
+                    f"{', '.join(choices[field.name])} is known"
+                )
+        elif field.name == "dropout":
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < 1:
+                raise ArchitectureError(
+                    f"{where}: dropout is {value!r}, give a share from 0 to below 1"
+                )
+        elif not _whole(value, _SMALLEST[field.name]):
+            raise ArchitectureError(
+                f"{where}: {field.name} is {value!r}, give a whole number of at least "
+                f"{_SMALLEST[field.name]}"
+            )
+    if part.kernel_size % 2 == 0 and isinstance(part, Block) and part.padding == "same":
+        raise ArchitectureError(
+            f"{where}: kernel_size {part.kernel_size} is even, which same padding cannot "
+            "centre: use an odd one"
+        )
+
+
+def _whole(value: Any, least: int) -> bool:
+    # JSON's true is an int in Python.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

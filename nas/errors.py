@@ -1,0 +1,40 @@
+"""Every error that a user can meet, each with what, where and the remedy in one line.
+
+::
+
+    NasError
+    ├── ArchitectureError   a description that no model can be built from
+    ├── SpaceError          a search space that cannot be read, or that no cap allows
+    ├── DataError           a data set that is unknown, missing, damaged or misshapen
+    ├── DeviceError         a device that is not there
+    ├── TrainingError       a candidate that could not be trained; the search goes on
+    └── StudyError          a study that is missing, in use, damaged or frozen otherwise
+"""
+
+
+class NasError(Exception):
+    """Root of all errors that nas raises on purpose; its text is one line."""
+
+
+class ArchitectureError(NasError):
+    """No model can be built from this description."""
+
+
+class SpaceError(NasError):
+    """The search space cannot be read, or holds no net under the caps."""
+
+
+class DataError(NasError):
+    """The data set is unknown, missing, damaged or has the wrong shape."""
+
+
+class DeviceError(NasError):
+    """The device that was asked for is not there."""
+
+
+class TrainingError(NasError):
+    """One candidate could not be trained; its text is the cause, alike for like causes."""
+
+
+class StudyError(NasError):
+    """The study is missing, in use, damaged, or was born with other settings."""
