@@ -1,0 +1,17 @@
+"""Search spaces: read from TOML, drawn from under hard caps, without luck."""
+
+from nas.space.completion import Caps
+from nas.space.drawing import Draws, RandomDraws, sample, smallest
+from nas.space.reading import SearchSpace, available, find_space, read_space
+
+__all__ = [
+    "Caps",
+    "Draws",
+    "RandomDraws",
+    "SearchSpace",
+    "available",
+    "find_space",
+    "read_space",
+    "sample",
+    "smallest",
+]

@@ -1,0 +1,368 @@
+"""Draws an architecture from a space, under hard caps, by construction.
+
+First a size is drawn, then what gives the net its shape (head, depth, where and how it
+downsamples, kinds and kernels), each decision among the options that can still be
+completed within that size. Last come the widths: each block has a relative width, and
+one common factor makes the net as large as the size allows. So the whole range under
+the cap is covered, and no draw ever fails.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, Protocol, TypeVar
+
+from nas.architecture import Architecture, Block, Head, Shape
+from nas.cost import Cost
+from nas.errors import SpaceError
+from nas.space.completion import Caps, Completion, Move, State
+from nas.space.reading import Choice, SearchSpace
+from nas.space.widening import widen
+
+T = TypeVar("T")
+
+
+class Draws(Protocol):
+    """Where the decisions come from; an Optuna trial is one.
+
+    The same name always comes with the same range, whatever was decided before, so
+    that every sampler can learn from every trial.
+    """
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """Return a number from low to high."""
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Return a whole number from low to high, both included."""
+
+
+class RandomDraws:
+    """Independent uniform draws, fixed by the seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:  # noqa: ARG002
+        """Return a uniform number from low to high."""
+        return self._random.uniform(low, high)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:  # noqa: ARG002
+        """Return a uniform whole number from low to high, both included."""
+        return self._random.randint(low, high)
+
+
+def smallest(
+    space: SearchSpace, input_shape: Shape, num_classes: int, caps: Caps
+) -> int:
+    """Return the parameters of the smallest net of the space that the caps allow.
+
+    Raises SpaceError that names what would be enough when the caps allow none.
+    """
+    counting = replace(caps, num_params=caps.num_params or 2**62)
+    sizes = [
+        found.num_params
+        for found in _smallest_costs(space, input_shape, num_classes, counting)
+        if caps.allow(found)
+    ]
+    if sizes:
+        return min(sizes)
+    raise SpaceError(_too_tight(space, input_shape, num_classes, caps))
+
+
+def sample(
+    space: SearchSpace,
+    draws: Draws,
+    *,
+    input_shape: Shape,
+    num_classes: int,
+    caps: Caps,
+) -> Architecture:
+    """Draw one architecture of at most the caps' parameters, MACs and memory.
+
+    Takes a bounded number of steps. Raises SpaceError only where the caps allow no net
+    of the space at all. ``caps.num_params`` must be given.
+    """
+    least = smallest(space, input_shape, num_classes, caps)
+    if caps.num_params is None:
+        raise SpaceError("no parameter budget: give the largest number of parameters")
+    size = _size(draws.suggest_float("size", 0.0, 1.0), least, caps.num_params, space)
+    caps = replace(caps, num_params=size)
+    blocks, head = _structure(space, draws, input_shape, num_classes, caps)
+    activation = _pick(draws, "activation", space.activations, lambda _: True)
+    dropout = _pick(draws, "dropout", space.dropouts, lambda _: True)
+    # Before the first block's batch norm there is nothing to drop; the head's input
+    # is dropped like that of every other layer.
+    blocks = [
+        replace(
+            block,
+            activation=activation,  # type: ignore[arg-type]
+            dropout=dropout if number < len(blocks) else 0.0,
+        )
+        for number, block in enumerate(blocks, start=1)
+    ]
+    spread = math.log(space.spread)
+    relative = [
+        math.exp(spread * draws.suggest_float(f"block_{number}.width", -1.0, 1.0))
+        for number in range(1, len(blocks) + 1)
+    ]
+    narrow = Architecture(
+        input_shape=input_shape,
+        num_classes=num_classes,
+        blocks=tuple(blocks),
+        head=replace(head, dropout=dropout),
+    )
+    return widen(narrow, relative, space, caps)
+
+
+def _size(share: float, least: int, cap: int, space: SearchSpace) -> int:
+    """Return the parameters to aim at: log-uniform, leaning towards the cap."""
+    leaning = math.pow(share, 1 / space.towards_cap)
+    return min(cap, round(least * math.pow(cap / least, leaning)))
+
+
+def _structure(
+    space: SearchSpace,
+    draws: Draws,
+    input_shape: Shape,
+    num_classes: int,
+    caps: Caps,
+) -> tuple[list[Block], Head]:
+    """Draw everything but widths, activation and dropout; widths are minimal."""
+    table = _completion(space, num_classes, _which(caps))
+
+    def completable(norm: str, head: Head, depths: Iterable[int]) -> bool:
+        return any(
+            table.fits(State(norm, head, input_shape, depth, count), caps)
+            for depth in depths
+            for count in _counts(space, depth)
+        )
+
+    depths = range(space.depth[0], space.depth[1] + 1)
+    heads = _heads(space)
+    norm = _pick(
+        draws,
+        "norm",
+        space.norms,
+        lambda n: any(completable(n, head, depths) for head in heads),
+    )
+    kind = _pick(
+        draws,
+        "head",
+        space.heads,
+        lambda k: any(completable(norm, h, depths) for h in heads if h.kind == k),
+    )
+    head = Head(kind=kind)  # type: ignore[arg-type]
+    if kind == "conv":
+        kernel_size = _pick(
+            draws,
+            "head_kernel_size",
+            space.head_kernel_sizes,
+            lambda k: completable(norm, replace(head, kernel_size=k), depths),
+        )
+        head = replace(head, kernel_size=kernel_size)
+    else:
+        hidden = _pick(
+            draws,
+            "head_hidden",
+            space.hidden,
+            lambda h: completable(norm, replace(head, hidden=h), depths),
+        )
+        head = replace(head, hidden=hidden)
+
+    depth = _nearest(
+        draws.suggest_int("depth", *space.depth),
+        [d for d in depths if completable(norm, head, [d])],
+    )
+    count = _nearest(
+        draws.suggest_int("downsamplings", *space.downsamplings),
+        [
+            c
+            for c in _counts(space, depth)
+            if table.fits(State(norm, head, input_shape, depth, c), caps)
+        ],
+    )
+    wanted = _positions(draws, depth, count)
+
+    state = State(norm, head, input_shape, depth, count)
+    blocks = []
+    for number in range(1, depth + 1):
+        moves = [move for move in table.moves(state) if move.fits(caps)]
+        # A wanted downsampling that finds no room waits for the next block with it.
+        due = sum(position <= number for position in wanted)
+        done = count - state.downsamplings_left
+        move = _move(space, draws, number, moves, downsample=due > done)
+        blocks.append(move.block)
+        state, caps = move.state, caps.after(move.cost)
+    return blocks, head
+
+
+def _move(
+    space: SearchSpace,
+    draws: Draws,
+    number: int,
+    moves: list[Move],
+    *,
+    downsample: bool,
+) -> Move:
+    """Draw one of the moves that can be completed; downsample if asked and possible."""
+    ways = {_way(move.block) for move in moves}
+    if "none" in ways and (not downsample or ways == {"none"}):
+        way = "none"
+    else:
+        way = _pick(
+            draws,
+            f"block_{number}.downsampling",
+            space.downsampling_kinds,
+            ways.__contains__,
+        )
+    moves = [move for move in moves if _way(move.block) == way]
+
+    choices: tuple[tuple[str, Choice[Any]], ...] = (
+        ("kind", space.kinds),
+        ("kernel_size", space.kernel_sizes),
+        ("padding", space.paddings),
+    )
+    for name, choice in choices:
+        left = {getattr(move.block, name) for move in moves}
+        value: Any = _pick(draws, f"block_{number}.{name}", choice, left.__contains__)
+        moves = [move for move in moves if getattr(move.block, name) == value]
+    return moves[0]
+
+
+def _pick(
+    draws: Draws, name: str, choice: Choice[T], allowed: Callable[[T], bool]
+) -> T:
+    """Draw one of the options; where it is not allowed take the nearest that is."""
+    if len(choice.options) == 1:
+        return choice.options[0]
+    point = draws.suggest_float(name, 0.0, 1.0)
+    # The last share ends at 1, whatever the sum's rounding.
+    ends = list(accumulate(choice.shares))[:-1]
+    drawn = bisect_right(ends, point)
+    indices = range(len(choice.options))
+    left = [index for index in indices if allowed(choice.options[index])]
+    return choice.options[_nearest(drawn, left)]
+
+
+def _nearest(wanted: int, allowed: Sequence[int]) -> int:
+    return min(allowed, key=lambda value: (abs(value - wanted), value))
+
+
+def _positions(draws: Draws, depth: int, count: int) -> list[int]:
+    """Draw after which blocks (from 1) to downsample: distinct, ascending."""
+    positions: list[int] = []
+    for number in range(1, count + 1):
+        share = draws.suggest_float(f"downsampling_{number}.position", 0.0, 1.0)
+        free = [p for p in range(1, depth + 1) if p not in positions]
+        positions.append(_nearest(min(depth, 1 + int(share * depth)), free))
+    return sorted(positions)
+
+
+def _counts(space: SearchSpace, depth: int) -> range:
+    least, most = space.downsamplings
+    return range(least, min(most, depth) + 1)
+
+
+def _heads(space: SearchSpace) -> list[Head]:
+    heads = []
+    for kind in space.heads.options:
+        if kind == "conv":
+            heads += [
+                Head(kind="conv", kernel_size=k)
+                for k in space.head_kernel_sizes.options
+            ]
+        else:
+            heads += [
+                Head(kind=kind, hidden=h)  # type: ignore[arg-type]
+                for h in space.hidden.options
+            ]
+    return heads
+
+
+def _way(block: Block) -> str:
+    return "stride" if block.stride > 1 else block.pool
+
+
+def _which(caps: Caps) -> Caps:
+    """Return caps that differ only in which of them there are."""
+    limits = (caps.num_params, caps.macs, caps.peak_memory)
+    return Caps(*(None if limit is None else 0 for limit in limits))
+
+
+@lru_cache(maxsize=16)
+def _completion(space: SearchSpace, num_classes: int, which: Caps) -> Completion:
+    return Completion(space, num_classes, which)
+
+
+@lru_cache(maxsize=64)
+def _smallest_costs(
+    space: SearchSpace, input_shape: Shape, num_classes: int, caps: Caps
+) -> tuple[Cost, ...]:
+    table = _completion(space, num_classes, _which(caps))
+    return tuple(
+        found
+        for norm in space.norms.options
+        for head in _heads(space)
+        for depth in range(space.depth[0], space.depth[1] + 1)
+        for count in _counts(space, depth)
+        for found in table.best(State(norm, head, input_shape, depth, count))
+    )
+
+
+def _too_tight(
+    space: SearchSpace, input_shape: Shape, num_classes: int, caps: Caps
+) -> str:
+    """Say which caps would do."""
+    each = {
+        "--budget": (caps.num_params, Caps(num_params=1), "num_params", "parameters"),
+        "--max-macs": (caps.macs, Caps(macs=1), "macs", "MACs"),
+        "--max-memory": (
+            caps.peak_memory,
+            Caps(peak_memory=1),
+            "peak_memory",
+            "bytes of activations",
+        ),
+    }
+    size = "x".join(map(str, input_shape))
+    fits_nothing = (
+        f"the space {space.name!r} holds no net for images of {size}: allow fewer "
+        "downsamplings, smaller kernels or same padding"
+    )
+    for option, (limit, which, field, unit) in each.items():
+        if limit is None:
+            continue
+        found = _smallest_costs(space, input_shape, num_classes, which)
+        if not found:
+            return fits_nothing
+        least = min(getattr(one, field) for one in found)
+        if limit < least:
+            return (
+                f"{option} {limit} is below the smallest net of the space "
+                f"{space.name!r} for {size} images and {num_classes} classes, which "
+                f"has {least} {unit}: give at least {option} {least}"
+            )
+    if caps.macs is None and caps.peak_memory is None:
+        return fits_nothing
+    given = ", ".join(
+        f"{option} {limit}" for option, (limit, *_) in each.items() if limit is not None
+    )
+    loose = replace(caps, num_params=2**62)
+    found = tuple(
+        c
+        for c in _smallest_costs(space, input_shape, num_classes, loose)
+        if loose.allow(c)
+    )
+    hint = (
+        f"with the others as they are --budget {min(c.num_params for c in found)} would do"
+        if found
+        else "raise --max-macs or --max-memory"
+    )
+    return (
+        f"no net of the space {space.name!r} is within all of {given} at once: {hint}"
+    )

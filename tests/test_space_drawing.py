@@ -1,0 +1,426 @@
+"""Drawing: every draw is under every cap, and the draws cover what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import architectures, shapes, spaces
+
+from nas.architecture import Architecture, Block, Head
+from nas.cost import Cost, cost
+from nas.errors import ArchitectureError, SpaceError
+from nas.space import (
+    Caps,
+    RandomDraws,
+    SearchSpace,
+    available,
+    find_space,
+    read_space,
+    sample,
+    smallest,
+)
+from nas.space.completion import Completion, State
+from nas.space.drawing import _heads, _smallest_costs
+from nas.space.widening import widths_to_cost
+
+SHAPE = (1, 28, 28)
+CAPS = [300, 1_000, 3_000, 10_000, 50_000]
+ALL = Caps(1, 1, 1)
+
+
+def draw(space: SearchSpace, seed: int, caps: Caps) -> Architecture:
+    """Draw an architecture for MNIST's images."""
+    return sample(
+        space, RandomDraws(seed), input_shape=SHAPE, num_classes=10, caps=caps
+    )
+
+
+def way(block: Block) -> str:
+    """Return how the block downsamples, or "none"."""
+    return "stride" if block.stride > 1 else block.pool
+
+
+def check_coverage(name: str, cap: int, number: int) -> None:
+    """Assert that the draws keep the cap and cover all that the space offers."""
+    space = find_space(name)
+    least = smallest(space, SHAPE, 10, Caps(cap))
+    seen: Counter[Any] = Counter()
+    for seed in range(number):
+        architecture = draw(space, seed, Caps(cap))
+        size = cost(architecture).num_params
+        assert least <= size <= cap
+        share = math.log(size / least) / math.log(cap / least)
+        ways = [way(block) for block in architecture.blocks]
+        seen.update(
+            [
+                ("bin", min(9, int(10 * share))),
+                ("depth", len(ways)),
+                ("count", sum(one != "none" for one in ways)),
+                ("head", architecture.head.kind),
+                ("hidden", architecture.head.hidden),
+            ]
+        )
+        for block, one in zip(architecture.blocks, ways, strict=True):
+            seen.update(
+                [
+                    ("way", one),
+                    ("kind", block.kind),
+                    ("kernel_size", block.kernel_size),
+                    ("padding", block.padding),
+                    ("activation", block.activation),
+                ]
+            )
+    assert sum(name == "bin" for name, _ in seen) >= 8
+    expected: dict[str, set[Any]] = {
+        "depth": set(range(space.depth[0], space.depth[1] + 1)),
+        "count": set(range(space.downsamplings[0], space.downsamplings[1] + 1)),
+        "way": {"none", *space.downsampling_kinds.options},
+        "kind": set(space.kinds.options),
+        "kernel_size": set(space.kernel_sizes.options),
+        "padding": set(space.paddings.options),
+        "activation": set(space.activations.options),
+        "head": {head.kind for head in possible_heads(space, cap)},
+        "hidden": {head.hidden for head in possible_heads(space, cap)},
+    }
+    for what, options in expected.items():
+        assert {value for name, value in seen if name == what} == options, what
+
+
+def possible_heads(space: SearchSpace, cap: int) -> list[Head]:
+    """Return the heads with which some net of the space is under the cap."""
+    table = Completion(space, 10, Caps(1))
+    return [
+        head
+        for head in _heads(space)
+        if any(
+            table.fits(State(norm, head, SHAPE, depth, count), Caps(cap))
+            for norm in space.norms.options
+            for depth in range(space.depth[0], space.depth[1] + 1)
+            for count in range(space.downsamplings[0], space.downsamplings[1] + 1)
+        )
+    ]
+
+
+@pytest.mark.parametrize("cap", CAPS)
+@pytest.mark.parametrize("name", available())
+def test_draws_keep_the_cap_and_cover_the_range(name: str, cap: int) -> None:
+    """A few hundred draws are all under the cap, in all sizes, depths and kinds."""
+    check_coverage(name, cap, 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cap", CAPS)
+@pytest.mark.parametrize("name", available())
+def test_ten_thousand_draws_keep_the_cap(name: str, cap: int) -> None:
+    """Ten thousand draws are all under the cap, in all sizes, depths and kinds."""
+    check_coverage(name, cap, 10_000)
+
+
+@pytest.mark.parametrize("name", available())
+def test_further_caps_hold(name: str) -> None:
+    """MACs and peak memory are capped by the same means, down to the tightest."""
+    space = find_space(name)
+    least = smallest(space, SHAPE, 10, Caps(1_000))
+    for num_params, macs, memory in [
+        (5_000, 200_000, None),
+        (5_000, None, 4_000),
+        (5_000, 100_000, 3_000),
+        (least, None, None),
+    ]:
+        caps = Caps(num_params, macs, memory)
+        for seed in range(100):
+            assert caps.allow(cost(draw(space, seed, caps)))
+
+
+class ChosenDraws:
+    """Draws that hypothesis chooses, so that it can look for the worst."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.data = data
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """Return a number from low to high."""
+        return self.data.draw(st.floats(low, high), label=name)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Return a whole number from low to high."""
+        return self.data.draw(st.integers(low, high), label=name)
+
+
+@given(spaces(), shapes(), st.integers(2, 20), st.data())
+def test_any_draw_from_any_space_is_under_all_caps(
+    text: str, shape: tuple[int, int, int], num_classes: int, data: st.DataObject
+) -> None:
+    """From the tightest caps upward, whatever is drawn fits and is of the space."""
+    space = read_space(text, "drawn")
+    corners = _smallest_costs(space, shape, num_classes, ALL)
+    if not corners:
+        with pytest.raises(SpaceError, match="holds no net for images of"):
+            smallest(space, shape, num_classes, Caps(10**6))
+        return
+    corner = data.draw(st.sampled_from(corners), label="corner")
+    factors = [data.draw(st.just(1.0) | st.floats(1, 100)) for _ in range(3)]
+    params, macs, memory = (
+        int(value * factor)
+        for value, factor in zip(
+            (corner.num_params, corner.macs, corner.peak_memory), factors, strict=True
+        )
+    )
+    caps = Caps(
+        params,
+        data.draw(st.sampled_from([None, macs]), label="macs"),
+        data.draw(st.sampled_from([None, memory]), label="memory"),
+    )
+    architecture = sample(
+        space,
+        ChosenDraws(data),
+        input_shape=shape,
+        num_classes=num_classes,
+        caps=caps,
+    )
+    found = cost(architecture)
+    assert caps.allow(found)
+    assert found.num_params >= smallest(space, shape, num_classes, caps)
+    check_membership(architecture, space)
+
+
+def check_membership(architecture: Architecture, space: SearchSpace) -> None:
+    """Assert that the space holds the architecture."""
+    assert space.depth[0] <= len(architecture.blocks) <= space.depth[1]
+    ways = [way(block) for block in architecture.blocks]
+    count = sum(one != "none" for one in ways)
+    assert space.downsamplings[0] <= count <= space.downsamplings[1]
+    assert {*ways} <= {"none", *space.downsampling_kinds.options}
+    for block in architecture.blocks:
+        assert block.kind in space.kinds.options
+        assert block.kernel_size in space.kernel_sizes.options
+        assert (block.kind, block.kernel_size) != ("separable", 1)
+        assert block.padding in space.paddings.options
+        assert block.norm in space.norms.options
+        assert block.activation in space.activations.options
+        assert space.min_width <= block.out_channels <= space.max_width
+        assert block.dropout in {0.0, *space.dropouts.options}
+    assert replace(architecture.head, dropout=0.0) in _heads(space)
+
+
+def enumerate_space(
+    space: SearchSpace, shape: tuple[int, int, int], num_classes: int
+) -> Iterator[tuple[State, Architecture]]:
+    """Yield every architecture of a space (but for activation and dropout)."""
+    for norm, head in product(space.norms.options, _heads(space)):
+        for depth in range(space.depth[0], space.depth[1] + 1):
+            one = [
+                Block(
+                    kind=kind,  # type: ignore[arg-type]
+                    out_channels=width,
+                    kernel_size=kernel_size,
+                    padding=padding,  # type: ignore[arg-type]
+                    norm=norm,  # type: ignore[arg-type]
+                    stride=2 if how == "stride" else 1,
+                    pool="none" if how == "stride" else how,  # type: ignore[arg-type]
+                )
+                for kind, width, kernel_size, padding, how in product(
+                    space.kinds.options,
+                    range(space.min_width, space.max_width + 1),
+                    space.kernel_sizes.options,
+                    space.paddings.options,
+                    ["none", *space.downsampling_kinds.options],
+                )
+                if (kind, kernel_size) != ("separable", 1)
+            ]
+            for chain in product(one, repeat=depth):
+                count = sum(way(block) != "none" for block in chain)
+                if not space.downsamplings[0] <= count <= space.downsamplings[1]:
+                    continue
+                try:
+                    architecture = Architecture(
+                        input_shape=shape,
+                        num_classes=num_classes,
+                        blocks=chain,
+                        head=head,
+                    )
+                except ArchitectureError:
+                    continue
+                if roomy(architecture, space):
+                    yield State(norm, head, shape, depth, count), architecture
+
+
+def roomy(architecture: Architecture, space: SearchSpace) -> bool:
+    """Return whether every feature map has the space's smallest side."""
+    height, width = architecture.input_shape[1:]
+    for block in architecture.blocks:
+        if block.padding == "valid":
+            height -= block.kernel_size - 1
+            width -= block.kernel_size - 1
+        if way(block) == "stride":
+            height, width = -(-height // 2), -(-width // 2)
+        elif way(block) != "none":
+            height, width = height // 2, width // 2
+        if min(height, width) < space.smallest_side:
+            return False
+    return True
+
+
+@settings(max_examples=40)
+@given(spaces(tiny=True), shapes(4, 9), st.integers(2, 4), st.data())
+def test_completion_table_equals_brute_force(
+    text: str, shape: tuple[int, int, int], num_classes: int, data: st.DataObject
+) -> None:
+    """Enumerate a tiny space: what fits, what is smallest, which moves there are."""
+    space = read_space(text, "tiny")
+    everything = [
+        (state, architecture, cost(architecture))
+        for state, architecture in enumerate_space(space, shape, num_classes)
+    ]
+    costs = {found for _, _, found in everything}
+    unbeaten = {one for one in costs if not any(beats(two, one) for two in costs)}
+    least = _smallest_costs(space, shape, num_classes, ALL)
+    assert {one for one in least if not any(beats(two, one) for two in least)} == (
+        unbeaten
+    )
+    if not everything:
+        return
+    assert smallest(space, shape, num_classes, Caps()) == min(
+        found.num_params for found in costs
+    )
+
+    table = Completion(space, num_classes, ALL)
+    corner = data.draw(st.sampled_from(sorted(costs, key=repr)), label="corner")
+    shift = data.draw(st.integers(-2, 2), label="shift")
+    caps = Caps(
+        corner.num_params + shift, corner.macs + shift, corner.peak_memory + shift
+    )
+    fitting = [(s, a) for s, a, found in everything if caps.allow(found)]
+    for state in {state for state, _, _ in everything}:
+        here = [architecture for s, architecture in fitting if s == state]
+        assert table.fits(state, caps) == bool(here)
+        firsts = {minimal(a.blocks[0], space) for a in here}
+        moves = [move for move in table.moves(state) if move.fits(caps)]
+        assert {move.block for move in moves} == firsts
+        for move in moves:
+            seconds = {
+                minimal(a.blocks[1], space)
+                for a in here
+                if a.blocks[0] == move.block and len(a.blocks) > 1
+            }
+            left = caps.after(move.cost)
+            if move.state.blocks_left:
+                after = [m for m in table.moves(move.state) if m.fits(left)]
+                assert {m.block for m in after} == seconds
+
+
+def beats(one: Cost, other: Cost) -> bool:
+    """Return whether one is nowhere higher than the other, and not equal."""
+    return one != other and all(
+        getattr(one, name) <= getattr(other, name)
+        for name in ("num_params", "macs", "peak_memory")
+    )
+
+
+def minimal(block: Block, space: SearchSpace) -> Block:
+    """Return the block with the space's smallest width."""
+    return replace(block, out_channels=space.min_width)
+
+
+@given(architectures(), st.data())
+def test_widths_to_cost_equals_cost(
+    architecture: Architecture, data: st.DataObject
+) -> None:
+    """The fast cost of changed widths is that of the changed architecture."""
+    widths = [data.draw(st.integers(1, 70)) for _ in architecture.blocks]
+    blocks = tuple(
+        replace(block, out_channels=width)
+        for block, width in zip(architecture.blocks, widths, strict=True)
+    )
+    wide = replace(architecture, blocks=blocks)
+    assert widths_to_cost(architecture)(widths) == cost(wide)
+
+
+@pytest.mark.parametrize("name", available())
+def test_a_seed_fixes_the_draw(name: str) -> None:
+    """The same seed gives the same architecture, other seeds mostly others."""
+    space, caps = find_space(name), Caps(5_000)
+    keys = [draw(space, seed, caps).key for seed in range(50)]
+    assert keys == [draw(space, seed, caps).key for seed in range(50)]
+    assert len(set(keys)) > 45
+
+
+@pytest.mark.parametrize("name", available())
+def test_each_name_keeps_its_range(name: str) -> None:
+    """A decision is always asked for with the same bounds, as samplers need it."""
+    ranges: dict[str, tuple[float, float]] = {}
+
+    class Recorded(RandomDraws):
+        def suggest_float(self, name: str, low: float, high: float) -> float:
+            assert ranges.setdefault(name, (low, high)) == (low, high)
+            return super().suggest_float(name, low, high)
+
+        def suggest_int(self, name: str, low: int, high: int) -> int:
+            assert ranges.setdefault(name, (low, high)) == (low, high)
+            return super().suggest_int(name, low, high)
+
+    for seed in range(200):
+        sample(
+            find_space(name),
+            Recorded(seed),
+            input_shape=SHAPE,
+            num_classes=10,
+            caps=Caps(3_000 if seed % 2 else 300),
+        )
+    assert "size" in ranges
+    assert len(ranges) > 20
+
+
+@pytest.mark.parametrize("name", available())
+def test_a_cap_below_the_smallest_net_names_its_size(name: str) -> None:
+    """An impossible budget is refused in one line with the size that is possible."""
+    space = find_space(name)
+    least = smallest(space, SHAPE, 10, Caps(10_000))
+    assert cost(draw(space, 0, Caps(least))).num_params == least
+    for cap in (least - 1, 1, 0):
+        with pytest.raises(SpaceError) as caught:
+            draw(space, 0, Caps(cap))
+        message = str(caught.value)
+        assert message.endswith(
+            f"has {least} parameters: give at least --budget {least}"
+        )
+        assert f"--budget {cap} is below" in message
+        assert "\n" not in message
+
+
+def test_other_caps_below_the_smallest_net() -> None:
+    """MACs and memory have such a line, too; so has what only fails together."""
+    space = find_space("plain")
+    for option, caps, unit in [
+        ("--max-macs", Caps(10_000, macs=1), "MACs"),
+        ("--max-memory", Caps(10_000, peak_memory=1), "bytes of activations"),
+    ]:
+        with pytest.raises(SpaceError, match=rf"{option} 1 is below.* {unit}"):
+            smallest(space, SHAPE, 10, caps)
+    corners = _smallest_costs(space, SHAPE, 10, ALL)
+    together = Caps(
+        min(one.num_params for one in corners),
+        peak_memory=min(one.peak_memory for one in corners),
+    )
+    with pytest.raises(SpaceError, match=r"within all of .* --budget \d+ would do"):
+        smallest(space, SHAPE, 10, together)
+
+
+def test_a_budget_is_needed() -> None:
+    """Without a parameter budget there is no size to aim at."""
+    with pytest.raises(SpaceError, match="no parameter budget"):
+        draw(find_space("plain"), 0, Caps())
+
+
+def test_images_too_small_for_the_space() -> None:
+    """Where no net has room the message says so and how to change the space."""
+    with pytest.raises(SpaceError, match="holds no net for images of 1x2x2"):
+        smallest(find_space("mixed"), (1, 2, 2), 10, Caps(10_000))
