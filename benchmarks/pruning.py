@@ -1,0 +1,176 @@
+"""What the pruning rule saves and what it costs, on recorded, unpruned curves.
+
+    nas search --budget 10000 --trials 64 --sampler random --no-pruning --study curves
+    python benchmarks/pruning.py record studies/curves    # -> benchmarks/curves.csv
+    python benchmarks/pruning.py replay                   # -> benchmarks/pruning.csv
+
+``replay`` sends the recorded candidates through the rule in many random orders, two in
+training at a time, and counts the epochs saved and the members of the front (of the
+unpruned end results) that the rule would have pruned. An accuracy-only rule, which
+prunes what is below the median of all peers whatever their size, stands beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.candidate import Candidate
+from nas.pareto import Point, pareto_front
+from nas.pruning import PruningRule, should_prune
+from nas.study import read_study
+
+HERE = Path(__file__).parent
+ORDERS = 200
+IN_TRAINING = 2
+VAL_SIZE = 5000
+
+Rule = Callable[[Point, Sequence[Point]], bool]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One recorded candidate: its size, the rungs in epochs, accuracy at each."""
+
+    trial: int
+    num_params: int
+    epochs: tuple[float, ...]
+    accuracies: tuple[float, ...]
+
+
+def record(folder: Path) -> None:
+    """Write the curves of all complete candidates of a study."""
+    candidates: list[Candidate] = [
+        c for c in read_study(folder).candidates() if c.state == "complete"
+    ]
+    with (HERE / "curves.csv").open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(
+            ["trial", "key", "num_params", "macs", "epochs", "val_accuracy", "seconds"]
+        )
+        for c in candidates:
+            for report in c.curve:
+                writer.writerow(
+                    [
+                        c.trial,
+                        c.key,
+                        c.num_params,
+                        c.macs,
+                        report.epochs,
+                        report.val_accuracy,
+                        round(report.seconds, 2),
+                    ]
+                )
+
+
+def read_curves() -> list[Curve]:
+    """Return the recorded curves."""
+    rows: dict[int, list[dict[str, str]]] = {}
+    with (HERE / "curves.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            rows.setdefault(int(row["trial"]), []).append(row)
+    return [
+        Curve(
+            trial,
+            int(reports[0]["num_params"]),
+            tuple(float(r["epochs"]) for r in reports),
+            tuple(float(r["val_accuracy"]) for r in reports),
+        )
+        for trial, reports in rows.items()
+    ]
+
+
+def size_aware(rule: PruningRule) -> Rule:
+    """Return our rule as a function of a point and its peers."""
+    return lambda point, peers: should_prune(point, peers, rule=rule, val_size=VAL_SIZE)
+
+
+def below_median(point: Point, peers: Sequence[Point]) -> bool:
+    """Prune what is less accurate than half of all peers, as a median pruner does."""
+    return len(peers) >= 5 and point[1] < statistics.median(p[1] for p in peers)
+
+
+def replay(curves: Sequence[Curve], rule: Rule) -> tuple[float, set[int]]:
+    """Return the epochs trained in this order, and the trials that were pruned."""
+    rungs = len(curves[0].epochs)
+    seen: list[list[Point]] = [[] for _ in range(rungs)]
+    waiting, training = list(curves), list[tuple[float, int, Curve]]()
+    now, spent, pruned = 0.0, 0.0, set[int]()
+    while waiting or training:
+        while waiting and len(training) < IN_TRAINING:
+            curve = waiting.pop(0)
+            training.append((now + curve.epochs[0], 0, curve))
+        # The next report is that of whoever reaches its rung first.
+        training.sort(key=lambda item: item[0])
+        now, rung, curve = training.pop(0)
+        point = (curve.num_params, curve.accuracies[rung])
+        last = rung == rungs - 1
+        stop = not last and rule(point, seen[rung])
+        seen[rung].append(point)
+        if stop:
+            pruned.add(curve.trial)
+        if stop or last:
+            spent += curve.epochs[rung]
+        else:
+            step = curve.epochs[rung + 1] - curve.epochs[rung]
+            training.append((now + step, rung + 1, curve))
+    return spent, pruned
+
+
+def measure(curves: Sequence[Curve], rule: Rule) -> dict[str, float]:
+    """Return the mean share of epochs saved and of front members lost."""
+    points = [(c.num_params, c.accuracies[-1]) for c in curves]
+    members = {curves[i].trial for i in pareto_front(points)}
+    full = sum(c.epochs[-1] for c in curves)
+    saved, lost = [], []
+    for order in range(ORDERS):
+        shuffled = list(curves)
+        random.Random(order).shuffle(shuffled)
+        spent, pruned = replay(shuffled, rule)
+        saved.append(1 - spent / full)
+        lost.append(len(pruned & members) / len(members))
+    return {
+        "candidates": len(curves),
+        "front_members": len(members),
+        "epochs_saved": round(statistics.fmean(saved), 4),
+        "epochs_saved_std": round(statistics.stdev(saved), 4),
+        "front_lost": round(statistics.fmean(lost), 4),
+        "orders_with_a_loss": round(sum(share > 0 for share in lost) / ORDERS, 4),
+    }
+
+
+def main() -> None:
+    """Record or replay."""
+    if sys.argv[1:2] == ["record"] and len(sys.argv) == 3:
+        record(Path(sys.argv[2]))
+        return
+    if sys.argv[1:] != ["replay"]:
+        sys.exit(__doc__)
+    curves = read_curves()
+    rules: dict[tuple[str, str, str], Rule] = {
+        ("size-aware", str(rivals), str(noise)): size_aware(
+            PruningRule(rivals=rivals, noise=noise)
+        )
+        for rivals in (1, 2, 3)
+        for noise in (0.0, 0.5, 1.0, 2.0, 3.0)
+    }
+    rules["median", "", ""] = below_median
+    with (HERE / "pruning.csv").open("w", newline="", encoding="utf-8") as out:
+        writer = None
+        for (kind, rivals, noise), rule in rules.items():
+            row = {"rule": kind, "rivals": rivals, "noise": noise}
+            row |= {k: str(v) for k, v in measure(curves, rule).items()}
+            writer = writer or csv.DictWriter(out, list(row))
+            if out.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
+            print(row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The pruning rule: only clearly better rivals of at most its size count."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import points
+
+from nas.pareto import Point, dominates
+from nas.pruning import PruningRule, accuracy_noise, dominating_rivals, should_prune
+
+VAL_SIZE = 1000
+POINT = st.tuples(st.integers(1, 1000), st.floats(0, 1))
+RULES = st.builds(
+    PruningRule,
+    rivals=st.integers(1, 3),
+    noise=st.floats(0, 3),
+    min_peers=st.integers(0, 8),
+)
+
+
+def prunes(point: Point, peers: list[Point], rule: PruningRule) -> bool:
+    """Ask the rule with a validation set of VAL_SIZE images."""
+    return should_prune(point, peers, rule=rule, val_size=VAL_SIZE)
+
+
+@given(POINT, points(), RULES)
+def test_only_dominated_candidates_are_pruned(
+    point: Point, peers: list[Point], rule: PruningRule
+) -> None:
+    """Who is pruned is dominated by as many peers as the rule names."""
+    if prunes(point, peers, rule):
+        assert sum(dominates(peer, point) for peer in peers) >= rule.rivals
+
+
+@given(POINT, points(), RULES, st.data())
+def test_bigger_nets_never_count_against_smaller_ones(
+    point: Point, peers: list[Point], rule: PruningRule, data: st.DataObject
+) -> None:
+    """However accurate, larger peers change nothing once there are enough peers."""
+    larger = data.draw(
+        st.lists(st.tuples(st.integers(int(point[0]) + 1, 5000), st.floats(0, 1)))
+    )
+    if len(peers) >= rule.min_peers:
+        assert prunes(point, peers, rule) == prunes(point, peers + larger, rule)
+    assert not prunes(point, larger * 10, rule)
+
+
+@given(POINT, points(), RULES)
+def test_nothing_is_pruned_among_few(
+    point: Point, peers: list[Point], rule: PruningRule
+) -> None:
+    """Before min_peers have reported everything goes on."""
+    assert not prunes(point, peers[: max(0, rule.min_peers - 1)], rule) or (
+        rule.min_peers == 0
+    )
+
+
+@given(POINT, points(), RULES, st.floats(0, 1), st.integers(0, 500))
+def test_better_candidates_are_pruned_less(
+    point: Point, peers: list[Point], rule: PruningRule, gain: float, fewer: int
+) -> None:
+    """Fewer parameters never bring more rivals, nor does one more rival save it."""
+    smaller = (max(1, point[0] - fewer), point[1])
+    rivals = dominating_rivals(point, peers, rule=rule, val_size=VAL_SIZE)
+    assert dominating_rivals(smaller, peers, rule=rule, val_size=VAL_SIZE) <= rivals
+    if prunes(point, peers, rule):
+        assert prunes(point, [*peers, (1, gain)], rule)
+
+
+@given(st.floats(0, 1), st.integers(1, 100_000))
+def test_noise_is_binomial(val_accuracy: float, val_size: int) -> None:
+    """The noise is finite, above 0 for all accuracies, and at most that of a coin."""
+    noise = accuracy_noise(val_accuracy, val_size)
+    assert 0 < noise <= math.sqrt(0.5 / val_size) * (1 + 1e-12)
+
+
+def test_noise_by_hand() -> None:
+    """At 0.9 on 1,000 images a difference has a standard error of 1.3 points."""
+    assert accuracy_noise(0.9, 1000) == pytest.approx(0.013416, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("point", "pruned"),
+    [
+        ((500, 0.90), True),  # two smaller peers are clearly better
+        ((500, 0.949), False),  # better, but not by more than the noise
+        ((200, 0.90), True),  # equal in size counts
+        ((199, 0.10), False),  # small: only (100, 0.10) is its rival
+    ],
+)
+def test_pruning_by_example(point: Point, *, pruned: bool) -> None:
+    """The rule on one handful of peers."""
+    peers = [(100, 0.10), (200, 0.95), (200, 0.96), (800, 0.99), (900, 0.99)]
+    rule = PruningRule(rivals=2, noise=2, min_peers=5)
+    assert prunes(point, peers, rule) == pruned
+    assert not prunes(point, peers[:4], rule)
