@@ -1,0 +1,176 @@
+"""The C kernels against their slow oracle, torch's own layers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nas import augmentation
+from nas.architecture import Architecture, Block, Head
+from nas.model import build
+from nas.recipe import Recipe
+from nas.training import kernels
+
+needs_kernels = pytest.mark.skipif(
+    not kernels.available(), reason="no C compiler made the kernels"
+)
+
+CHAINS: dict[str, tuple[Block, ...]] = {
+    "plain": (Block(out_channels=5), Block(out_channels=9, pool="max")),
+    "valid and odd sizes": (
+        Block(out_channels=3, padding="valid", pool="max"),
+        Block(out_channels=7, kernel_size=5, pool="avg"),
+    ),
+    "1x1": (
+        Block(out_channels=6, kernel_size=1, norm="none", activation="leaky_relu"),
+        Block(out_channels=13, kernel_size=1, activation="none"),
+    ),
+    "separable": (
+        Block(out_channels=6, activation="silu"),
+        Block(kind="separable", out_channels=4, kernel_size=5),
+        Block(kind="separable", out_channels=5, padding="valid", stride=2),
+    ),
+    "strides": (
+        Block(out_channels=6, stride=2, activation="hardswish"),
+        Block(out_channels=5, stride=3, kernel_size=5, norm="none"),
+    ),
+    "even kernel": (Block(out_channels=5, kernel_size=4, stride=2, padding="valid"),),
+}
+
+
+def model_of(*blocks: Block, **head: Any) -> nn.Sequential:
+    """Build a model for 2x15x18 images and 4 classes."""
+    return build(
+        Architecture(
+            input_shape=(2, 15, 18), num_classes=4, blocks=blocks, head=Head(**head)
+        ),
+        seed=3,
+    )
+
+
+def images_of(count: int) -> torch.Tensor:
+    """Return images ``[count, 2, 15, 18]``."""
+    return torch.randn(count, 2, 15, 18, generator=torch.Generator().manual_seed(7))
+
+
+def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
+    """Return how far a tensor is from the exact one, relative to that one's size."""
+    relative = (ours - exact).norm() / exact.norm().clamp_min(1e-9)
+    return float(relative.detach())
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", CHAINS)
+def test_training_agrees_with_torch(name: str) -> None:
+    """Logits, every gradient and every buffer are torch's in double precision."""
+    model = model_of(*CHAINS[name], kind="flatten")
+    exact = copy.deepcopy(model).double()
+    images, labels = images_of(32), torch.arange(32) % 4
+    assert kernels.supports(model, 32)
+    logits = kernels.forward(model, images)
+    expected = exact(images.double())
+    assert difference(logits, expected) < 1e-5
+    functional.cross_entropy(logits, labels).backward()
+    functional.cross_entropy(expected, labels).backward()
+    for ours, theirs in zip(model.parameters(), exact.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert difference(ours.grad, theirs.grad) < 1e-4
+    for buffer, expected in zip(model.buffers(), exact.buffers(), strict=True):
+        assert difference(buffer.double(), expected.double()) < 1e-5
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("kind", ["gap", "conv", "flatten"])
+def test_evaluation_agrees_with_torch(name: str, kind: Any) -> None:
+    """In evaluation any number of images gives torch's logits, whatever the head."""
+    model = model_of(*CHAINS[name], kind=kind)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    model.eval()
+    images = images_of(21)
+    with torch.inference_mode():
+        assert difference(kernels.forward(model, images), model(images)) < 1e-5
+
+
+@needs_kernels
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    """Values are dropped at the right rate, scaled, and the same in the gradient."""
+    block = Block(
+        out_channels=2, kernel_size=1, norm="none", activation="none", dropout=0.3
+    )
+    model = model_of(block, kind="flatten")
+    nn.init.zeros_(model.get_parameter("blocks.0.conv.weight"))
+    nn.init.ones_(model.get_parameter("blocks.0.conv.bias"))
+    model.head = nn.Flatten()
+    values = kernels.forward(model, images_of(512))
+    dropped = (values == 0).double().mean()
+    assert float(dropped) == pytest.approx(0.3, abs=0.01)
+    assert float(values.detach().mean()) == pytest.approx(1, abs=0.01)
+    values.sum().backward()
+    gradient = model.get_parameter("blocks.0.conv.bias").grad
+    assert gradient is not None
+    assert float(gradient.sum()) == pytest.approx(
+        float(values.detach().sum()), rel=1e-4
+    )
+    model.eval()
+    with torch.inference_mode():
+        assert bool((kernels.forward(model, images_of(16)) == 1).all())
+
+
+@needs_kernels
+def test_warping_agrees_with_torch() -> None:
+    """Images are sampled where torch samples them, beyond the edges, too."""
+    recipe = Recipe(rotation=60, shift=0.5, scale=0.6, shear=30, augment=0.9)
+    images = images_of(64)
+    matrices = augmentation.random_matrices(
+        64, recipe, torch.Generator().manual_seed(0), images.device
+    )
+    expected = augmentation.warp(images, matrices)
+    torch.testing.assert_close(
+        kernels.warp(images, matrices), expected, atol=1e-4, rtol=0
+    )
+
+
+@needs_kernels
+def test_a_nan_is_not_lost() -> None:
+    """A weight that diverged reaches the logits through ReLU and pooling."""
+    model = model_of(*CHAINS["plain"])
+    with torch.no_grad():
+        model.get_parameter("blocks.0.conv.weight").fill_(torch.nan)
+    assert bool(kernels.forward(model, images_of(16)).isnan().all())
+
+
+@needs_kernels
+def test_only_what_build_made_is_supported() -> None:
+    """Other models, other numbers and odd batches are left to torch."""
+    model = model_of(*CHAINS["plain"])
+    assert kernels.supports(model, 64)
+    assert not kernels.supports(model, 65)
+    assert not kernels.supports(nn.Sequential(nn.Flatten()), 64)
+    assert not kernels.supports(copy.deepcopy(model).double(), 64)
+    model.get_submodule("blocks").append(nn.Sequential(nn.Tanh()))  # type: ignore[operator]
+    assert not kernels.supports(model, 64)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("NAS_KERNELS", "0"), ("CC", "no-such-compiler")]
+)
+def test_without_a_compiler_torch_trains(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Where the kernels are off or cannot be compiled nothing is supported."""
+    monkeypatch.setenv(variable, value)
+    kernels._library.cache_clear()
+    try:
+        assert not kernels.available()
+        assert not kernels.supports(model_of(*CHAINS["plain"]), 64)
+    finally:
+        kernels._library.cache_clear()

@@ -1,0 +1,214 @@
+"""Training: it learns, repeats itself, stops when asked and names what went wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from nas.architecture import Architecture, Block, Head
+from nas.errors import TrainingError
+from nas.model import build
+from nas.recipe import Recipe
+from nas.training import TrainingData, evaluate, kernels, learning_rate, train
+
+RECIPE = Recipe(epochs=4, batch_size=64, rotation=5, shift=0.05)
+SMALL = Architecture(
+    input_shape=(1, 8, 8),
+    num_classes=10,
+    blocks=(
+        Block(out_channels=8, pool="max"),
+        Block(out_channels=16, dropout=0.05),
+    ),
+    head=Head(kind="flatten"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Train with the C kernels and with torch's own."""
+    if request.param == "torch":
+        monkeypatch.setattr(kernels, "supports", lambda *_: False)
+    elif not kernels.available():
+        pytest.skip("no C compiler made the kernels")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def digits() -> TrainingData:
+    """scikit-learn's 1,797 digits of 8x8 pixels: real images, no download."""
+    images, labels = load_digits(return_X_y=True)
+    pixels = torch.from_numpy(images).mul(255 / 16).to(torch.uint8).view(-1, 1, 8, 8)
+    answers = torch.from_numpy(labels).long()
+    return TrainingData(
+        train_images=pixels[:1400],
+        train_labels=answers[:1400],
+        val_images=pixels[1400:],
+        val_labels=answers[1400:],
+        mean=(0.3053,),
+        std=(0.3763,),
+    )
+
+
+def curve(data: TrainingData, recipe: Recipe = RECIPE, seed: int = 0) -> list[float]:
+    """Train SMALL and return what the reports say of its accuracy and loss."""
+    model = build(SMALL, seed=1)
+    reports = train(model, data, recipe, seed=seed, rungs=[0.5, 1, recipe.epochs])
+    return [n for r in reports for n in (r.val_accuracy, r.train_loss)]
+
+
+@pytest.mark.usefixtures("way")
+def test_training_learns_real_digits(digits: TrainingData) -> None:
+    """A few seconds of training reach more than 90 % on digits never trained on."""
+    model = build(SMALL, seed=0)
+    recipe = replace(RECIPE, epochs=8)
+    reports = list(train(model, digits, recipe, seed=0, rungs=[0.3, 1, 8]))
+    assert [r.rung for r in reports] == [0, 1, 2]
+    assert [r.epochs for r in reports] == [0.3, 1, 8]
+    assert reports[-1].val_accuracy > 0.9
+    assert reports[-1].train_loss < reports[0].train_loss
+    assert 0 < reports[0].seconds < reports[-1].seconds
+    again = evaluate(
+        model, digits.val_images, digits.val_labels, digits.mean, digits.std
+    )
+    assert again == reports[-1].val_accuracy
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_same_seeds_give_the_same_curve(
+    digits: TrainingData, optimizer: Any
+) -> None:
+    """Two trainings with equal seeds agree bit for bit, another seed differs."""
+    recipe = replace(RECIPE, epochs=2, optimizer=optimizer)
+    first = curve(digits, recipe)
+    torch.rand(5)
+    assert curve(digits, recipe) == first
+    assert curve(digits, recipe, seed=1) != first
+
+
+def test_the_global_random_state_is_left_alone(digits: TrainingData) -> None:
+    """Between two reports the numbers that others draw are their own."""
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    next(train(build(SMALL, seed=1), digits, RECIPE, seed=0, rungs=[0.5, 4]))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_who_asks_for_no_more_reports_ends_the_training(digits: TrainingData) -> None:
+    """After the first report no weight changes unless the second is asked for."""
+    model = build(SMALL, seed=1)
+    reports = train(model, digits, RECIPE, seed=0, rungs=[0.5, 4])
+    next(reports)
+    before = [p.clone() for p in model.parameters()]
+    del reports
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+@pytest.mark.usefixtures("way")
+def test_a_training_that_diverges_is_an_error(digits: TrainingData) -> None:
+    """An absurd learning rate ends in a TrainingError that names the cause."""
+    with pytest.raises(TrainingError, match=r"^loss became NaN$"):
+        curve(digits, replace(RECIPE, max_lr=1e30))
+
+
+def test_running_out_of_memory_is_an_error(digits: TrainingData) -> None:
+    """Too large a layer ends in a TrainingError that names the device."""
+
+    class Greedy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1, 1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.new_empty(1 << 50)
+
+    reports = train(Greedy(), digits, RECIPE, seed=0, rungs=[4])
+    with pytest.raises(TrainingError, match=r"^out of memory on cpu$"):
+        next(reports)
+
+
+def test_without_validation_images_the_accuracy_is_nan(digits: TrainingData) -> None:
+    """A training on everything reports its loss and no accuracy."""
+    data = replace(
+        digits, val_images=digits.val_images[:0], val_labels=digits.val_labels[:0]
+    )
+    accuracy, loss = curve(data, replace(RECIPE, epochs=2))[-2:]
+    assert math.isnan(accuracy)
+    assert 0 < loss < 3
+
+
+@pytest.mark.parametrize("rungs", [[], [1], [2, 1, 4], [1, 1, 4], [4, 5], [0, 4]])
+def test_rungs_that_do_not_fit_are_refused(
+    digits: TrainingData, rungs: list[float]
+) -> None:
+    """Rungs have to rise from above 0 to the recipe's last epoch."""
+    with pytest.raises(ValueError, match="rungs"):
+        next(train(build(SMALL), digits, RECIPE, seed=0, rungs=rungs))
+
+
+def test_fewer_images_than_a_batch_still_train(digits: TrainingData) -> None:
+    """A data set smaller than the batch is one batch."""
+    data = replace(
+        digits,
+        train_images=digits.train_images[:20],
+        train_labels=digits.train_labels[:20],
+    )
+    assert len(curve(data, replace(RECIPE, epochs=2))) == 6
+
+
+def test_colour_images_are_normalised_channel_by_channel() -> None:
+    """Each channel has its own mean and standard deviation."""
+    images = torch.tensor([51, 102], dtype=torch.uint8).view(1, 2, 1, 1)  # 0.2, 0.4
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images.flatten().tolist())
+            return images.flatten(1)
+
+    evaluate(Spy(), images, torch.tensor([0]), (0.1, 0.4), (0.5, 1.0))
+    assert seen[0] == pytest.approx([0.2, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_leaves_the_mode_as_it_was(
+    digits: TrainingData, training: bool
+) -> None:
+    """Evaluation itself is in evaluation mode and then restores what it found."""
+    model = build(SMALL, seed=0).train(training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    accuracy = evaluate(
+        model, digits.val_images, digits.val_labels, digits.mean, digits.std
+    )
+    assert 0 <= accuracy <= 1
+    assert model.training == training
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_the_learning_rate_rises_once_and_falls_to_zero() -> None:
+    """One cycle: the top after the warm-up's share of the steps, almost 0 at the end."""
+    recipe = Recipe(max_lr=0.5, warmup=0.25)
+    rates = [learning_rate(step, 1000, recipe) for step in range(1000)]
+    top = rates.index(max(rates))
+    assert top == pytest.approx(250, abs=1)
+    assert rates[top] == pytest.approx(0.5, rel=0.01)
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert 0 < rates[-1] < 0.001 * recipe.max_lr
