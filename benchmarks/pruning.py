@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.candidate import Candidate
-from nas.pareto import Point, pareto_front
-from nas.pruning import PruningRule, should_prune
+from nas.pareto import pareto_front
+from nas.pruning import PruningRule, Standing, should_prune
 from nas.study import read_study
 
 HERE = Path(__file__).parent
@@ -30,17 +30,16 @@ ORDERS = 200
 IN_TRAINING = 2
 VAL_SIZE = 5000
 
-Rule = Callable[[Point, Sequence[Point]], bool]
+Rule = Callable[[Standing, Sequence[Standing]], bool]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One recorded candidate: its size, the rungs in epochs, accuracy at each."""
+    """One recorded candidate: the rungs in epochs and where it stood at each."""
 
     trial: int
-    num_params: int
     epochs: tuple[float, ...]
-    accuracies: tuple[float, ...]
+    standings: tuple[Standing, ...]
 
 
 def record(folder: Path) -> None:
@@ -51,7 +50,16 @@ def record(folder: Path) -> None:
     with (HERE / "curves.csv").open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow(
-            ["trial", "key", "num_params", "macs", "epochs", "val_accuracy", "seconds"]
+            [
+                "trial",
+                "key",
+                "num_params",
+                "macs",
+                "epochs",
+                "val_accuracy",
+                "train_loss",
+                "seconds",
+            ]
         )
         for c in candidates:
             for report in c.curve:
@@ -63,6 +71,7 @@ def record(folder: Path) -> None:
                         c.macs,
                         report.epochs,
                         report.val_accuracy,
+                        round(report.train_loss, 5),
                         round(report.seconds, 2),
                     ]
                 )
@@ -77,9 +86,15 @@ def read_curves() -> list[Curve]:
     return [
         Curve(
             trial,
-            int(reports[0]["num_params"]),
             tuple(float(r["epochs"]) for r in reports),
-            tuple(float(r["val_accuracy"]) for r in reports),
+            tuple(
+                Standing(
+                    int(r["num_params"]),
+                    float(r["val_accuracy"]),
+                    float(r["train_loss"]),
+                )
+                for r in reports
+            ),
         )
         for trial, reports in rows.items()
     ]
@@ -87,18 +102,30 @@ def read_curves() -> list[Curve]:
 
 def size_aware(rule: PruningRule) -> Rule:
     """Return our rule as a function of a point and its peers."""
-    return lambda point, peers: should_prune(point, peers, rule=rule, val_size=VAL_SIZE)
+    return lambda own, peers: should_prune(own, peers, rule=rule, val_size=VAL_SIZE)
 
 
-def below_median(point: Point, peers: Sequence[Point]) -> bool:
+def accuracy_alone(rule: PruningRule) -> Rule:
+    """Return our rule without its second witness, the training loss."""
+    rule_of_both = size_aware(rule)
+
+    def without_loss(own: Standing, peers: Sequence[Standing]) -> bool:
+        blind = [peer._replace(train_loss=0.0) for peer in peers]
+        return rule_of_both(own._replace(train_loss=1.0), blind)
+
+    return without_loss
+
+
+def below_median(own: Standing, peers: Sequence[Standing]) -> bool:
     """Prune what is less accurate than half of all peers, as a median pruner does."""
-    return len(peers) >= 5 and point[1] < statistics.median(p[1] for p in peers)
+    accuracies = [peer.val_accuracy for peer in peers]
+    return len(peers) >= 5 and own.val_accuracy < statistics.median(accuracies)
 
 
 def replay(curves: Sequence[Curve], rule: Rule) -> tuple[float, set[int]]:
     """Return the epochs trained in this order, and the trials that were pruned."""
     rungs = len(curves[0].epochs)
-    seen: list[list[Point]] = [[] for _ in range(rungs)]
+    seen: list[list[Standing]] = [[] for _ in range(rungs)]
     waiting, training = list(curves), list[tuple[float, int, Curve]]()
     now, spent, pruned = 0.0, 0.0, set[int]()
     while waiting or training:
@@ -108,10 +135,10 @@ def replay(curves: Sequence[Curve], rule: Rule) -> tuple[float, set[int]]:
         # The next report is that of whoever reaches its rung first.
         training.sort(key=lambda item: item[0])
         now, rung, curve = training.pop(0)
-        point = (curve.num_params, curve.accuracies[rung])
+        standing = curve.standings[rung]
         last = rung == rungs - 1
-        stop = not last and rule(point, seen[rung])
-        seen[rung].append(point)
+        stop = not last and rule(standing, seen[rung])
+        seen[rung].append(standing)
         if stop:
             pruned.add(curve.trial)
         if stop or last:
@@ -124,7 +151,7 @@ def replay(curves: Sequence[Curve], rule: Rule) -> tuple[float, set[int]]:
 
 def measure(curves: Sequence[Curve], rule: Rule) -> dict[str, float]:
     """Return the mean share of epochs saved and of front members lost."""
-    points = [(c.num_params, c.accuracies[-1]) for c in curves]
+    points = [c.standings[-1][:2] for c in curves]
     members = {curves[i].trial for i in pareto_front(points)}
     full = sum(c.epochs[-1] for c in curves)
     saved, lost = [], []
@@ -153,9 +180,8 @@ def main() -> None:
         sys.exit(__doc__)
     curves = read_curves()
     rules: dict[tuple[str, str, str], Rule] = {
-        ("size-aware", str(rivals), str(noise)): size_aware(
-            PruningRule(rivals=rivals, noise=noise)
-        )
+        (name, str(rivals), str(noise)): make(PruningRule(rivals=rivals, noise=noise))
+        for name, make in (("both", size_aware), ("accuracy alone", accuracy_alone))
         for rivals in (1, 2, 3)
         for noise in (0.0, 0.5, 1.0, 2.0, 3.0)
     }

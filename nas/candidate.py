@@ -18,7 +18,7 @@ class RungReport:
 
     ``rung`` counts from 0; ``epochs`` is how many epochs (a fraction, too) were
     trained by then; ``val_accuracy`` is 0 to 1; ``train_loss`` is the mean cross
-    entropy since the last report; ``seconds`` is the time since the training began.
+    entropy in the last third of the steps since the last report; ``seconds`` is the time since the training began.
     """
 
     rung: int

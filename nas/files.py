@@ -40,8 +40,8 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
     """Write several files, each as write_atomically does, and all of them or none.
 
     All are on the disk before the first takes its name, so a disk that fills up
-    leaves every old file; only a crash within the renaming at the end can leave some
-    files old and some new, each of them whole.
+    leaves every old file; only a crash or an error in the renaming at the end can
+    leave some files old and some new, each of them whole.
 
     Raises StudyError where one of them cannot be written.
     """

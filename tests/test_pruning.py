@@ -10,21 +10,43 @@ from hypothesis import strategies as st
 from strategies import points
 
 from nas.pareto import Point, dominates
-from nas.pruning import PruningRule, accuracy_noise, dominating_rivals, should_prune
+from nas.pruning import (
+    PruningRule,
+    Standing,
+    accuracy_noise,
+    count_rivals,
+    should_prune,
+)
 
 VAL_SIZE = 1000
 POINT = st.tuples(st.integers(1, 1000), st.floats(0, 1))
 RULES = st.builds(
     PruningRule,
     rivals=st.integers(1, 3),
+    lead=st.floats(0, 0.4),
     noise=st.floats(0, 3),
     min_peers=st.integers(0, 8),
 )
 
 
+def ahead(peers: list[Point]) -> list[Standing]:
+    """Return peers whose training loss is lower than that of `own`."""
+    return [Standing(*peer, train_loss=0.1) for peer in peers]
+
+
+def own(point: Point, train_loss: float = 0.2) -> Standing:
+    """Return where the candidate stands that is judged."""
+    return Standing(*point, train_loss=train_loss)
+
+
 def prunes(point: Point, peers: list[Point], rule: PruningRule) -> bool:
     """Ask the rule with a validation set of VAL_SIZE images."""
-    return should_prune(point, peers, rule=rule, val_size=VAL_SIZE)
+    return should_prune(own(point), ahead(peers), rule=rule, val_size=VAL_SIZE)
+
+
+def rivals_of(point: Point, peers: list[Point], rule: PruningRule) -> int:
+    """Count the rivals with a validation set of VAL_SIZE images."""
+    return count_rivals(own(point), ahead(peers), rule=rule, val_size=VAL_SIZE)
 
 
 @given(POINT, points(), RULES)
@@ -65,8 +87,7 @@ def test_better_candidates_are_pruned_less(
 ) -> None:
     """Fewer parameters never bring more rivals, nor does one more rival save it."""
     smaller = (max(1, point[0] - fewer), point[1])
-    rivals = dominating_rivals(point, peers, rule=rule, val_size=VAL_SIZE)
-    assert dominating_rivals(smaller, peers, rule=rule, val_size=VAL_SIZE) <= rivals
+    assert rivals_of(smaller, peers, rule) <= rivals_of(point, peers, rule)
     if prunes(point, peers, rule):
         assert prunes(point, [*peers, (1, gain)], rule)
 
@@ -98,3 +119,12 @@ def test_pruning_by_example(point: Point, *, pruned: bool) -> None:
     rule = PruningRule(rivals=2, noise=2, min_peers=5)
     assert prunes(point, peers, rule) == pruned
     assert not prunes(point, peers[:4], rule)
+
+
+@given(POINT, points(), RULES)
+def test_both_witnesses_are_needed(
+    point: Point, peers: list[Point], rule: PruningRule
+) -> None:
+    """No peer is a rival of a candidate whose training loss is not far behind."""
+    mine = own(point, train_loss=0.1 / (1 - rule.lead) - 1e-9)
+    assert count_rivals(mine, ahead(peers), rule=rule, val_size=VAL_SIZE) == 0

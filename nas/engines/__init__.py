@@ -1,0 +1,96 @@
+"""Who trains: the jobs, the events, and what every engine does with them.
+
+An engine is "start trainers, hand them jobs, stream their reports" and nothing more.
+At each rung a trainer reports and waits for the verdict. What is trained, what is
+pruned and what is written down, the asker decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from nas.architecture import Architecture
+from nas.candidate import RungReport
+from nas.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Part = Literal["search", "final"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training; ``number`` is the asker's own and comes back with every event.
+
+    ``part`` "search" trains on the training split and measures on the validation
+    split; "final" trains on both, reads the test set once, after the last epoch,
+    and hands back the weights. ``rungs`` are the points (in epochs) to report at.
+    """
+
+    number: int
+    architecture: Architecture
+    recipe: Recipe
+    seed: int
+    rungs: tuple[float, ...]
+    part: Part = "search"
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A trainer came to a rung and waits for the verdict."""
+
+    job: int
+    report: RungReport
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A trainer came to the end; a "final" job brings its result along.
+
+    ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays.
+    """
+
+    job: int
+    test_accuracy: float | None = None
+    weights: dict[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A training broke off; the cause reads alike for like causes."""
+
+    job: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A trainer died under the job; the engine has started another."""
+
+    job: int
+
+
+Event = Reported | Finished | Failed | Lost
+
+
+class Engine(Protocol):
+    """What the search asks of an engine."""
+
+    @property
+    def idle(self) -> int:
+        """How many trainers have nothing to do."""
+
+    def start(self, job: Job) -> None:
+        """Hand a job to an idle trainer."""
+
+    def wait(self, timeout: float) -> Sequence[Event]:
+        """Return what has happened; wait up to timeout seconds for the first event."""
+
+    def answer(self, job: int, *, go_on: bool) -> None:
+        """Tell the trainer that reported whether to train on."""
+
+    def close(self) -> None:
+        """Stop all trainers at once, whatever they are doing."""

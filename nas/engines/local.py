@@ -1,0 +1,312 @@
+"""Trainers as processes on this machine: started once, kept warm, replaced if they die.
+
+The data set is loaded by the asker and shared with the trainers, not copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import torch
+import torch.multiprocessing as mp
+
+from nas.data import Dataset, split_indices
+from nas.engines import Event, Failed, Finished, Job, Lost, Reported
+from nas.errors import DeviceError, StudyError, TrainingError
+from nas.model import build
+from nas.training import TrainingData, evaluate, train
+
+# A trainer that dies this often before it was ever ready cannot be helped.
+_STARTS_IN_VAIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    """What a trainer needs to know once, at its start."""
+
+    dataset: Dataset
+    split_seed: int
+    val_size: int
+    device: str
+    threads: int
+
+
+@dataclass(slots=True)
+class _Trainer:
+    process: BaseProcess
+    pipe: Connection
+    device: str
+    ready: bool = False
+    job: Job | None = None
+
+
+class LocalEngine:
+    """Trainer processes on this machine; an `Engine`."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        split_seed: int,
+        val_size: int,
+        workers: int,
+        devices: Sequence[str],
+    ) -> None:
+        """Start ``workers`` trainers, spread over the devices in turn."""
+        for tensor in (
+            dataset.images,
+            dataset.labels,
+            dataset.test_images,
+            dataset.test_labels,
+        ):
+            tensor.share_memory_()
+        cores = os.cpu_count() or 1
+        self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
+        self._threads = max(1, cores // workers)
+        self._starts_in_vain = 0
+        self._trainers = [
+            self._hire(devices[number % len(devices)]) for number in range(workers)
+        ]
+
+    @property
+    def idle(self) -> int:
+        """How many trainers have nothing to do."""
+        return sum(trainer.job is None for trainer in self._trainers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the trainers."""
+        return [t.process.pid for t in self._trainers if t.process.pid is not None]
+
+    def start(self, job: Job) -> None:
+        """Hand a job to an idle trainer, one that has started up if there is one."""
+        trainer = max(
+            (t for t in self._trainers if t.job is None), key=lambda t: t.ready
+        )
+        self._hand(trainer, job)
+
+    def wait(self, timeout: float) -> Sequence[Event]:
+        """Return what has happened; wait up to timeout seconds for the first event."""
+        pipes = [trainer.pipe for trainer in self._trainers]
+        happened = wait(pipes, timeout)
+        events: list[Event] = []
+        for number, trainer in enumerate(self._trainers):
+            if trainer.pipe not in happened:
+                continue
+            try:
+                message = trainer.pipe.recv()
+            except (EOFError, OSError):
+                events += self._replace(number)
+                continue
+            if message is None:
+                trainer.ready = True
+                self._starts_in_vain = 0
+                continue
+            if not isinstance(message, Reported):
+                trainer.job = None
+            events.append(message)
+        return events
+
+    def answer(self, job: int, *, go_on: bool) -> None:
+        """Tell the trainer that reported whether to train on."""
+        for trainer in self._trainers:
+            if trainer.job is not None and trainer.job.number == job:
+                if not go_on:
+                    trainer.job = None
+                with contextlib.suppress(OSError):
+                    trainer.pipe.send(go_on)
+
+    def close(self) -> None:
+        """Stop all trainers at once, whatever they are doing."""
+        for trainer in self._trainers:
+            trainer.process.kill()
+            trainer.pipe.close()
+        for trainer in self._trainers:
+            trainer.process.join(timeout=5)
+
+    def _hire(self, device: str) -> _Trainer:
+        ours, theirs = mp.Pipe()
+        orders = _Orders(
+            self._dataset, self._split_seed, self._val_size, device, self._threads
+        )
+        process = mp.get_context("spawn").Process(
+            target=_train_jobs, args=(theirs, orders), daemon=True
+        )
+        with _without_interrupts():
+            process.start()
+        # With the only other copy of this end closed, our end reads "end of file" the
+        # moment the trainer dies, however it dies.
+        theirs.close()
+        return _Trainer(process, ours, device)
+
+    def _replace(self, number: int) -> list[Event]:
+        """Replace a dead trainer; return the loss of its job, if it had one.
+
+        A job that it had not begun yet is no loss: it waits for the new one.
+        """
+        dead = self._trainers[number]
+        dead.pipe.close()
+        dead.process.join(timeout=5)
+        if not dead.ready:
+            self._starts_in_vain += 1
+            if self._starts_in_vain >= _STARTS_IN_VAIN:
+                raise StudyError(
+                    f"the trainers die at their start (exit code "
+                    f"{dead.process.exitcode}): try fewer --workers, or look at the "
+                    "messages above"
+                )
+        self._trainers[number] = self._hire(dead.device)
+        if dead.job is None:
+            return []
+        if dead.ready:
+            return [Lost(dead.job.number)]
+        self._hand(self._trainers[number], dead.job)
+        return []
+
+    def _hand(self, trainer: _Trainer, job: Job) -> None:
+        trainer.job = job
+        # A dead trainer is found by the next wait.
+        with contextlib.suppress(OSError):
+            trainer.pipe.send(job)
+
+
+def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
+    """Return the devices to use and how many trainers, for ``--device`` and ``--workers``.
+
+    ``device`` is "auto" (GPUs where there are any), "cpu", "cuda" or "cuda:N". By
+    default one trainer a core on a CPU and, on GPUs, four a GPU but no more than cores:
+    a tiny network leaves most of a GPU idle.
+    Raises DeviceError if the device is not there.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cores = len(os.sched_getaffinity(0))
+    if device == "cpu" or (device == "auto" and not gpus):
+        return ["cpu"], workers or cores
+    if device in {"auto", "cuda"} and gpus:
+        devices = [f"cuda:{number}" for number in range(gpus)]
+    elif (
+        device.startswith("cuda:") and device[5:].isdecimal() and int(device[5:]) < gpus
+    ):
+        devices = [device]
+    else:
+        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(gpus))])
+        raise DeviceError(f"no device {device!r} on this machine: there is {there}")
+    return devices, workers or max(1, min(cores, 4 * len(devices)))
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let a process that is started here never hear Ctrl-C.
+
+    That goes to the whole terminal; the asker decides what becomes of it. A signal
+    that is blocked stays so in the new process, from its first moment.
+    """
+    # Starting it, which happens but once, would unblock the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _train_jobs(pipe: Connection, orders: _Orders) -> None:
+    """Be a trainer: take jobs from the pipe until the asker is gone."""
+    threading.Thread(
+        target=_leave_with_parent, args=(os.getppid(),), daemon=True
+    ).start()
+    torch.set_num_threads(orders.threads)
+    work = _Work(orders)
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send(None)
+        while True:
+            job = pipe.recv()
+            pipe.send(_run(job, work, pipe))
+
+
+def _leave_with_parent(parent: int) -> None:
+    """End this process once the asker is dead, in the midst of an epoch too."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+class _Work:
+    """The data on the trainer's device, put there at the first need."""
+
+    def __init__(self, orders: _Orders) -> None:
+        self.device = torch.device(orders.device)
+        self._dataset = orders.dataset
+        self._indices = split_indices(
+            orders.dataset.labels, seed=orders.split_seed, val_size=orders.val_size
+        )
+        self._search: TrainingData | None = None
+
+    def data(self, job: Job) -> TrainingData:
+        """Return what the job trains on and measures on."""
+        dataset = self._dataset
+        if job.part == "final":
+            nothing = torch.empty(0, dtype=torch.int64)
+            return self._on_device(torch.arange(len(dataset.labels)), nothing)
+        if self._search is None:
+            self._search = self._on_device(*self._indices)
+        return self._search
+
+    def test_accuracy(self, model: torch.nn.Module) -> float:
+        """Read the test set."""
+        dataset = self._dataset
+        return evaluate(
+            model,
+            dataset.test_images.to(self.device),
+            dataset.test_labels.to(self.device),
+            dataset.mean,
+            dataset.std,
+        )
+
+    def _on_device(self, train_on: torch.Tensor, val_on: torch.Tensor) -> TrainingData:
+        dataset = self._dataset
+        return TrainingData(
+            train_images=dataset.images[train_on].to(self.device),
+            train_labels=dataset.labels[train_on].to(self.device),
+            val_images=dataset.images[val_on].to(self.device),
+            val_labels=dataset.labels[val_on].to(self.device),
+            mean=dataset.mean,
+            std=dataset.std,
+        )
+
+
+def _run(job: Job, work: _Work, pipe: Connection) -> Event | None:
+    """Train one job; None when the asker stopped it."""
+    try:
+        model = build(job.architecture, seed=job.seed).to(work.device)
+        reports = train(
+            model, work.data(job), job.recipe, seed=job.seed, rungs=job.rungs
+        )
+        for report in reports:
+            pipe.send(Reported(job.number, report))
+            if not pipe.recv():
+                return None
+        if job.part == "search":
+            return Finished(job.number)
+        weights = {k: v.detach().cpu().numpy() for k, v in model.state_dict().items()}
+        return Finished(job.number, work.test_accuracy(model), weights)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except TrainingError as error:
+        return Failed(job.number, str(error))
+    except torch.OutOfMemoryError:
+        return Failed(job.number, f"out of memory on {work.device}")
+    except MemoryError:
+        return Failed(job.number, "out of memory")
+    except Exception as error:  # noqa: BLE001  # one candidate must not end the search
+        lines = str(error).splitlines() or [""]
+        return Failed(job.number, f"{type(error).__name__}: {lines[0]}")

@@ -1,0 +1,275 @@
+"""The one loop that joins everything: ask, train, prune, record, tell."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nas.candidate import Candidate, RungReport
+from nas.engines import Engine, Failed, Finished, Job, Lost, Reported
+from nas.errors import StudyError
+from nas.pruning import Standing, count_rivals, should_prune
+from nas.study import Study
+
+# The same cause of failure so often in a row is no accident of one candidate.
+_FAILURES_IN_A_ROW = 3
+# A candidate under which the trainer died so often is taken to be what kills it.
+_LOSSES = 3
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds spent by the asker, by kind of work."""
+
+    sampling: float = 0.0
+    storage: float = 0.0
+    waiting: float = 0.0
+    reporting: float = 0.0
+    total: float = 0.0
+    training: float = 0.0
+    """Summed over the trainers: between a candidate's start and its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a search stands; handed to whoever shows it."""
+
+    candidates: tuple[Candidate, ...]
+    trials: int
+    """The number of finished trials that the study is to have."""
+    finished_before: int
+    seconds: float
+    time_limit: float | None = None
+    changed: Candidate | None = None
+    """The candidate that this news is about: begun, reported or ended."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a search ended: "done", "time limit" or "exhausted", and its times."""
+
+    reason: str
+    clock: Clock = field(default_factory=Clock)
+
+
+def search(
+    study: Study,
+    engine: Engine,
+    *,
+    trials: int,
+    time_limit: float | None = None,
+    show: Callable[[Progress], None] = lambda _: None,
+) -> Outcome:
+    """Search until the study has ``trials`` finished (complete or pruned) candidates.
+
+    Unfinished candidates of an interrupted search are trained anew first. After
+    ``time_limit`` seconds it stops; what is in training then stays unfinished. ``show``
+    is called after each event. Raises StudyError when three candidates in a row fail of
+    the same cause, or the study cannot be written.
+    """
+    return _Search(study, engine, trials, time_limit, show).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        study: Study,
+        engine: Engine,
+        trials: int,
+        time_limit: float | None,
+        show: Callable[[Progress], None],
+    ) -> None:
+        self.study, self.engine, self.trials = study, engine, trials
+        self.time_limit, self.show = time_limit, show
+        self.started = time.monotonic()
+        self.clock = Clock()
+        candidates = study.candidates()
+        self.finished = sum(_is_finished(c) for c in candidates)
+        self.finished_before = self.finished
+        self.unfinished = deque(c.trial for c in candidates if c.state == "running")
+        self.in_training: dict[int, float] = {}
+        self.losses: Counter[int] = Counter()
+        self.last_failures: list[str] = []
+        self.exhausted = False
+        # Where each candidate stood at each rung: the rivals of those to come.
+        self.standings: list[dict[int, Standing]] = [{} for _ in study.settings.rungs]
+        for candidate in filter(_is_finished, candidates):
+            for report in candidate.curve:
+                self.note(candidate, report)
+
+    def run(self) -> Outcome:
+        reason = None
+        while reason is None:
+            self.start_trainers()
+            reason = self.over()
+            if reason is None:
+                with _timed(self.clock, "waiting"):
+                    events = self.engine.wait(self.patience())
+                for event in events:
+                    match event:
+                        case Reported(trial, report):
+                            self.judge(trial, report)
+                        case Finished(trial):
+                            self.end(trial, "complete")
+                        case Failed(trial, cause):
+                            self.fail(trial, cause)
+                        case Lost(trial):
+                            self.lose(trial)
+        self.clock.total = time.monotonic() - self.started
+        return Outcome(reason, self.clock)
+
+    def over(self) -> str | None:
+        if self.finished >= self.trials:
+            return "done"
+        if self.time_limit and time.monotonic() - self.started >= self.time_limit:
+            return "time limit"
+        if self.exhausted and not self.in_training and not self.unfinished:
+            return "exhausted"
+        return None
+
+    def patience(self) -> float:
+        if self.time_limit is None:
+            return 1.0
+        left = self.time_limit - (time.monotonic() - self.started)
+        return min(1.0, max(0.0, left))
+
+    def start_trainers(self) -> None:
+        """Give every idle trainer a candidate, but never more than are wanted."""
+        while self.engine.idle and self.finished + len(self.in_training) < self.trials:
+            candidate = self.next_candidate()
+            if candidate is None:
+                return
+            settings = self.study.settings
+            self.in_training[candidate.trial] = time.monotonic()
+            self.engine.start(
+                Job(
+                    number=candidate.trial,
+                    architecture=candidate.architecture,
+                    recipe=settings.recipe,
+                    seed=candidate.seed,
+                    rungs=settings.rungs,
+                )
+            )
+            self.tell_news(candidate)
+
+    def next_candidate(self) -> Candidate | None:
+        if self.unfinished:
+            with _timed(self.clock, "storage"):
+                return self.study.take_up(self.unfinished.popleft())
+        if self.exhausted:
+            return None
+        with _timed(self.clock, "sampling"):
+            candidate = self.study.ask()
+        self.exhausted = candidate is None
+        return candidate
+
+    def judge(self, trial: int, report: RungReport) -> None:
+        """Write a report down and tell the trainer whether to go on."""
+        with _timed(self.clock, "storage"):
+            candidate = self.study.record(trial, report)
+        reason = self.reason_to_prune(candidate, report)
+        self.note(candidate, report)
+        self.engine.answer(trial, go_on=reason is None)
+        if reason is None:
+            self.tell_news(candidate)
+        else:
+            self.end(trial, "pruned", reason)
+
+    def reason_to_prune(self, candidate: Candidate, report: RungReport) -> str | None:
+        settings = self.study.settings
+        last = report.rung == len(settings.rungs) - 1
+        if settings.pruning is None or last:
+            return None
+        standing = _standing(candidate, report)
+        peers = list(self.standings[report.rung].values())
+        rule, size = settings.pruning, settings.val_size
+        if not should_prune(standing, peers, rule=rule, val_size=size):
+            return None
+        rivals = count_rivals(standing, peers, rule=rule, val_size=size)
+        return _pruning_reason(report, rivals)
+
+    def note(self, candidate: Candidate, report: RungReport) -> None:
+        self.standings[report.rung][candidate.trial] = _standing(candidate, report)
+
+    def end(self, trial: int, state: str, reason: str | None = None) -> None:
+        with _timed(self.clock, "storage"):
+            candidate = self.study.tell(trial, state, reason)  # type: ignore[arg-type]
+        self.clock.training += time.monotonic() - self.in_training.pop(trial)
+        if state == "failed":
+            for standings in self.standings:
+                standings.pop(trial, None)
+        else:
+            self.finished += 1
+            self.last_failures.clear()
+        self.tell_news(candidate)
+
+    def fail(self, trial: int, cause: str) -> None:
+        self.end(trial, "failed", cause)
+        if self.last_failures and self.last_failures[-1] != cause:
+            self.last_failures.clear()
+        self.last_failures.append(cause)
+        if len(self.last_failures) >= _FAILURES_IN_A_ROW:
+            raise StudyError(
+                f"{_FAILURES_IN_A_ROW} candidates in a row failed of the same cause, "
+                f"the last being trial {trial}: {cause}; mend it and run the same "
+                "command again"
+            )
+
+    def lose(self, trial: int) -> None:
+        """Give the candidate of a dead trainer to another one."""
+        self.losses[trial] += 1
+        if self.losses[trial] >= _LOSSES:
+            self.fail(trial, f"its trainer died {_LOSSES} times")
+            return
+        self.clock.training += time.monotonic() - self.in_training.pop(trial)
+        for standings in self.standings:
+            standings.pop(trial, None)
+        self.unfinished.appendleft(trial)
+
+    def tell_news(self, candidate: Candidate) -> None:
+        with _timed(self.clock, "reporting"):
+            self.show(
+                Progress(
+                    candidates=tuple(self.study.candidates()),
+                    trials=self.trials,
+                    finished_before=self.finished_before,
+                    seconds=time.monotonic() - self.started,
+                    time_limit=self.time_limit,
+                    changed=candidate,
+                )
+            )
+
+
+def _standing(candidate: Candidate, report: RungReport) -> Standing:
+    return Standing(candidate.num_params, report.val_accuracy, report.train_loss)
+
+
+def _pruning_reason(report: RungReport, rivals: int) -> str:
+    noun = "net" if rivals == 1 else "nets"
+    return (
+        f"after {report.epochs:g} epochs {rivals} {noun} of at most its size "
+        f"{'was' if rivals == 1 else 'were'} clearly more accurate"
+    )
+
+
+def _is_finished(candidate: Candidate) -> bool:
+    return candidate.state in {"complete", "pruned"}
+
+
+class _timed:  # noqa: N801  # reads as a verb where it is used
+    """Add the time spent in the block to one of the clock's counters."""
+
+    def __init__(self, clock: Clock, name: str) -> None:
+        self.clock, self.name = clock, name
+
+    def __enter__(self) -> None:
+        self.began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        spent = getattr(self.clock, self.name) + time.monotonic() - self.began
+        setattr(self.clock, self.name, spent)
+
+
+__all__ = ["Clock", "Outcome", "Progress", "search"]
