@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -48,7 +48,7 @@ class SearchDisplay:
             else None
         )
 
-    def __enter__(self) -> SearchDisplay:
+    def __enter__(self) -> Self:
         """Begin to show."""
         if self._live is not None:
             self._live.start()

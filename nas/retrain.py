@@ -19,8 +19,7 @@ from nas.engines import Engine, Failed, Finished, Job, Lost, Part, Reported
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.recipe import Recipe, final_recipe
-from nas.settings import Settings
-from nas.study import derived_seed
+from nas.settings import Settings, derived_seed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import tomli_w
 
@@ -14,6 +15,7 @@ from nas.pruning import PruningRule
 from nas.recipe import Recipe
 from nas.space import Caps
 
+_T = TypeVar("_T")
 Sampler = Literal["tpe", "tpe-multivariate", "nsga2", "random"]
 
 _FIRST_RUNG_STEPS = 100
@@ -28,6 +30,7 @@ class Settings:
     ``data_fingerprint`` is that of the loaded data set. ``rungs`` are the points of
     the training, in epochs, at which a candidate reports; the last is its end.
     ``pruning`` None means that every candidate is trained to the end.
+    ``external_storage`` tells that the trials are not in the folder's journal.
     """
 
     name: str
@@ -46,11 +49,18 @@ class Settings:
     sampler: Sampler = "tpe"
     seed: int = 0
     pruning: PruningRule | None = PruningRule()
+    external_storage: bool = False
 
     @property
     def caps(self) -> Caps:
         """The hard limits of the study."""
         return Caps(self.param_budget, self.max_macs, self.max_memory)
+
+
+def derived_seed(seed: int, *parts: int | str) -> int:
+    """Return a seed that follows from the study's seed and what it is for."""
+    digest = hashlib.sha256(repr((seed, *parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
 
 
 def check_name(name: str) -> str:
@@ -95,10 +105,10 @@ def from_toml(text: str, source: str) -> Settings:
         settings = Settings(
             **data
             | {
-                "recipe": Recipe(**data["recipe"]),
+                "recipe": _whole(Recipe, data["recipe"]),
                 "rungs": tuple(data["rungs"]),
                 "input_shape": tuple(data["input_shape"]),
-                "pruning": PruningRule(**pruning) if pruning else None,
+                "pruning": _whole(PruningRule, pruning) if pruning else None,
             }
         )
         _check_types(settings)
@@ -111,6 +121,14 @@ def from_toml(text: str, source: str) -> Settings:
         raise StudyError(f"{source}: unknown sampler {settings.sampler!r}")
     check_name(settings.name)
     return settings
+
+
+def _whole(kind: type[_T], data: dict[str, Any]) -> _T:
+    """Return the dataclass; a key left out is no default but a study of another age."""
+    missing = {field.name for field in fields(kind)} - set(data)  # type: ignore[arg-type]
+    if missing:
+        raise KeyError(f"{kind.__name__} without {', '.join(sorted(missing))}")
+    return kind(**data)
 
 
 def _check_types(settings: Settings) -> None:

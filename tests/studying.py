@@ -223,7 +223,7 @@ def run_nas(
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
         check=False,
         **options,
     )
@@ -239,7 +239,7 @@ def run_python(
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
         check=False,
     )
 

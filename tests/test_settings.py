@@ -102,6 +102,7 @@ _OTHER: dict[str, Any] = {
     "sampler": "tpe",
     "seed": 1,
     "pruning": None,
+    "external_storage": True,
 }
 
 

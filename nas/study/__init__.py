@@ -1,0 +1,34 @@
+"""Optuna behind a small door: the only package that imports it.
+
+::
+
+    study.py     Study: ask, record, tell, candidates
+    folders.py   begins, opens and lists studies in their folders
+    storages.py  opens a storage; turns what it raises into one line
+    journal.py   the lock on a study's folder; mends a journal's cut end
+    records.py   a candidate as a trial's attributes and back
+"""
+
+from nas.study.folders import (
+    check_data,
+    check_same,
+    create,
+    load_settings,
+    only_study,
+    open_study,
+    overview,
+    read_study,
+)
+from nas.study.study import Study
+
+__all__ = [
+    "Study",
+    "check_data",
+    "check_same",
+    "create",
+    "load_settings",
+    "only_study",
+    "open_study",
+    "overview",
+    "read_study",
+]
