@@ -99,7 +99,7 @@ def test_the_pruning_rule_decides_on_every_report(tmp_path: Path) -> None:
         assert (candidate.state == "complete") == (len(candidate.curve) == 3)
         assert (candidate.reason is None) == (candidate.state == "complete")
     states = Counter(candidate.state for candidate in study.candidates())
-    assert states["pruned"] > 5
+    assert states["pruned"] >= 3
     assert states["complete"] > 5
     pruned = next(c for c in study.candidates() if c.state == "pruned")
     assert "of at most its size" in (pruned.reason or "")

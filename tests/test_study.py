@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import signal
 import subprocess
@@ -185,7 +186,22 @@ def test_samplers_learn_from_pruned_candidates_by_their_partial_accuracy(
                 TrialState.RUNNING,
                 TrialState.RUNNING,
             ]
-            assert told[1].values == [0.125, study.candidate(1).num_params]
+            params = study.candidate(1).num_params
+            assert told[1].values == [-math.log(1 - 0.125), math.log(params)]
+
+
+def test_the_sizes_cover_the_range_evenly_whatever_the_sampler(tmp_path: Path) -> None:
+    """The size is the space's to draw: a tenth of the draws in each tenth of it."""
+    with create(tmp_path / "small", make_settings(sampler="tpe")) as study:
+        for _ in range(40):
+            train_made_up(study, study.ask())
+        sizes = [
+            trial.params["size"]
+            for trial in study._storage.get_all_trials(study._id, deepcopy=False)
+        ]
+    counts = [sum(int(10 * size) == tenth for size in sizes) for tenth in range(10)]
+    assert min(counts) >= 3
+    assert max(counts) <= 5
 
 
 def test_the_reason_of_an_end_that_was_never_written_is_forgotten(

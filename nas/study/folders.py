@@ -175,16 +175,25 @@ def overview(
     faults = []
     for folder in _study_folders(studies):
         try:
-            there = storage if not (folder / "journal.log").exists() else None
-            study = read_study(folder, there)
+            settings = load_settings(folder)
+            states = _states(folder, settings, storage)
         except NasError as error:
             faults.append(f"{folder.name}: {error}")
             continue
-        states = [candidate.state for candidate in study.candidates()]
         counts = {state: states.count(state) for state in get_args(State)}
-        budget = study.settings.param_budget
-        rows.append({"name": folder.name, **counts, "budget": budget})
+        rows.append({"name": folder.name, **counts, "budget": settings.param_budget})
     return rows, faults
+
+
+def _states(folder: Path, settings: Settings, storage: str | None) -> list[State]:
+    """Return the states of a study's candidates; none if it has not begun here."""
+    if settings.external_storage:
+        study = read_study(folder, storage)
+    elif (folder / "journal.log").is_file():
+        study = read_study(folder)
+    else:
+        return []
+    return [candidate.state for candidate in study.candidates()]
 
 
 def _study_folders(studies: Path) -> list[Path]:
