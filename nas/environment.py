@@ -8,12 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nas import __version__
+
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a result."""
-    packages = ("nas", "torch", "optuna", "numpy")
-    found = {"python": platform.python_version()}
-    for package in packages:
+    found = {"nas": __version__, "python": platform.python_version()}
+    for package in ("torch", "optuna", "numpy"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

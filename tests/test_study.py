@@ -176,8 +176,8 @@ def test_samplers_learn_from_pruned_candidates_by_their_partial_accuracy(
 ) -> None:
     """The sampler sees a pruned trial as complete, a failed one not at all."""
     small_study(tmp_path / "small", sampler="tpe")
-    for study in [open_study(tmp_path / "small"), read_study(tmp_path / "small")]:
-        with study:
+    for _ in range(2):
+        with open_study(tmp_path / "small") as study:
             told = study._memory.get_trials(deepcopy=False)
             assert [t.state for t in told] == [
                 TrialState.COMPLETE,

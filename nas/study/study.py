@@ -208,18 +208,19 @@ class Study:
 
     def _load(self, trial: FrozenTrial) -> None:
         candidate, attempt = read_trial(trial, self.settings)
-        if candidate.trial not in self._memory_ids:
-            copy = create_trial(
-                state=TrialState.RUNNING,
-                params=trial.params,
-                distributions=trial.distributions,
+        memory_number = self._memory_ids.get(candidate.trial, -1)
+        # Only who asks needs a sampler that knows all; a reader is open much faster.
+        if self._lock is not None and memory_number < 0:
+            self._memory.add_trial(
+                create_trial(
+                    state=TrialState.RUNNING,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                )
             )
-            self._memory.add_trial(copy)
             memory_number = len(self._memory.get_trials(deepcopy=False)) - 1
-        else:
-            memory_number = self._memory_ids[candidate.trial]
         self._remember(candidate, trial._trial_id, memory_number, attempt)  # noqa: SLF001
-        if candidate.state != "running":
+        if self._lock is not None and candidate.state != "running":
             self._tell_memory(candidate)
 
     def _remember(
