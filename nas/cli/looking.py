@@ -1,0 +1,80 @@
+"""`nas front`, `nas show` and `nas studies`: what prints what there is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer import Argument, Option
+
+from nas.cli.options import Format, Storage, Studies, StudyName, console, read
+
+
+def front(
+    study: StudyName = None,
+    *,
+    output_format: Format = "table",
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Print the Pareto front: the fully trained nets that no other beats."""
+    from nas.candidate import front as front_of
+
+    opened = read(study, studies, storage)
+    if output_format == "table":
+        from nas.display import front_table
+
+        members = front_of(opened.candidates())
+        title = f"{opened.settings.name}: accuracy on the validation split"
+        if members:
+            console().print(front_table(members, title))
+        else:
+            typer.echo(
+                f"no fully trained candidate in {opened.settings.name} yet: go on with "
+                f"`nas search --study {opened.settings.name}`"
+            )
+        return
+    from nas.report import format_frame, front_frame
+
+    frame = front_frame(opened.candidates())
+    typer.echo(format_frame(frame, output_format), nl=False)
+
+
+def show(
+    trial: Annotated[int, Argument(min=0, help="Number of the trial.")],
+    study: StudyName = None,
+    *,
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Print one candidate layer by layer, with its costs and learning curve."""
+    from nas.display import candidate_view
+
+    opened = read(study, studies, storage)
+    console().print(candidate_view(opened.candidate(trial)))
+
+
+def list_studies(
+    *,
+    output_format: Annotated[
+        Literal["table", "json"], Option("--format", help="How to print.")
+    ] = "table",
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """List the studies with their counts of trials."""
+    from nas.study import overview
+
+    rows, faults = overview(studies, storage)
+    if output_format == "json":
+        typer.echo(json.dumps(rows))
+    elif rows:
+        from nas.display import studies_table
+
+        console().print(studies_table(rows))
+    else:
+        typer.echo(f"no studies in {studies}: `nas search --budget 10000` begins one")
+    for fault in faults:
+        typer.echo(fault, err=True)

@@ -1,0 +1,238 @@
+"""`nas search`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from typer import Option
+
+from nas.cli.handler import Interrupted
+from nas.cli.options import (
+    DataDir,
+    Device,
+    Storage,
+    Studies,
+    Workers,
+    console,
+    start_engine,
+)
+from nas.errors import NasError
+
+if TYPE_CHECKING:
+    from nas.engines.local import LocalEngine
+    from nas.search import Outcome, Progress
+    from nas.study import Study
+
+# The time between two writings of front.html, which takes some 30 ms.
+_SECONDS_BETWEEN_FRONTS = 20.0
+
+
+def search(  # one parameter an option
+    *,
+    budget: Annotated[
+        int | None, Option(min=1, help="Hard cap: most trainable parameters of a net.")
+    ] = None,
+    trials: Annotated[
+        int,
+        Option(min=1, help="Finished trials that the study is to have in all."),
+    ] = 200,
+    dataset: Annotated[
+        str | None,
+        Option(
+            help="mnist, fashion-mnist, kmnist, cifar10, svhn, digits, or the path of "
+            "an .npz file or a folder with train/ and test/ [default: mnist]."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    space: Annotated[
+        str | None,
+        Option(help="Search space: a name or a .toml file [default: mixed]."),
+    ] = None,
+    max_macs: Annotated[
+        int | None, Option(min=1, help="Hard cap: multiply-accumulates of one image.")
+    ] = None,
+    max_memory: Annotated[
+        int | None,
+        Option(min=1, help="Hard cap: peak of the activations in bytes, as int8."),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=10_000,
+            help="Epochs of a full training [default: 3, more for small data].",
+        ),
+    ] = None,
+    sampler: Annotated[
+        Literal["tpe", "tpe-multivariate", "nsga2", "random"] | None,
+        Option(help="How candidates are drawn [default: tpe]."),
+    ] = None,
+    pruning: Annotated[
+        bool | None,
+        Option("--pruning/--no-pruning", help="Stop hopeless trainings early or not."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        Option(min=0, help="Decides split, draws and trainings [default: 0]."),
+    ] = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    time_limit: Annotated[
+        str | None,
+        Option(help="Stop cleanly after this time, such as 90s, 30m, 2h or 1h30m."),
+    ] = None,
+    study: Annotated[
+        str | None,
+        Option(help="Name of the study [default: from data set and cap]."),
+    ] = None,
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Search for nets, or go on with a search that was stopped.
+
+    The same command again finishes what is left: --trials is the study's total.
+    """
+    limit = None if time_limit is None else _seconds(time_limit)
+
+    from nas.engines.local import devices_for
+    from nas.launch import Request, launch
+
+    devices, count = devices_for(device, workers)
+    opened, data = launch(
+        Request(
+            studies=studies,
+            study=study,
+            dataset=dataset,
+            data_dir=data_dir,
+            param_budget=budget,
+            max_macs=max_macs,
+            max_memory=max_memory,
+            space=space,
+            epochs=epochs,
+            sampler=sampler,
+            seed=seed,
+            pruning=pruning,
+            storage=storage,
+        )
+    )
+    with opened:
+        engine = start_engine(data, opened, devices, count)
+        try:
+            outcome = _run_search(opened, engine, trials, limit)
+        except BaseException:
+            # The error that led here is the one to tell.
+            with contextlib.suppress(NasError):
+                _write_front(opened)
+            raise
+        finally:
+            engine.close()
+        _write_front(opened)
+        _write_timing(opened, outcome, devices, count)
+    _say_outcome(opened, outcome)
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of a time such as 90s, 30m, 2h or 1h30m."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    if (
+        not match
+        or not any(match.groups())
+        or not any(map(int, filter(None, match.groups())))
+    ):
+        raise typer.BadParameter(
+            f"{text!r} is no time: write 90s, 30m, 2h or 1h30m",
+            param_hint="--time-limit",
+        )
+    hours, minutes, seconds = (int(group or 0) for group in match.groups())
+    return float(3600 * hours + 60 * minutes + seconds)
+
+
+def _run_search(
+    study: Study, engine: LocalEngine, trials: int, limit: float | None
+) -> Outcome:
+    import time
+
+    from nas.display import SearchDisplay
+    from nas.search import search as run
+
+    written = 0.0
+
+    def show(progress: Progress) -> None:
+        nonlocal written
+        display.show(progress)
+        ended = progress.changed is not None and progress.changed.state != "running"
+        if ended and time.monotonic() - written > _SECONDS_BETWEEN_FRONTS:
+            _write_front(study)
+            written = time.monotonic()
+
+    with SearchDisplay(console()) as display:
+        try:
+            return run(study, engine, trials=trials, time_limit=limit, show=show)
+        except KeyboardInterrupt:
+            finished = sum(
+                c.state in {"complete", "pruned"} for c in study.candidates()
+            )
+            raise Interrupted(
+                f"stopped with {finished} of {trials} trials finished; go on with the "
+                "same command"
+            ) from None
+
+
+def _write_front(study: Study) -> None:
+    from nas.report import write_front
+
+    settings = study.settings
+    write_front(
+        study.folder,
+        study.candidates(),
+        title=f"{settings.name}: {settings.dataset}, at most "
+        f"{settings.param_budget:,} parameters",
+        param_budget=settings.param_budget,
+    )
+
+
+def _write_timing(
+    study: Study, outcome: Outcome, devices: list[str], workers: int
+) -> None:
+    from dataclasses import asdict
+
+    from nas.environment import hardware, versions
+    from nas.files import append_json
+
+    append_json(
+        study.folder / "timing.json",
+        {
+            "ended": outcome.reason,
+            "workers": workers,
+            "seconds": {k: round(v, 2) for k, v in asdict(outcome.clock).items()},
+            "hardware": hardware(devices),
+            "versions": versions(),
+        },
+    )
+
+
+def _say_outcome(study: Study, outcome: Outcome) -> None:
+    from nas.candidate import front as front_of
+    from nas.display import duration, front_table
+
+    settings = study.settings
+    members = front_of(study.candidates())
+    if members:
+        title = f"{settings.name}: accuracy on the validation split"
+        console().print(front_table(members, title))
+    finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
+    spent = duration(outcome.clock.total)
+    typer.echo(f"{finished} trials finished; this run took {spent}")
+    if outcome.reason == "time limit":
+        typer.echo("the time is up; go on with the same command")
+    elif outcome.reason == "exhausted":
+        typer.echo(
+            "the space seems to hold no further net under the caps: every new draw was "
+            "one that the study has"
+        )
+    if members:
+        typer.echo(f"next: `nas best {settings.name}` retrains the winner")
