@@ -1,12 +1,14 @@
 """The frozen description of one network: data only, no framework.
 
-A network is a chain of blocks and a head. One block computes, in this order::
+A network is a chain of blocks and a head. One block computes, in its ``order``::
 
-    convolution -> pooling -> batch norm -> activation -> dropout
+    early_pool        convolution -> pooling -> batch norm -> activation -> dropout
+    late_pool         convolution -> batch norm -> activation -> dropout -> pooling
+    activation_first  convolution -> activation -> batch norm -> dropout -> pooling
 
-Pooling stands right after the convolution because the three that follow then work on
-a quarter of the values; for max pooling the function is that of the usual order
-wherever batch norm's scale is positive.
+The first is the default, because what follows the pooling then works on a quarter of
+the values; for max pooling its function is that of the second wherever batch norm's
+scale is positive. The other two are what hand-made networks use.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from typing import Any, Literal, get_args
 
 from nas.errors import ArchitectureError
 
-BlockKind = Literal["conv", "separable"]
+BlockKind = Literal["conv", "separable", "inception"]
 Padding = Literal["same", "valid"]
 Norm = Literal["batch", "none"]
+Bias = Literal["auto", "yes", "no"]
+Order = Literal["early_pool", "late_pool", "activation_first"]
 Activation = Literal["relu", "leaky_relu", "hardswish", "silu", "none"]
 Pool = Literal["none", "max", "avg"]
-HeadKind = Literal["gap", "conv", "flatten"]
+HeadKind = Literal["gap", "conv", "flatten", "pool"]
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
@@ -34,8 +38,16 @@ class Block:
     """One convolution and what follows it; a 1x1 ``conv`` is a bottleneck (squeeze).
 
     ``separable`` is a depthwise convolution with ``kernel_size`` and ``stride``, then
-    a 1x1 convolution to ``out_channels``. The convolution has a bias only without
-    batch norm, which has its own. ``pool`` halves height and width, rounding down.
+    a 1x1 convolution to ``out_channels``, which has the bias if there is one.
+    ``inception`` is several convolutions side by side, with kernels of 1, 3, ... up to
+    ``kernel_size`` (see branches), always with same padding; their outputs are joined
+    to ``out_channels``. ``pool`` halves height and width, rounding down.
+
+    ``bias`` "auto" gives the convolution a bias exactly where there is no batch norm,
+    which has its own. ``repeats`` applies the block so many times one after the other
+    with the same convolution weights, each time with a batch norm of its own (shared
+    running statistics would fit no application), and pools after the last; it takes
+    as many channels as it gives and keeps the feature map's size.
     """
 
     kind: BlockKind = "conv"
@@ -47,6 +59,27 @@ class Block:
     activation: Activation = "relu"
     pool: Pool = "none"
     dropout: float = 0.0
+    bias: Bias = "auto"
+    order: Order = "early_pool"
+    repeats: int = 1
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the convolution has a bias."""
+        return self.bias == "yes" or (self.bias == "auto" and self.norm == "none")
+
+    @property
+    def branches(self) -> list[tuple[int, int]]:
+        """Return (kernel_size, out_channels) of the convolutions side by side.
+
+        Only ``inception`` has more than one; it shares its channels out evenly, and
+        what is left over goes to the smaller kernels.
+        """
+        if self.kind != "inception":
+            return [(self.kernel_size, self.out_channels)]
+        kernels = range(1, self.kernel_size + 1, 2)
+        each, extra = divmod(self.out_channels, len(kernels))
+        return [(k, each + (place < extra)) for place, k in enumerate(kernels)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +93,11 @@ class Head:
         left; with ``kernel_size`` 1 the classic "1x1 conv + global average pooling".
     ``flatten``
         Every value into a linear layer.
+    ``pool``
+        Global average pooling alone: the channels of the last block are the classes.
 
     ``hidden`` is the width of one more linear layer (with ReLU) before the last one,
-    0 for none; ``conv`` has none.
+    0 for none; ``conv`` and ``pool`` have none, and ``pool`` has no dropout.
     """
 
     kind: HeadKind = "gap"
@@ -103,7 +138,16 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers that from_dict takes back."""
-        return asdict(self)
+        data = asdict(self)
+        data["blocks"] = [
+            {
+                key: value
+                for key, value in block.items()
+                if key not in _LEFT_OUT or value != _LEFT_OUT[key]
+            }
+            for block in data["blocks"]
+        ]
+        return data
 
     def to_json(self) -> str:
         """Return one line of JSON with sorted keys."""
@@ -145,7 +189,9 @@ class Architecture:
         These are: the padding of a 1x1 convolution, the stride of one that has a
         single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
         that covers its whole input (a ``flatten`` head), a ``flatten`` head on a
-        single pixel (a ``gap`` head), and what a ``conv`` or other head does not use.
+        single pixel (a ``gap`` head), a ``pool`` head after a bare convolution (a
+        ``conv`` head), a bias written out that goes without saying, an order that
+        makes no difference, and what a head does not use.
         """
         canonical = _canonical(self).to_json()
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -164,7 +210,12 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
     """
     shapes = [architecture.input_shape]
     for number, block in enumerate(architecture.blocks, start=1):
-        _, height, width = shapes[-1]
+        channels, height, width = shapes[-1]
+        if block.repeats > 1 and channels != block.out_channels:
+            raise ArchitectureError(
+                f"block {number} is applied {block.repeats} times, but takes {channels} "
+                f"channels and gives {block.out_channels}: make them equal"
+            )
         sizes = []
         for size in (height, width):
             after = conv_size(size, block.kernel_size, block.stride, block.padding)
@@ -175,14 +226,24 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
                 "smaller kernel, same padding or fewer poolings"
             )
         shapes.append((block.out_channels, sizes[0], sizes[1]))
-    _, height, width = shapes[-1]
+    channels, height, width = shapes[-1]
     head = architecture.head
+    if head.kind == "pool" and channels != architecture.num_classes:
+        raise ArchitectureError(
+            f"a pool head makes the {channels} channels before it the "
+            f"{architecture.num_classes} classes: make them equal or take another head"
+        )
     if head.kind == "conv" and head.kernel_size > min(height, width):
         raise ArchitectureError(
             f"the head's {head.kernel_size}x{head.kernel_size} kernel is larger than its "
             f"{height}x{width} input: use a smaller one"
         )
     return shapes
+
+
+# Keys that architectures did not have at first are only written where they differ from
+# the default: so files and keys from before still hold.
+_LEFT_OUT = {"bias": "auto", "order": "early_pool", "repeats": 1}
 
 
 def _canonical(architecture: Architecture) -> Architecture:
@@ -192,6 +253,11 @@ def _canonical(architecture: Architecture) -> Architecture:
         for block, shape in zip(architecture.blocks, shapes, strict=False)
     )
     head = architecture.head
+    if head.kind == "pool":
+        head = replace(head, hidden=0, dropout=0.0)
+        if blocks and _bare_convolution(blocks[-1]):
+            head = Head(kind="conv", kernel_size=blocks[-1].kernel_size)
+            blocks, shapes = blocks[:-1], shapes[:-1]
     height, width = shapes[-1][1:]
     if head.kind == "conv":
         head = replace(head, hidden=0)
@@ -199,7 +265,7 @@ def _canonical(architecture: Architecture) -> Architecture:
             head = replace(head, kind="gap")
         elif head.kernel_size == height == width:
             head = replace(head, kind="flatten")
-    elif height == width == 1:
+    elif head.kind == "flatten" and height == width == 1:
         head = replace(head, kind="gap")
     if head.kind != "conv":
         head = replace(head, kernel_size=1)
@@ -211,12 +277,43 @@ def _canonical_block(block: Block, shape: Shape) -> Block:
     padding: Padding = "same" if block.kernel_size == 1 else block.padding
     # How far the kernel could move; a stride beyond that never makes a second step.
     reach = max(conv_size(side, block.kernel_size, 1, padding) for side in shape[1:])
+    usual = "no" if block.norm == "batch" else "yes"
     return replace(
         block,
         padding=padding,
         stride=min(block.stride, reach),
         dropout=float(block.dropout),
+        bias="auto" if block.bias == usual else block.bias,
+        order=_canonical_order(block),
     )
+
+
+def _canonical_order(block: Block) -> Order:
+    order = block.order
+    if order == "activation_first" and "none" in (block.norm, block.activation):
+        order = "late_pool"
+    # What of norm, activation and dropout the pooling could be moved across.
+    movable = block.norm == "none" and (
+        block.activation == "none"
+        or (block.pool == "max" and block.activation in {"relu", "leaky_relu"})
+    )
+    if order == "late_pool" and (
+        block.pool == "none" or (movable and not block.dropout)
+    ):
+        order = "early_pool"
+    return order
+
+
+def _bare_convolution(block: Block) -> bool:
+    """Return whether the block is what a ``conv`` head begins with."""
+    plain = Block(
+        out_channels=block.out_channels,
+        kernel_size=block.kernel_size,
+        padding="same" if block.kernel_size == 1 else "valid",
+        norm="none",
+        activation="none",
+    )
+    return block == plain
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -224,8 +321,16 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "norm": get_args(Norm),
     "activation": get_args(Activation),
     "pool": get_args(Pool),
+    "bias": get_args(Bias),
+    "order": get_args(Order),
 }
-_SMALLEST = {"out_channels": 1, "kernel_size": 1, "stride": 1, "hidden": 0}
+_SMALLEST = {
+    "out_channels": 1,
+    "kernel_size": 1,
+    "stride": 1,
+    "hidden": 0,
+    "repeats": 1,
+}
 
 
 def _check_values(part: Block | Head, where: str) -> None:
@@ -251,10 +356,33 @@ def _check_values(part: Block | Head, where: str) -> None:
                 f"{where}: {field.name} is {value!r}, give a whole number of at least "
                 f"{_SMALLEST[field.name]}"
             )
-    if part.kernel_size % 2 == 0 and isinstance(part, Block) and part.padding == "same":
+    if isinstance(part, Block):
+        _check_block(part, where)
+
+
+def _check_block(block: Block, where: str) -> None:
+    """Check what depends on several values of a block at once."""
+    if block.kernel_size % 2 == 0 and block.padding == "same":
         raise ArchitectureError(
-            f"{where}: kernel_size {part.kernel_size} is even, which same padding cannot "
-            "centre: use an odd one"
+            f"{where}: kernel_size {block.kernel_size} is even, which same padding "
+            "cannot centre: use an odd one"
+        )
+    keeps_size = block.kernel_size == 1 or block.padding == "same"
+    if block.kind == "inception":
+        if block.kernel_size == 1 or not keeps_size:
+            raise ArchitectureError(
+                f"{where}: an inception block needs a kernel_size of at least 3 and "
+                "same padding"
+            )
+        if block.out_channels < len(block.branches):
+            raise ArchitectureError(
+                f"{where}: out_channels is {block.out_channels}, fewer than the "
+                f"{len(block.branches)} convolutions of the inception block"
+            )
+    if block.repeats > 1 and (block.stride > 1 or not keeps_size):
+        raise ArchitectureError(
+            f"{where}: a block with repeats needs stride 1 and same padding, so that "
+            "its output can be its input"
         )
 
 

@@ -109,55 +109,66 @@ def total(table: list[Layer]) -> Cost:
 
 
 def block_layers(block: Block, shape: Shape, name: str = "block") -> list[Layer]:
-    """Return the layers of one block on an input of that shape."""
+    """Return the layers of one block on an input of that shape.
+
+    A block with ``repeats`` has its convolutions so many times; their weights are
+    counted at the first.
+    """
+    table: list[Layer] = []
+    for application in range(block.repeats):
+        table += _convolutions(block, shape, name, shared=application > 0)
+        shape = table[-1].output_shape
+    if block.pool != "none":
+        channels, height, width = shape
+        pooled = (channels, height // 2, width // 2)
+        table.append(Layer(name, f"{block.pool} pool 2x2", shape, pooled, 0, 0))
+    return table
+
+
+def _convolutions(
+    block: Block, shape: Shape, name: str, *, shared: bool
+) -> Iterator[Layer]:
+    """Yield the layers of one application of the block, up to its pooling."""
     channels = shape[0]
-    size = f"{block.kernel_size}x{block.kernel_size}"
     extras = "".join(
         [
             f" stride {block.stride}" if block.stride > 1 else "",
             " valid" if block.padding == "valid" and block.kernel_size > 1 else "",
         ]
     )
-    suffix = _suffix(block)
+    suffix = (" shared" if shared else "") + _suffix(block)
     height, width = (
         conv_size(side, block.kernel_size, block.stride, block.padding)
         for side in shape[1:]
     )
-    convolved = (block.out_channels, height, width)
-    table = []
+    sizes = [f"{kernel}x{kernel}" for kernel, _ in block.branches]
     if block.kind == "separable":
         between = (channels, height, width)
         weights = channels * block.kernel_size**2
-        table.append(
-            Layer(
-                name,
-                f"depthwise {size}{extras}",
-                shape,
-                between,
-                weights,
-                weights * height * width,
-            )
-        )
-        shape, extras, size = between, "", "1x1"
-        weights = channels * block.out_channels
-    else:
-        weights = channels * block.out_channels * block.kernel_size**2
-    # Batch norm brings a scale and a shift a channel; without it there is a bias.
-    own = block.out_channels * (2 if block.norm == "batch" else 1)
-    table.append(
-        Layer(
+        yield Layer(
             name,
-            f"conv {size}{extras}{suffix}",
+            f"depthwise {sizes[0]}{extras}" + " shared" * shared,
             shape,
-            convolved,
-            weights + own,
+            between,
+            0 if shared else weights,
             weights * height * width,
         )
+        shape, extras, sizes = between, "", ["1x1"]
+        weights = channels * block.out_channels
+    else:
+        weights = channels * sum(width * kernel**2 for kernel, width in block.branches)
+    # Batch norm brings a scale and a shift a channel.
+    own = block.out_channels * (2 if block.norm == "batch" else 0)
+    biases = block.out_channels if block.has_bias else 0
+    yield Layer(
+        name,
+        f"{'inception' if block.kind == 'inception' else 'conv'} "
+        f"{'|'.join(sizes)}{extras}{suffix}",
+        shape,
+        (block.out_channels, height, width),
+        own + (0 if shared else weights + biases),
+        weights * height * width,
     )
-    if block.pool != "none":
-        pooled = (block.out_channels, height // 2, width // 2)
-        table.append(Layer(name, f"{block.pool} pool 2x2", convolved, pooled, 0, 0))
-    return table
 
 
 def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
@@ -179,10 +190,12 @@ def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
         if prod(sides) > 1:
             yield Layer("head", "global average pool", output, logits, 0, 0)
         return
-    if head.kind == "gap":
+    if head.kind in {"gap", "pool"}:
         flat = (channels, 1, 1)
         if height * width > 1:
             yield Layer("head", "global average pool", shape, flat, 0, 0)
+        if head.kind == "pool":
+            return
     else:
         flat = (prod(shape), 1, 1)
     if head.hidden:
@@ -199,7 +212,10 @@ def _linear(source: Shape, target: Shape, description: str) -> Layer:
 
 def _suffix(block: Block) -> str:
     parts = [
+        "bias" if block.has_bias and block.norm == "batch" else "",
         "batch norm" if block.norm == "batch" else "",
         block.activation if block.activation != "none" else "",
     ]
+    if block.order == "activation_first":
+        parts = [parts[0], parts[2], parts[1]]
     return "".join(f", {part}" for part in parts if part)

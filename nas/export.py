@@ -6,6 +6,7 @@ names of its weights cannot drift from those that were trained.
 
 from __future__ import annotations
 
+import inspect
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from nas.architecture import Architecture, feature_shapes
 from nas.cost import cost
 from nas.files import write_together
-from nas.model import build
+from nas.model import Inception, Shared, build
 from nas.notation import describe, describe_block, describe_head
 
 _LINE_LENGTH = 88
@@ -60,7 +61,7 @@ def named(**layers: nn.Module) -> nn.Sequential:
     """Return the layers as one module that applies them in this order."""
     return nn.Sequential(OrderedDict(layers))
 
-
+$classes
 class Model(nn.Module):
     """Takes normalised images [N, $shape], returns logits [N, $num_classes]."""
 
@@ -192,6 +193,7 @@ def source(
         mean=_tuple("MEAN = ", (repr(float(value)) for value in mean)),
         std=_tuple("STD = ", (repr(float(value)) for value in std)),
         class_names=_tuple("CLASS_NAMES = ", map(_string, class_names)),
+        classes=_classes(architecture),
         layers="\n".join(_layers(architecture)),
     )
 
@@ -209,9 +211,7 @@ def _layers(architecture: Architecture) -> Iterator[str]:
         ):
             change = f"{shapes[index]} -> {shapes[index + 1]}"
             yield f"{indent}    # {describe_block(block)}: {change}"
-            yield f"{indent}    named("
-            yield from _named_layers(module, indent + " " * 8)
-            yield f"{indent}    ),"
+            yield from _module(module, indent + "    ")
         yield f"{indent})"
     else:
         yield f"{indent}self.blocks = nn.Sequential()"
@@ -222,16 +222,49 @@ def _layers(architecture: Architecture) -> Iterator[str]:
     yield f"{indent})"
 
 
-def _named_layers(module: nn.Module, indent: str) -> Iterator[str]:
-    for name, layer in module.named_children():
-        arguments = ", ".join(_arguments(layer))
-        opening = f"{indent}{name}=nn.{type(layer).__name__}("
-        if len(opening + arguments + "),") <= _LINE_LENGTH:
-            yield f"{opening}{arguments}),"
-        else:
+def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
+    """Yield the lines that make a module, as an argument of that name or of none."""
+    start = f"{indent}{name}=" if name else indent
+    match module:
+        case nn.Sequential():
+            if not len(module):
+                yield f"{start}named(),"
+                return
+            yield f"{start}named("
+            yield from _named_layers(module, indent + "    ")
+        case Inception():
+            yield f"{start}Inception("
+            for branch in module.branches:
+                yield from _module(branch, indent + "    ")
+        case Shared():
+            yield f"{start}Shared("
+            yield from _module(module.convolutions, indent + "    ")
+            for following in module.applications:
+                yield from _module(following, indent + "    ")
+        case _:
+            arguments = ", ".join(_arguments(module))
+            opening = f"{start}nn.{type(module).__name__}("
+            if len(opening + arguments + "),") <= _LINE_LENGTH:
+                yield f"{opening}{arguments}),"
+                return
             yield opening
             yield f"{indent}    {arguments}"
-            yield f"{indent}),"
+    yield f"{indent}),"
+
+
+def _named_layers(module: nn.Module, indent: str) -> Iterator[str]:
+    for name, layer in module.named_children():
+        yield from _module(layer, indent, name)
+
+
+def _classes(architecture: Architecture) -> str:
+    """Return the source of the modules that torch does not have and the model needs."""
+    needed = []
+    if any(block.kind == "inception" for block in architecture.blocks):
+        needed.append(Inception)
+    if any(block.repeats > 1 for block in architecture.blocks):
+        needed.append(Shared)
+    return "".join(f"\n{inspect.getsource(kind)}\n" for kind in needed)
 
 
 def _arguments(layer: nn.Module) -> Iterator[str]:

@@ -7,15 +7,22 @@ Blocks and head stand in their order, parted by `` - ``::
 ====================  =====================================================
 ``8c3``               conv: 8 output channels, 3x3 kernel
 ``10s5``              separable: depthwise 5x5, then 1x1 to 10 channels
+``12i5``              inception: 1x1, 3x3 and 5x5 side by side, 12 channels in all
+``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
 ``/2``                stride 2 (else 1)
 ``/max``, ``/avg``    2x2 pooling
 ``silu``, ...         activation (else relu); ``linear`` is none
 ``bias``              no batch norm but a bias (else batch norm)
+``bare``              neither batch norm nor bias
+``bias+norm``         a bias and batch norm
+``late``              pooling last, after dropout (else right after the convolution)
+``first``             activation before batch norm, pooling last
 ``drop0.1``           dropout
 ``gap``               head: global average pooling, linear
 ``conv3``             head: 3x3 conv to the classes, global average pooling
 ``flatten``           head: linear on all values
+``pool``              head: global average pooling alone
 ``hidden32``          in the head: one more linear layer of 32 before the last
 ====================  =====================================================
 
@@ -36,7 +43,7 @@ def describe(architecture: Architecture) -> str:
 
 def describe_block(block: Block) -> str:
     """Return one block, such as ``16c3/max silu``."""
-    letter = "c" if block.kind == "conv" else "s"
+    letter = {"conv": "c", "separable": "s", "inception": "i"}[block.kind]
     core = f"{block.out_channels}{letter}{block.kernel_size}"
     if block.padding == "valid":
         core += "v"
@@ -44,12 +51,26 @@ def describe_block(block: Block) -> str:
         core += f"/{block.stride}"
     if block.pool != "none":
         core += f"/{block.pool}"
+    if block.repeats > 1:
+        core += f"x{block.repeats}"
     words = [core]
     if block.activation != "relu":
         words.append("linear" if block.activation == "none" else block.activation)
-    if block.norm == "none":
-        words.append("bias")
+    if (block.norm, block.bias) != ("batch", "auto"):
+        words.append(_NORMS[block.norm, block.bias])
+    if block.order != "early_pool":
+        words.append("late" if block.order == "late_pool" else "first")
     return " ".join(words + _dropout(block.dropout))
+
+
+# Spellings that differ get different words, even where they mean the same.
+_NORMS = {
+    ("batch", "yes"): "bias+norm",
+    ("batch", "no"): "norm",
+    ("none", "auto"): "bias",
+    ("none", "yes"): "biased",
+    ("none", "no"): "bare",
+}
 
 
 def describe_head(head: Head) -> str:

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from nas.architecture import (
     Activation,
     Architecture,
+    Bias,
     Block,
     BlockKind,
     Head,
     HeadKind,
     Norm,
+    Order,
     Padding,
     Pool,
     conv_size,
@@ -29,22 +31,35 @@ def shapes(least: int = 4, most: int = 40) -> st.SearchStrategy[tuple[int, int, 
 
 
 @st.composite
-def blocks(draw: st.DrawFn, sides: tuple[int, int]) -> Block:
-    """Draw a block of any kind that has room on a feature map of that size."""
-    padding: Padding = draw(st.sampled_from(get_args(Padding)))
+def blocks(
+    draw: st.DrawFn, sides: tuple[int, int], channels: int | None = None
+) -> Block:
+    """Draw a block of any kind that has room on a feature map of that size.
+
+    With the number of channels before it, it may be one that is applied repeatedly.
+    """
+    kind: BlockKind = draw(st.sampled_from(get_args(BlockKind)))
+    repeats = draw(st.integers(1, 3)) if channels else 1
+    paddings = get_args(Padding) if kind != "inception" and repeats == 1 else ["same"]
+    padding: Padding = draw(st.sampled_from(paddings))
     # Only valid padding takes even kernels.
     sizes = [1, 3, 5, 7] if padding == "same" else [1, 2, 3, 4, 5, 7]
-    kernel_size = draw(st.sampled_from(sizes))
-    stride = draw(st.integers(1, 3))
+    kernel_size = draw(st.sampled_from(sizes[kind == "inception" :]))
+    stride = draw(st.integers(1, 3)) if repeats == 1 else 1
     pool: Pool = draw(st.sampled_from(get_args(Pool)))
     after = min(conv_size(side, kernel_size, stride, padding) for side in sides)
     if after < 1:
         kernel_size, stride, pool = 1, 1, "none"
     elif after < 2:
         pool = "none"
+    out_channels = draw(st.integers(4 if kind == "inception" else 1, 9))
+    if repeats > 1 and channels is not None:
+        if kind == "inception" and channels < 4:
+            kind = "conv"
+        out_channels = channels
     return Block(
-        kind=draw(st.sampled_from(get_args(BlockKind))),
-        out_channels=draw(st.integers(1, 9)),
+        kind=kind,
+        out_channels=out_channels,
         kernel_size=kernel_size,
         stride=stride,
         padding=padding,
@@ -52,6 +67,9 @@ def blocks(draw: st.DrawFn, sides: tuple[int, int]) -> Block:
         activation=draw(st.sampled_from(get_args(Activation))),
         pool=pool,
         dropout=draw(st.sampled_from(DROPOUTS)),
+        bias=draw(st.sampled_from(get_args(Bias))),
+        order=draw(st.sampled_from(get_args(Order))),
+        repeats=repeats,
     )
 
 
@@ -71,17 +89,19 @@ def heads(draw: st.DrawFn, sides: tuple[int, int]) -> Head:
 def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
     """Draw an architecture that can be built, with everything that blocks know."""
     shape = draw(shapes())
-    sides = shape[1:]
+    channels, sides = shape[0], shape[1:]
     chain: list[Block] = []
     for _ in range(draw(st.integers(0, most_blocks))):
-        block = draw(blocks(sides))
+        block = draw(blocks(sides, channels))
         chain.append(block)
-        sides = sides_after(block, sides)
+        channels, sides = block.out_channels, sides_after(block, sides)
+    head = draw(heads(sides))
+    num_classes = draw(st.integers(2, 12))
+    if head.kind == "pool":
+        # There are at least two classes.
+        num_classes, head = (channels, head) if channels > 1 else (2, Head())
     return Architecture(
-        input_shape=shape,
-        num_classes=draw(st.integers(2, 12)),
-        blocks=tuple(chain),
-        head=draw(heads(sides)),
+        input_shape=shape, num_classes=num_classes, blocks=tuple(chain), head=head
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures, blocks
 
-from nas.architecture import Architecture, Block, Head, feature_shapes
+from nas.architecture import Architecture, Block, Head, Order, feature_shapes
 from nas.errors import ArchitectureError
 from nas.model import build
 
@@ -42,6 +42,14 @@ def spellings(architecture: Architecture) -> list[Architecture]:
             others.append(replace(block, stride=block.stride + 5))
         if block.dropout == 0:
             others.append(replace(block, dropout=0))
+        others.append(replace(block, bias="yes" if block.has_bias else "no"))
+        if block.pool == "none" and block.norm == "none":
+            others += [replace(block, order=order) for order in get_args(Order)]
+        if block.norm == "none" and block.pool == "max" and block.dropout == 0:
+            swapped = {"early_pool": "late_pool", "late_pool": "early_pool"}
+            if block.activation == "relu" and block.order in swapped:
+                order: Any = swapped[block.order]
+                others.append(replace(block, order=order))
         for other in others:
             chain = list(architecture.blocks)
             chain[position] = other
@@ -57,6 +65,20 @@ def spellings(architecture: Architecture) -> list[Architecture]:
         others_of_head.append(replace(head, kind="gap"))
     if head.kind == "conv":
         others_of_head.append(replace(head, hidden=7))
+        if head.dropout == 0 and head.kernel_size <= min(side, width):
+            classifier = Block(
+                out_channels=architecture.num_classes,
+                kernel_size=head.kernel_size,
+                padding="valid",
+                norm="none",
+                activation="none",
+            )
+            blocks = (*architecture.blocks, classifier)
+            found.append(
+                replace(
+                    architecture, blocks=blocks, head=Head(kind="pool", dropout=0.3)
+                )
+            )
     else:
         others_of_head.append(replace(head, kernel_size=9))
     return found + [replace(architecture, head=other) for other in others_of_head]
@@ -106,8 +128,8 @@ def test_keys_differ_where_functions_do(
     if not architecture.blocks:
         return
     position = data.draw(st.integers(0, len(architecture.blocks) - 1))
-    sides = feature_shapes(architecture)[position][1:]
-    other_block = data.draw(blocks(sides))
+    channels, *sides = feature_shapes(architecture)[position]
+    other_block = data.draw(blocks((sides[0], sides[1]), channels))
     name = data.draw(st.sampled_from([field.name for field in fields(Block)]))
     chain = list(architecture.blocks)
     chain[position] = replace(chain[position], **{name: getattr(other_block, name)})
@@ -120,6 +142,11 @@ def test_keys_differ_where_functions_do(
     # Dropout changes the training, not the function that comes out of it.
     dropouts = [[block.dropout for block in a.blocks] for a in (architecture, other)]
     equal = equal and dropouts[0] == dropouts[1]
+    block = chain[position]
+    if name == "order" and (block.norm == "batch" or block.dropout):
+        # So does what batch norm and dropout see: pooled values or those before.
+        assert equal or architecture.key != other.key
+        return
     assert (architecture.key == other.key) == equal
 
 
@@ -150,6 +177,11 @@ def described() -> dict[str, Any]:
         (("blocks", 0, "norm"), None, "block 1: norm is None"),
         (("blocks", 0, "activation"), "gelu", "block 1: activation is 'gelu'"),
         (("blocks", 0, "pool"), "min", "block 1: pool is 'min'"),
+        (("blocks", 0, "bias"), True, "block 1: bias is True"),
+        (("blocks", 0, "order"), "random", "block 1: order is 'random'"),
+        (("blocks", 0, "repeats"), 0, "block 1: repeats is 0"),
+        (("blocks", 0, "repeats"), 2, "block 1 is applied 2 times, but takes 1"),
+        (("head", "kind"), "pool", "makes the 4 channels before it the 10 classes"),
         (("blocks", 0, "dropout"), 1, "block 1: dropout is 1"),
         (("blocks", 0, "dropout"), False, "block 1: dropout is False"),
         (("blocks", 0, "dropout"), float("nan"), "block 1: dropout is nan"),
@@ -190,6 +222,30 @@ def test_missing_keys_are_refused() -> None:
         del data[key]
         with pytest.raises(ArchitectureError, match=key):
             Architecture.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"kind": "inception", "kernel_size": 1}, "kernel_size of at least 3"),
+        ({"kind": "inception", "padding": "valid"}, "same padding"),
+        ({"kind": "inception", "out_channels": 1}, "fewer than the 2 convolutions"),
+        ({"repeats": 2, "stride": 2}, "needs stride 1 and same padding"),
+        ({"repeats": 2, "padding": "valid"}, "needs stride 1 and same padding"),
+    ],
+)
+def test_contradictory_blocks_are_refused(values: dict[str, Any], told: str) -> None:
+    """What single values do not show is said with the block's number, too."""
+    block = Block(**{"out_channels": 4} | values)
+    with pytest.raises(ArchitectureError, match=f"block 1: .*{told}"):
+        Architecture(input_shape=(4, 8, 8), num_classes=2, blocks=(block,), head=Head())
+
+
+def test_keys_from_before_the_newer_options_still_hold() -> None:
+    """A network without them has the key and the JSON that it had without them."""
+    architecture = Architecture.from_dict(described())
+    assert architecture.key == "18f22bb44402c146"
+    assert "repeats" not in architecture.to_json()
 
 
 def test_head_kernel_larger_than_its_input_is_refused() -> None:

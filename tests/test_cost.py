@@ -14,7 +14,7 @@ from torch import nn
 
 from nas.architecture import Architecture, Block, Head
 from nas.cost import Cost, cost, count_macs, count_params, layers, peak_memory, total
-from nas.model import build
+from nas.model import Inception, build
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Measured:
             self.macs += output.numel() * taps * module.in_channels // module.groups
         elif isinstance(module, nn.Linear):
             self.macs += module.in_features * module.out_features
-        elif source.shape == output.shape:
+        elif source.shape == output.shape and not isinstance(module, Inception):
             return  # the mean of a single pixel is that pixel: nothing to compute
         self.peak_memory = max(self.peak_memory, source.numel() + output.numel())
 
@@ -43,6 +43,7 @@ WITH_COSTS = (
     nn.MaxPool2d,
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,
+    Inception,  # its parts' outputs are one
 )
 
 
@@ -104,6 +105,24 @@ def test_a_known_network_by_hand() -> None:
     area = 26 * 26
     assert count_macs(architecture) == area * (8 * 9 + 8 * 9 + 8 * 16) + 16 * 10
     assert peak_memory(architecture) == area * (8 + 16)
+
+
+def test_shared_and_inception_blocks_by_hand() -> None:
+    """Weights of a shared block count once, its batch norms and MACs each time."""
+    architecture = Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=8,
+        blocks=(
+            Block(kind="inception", out_channels=8, kernel_size=5, bias="yes"),
+            Block(kind="separable", out_channels=8, repeats=3, pool="max"),
+        ),
+        head=Head(kind="pool"),
+    )
+    first = 3 * 1 + 3 * 9 + 2 * 25
+    shared = 8 * 9 + 8 * 8
+    assert count_params(architecture) == first + 8 + 16 + shared + 3 * 16
+    assert count_macs(architecture) == 64 * (first + 3 * shared)
+    assert peak_memory(architecture) == 64 * 16
 
 
 @pytest.mark.parametrize("kind", ["gap", "flatten", "conv"])

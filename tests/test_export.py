@@ -151,11 +151,21 @@ def test_the_source_is_formatted(tmp_path: Path) -> None:
         ),
         head=Head(kind="conv", kernel_size=3, dropout=0.1),
     )
+    rare = Architecture(
+        input_shape=(3, 32, 32),
+        num_classes=8,
+        blocks=(
+            Block(kind="inception", out_channels=8, kernel_size=5, pool="max"),
+            Block(kind="separable", out_channels=8, repeats=3, dropout=0.1),
+            Block(out_channels=8, repeats=2, norm="none", activation="none"),
+        ),
+        head=Head(kind="pool"),
+    )
     bare = Architecture(
         input_shape=(1, 8, 8), num_classes=2, blocks=(), head=Head(kind="gap")
     )
     notes = ["Test accuracy 99.52 %, " + "a mean of three seeds, " * 5, "MNIST."]
-    for name, architecture in {"wide": wide, "bare": bare}.items():
+    for name, architecture in {"wide": wide, "rare": rare, "bare": bare}.items():
         text = source(architecture, **data_for(architecture), notes=notes)
         (tmp_path / f"{name}.py").write_text(text)
     # Of a script that prints; and pairs of rules that contradict each other.

@@ -39,6 +39,15 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(out_channels=6, stride=2, activation="hardswish"),
         Block(out_channels=5, stride=3, kernel_size=5, norm="none"),
     ),
+    "inception": (
+        Block(kind="inception", out_channels=8, kernel_size=5, pool="max"),
+        Block(kind="inception", out_channels=7, norm="none", stride=2),
+    ),
+    "shared": (
+        Block(out_channels=6, order="activation_first", pool="max", bias="yes"),
+        Block(kind="separable", out_channels=6, repeats=3, order="late_pool"),
+        Block(out_channels=6, norm="none", bias="no", repeats=2, pool="avg"),
+    ),
     "even kernel": (Block(out_channels=5, kernel_size=4, stride=2, padding="valid"),),
 }
 

@@ -7,13 +7,13 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from nas.architecture import (
     Activation,
     Architecture,
     Block,
     Head,
-    HeadKind,
     Pool,
     feature_shapes,
 )
@@ -50,7 +50,7 @@ def test_blocks_have_the_predicted_shape(
     assert tuple(features.shape) == (3, *feature_shapes(described)[-1])
 
 
-@pytest.mark.parametrize("kind", get_args(HeadKind))
+@pytest.mark.parametrize("kind", ["gap", "conv", "flatten"])
 @pytest.mark.parametrize("hidden", [0, 6])
 def test_heads_give_one_logit_a_class(kind: Any, hidden: int) -> None:
     """Every kind of head ends in one logit a class, dropout right before the last."""
@@ -64,13 +64,74 @@ def test_heads_give_one_logit_a_class(kind: Any, hidden: int) -> None:
     assert ("hidden" in names) == (hidden > 0 and kind != "conv")
 
 
-def test_layers_stand_in_the_documented_order() -> None:
-    """A block is convolution, pooling, batch norm, activation, dropout."""
-    block = Block(kind="separable", out_channels=4, pool="max", dropout=0.1)
+def test_a_pool_head_has_no_parameters() -> None:
+    """The last block's channels, averaged, are the logits."""
+    model = build(architecture(Block(out_channels=7), kind="pool", dropout=0.2))
+    assert not list(model.get_submodule("head").parameters())
+    images = torch.randn(3, 2, 13, 12)
+    features = model.get_submodule("blocks")(images)
+    assert torch.allclose(model(images), features.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("early_pool", ["pool", "norm", "activation", "dropout"]),
+        ("late_pool", ["norm", "activation", "dropout", "pool"]),
+        ("activation_first", ["activation", "norm", "dropout", "pool"]),
+    ],
+)
+def test_layers_stand_in_the_documented_order(order: Any, expected: list[str]) -> None:
+    """After the convolutions come the layers that the order tells."""
+    block = Block(
+        kind="separable", out_channels=4, pool="max", dropout=0.1, order=order
+    )
     layers = build(architecture(block)).get_submodule("blocks.0")
     names = [name for name, _ in layers.named_children()]
-    order = ["depthwise", "pointwise", "pool", "norm", "activation", "dropout"]
-    assert names == order
+    assert names == ["depthwise", "pointwise", *expected]
+
+
+def test_an_inception_block_joins_its_branches() -> None:
+    """Each branch sees the whole input; the channels stand in the branches' order."""
+    block = Block(
+        kind="inception", out_channels=8, kernel_size=5, norm="none", activation="none"
+    )
+    assert block.branches == [(1, 3), (3, 3), (5, 2)]
+    layers = build(architecture(block)).get_submodule("blocks.0")
+    images = torch.randn(3, 2, 13, 12)
+    parts = layers(images).split([3, 3, 2], dim=1)
+    for number, part in enumerate(parts):
+        branch = layers.get_submodule(f"inception.branches.{number}")
+        assert torch.equal(branch(images), part)
+
+
+def test_a_shared_block_applies_the_same_weights() -> None:
+    """Without batch norm a block three times is the block's function three times."""
+    first = Block(out_channels=4)
+    block = Block(out_channels=4, norm="none", activation="silu", repeats=3, pool="avg")
+    described = architecture(first, block)
+    shared = build(described).get_submodule("blocks.1")
+    weights = shared.get_submodule("convolutions.conv")
+    features = torch.randn(3, 4, 13, 12)
+    expected = features
+    for number in range(3):
+        expected = weights(expected)
+        expected = functional.avg_pool2d(expected, 2) if number == 2 else expected
+        expected = functional.silu(expected)
+    assert torch.allclose(shared(features), expected)
+    assert len(list(shared.parameters())) == 2
+
+
+def test_a_shared_block_has_a_batch_norm_each_time() -> None:
+    """The applications see other distributions, so their statistics are their own."""
+    described = architecture(
+        Block(out_channels=4), Block(kind="separable", out_channels=4, repeats=2)
+    )
+    shared = build(described).get_submodule("blocks.1")
+    norms = [m for m in shared.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 2
+    shared(torch.randn(8, 4, 13, 12))
+    assert not torch.equal(norms[0].running_var, norms[1].running_var)
 
 
 @pytest.mark.parametrize("activation", get_args(Activation))
@@ -81,17 +142,21 @@ def test_every_activation_is_known(activation: Any) -> None:
 
 
 def test_only_convolutions_without_batch_norm_have_a_bias() -> None:
-    """Batch norm takes the convolution's bias's place; the classifier keeps its own."""
+    """Batch norm takes the convolution's bias's place, unless the block says else."""
     blocks = (
         Block(out_channels=4),
         Block(out_channels=4, norm="none"),
         Block(kind="separable", out_channels=4, norm="none"),
+        Block(out_channels=4, bias="yes"),
+        Block(out_channels=4, norm="none", bias="no"),
     )
     names = dict(build(architecture(*blocks)).named_parameters())
     assert {name for name in names if name.endswith("bias")} == {
         "blocks.0.norm.bias",
         "blocks.1.conv.bias",
         "blocks.2.pointwise.bias",
+        "blocks.3.conv.bias",
+        "blocks.3.norm.bias",
         "head.classifier.bias",
     }
 

@@ -25,12 +25,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.model import Inception, Shared
+
 _SOURCE = Path(__file__).with_name("kernels.c")
 # The compiler must not assume that there are no NaNs: they tell of divergence.
 _FLAGS = ["-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno"]
 _LINK = ["-shared", "-fPIC", "-lm"]
 _LAYERS = (
     nn.Conv2d,
+    Inception,
     nn.BatchNorm2d,
     nn.MaxPool2d,
     nn.AvgPool2d,
@@ -88,6 +91,9 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
     ):
         if isinstance(layer, nn.Conv2d):
             features = _conv(features, layer)
+        elif isinstance(layer, Inception):
+            branches = [_conv(features, branch) for branch in layer.branches]  # type: ignore[arg-type]
+            features = torch.cat(branches, dim=1)
         elif isinstance(layer, nn.BatchNorm2d):
             features = _norm(features, layer, relu=isinstance(after, nn.ReLU))
         elif isinstance(layer, nn.ReLU) and isinstance(before, nn.BatchNorm2d):
@@ -116,7 +122,15 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
-    return [layer for block in model.get_submodule("blocks") for layer in block]  # type: ignore[attr-defined]
+    """Return the layers of the blocks in the order in which they are applied."""
+    layers: list[nn.Module] = []
+    for block in model.get_submodule("blocks").children():
+        if isinstance(block, Shared):
+            for following in block.applications:
+                layers += [*block.convolutions, *following.children()]
+        else:
+            layers += block.children()
+    return layers
 
 
 def _conv(features: Tensor, layer: nn.Conv2d) -> Tensor:
