@@ -12,7 +12,7 @@ import tomli_w
 
 from nas.errors import StudyError
 from nas.pruning import PruningRule
-from nas.recipe import Recipe
+from nas.recipe import Recipe, read_recipe
 from nas.space import Caps
 
 _T = TypeVar("_T")
@@ -105,14 +105,14 @@ def from_toml(text: str, source: str) -> Settings:
         settings = Settings(
             **data
             | {
-                "recipe": _whole(Recipe, data["recipe"]),
+                "recipe": read_recipe(data["recipe"], complete=True),
                 "rungs": tuple(data["rungs"]),
                 "input_shape": tuple(data["input_shape"]),
                 "pruning": _whole(PruningRule, pruning) if pruning else None,
             }
         )
         _check_types(settings)
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StudyError(
             f"{source} is damaged ({error}): restore it from a copy, or remove the "
             "study's folder and search anew"

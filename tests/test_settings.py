@@ -76,6 +76,9 @@ def test_settings_come_back_from_toml(settings: Settings) -> None:
         to_toml(make_settings()).replace("param_budget = 2000", 'param_budget = "x"'),
         to_toml(make_settings()).replace("seed = 0", "seed = 0.5"),
         to_toml(make_settings()).replace("num_classes = 10", "num_classes = [10]"),
+        to_toml(make_settings()).replace("max_lr = 0.5", "max_lr = -0.5"),
+        to_toml(make_settings()).replace("epochs = 4", 'epochs = "4"'),
+        to_toml(make_settings()).replace("[recipe]", "[elsewhere]\n[[recipe]]"),
     ],
 )
 def test_a_damaged_study_toml_is_one_error(text: str) -> None:
@@ -83,6 +86,15 @@ def test_a_damaged_study_toml_is_one_error(text: str) -> None:
     with pytest.raises(StudyError) as caught:
         from_toml(text, "study.toml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_study_from_before_a_key_was_added_is_read() -> None:
+    """The first studies' recipes had no schedule, momentum or average to choose."""
+    text = to_toml(make_settings())
+    younger = ("momentum", "nesterov", "schedule", "decay", "step_", "average")
+    lines = [line for line in text.splitlines() if not line.startswith(younger)]
+    assert len(lines) == len(text.splitlines()) - 7
+    assert from_toml("\n".join(lines), "study.toml") == make_settings()
 
 
 _OTHER: dict[str, Any] = {

@@ -16,7 +16,7 @@ from nas.architecture import Architecture, Block, Head
 from nas.errors import TrainingError
 from nas.model import build
 from nas.recipe import Recipe
-from nas.training import TrainingData, evaluate, kernels, learning_rate, train
+from nas.training import TrainingData, evaluate, kernels, learning_rate, loop, train
 
 RECIPE = Recipe(epochs=4, batch_size=64, rotation=5, shift=0.05)
 SMALL = Architecture(
@@ -89,7 +89,7 @@ def test_training_learns_real_digits(digits: TrainingData) -> None:
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adam"])
 def test_the_same_seeds_give_the_same_curve(
     digits: TrainingData, optimizer: Any
 ) -> None:
@@ -212,3 +212,140 @@ def test_the_learning_rate_rises_once_and_falls_to_zero() -> None:
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert 0 < rates[-1] < 0.001 * recipe.max_lr
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"schedule": "constant"}, [0.01] * 4),
+        # Keras' inverse time decay, once an epoch.
+        ({"schedule": "inverse_time", "decay": 1.0}, [0.01, 0.005, 0.01 / 3, 0.0025]),
+        # torch's StepLR.
+        ({"schedule": "step", "step_epochs": 1}, [1e-2, 1e-3, 1e-4, 1e-5]),
+        (
+            {"schedule": "step", "step_epochs": 3, "step_factor": 0.5},
+            [0.01, 0.01, 0.01, 0.005],
+        ),
+    ],
+)
+def test_the_other_schedules_change_once_an_epoch(
+    changes: dict[str, Any], expected: list[float]
+) -> None:
+    """Every step of an epoch has the epoch's rate."""
+    recipe = Recipe(epochs=4, max_lr=0.01, **changes)
+    rates = [learning_rate(step, 4 * 7, recipe) for step in range(4 * 7)]
+    assert rates == pytest.approx([rate for rate in expected for _ in range(7)])
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        replace(
+            RECIPE,
+            momentum=0.5,
+            nesterov=False,
+            clip_norm=0,
+            schedule="constant",
+            max_lr=0.05,
+        ),
+        replace(RECIPE, optimizer="adam", schedule="constant", max_lr=0.003),
+        replace(RECIPE, schedule="step", step_epochs=1, max_lr=0.1),
+    ],
+    ids=["sgd", "adam", "step"],
+)
+def test_published_recipes_are_trained_as_torch_does(
+    digits: TrainingData, recipe: Recipe
+) -> None:
+    """Weights are those of torch's own optimizer, schedule and clipping."""
+    model, plain = build(SMALL, seed=1), build(SMALL, seed=1)
+    for dropout in (model.blocks[1].dropout, plain.blocks[1].dropout):  # type: ignore[union-attr, index]
+        dropout.p = 0  # type: ignore[union-attr, assignment]
+    recipe = replace(recipe, epochs=2, weight_decay=0)
+    for _ in train(model, digits, recipe, seed=0, rungs=[2]):
+        pass
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adam":
+        optimizer = torch.optim.Adam(plain.parameters(), recipe.max_lr)
+    else:
+        optimizer = torch.optim.SGD(
+            plain.parameters(),
+            recipe.max_lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+        )
+    epoch_size = recipe.step_epochs or 99
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, epoch_size)
+    batches = loop._batches(digits, recipe, recipe.batch_size, 0)
+    for _ in range(2):
+        for _ in range(len(digits.train_labels) // recipe.batch_size):
+            images, labels = next(batches)
+            loss = nn.functional.cross_entropy(plain(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            if recipe.clip_norm > 0:
+                nn.utils.clip_grad_norm_(plain.parameters(), recipe.clip_norm)
+            optimizer.step()
+        schedule.step()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=2e-2)
+
+
+@pytest.mark.usefixtures("way")
+def test_the_average_is_measured_and_handed_over(digits: TrainingData) -> None:
+    """The model holds it at a report; the training itself goes on without it."""
+    steps = 2 * (1400 // 64)
+    model, plain = build(SMALL, seed=1), build(SMALL, seed=1)
+    recipe = replace(RECIPE, epochs=2)
+    # A memory of one step is none, so this average is the weights themselves.
+    last = replace(recipe, average=1 / steps)
+    both = [
+        list(train(m, digits, r, seed=0, rungs=[1, 2]))
+        for m, r in ((model, last), (plain, recipe))
+    ]
+    assert [r.val_accuracy for r in both[0]] == [r.val_accuracy for r in both[1]]
+    assert all(map(torch.equal, model.parameters(), plain.parameters()))
+
+    model = build(SMALL, seed=1)
+    reports = train(
+        model, digits, replace(recipe, average=0.5), seed=0, rungs=[1, 1.5, 2]
+    )
+    whole = train(
+        plain := build(SMALL, seed=1), digits, recipe, seed=0, rungs=[1, 1.5, 2]
+    )
+    for number, (ours, theirs) in enumerate(zip(reports, whole, strict=True)):
+        # The training under the average is the same, so the same batches lose alike.
+        assert ours.train_loss == theirs.train_loss
+        same = [
+            torch.equal(a, b)
+            for a, b in zip(
+                model.state_dict().values(), plain.state_dict().values(), strict=True
+            )
+        ]
+        assert all(same) if number == 0 else not any(same[:4])
+        again = evaluate(
+            model, digits.val_images, digits.val_labels, digits.mean, digits.std
+        )
+        assert again == ours.val_accuracy
+    assert ours.val_accuracy > 0.85
+    assert all(bool(v.isfinite().all()) for v in model.state_dict().values())
+
+
+def test_the_average_follows_its_formula() -> None:
+    """A plain mean at first, then a memory of a fifth of its steps; buffers, too."""
+    layer = nn.BatchNorm1d(1)
+    average = loop._Average(layer, 100, Recipe(average=0.5))
+    expected = 0.0
+    for step in range(100):
+        for tensor in (layer.weight, layer.running_mean):
+            assert tensor is not None
+            tensor.data.fill_(float(step))
+        average.update(step)
+        if step >= 50:
+            weight = max(1 / (step - 49), 1 / 10)
+            expected += weight * (step - expected)
+    average.swap()
+    assert layer.running_mean is not None
+    assert layer.weight.item() == pytest.approx(expected)
+    assert layer.running_mean.item() == pytest.approx(expected)
+    average.swap()
+    assert layer.weight.item() == 99

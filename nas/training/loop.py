@@ -71,6 +71,7 @@ def train(
     predict = _predictor(model, batch_size)
     optimizer = _optimizer(model, recipe)
     parameters = list(model.parameters())
+    average = _Average(model, total_steps, recipe) if recipe.average > 0 else None
     step = 0
     for rung, epochs in enumerate(rungs):
         stop = max(step + 1, round(epochs * steps_per_epoch))
@@ -93,8 +94,11 @@ def train(
                 )
                 optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+                if recipe.clip_norm > 0:
+                    nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
                 optimizer.step()
+                if average is not None:
+                    average.update(step)
                 if step >= recent:
                     losses += loss.detach()
             step = stop
@@ -102,6 +106,8 @@ def train(
             if not math.isfinite(train_loss):
                 message = "loss became NaN"
                 raise TrainingError(message)
+            if average is not None:
+                average.swap()
             val_accuracy = evaluate(
                 model, data.val_images, data.val_labels, data.mean, data.std
             )
@@ -113,6 +119,8 @@ def train(
             train_loss=train_loss,
             seconds=time.perf_counter() - started,
         )
+        if average is not None:
+            average.swap()
 
 
 @torch.inference_mode()
@@ -149,12 +157,59 @@ def evaluate(
 
 
 def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
-    """Return one cycle's rate: a linear rise over ``warmup``, then a cosine to 0."""
-    position = (step + 0.5) / total_steps  # the middle of the step, never 0 or 1
-    if position < recipe.warmup:
-        return recipe.max_lr * position / recipe.warmup
-    fall = (position - recipe.warmup) / (1 - recipe.warmup)
-    return recipe.max_lr * (1 + math.cos(math.pi * fall)) / 2
+    """Return the rate of a step, counted from 0, by the recipe's schedule."""
+    if recipe.schedule == "one_cycle":
+        position = (step + 0.5) / total_steps  # the middle of the step, never 0 or 1
+        if position < recipe.warmup:
+            return recipe.max_lr * position / recipe.warmup
+        fall = (position - recipe.warmup) / (1 - recipe.warmup)
+        return recipe.max_lr * (1 + math.cos(math.pi * fall)) / 2
+    epoch = step * recipe.epochs // total_steps
+    if recipe.schedule == "inverse_time":
+        return recipe.max_lr / (1 + recipe.decay * epoch)
+    if recipe.schedule == "step":
+        return float(
+            recipe.max_lr * recipe.step_factor ** (epoch // recipe.step_epochs)
+        )
+    return recipe.max_lr
+
+
+class _Average:
+    """The moving average of the weights and of batch norm's statistics."""
+
+    def __init__(self, model: nn.Module, total_steps: int, recipe: Recipe) -> None:
+        self._model = model
+        self._steps = max(1, round(total_steps * recipe.average))
+        self._start = total_steps - self._steps
+        self._averages: list[Tensor] | None = None
+
+    def _values(self) -> list[Tensor]:
+        # Anew each time: a change of the memory format replaces what they hold.
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        return [t.detach() for t in tensors if t.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the weights after this step into the average, once it is on."""
+        if step < self._start:
+            return
+        if self._averages is None:
+            self._averages = [value.clone() for value in self._values()]
+            return
+        # The plain mean at first, then with a memory of a fifth of all its steps.
+        weight = max(1 / (step - self._start + 1), 1 / max(1.0, self._steps / 5))
+        for average, value in zip(self._averages, self._values(), strict=True):
+            average.lerp_(value, weight)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the model's weights and their average, once it is on."""
+        if self._averages is None:
+            return
+        for average, value in zip(self._averages, self._values(), strict=True):
+            kept = value.clone()
+            value.copy_(average)
+            average.copy_(kept)
 
 
 def _predictor(model: nn.Module, batch_size: int = 16) -> Callable[[Tensor], Tensor]:
@@ -207,14 +262,13 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             groups,
             lr=recipe.max_lr,
-            momentum=0.9,
-            nesterov=True,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-    return torch.optim.AdamW(
-        groups, lr=recipe.max_lr, weight_decay=recipe.weight_decay, fused=True
-    )
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=recipe.max_lr, weight_decay=recipe.weight_decay, fused=True)
 
 
 @contextmanager
