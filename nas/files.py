@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all; finding those that come with nas."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ _REMEDIES = {
     errno.EEXIST: "choose a path that leads through folders only",
     errno.EISDIR: "move the folder of that name away",
 }
+
+
+def shipped(folder: str) -> Path:
+    """Return a folder of data that comes with nas, such as ``search_spaces``."""
+    # An installed nas carries it inside the package, a checkout beside it.
+    inside = Path(str(resources.files("nas"))) / folder
+    return inside if inside.is_dir() else inside.parent.parent / folder
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:

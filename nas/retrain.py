@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Candidate, RungReport, front
-from nas.engines import Engine, Failed, Finished, Job, Lost, Part, Reported
+from nas.engines import Engine, Finished, Job, Part, Reported
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.recipe import Recipe, final_recipe
+from nas.runs import train_all
 from nas.settings import Settings, derived_seed
 
 if TYPE_CHECKING:
     import numpy as np
-
-# A job under which the trainer died so often is given up.
-_LOSSES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,38 +236,12 @@ class _Runs:
         self, jobs: Sequence[Job], candidates: Sequence[Candidate], stage: str
     ) -> list[tuple[Job, Reported | Finished]]:
         """Train all jobs; return their reports and ends. Any failure is an error."""
-        happened: list[tuple[Job, Reported | Finished]] = []
-        waiting, running = deque(jobs), set[int]()
-        losses: Counter[int] = Counter()
-        while waiting or running:
-            while waiting and self.engine.idle:
-                job = waiting.popleft()
-                running.add(job.number)
-                self.engine.start(job)
-            for event in self.engine.wait(1.0):
-                job, candidate = jobs[event.job], candidates[event.job]
-                match event:
-                    case Reported():
-                        self.engine.answer(event.job, go_on=True)
-                    case Failed(_, cause):
-                        raise StudyError(
-                            f"trial {candidate.trial} could not be retrained: {cause}"
-                        )
-                    case Finished():
-                        running.discard(event.job)
-                    case Lost():
-                        running.discard(event.job)
-                        losses[event.job] += 1
-                        if losses[event.job] >= _LOSSES:
-                            raise StudyError(
-                                f"trial {candidate.trial} could not be retrained: its "
-                                f"trainer died {_LOSSES} times"
-                            )
-                        waiting.append(job)
-                        continue
-                happened.append((job, event))
-                self.show(_news(stage, job, candidate, event))
-        return happened
+
+        def show(job: Job, event: Reported | Finished) -> None:
+            self.show(_news(stage, job, candidates[job.number], event))
+
+        names = [f"trial {candidate.trial}" for candidate in candidates]
+        return train_all(self.engine, jobs, names, show)
 
 
 def _news(

@@ -260,7 +260,7 @@ def test_a_failure_is_an_error_with_its_cause() -> None:
     engine = FakeEngine(
         accuracy=after(AFTER), trouble=lambda job, _, __: Failed(job.number, "NaN")
     )
-    with pytest.raises(StudyError, match="trial 3 could not be retrained: NaN"):
+    with pytest.raises(StudyError, match="trial 3 could not be trained: NaN"):
         choose(engine)
 
 
