@@ -57,7 +57,8 @@ def draw(task: tuple[str, int, int]) -> Drawn:
         if size > cap:
             raise SystemExit(f"{name}, cap {cap}, seed {seed}: {size} parameters")
         sizes.append(size)
-        share = math.log(size / least) / math.log(cap / least)
+        # A block's own way may leave out its norm, which the smallest net has.
+        share = max(0.0, math.log(size / least) / math.log(cap / least))
         counts["size", min(BINS - 1, int(share * BINS))] += 1
         counts["depth", len(architecture.blocks)] += 1
         counts["head", architecture.head.kind] += 1

@@ -1,6 +1,6 @@
 """What the pruning rule saves and what it costs, on recorded, unpruned curves.
 
-    nas search --budget 10000 --trials 64 --sampler random --no-pruning --study curves
+    nas search --study curves --budget 3000 --trials 120 --sampler random --no-pruning
     python benchmarks/pruning.py record studies/curves    # -> benchmarks/curves.csv
     python benchmarks/pruning.py replay                   # -> benchmarks/pruning.csv
 
@@ -179,18 +179,35 @@ def main() -> None:
     if sys.argv[1:] != ["replay"]:
         sys.exit(__doc__)
     curves = read_curves()
-    rules: dict[tuple[str, str, str], Rule] = {
-        (name, str(rivals), str(noise)): make(PruningRule(rivals=rivals, noise=noise))
-        for name, make in (("both", size_aware), ("accuracy alone", accuracy_alone))
-        for rivals in (1, 2, 3)
-        for noise in (0.0, 0.5, 1.0, 2.0, 3.0)
-    }
-    rules["median", "", ""] = below_median
+    # The defaults, and from them one number changed at a time.
+    changes: list[dict[str, float]] = [
+        {},
+        *({"lead": lead} for lead in (0.1, 0.2, 0.25, 0.35, 0.4)),
+        *({"rivals": rivals} for rivals in (2, 3)),
+        *({"noise": noise} for noise in (0.0, 2.0)),
+        *({"min_peers": peers} for peers in (2, 10)),
+    ]
+    rules: list[tuple[str, PruningRule | None, Rule]] = []
+    for change in changes:
+        ours = PruningRule(**change)  # type: ignore[arg-type]
+        rules.append(("both", ours, size_aware(ours)))
+    for rivals in (1, 2):
+        ours = PruningRule(rivals=rivals)
+        rules.append(("accuracy alone", ours, accuracy_alone(ours)))
+    rules.append(("median", None, below_median))
+    # Halves show whether numbers chosen on some candidates hold on others.
+    halves = curves[: len(curves) // 2], curves[len(curves) // 2 :]
     with (HERE / "pruning.csv").open("w", newline="", encoding="utf-8") as out:
         writer = None
-        for (kind, rivals, noise), rule in rules.items():
-            row = {"rule": kind, "rivals": rivals, "noise": noise}
+        for kind, ours, rule in rules:
+            row = {"rule": kind} | {
+                name: str(getattr(ours, name, ""))
+                for name in ("rivals", "lead", "noise", "min_peers")
+            }
             row |= {k: str(v) for k, v in measure(curves, rule).items()}
+            for name, half in zip(("first", "second"), halves, strict=True):
+                for key in ("epochs_saved", "front_lost"):
+                    row[f"{key}_{name}_half"] = str(measure(half, rule)[key])
             writer = writer or csv.DictWriter(out, list(row))
             if out.tell() == 0:
                 writer.writeheader()

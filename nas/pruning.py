@@ -37,7 +37,7 @@ class PruningRule:
     """
 
     rivals: int = 1
-    lead: float = 0.25
+    lead: float = 0.3
     noise: float = 1.0
     min_peers: int = 5
 

@@ -142,11 +142,12 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
         "size": {"towards_cap": draw(st.floats(0.1, 10.0))},
         "blocks": {
             "depth": [least_depth, most_depth],
-            "kinds": draw(some(["conv", "separable"])),
+            "kinds": draw(some(["conv", "separable", "inception"], most)),
             "kernel_sizes": draw(some([1, 3, 5, 7], most)),
             "paddings": draw(some(["same", "valid"])),
             "norms": draw(some(["batch", "none"])),
             "activations": draw(some(["relu", "leaky_relu", "silu", "none"], most)),
+            "repeats": [1] if tiny else sorted({1, *draw(some([1, 2, 3]))}),
         },
         "widths": {
             "min": width,
@@ -160,14 +161,24 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
         },
         "dropout": {"values": draw(some([0.0, 0.1, 0.25], most))},
         "head": {
-            "kinds": draw(some(["gap", "conv", "flatten"], most)),
+            "kinds": draw(some(["gap", "conv", "flatten", "pool"], most)),
             "kernel_sizes": draw(some([1, 2, 3], most)),
             "hidden": draw(some([0, 1, 16], most)),
         },
     }
-    if tables["blocks"]["kinds"] == ["separable"]:
-        # They do not take 1x1 kernels.
+    if "conv" not in tables["blocks"]["kinds"]:
+        # The others do not take 1x1 kernels, nor inception valid padding.
         tables["blocks"]["kernel_sizes"] += [9]
+        tables["blocks"]["paddings"] = ["valid", "same"]
+    if not tiny and draw(st.booleans()):
+        tables["deviation"] = {
+            "share": draw(st.floats(0.0, 1.0)),
+            "norms": draw(some(list(get_args(Norm)))),
+            "biases": draw(some(list(get_args(Bias)))),
+            "activations": draw(some(["relu", "silu", "none"])),
+            "orders": draw(some(list(get_args(Order)))),
+            "dropouts": draw(some([0.0, 0.1])),
+        }
     for table, key in [("blocks", "kernel_sizes"), ("head", "kinds")]:
         if draw(st.booleans()):
             number = len(tables[table][key])

@@ -22,6 +22,7 @@ from nas.space import (
     RandomDraws,
     SearchSpace,
     available,
+    encode,
     find_space,
     read_space,
     sample,
@@ -29,6 +30,7 @@ from nas.space import (
 )
 from nas.space.completion import Completion, State
 from nas.space.drawing import _heads, _smallest_costs
+from nas.space.encoding import FixedDraws
 from nas.space.widening import widths_to_cost
 
 SHAPE = (1, 28, 28)
@@ -56,7 +58,9 @@ def check_coverage(name: str, cap: int, number: int) -> None:
     for seed in range(number):
         architecture = draw(space, seed, Caps(cap))
         size = cost(architecture).num_params
-        assert least <= size <= cap
+        # A block's own way may leave out its norm, which the smallest net has.
+        assert size <= cap
+        assert least <= size or space.deviation.share
         share = math.log(size / least) / math.log(cap / least)
         ways = [way(block) for block in architecture.blocks]
         seen.update(
@@ -90,8 +94,10 @@ def check_coverage(name: str, cap: int, number: int) -> None:
         "head": {head.kind for head in possible_heads(space, cap)},
         "hidden": {head.hidden for head in possible_heads(space, cap)},
     }
+    own_ways = {"activation": {"none", *space.deviation.activations}}
     for what, options in expected.items():
-        assert {value for name, value in seen if name == what} == options, what
+        found = {value for name, value in seen if name == what}
+        assert options <= found <= options | own_ways.get(what, set()), what
 
 
 def possible_heads(space: SearchSpace, cap: int) -> list[Head]:
@@ -118,10 +124,12 @@ def test_draws_keep_the_cap_and_cover_the_range(name: str, cap: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cap", CAPS)
-@pytest.mark.parametrize("name", available())
-def test_ten_thousand_draws_keep_the_cap(name: str, cap: int) -> None:
-    """Ten thousand draws are all under the cap, in all sizes, depths and kinds."""
-    check_coverage(name, cap, 10_000)
+def test_ten_thousand_draws_keep_the_cap(cap: int) -> None:
+    """Ten thousand draws of the default space, which holds all that the others do.
+
+    benchmarks/draws.py does the same for every space.
+    """
+    check_coverage("mixed", cap, 10_000)
 
 
 @pytest.mark.parametrize("name", available())
@@ -188,7 +196,8 @@ def test_any_draw_from_any_space_is_under_all_caps(
     )
     found = cost(architecture)
     assert caps.allow(found)
-    assert found.num_params >= smallest(space, shape, num_classes, caps)
+    least = smallest(space, shape, num_classes, caps)
+    assert found.num_params >= least or space.deviation.share
     check_membership(architecture, space)
 
 
@@ -199,16 +208,72 @@ def check_membership(architecture: Architecture, space: SearchSpace) -> None:
     count = sum(one != "none" for one in ways)
     assert space.downsamplings[0] <= count <= space.downsamplings[1]
     assert {*ways} <= {"none", *space.downsampling_kinds.options}
-    for block in architecture.blocks:
+    own = space.deviation
+    for number, block in enumerate(architecture.blocks):
         assert block.kind in space.kinds.options
         assert block.kernel_size in space.kernel_sizes.options
         assert (block.kind, block.kernel_size) != ("separable", 1)
         assert block.padding in space.paddings.options
-        assert block.norm in space.norms.options
-        assert block.activation in space.activations.options
-        assert space.min_width <= block.out_channels <= space.max_width
-        assert block.dropout in {0.0, *space.dropouts.options}
+        assert block.norm in {*space.norms.options, *own.norms}
+        assert block.activation in {
+            *("none", *space.activations.options, *own.activations)
+        }
+        assert block.dropout in {0.0, *space.dropouts.options, *own.dropouts}
+        assert block.bias in {"auto", *own.biases}
+        assert block.order in {"early_pool", *own.orders}
+        assert block.repeats in space.repeats.options
+        if is_classifier(architecture, number):
+            assert block.out_channels == architecture.num_classes
+        elif block.repeats == 1:
+            most = max(space.max_width, len(block.branches))
+            assert space.min_width <= block.out_channels <= most
     assert replace(architecture.head, dropout=0.0) in _heads(space)
+
+
+def is_classifier(architecture: Architecture, place: int) -> bool:
+    """Return whether the block in that place (from 0) makes the logits."""
+    last = place == len(architecture.blocks) - 1
+    return last and architecture.head.kind == "pool"
+
+
+@given(spaces(), st.integers(0, 2**32), st.integers(500, 50_000))
+def test_what_was_drawn_can_be_encoded(text: str, seed: int, budget: int) -> None:
+    """The draws that encode finds give back the architecture, whatever it is."""
+    space = read_space(text, "drawn")
+    caps = Caps(budget)
+    try:
+        architecture = draw(space, seed, caps)
+    except SpaceError:
+        return
+    values = encode(space, architecture, caps)
+    if cost(architecture).num_params < smallest(space, SHAPE, 10, caps):
+        return  # of a net that its own ways have made smaller than all others
+    assert values is not None
+    again = sample(
+        space, FixedDraws(values), input_shape=SHAPE, num_classes=10, caps=caps
+    )
+    assert again.key == architecture.key
+
+
+def test_what_is_not_in_the_space_cannot_be_encoded() -> None:
+    """An unknown kernel, too large a net and unknown options are told apart."""
+    space, caps = find_space("plain"), Caps(10_000)
+    block = Block(out_channels=8, pool="max")
+    inside = Architecture(
+        input_shape=SHAPE, num_classes=10, blocks=(block, block), head=Head()
+    )
+    assert encode(space, inside, caps) is not None
+    assert encode(space, inside, Caps(100)) is None
+    for change in (
+        {"kernel_size": 9},
+        {"kind": "separable"},
+        {"norm": "none"},
+        {"dropout": 0.3},
+        {"out_channels": 200},
+        {"stride": 2, "pool": "none"},
+    ):
+        other = replace(inside, blocks=(replace(block, **change), block))  # type: ignore[arg-type]
+        assert encode(space, other, caps) is None, change
 
 
 def enumerate_space(
@@ -218,25 +283,20 @@ def enumerate_space(
     for norm, head in product(space.norms.options, _heads(space)):
         for depth in range(space.depth[0], space.depth[1] + 1):
             one = [
-                Block(
-                    kind=kind,  # type: ignore[arg-type]
-                    out_channels=width,
-                    kernel_size=kernel_size,
-                    padding=padding,  # type: ignore[arg-type]
-                    norm=norm,  # type: ignore[arg-type]
-                    stride=2 if how == "stride" else 1,
-                    pool="none" if how == "stride" else how,  # type: ignore[arg-type]
-                )
-                for kind, width, kernel_size, padding, how in product(
+                block
+                for kind, kernel_size, padding, how in product(
                     space.kinds.options,
-                    range(space.min_width, space.max_width + 1),
                     space.kernel_sizes.options,
                     space.paddings.options,
                     ["none", *space.downsampling_kinds.options],
                 )
-                if (kind, kernel_size) != ("separable", 1)
+                for block in of_all_widths(space, kind, kernel_size, padding, norm, how)
             ]
-            for chain in product(one, repeat=depth):
+            lasts = one
+            if head.kind == "pool":
+                found = {replace(block, out_channels=num_classes) for block in one}
+                lasts = [b for b in found if len(b.branches) <= num_classes]
+            for chain in product(*[one] * (depth - 1), lasts):
                 count = sum(way(block) != "none" for block in chain)
                 if not space.downsamplings[0] <= count <= space.downsamplings[1]:
                     continue
@@ -253,10 +313,34 @@ def enumerate_space(
                     yield State(norm, head, shape, depth, count), architecture
 
 
+def of_all_widths(
+    space: SearchSpace, kind: Any, kernel_size: int, padding: Any, norm: Any, how: Any
+) -> list[Block]:
+    """Return the blocks of these options in each width that the space allows."""
+    if kind != "conv" and kernel_size == 1:
+        return []
+    if kind == "inception" and padding == "valid":
+        return []
+    branches = (kernel_size + 1) // 2 if kind == "inception" else 1
+    least = max(space.min_width, branches)
+    return [
+        Block(
+            kind=kind,
+            out_channels=width,
+            kernel_size=kernel_size,
+            padding=padding,
+            norm=norm,
+            stride=2 if how == "stride" else 1,
+            pool="none" if how == "stride" else how,
+        )
+        for width in range(least, max(space.max_width, least) + 1)
+    ]
+
+
 def roomy(architecture: Architecture, space: SearchSpace) -> bool:
     """Return whether every feature map has the space's smallest side."""
     height, width = architecture.input_shape[1:]
-    for block in architecture.blocks:
+    for place, block in enumerate(architecture.blocks):
         if block.padding == "valid":
             height -= block.kernel_size - 1
             width -= block.kernel_size - 1
@@ -264,7 +348,8 @@ def roomy(architecture: Architecture, space: SearchSpace) -> bool:
             height, width = -(-height // 2), -(-width // 2)
         elif way(block) != "none":
             height, width = height // 2, width // 2
-        if min(height, width) < space.smallest_side:
+        smallest_side = 1 if is_classifier(architecture, place) else space.smallest_side
+        if min(height, width) < smallest_side:
             return False
     return True
 
@@ -302,12 +387,12 @@ def test_completion_table_equals_brute_force(
     for state in {state for state, _, _ in everything}:
         here = [architecture for s, architecture in fitting if s == state]
         assert table.fits(state, caps) == bool(here)
-        firsts = {minimal(a.blocks[0], space) for a in here}
+        firsts = {minimal(a, 0, space) for a in here}
         moves = [move for move in table.moves(state) if move.fits(caps)]
         assert {move.block for move in moves} == firsts
         for move in moves:
             seconds = {
-                minimal(a.blocks[1], space)
+                minimal(a, 1, space)
                 for a in here
                 if a.blocks[0] == move.block and len(a.blocks) > 1
             }
@@ -325,9 +410,12 @@ def beats(one: Cost, other: Cost) -> bool:
     )
 
 
-def minimal(block: Block, space: SearchSpace) -> Block:
-    """Return the block with the space's smallest width."""
-    return replace(block, out_channels=space.min_width)
+def minimal(architecture: Architecture, place: int, space: SearchSpace) -> Block:
+    """Return the block in that place with the smallest width it can have."""
+    block = architecture.blocks[place]
+    if is_classifier(architecture, place):
+        return block
+    return replace(block, out_channels=max(space.min_width, len(block.branches)))
 
 
 @given(architectures(), st.data())
@@ -335,7 +423,23 @@ def test_widths_to_cost_equals_cost(
     architecture: Architecture, data: st.DataObject
 ) -> None:
     """The fast cost of changed widths is that of the changed architecture."""
-    widths = [data.draw(st.integers(1, 70)) for _ in architecture.blocks]
+    widths: list[int] = []
+    for place, block in enumerate(architecture.blocks):
+        before = widths[-1] if widths else architecture.input_shape[0]
+        width = data.draw(st.integers(len(block.branches), 70))
+        width = before if block.repeats > 1 else width
+        widths.append(
+            block.out_channels if is_classifier(architecture, place) else width
+        )
+    if any(
+        len(block.branches) > width
+        for block, width in zip(architecture.blocks, widths, strict=True)
+    ):
+        return
+    if architecture.head.kind == "pool" and architecture.blocks[-1:]:
+        last = architecture.blocks[-1]
+        if last.repeats > 1:
+            return  # no space draws a classifier that is repeated
     blocks = tuple(
         replace(block, out_channels=width)
         for block, width in zip(architecture.blocks, widths, strict=True)

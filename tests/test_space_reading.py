@@ -90,6 +90,8 @@ def refusal(text: str) -> str:
         (10, "kernel_sizes = [17]", "[blocks] kernel_sizes: is 17, give 1 to 15"),
         (10, "kernel_sizes = [true]", "[blocks] kernel_sizes: is True, give a whole"),
         (11, 'paddings = ["full"]', "[blocks] paddings: 'full' is not one of same, v"),
+        (11, "repeats = [2, 3]", "[blocks] repeats: has no 1, for blocks that cannot"),
+        (11, "repeats = [0, 1]", "[blocks] repeats: is 0, give 1 to 16"),
         (12, 'norms = ["layer"]', "[blocks] norms: 'layer' is not one of batch, none"),
         (13, 'activations = ["gelu"]', "[blocks] activations: 'gelu' is not one of"),
         (16, "min = 65", "[widths] min: is above max (64)"),
@@ -169,8 +171,36 @@ def test_bundled_spaces_are_valid(name: str) -> None:
 
 
 def test_the_bundled_spaces() -> None:
-    """The three spaces that the documentation names are there."""
-    assert {"mixed", "plain", "separable"} <= set(available())
+    """The spaces that the documentation names are there."""
+    assert available() == ["inception", "mixed", "plain", "separable", "shared"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("share = 1.1", "[deviation] share: is 1.1, give 0 to 1"),
+        ('norms = ["layer"]', "[deviation] norms: 'layer' is not one of batch, none"),
+        ("biases = [true]", "[deviation] biases: True is not one of auto, yes, no"),
+        ('orders = ["last"]', "[deviation] orders: 'last' is not one of early_pool"),
+        ("dropouts = [1]", "[deviation] dropouts: 1 is not in 0 to below 1"),
+        ("dropouts_weights = [1]", "unknown key; did you mean dropouts?"),
+    ],
+)
+def test_deviations_are_checked(line: str, told: str) -> None:
+    """What a block may do after its convolution is read like the rest."""
+    assert told in refusal(f"{VALID}\n[deviation]\n{line}\n")
+
+
+def test_a_space_of_inception_alone_needs_what_it_takes() -> None:
+    """Without same padding or a kernel above 1 it would hold nothing."""
+    only = VALID.replace('kinds = ["conv", "separable"]', 'kinds = ["inception"]')
+    only = only.replace("kinds_weights = [4, 1]\n", "")
+    assert read_space(only, "mine").kinds.options == ("inception",)
+    for old, new in [
+        ('paddings = ["same"]', 'paddings = ["valid"]'),
+        ("kernel_sizes = [3, 1]", "kernel_sizes = [1]"),
+    ]:
+        assert "has only inception, which needs" in refusal(only.replace(old, new))
 
 
 def test_unknown_space_names_the_nearest() -> None:

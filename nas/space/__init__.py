@@ -2,6 +2,7 @@
 
 from nas.space.completion import Caps
 from nas.space.drawing import Draws, RandomDraws, sample, smallest
+from nas.space.encoding import encode
 from nas.space.reading import SearchSpace, available, find_space, read_space
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "RandomDraws",
     "SearchSpace",
     "available",
+    "encode",
     "find_space",
     "read_space",
     "sample",

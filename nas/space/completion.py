@@ -121,7 +121,9 @@ class Completion:
     def _moves(self, state: State) -> tuple[Move, ...]:
         """Return every block of minimal width that the space and the image allow."""
         moves = []
-        for step in self._steps(state.norm, state.shape, _ways(state)):
+        for step in self._steps(
+            state.norm, state.shape, _ways(state), self._classes(state)
+        ):
             after = state.after(step.shape, downsampling=step.downsampling)
             rest = self.best(after)
             if rest:
@@ -138,17 +140,24 @@ class Completion:
             return (self.caps.relevant(total(table)),)
         found = set()
         for (shape, downsampling), costs in self._cheapest(
-            state.norm, state.shape, _ways(state)
+            state.norm, state.shape, _ways(state), self._classes(state)
         ):
             for rest in self.best(state.after(shape, downsampling=downsampling)):
                 found |= {cost.then(rest) for cost in costs}
         return _unbeaten(found)
 
+    def _classes(self, state: State) -> int | None:
+        """Return the channels of the next block where it is itself the classifier."""
+        last = state.blocks_left == 1 and state.head.kind == "pool"
+        return self.num_classes if last else None
+
     def _possible_steps(
-        self, norm: str, shape: Shape, ways: tuple[bool, bool]
+        self, norm: str, shape: Shape, ways: tuple[bool, bool], classes: int | None
     ) -> tuple[_Step, ...]:
         """Return the blocks that have room on a feature map of that shape."""
         space = self.space
+        # What a classifier leaves is a head's business, not a feature map.
+        smallest_side = 1 if classes else space.smallest_side
         keep, downsample = ways
         options = ["none"] if keep else []
         if downsample:
@@ -163,20 +172,27 @@ class Completion:
             if kind == "separable" and kernel_size == 1:
                 # A 1x1 convolution with a needless factor for each channel before it.
                 continue
-            block = minimal_block(space, kind, kernel_size, padding, norm, way)
+            if kind == "inception" and (kernel_size == 1 or padding == "valid"):
+                continue
+            width = max(space.min_width, least_width(kind, kernel_size))
+            if classes:
+                if classes < width:
+                    continue
+                width = classes
+            block = narrow_block(width, kind, kernel_size, padding, norm, way)
             after = _sides_after(block, shape)
-            if min(after) >= space.smallest_side:
+            if min(after) >= smallest_side:
                 cost = self.caps.relevant(total(block_layers(block, shape)))
                 output = (block.out_channels, *after)
                 steps.append(_Step(block, cost, output, way != "none"))
         return tuple(steps)
 
     def _cheapest_steps(
-        self, norm: str, shape: Shape, ways: tuple[bool, bool]
+        self, norm: str, shape: Shape, ways: tuple[bool, bool], classes: int | None
     ) -> tuple[tuple[tuple[Shape, bool], tuple[Cost, ...]], ...]:
         """Return, for each place that a block leads to, the unbeaten costs of it."""
         costs: dict[tuple[Shape, bool], set[Cost]] = {}
-        for step in self._steps(norm, shape, ways):
+        for step in self._steps(norm, shape, ways, classes):
             costs.setdefault((step.shape, step.downsampling), set()).add(step.cost)
         return tuple((place, _unbeaten(found)) for place, found in costs.items())
 
@@ -207,13 +223,18 @@ def _sides_after(block: Block, shape: Shape) -> tuple[int, int]:
     return height // 2, width // 2
 
 
-def minimal_block(
-    space: SearchSpace, kind: str, kernel_size: int, padding: str, norm: str, way: str
+def least_width(kind: str, kernel_size: int) -> int:
+    """Return the fewest channels of such a block: one for each of its branches."""
+    return (kernel_size + 1) // 2 if kind == "inception" else 1
+
+
+def narrow_block(
+    width: int, kind: str, kernel_size: int, padding: str, norm: str, way: str
 ) -> Block:
-    """Return the block of minimal width; ``way`` is how it downsamples, or "none"."""
+    """Return the block of that width; ``way`` is how it downsamples, or "none"."""
     return Block(
         kind=kind,  # type: ignore[arg-type]  # the reader has checked the names
-        out_channels=space.min_width,
+        out_channels=width,
         kernel_size=kernel_size,
         stride=2 if way == "stride" else 1,
         padding=padding,  # type: ignore[arg-type]

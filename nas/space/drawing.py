@@ -2,9 +2,10 @@
 
 First a size is drawn, then what gives the net its shape (head, depth, where and how it
 downsamples, kinds and kernels), each decision among the options that can still be
-completed within that size. Last come the widths: each block has a relative width, and
-one common factor makes the net as large as the size allows. So the whole range under
-the cap is covered, and no draw ever fails.
+completed within that size. Then a few blocks deviate from what follows the others'
+convolutions, or are applied repeatedly, where that fits. Last come the widths: each
+block has a relative width, and one common factor makes the net as large as the size
+allows. So the whole range under the cap is covered, and no draw ever fails.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any, Protocol, TypeVar
 
 from nas.architecture import Architecture, Block, Head, Shape
-from nas.cost import Cost
+from nas.cost import Cost, cost
 from nas.errors import SpaceError
 from nas.space.completion import Caps, Completion, Move, State
 from nas.space.reading import Choice, SearchSpace
@@ -91,36 +92,116 @@ def sample(
     least = smallest(space, input_shape, num_classes, caps)
     if caps.num_params is None:
         raise SpaceError("no parameter budget: give the largest number of parameters")
-    size = _size(draws.suggest_float("size", 0.0, 1.0), least, caps.num_params, space)
+    size = size_of(draws.suggest_float("size", 0.0, 1.0), least, caps.num_params, space)
     caps = replace(caps, num_params=size)
     blocks, head = _structure(space, draws, input_shape, num_classes, caps)
     activation = _pick(draws, "activation", space.activations, lambda _: True)
     dropout = _pick(draws, "dropout", space.dropouts, lambda _: True)
-    # Before the first block's batch norm there is nothing to drop; the head's input
-    # is dropped like that of every other layer.
-    blocks = [
-        replace(
-            block,
-            activation=activation,  # type: ignore[arg-type]
-            dropout=dropout if number < len(blocks) else 0.0,
-        )
-        for number, block in enumerate(blocks, start=1)
-    ]
+    narrow = Architecture(
+        input_shape=input_shape,
+        num_classes=num_classes,
+        blocks=tuple(
+            replace(
+                block, **usual_finish(number, len(blocks), head, activation, dropout)
+            )
+            for number, block in enumerate(blocks, start=1)
+        ),
+        head=head if head.kind == "pool" else replace(head, dropout=dropout),
+    )
+    narrow = _deviate(narrow, space, draws, caps)
+    narrow = _repeat(narrow, space, draws, caps)
     spread = math.log(space.spread)
     relative = [
         math.exp(spread * draws.suggest_float(f"block_{number}.width", -1.0, 1.0))
         for number in range(1, len(blocks) + 1)
     ]
-    narrow = Architecture(
-        input_shape=input_shape,
-        num_classes=num_classes,
-        blocks=tuple(blocks),
-        head=replace(head, dropout=dropout),
-    )
     return widen(narrow, relative, space, caps)
 
 
-def _size(share: float, least: int, cap: int, space: SearchSpace) -> int:
+def usual_finish(
+    number: int, depth: int, head: Head, activation: str, dropout: float
+) -> dict[str, Any]:
+    """Return activation and dropout of a block that does not deviate.
+
+    ``number`` counts from 1 to ``depth``. The last block has no dropout, as the head
+    drops its input; where it is itself the classifier it has no activation either.
+    """
+    if number < depth:
+        return {"activation": activation, "dropout": dropout}
+    if head.kind == "pool":
+        return {"activation": "none", "dropout": 0.0}
+    return {"activation": activation, "dropout": 0.0}
+
+
+def deviations(space: SearchSpace) -> list[dict[str, Any]]:
+    """Return every way of its own that a block of the space may go."""
+    names = ("norm", "bias", "activation", "order", "dropout")
+    ways = space.deviation
+    return [
+        dict(zip(names, values, strict=True))
+        for values in product(
+            ways.norms, ways.biases, ways.activations, ways.orders, ways.dropouts
+        )
+    ]
+
+
+def _deviate(
+    narrow: Architecture, space: SearchSpace, draws: Draws, caps: Caps
+) -> Architecture:
+    """Let some blocks go their own way, as far as the caps allow."""
+    share = space.deviation.share
+    if not share:
+        return narrow
+    ways = deviations(space)
+    for number in range(1, len(narrow.blocks) + 1):
+        point = draws.suggest_float(f"block_{number}.deviation", 0.0, 1.0)
+        if point < 1 - share:
+            continue
+        place = int((point - (1 - share)) / share * len(ways))
+        block = replace(narrow.blocks[number - 1], **ways[min(place, len(ways) - 1)])
+        other = _with_block(narrow, number, block)
+        if caps.allow(cost(other)):
+            narrow = other
+    return narrow
+
+
+def _repeat(
+    narrow: Architecture, space: SearchSpace, draws: Draws, caps: Caps
+) -> Architecture:
+    """Apply some blocks several times, where they can be and the caps allow it."""
+    for number in range(2, len(narrow.blocks) + 1):
+        before, block = narrow.blocks[number - 2 : number]
+        if not _repeatable(block, before) or (
+            narrow.head.kind == "pool" and number == len(narrow.blocks)
+        ):
+            continue
+        options = {1: narrow}
+        for times in space.repeats.options:
+            if times > 1:
+                # Its output is its input again.
+                again = replace(block, repeats=times, out_channels=before.out_channels)
+                options[times] = _with_block(narrow, number, again)
+        fitting = [t for t, other in options.items() if caps.allow(cost(other))]
+        name = f"block_{number}.repeats"
+        narrow = options[_pick(draws, name, space.repeats, fitting.__contains__)]
+    return narrow
+
+
+def _repeatable(block: Block, before: Block) -> bool:
+    keeps_size = block.stride == 1 and (
+        block.padding == "same" or block.kernel_size == 1
+    )
+    return keeps_size and before.out_channels >= len(block.branches)
+
+
+def _with_block(architecture: Architecture, number: int, block: Block) -> Architecture:
+    """Return the architecture with another block in the place of that number."""
+    blocks = list(architecture.blocks)
+    blocks[number - 1] = block
+    return replace(architecture, blocks=tuple(blocks))
+
+
+def size_of(share: float, least: int, cap: int, space: SearchSpace) -> int:
     """Return the parameters to aim at: log-uniform, leaning towards the cap."""
     leaning = math.pow(share, 1 / space.towards_cap)
     return min(cap, round(least * math.pow(cap / least, leaning)))
@@ -166,7 +247,7 @@ def _structure(
             lambda k: completable(norm, replace(head, kernel_size=k), depths),
         )
         head = replace(head, kernel_size=kernel_size)
-    else:
+    elif kind != "pool":
         hidden = _pick(
             draws,
             "head_hidden",
@@ -277,6 +358,8 @@ def _heads(space: SearchSpace) -> list[Head]:
                 Head(kind="conv", kernel_size=k)
                 for k in space.head_kernel_sizes.options
             ]
+        elif kind == "pool":
+            heads.append(Head(kind="pool"))
         else:
             heads += [
                 Head(kind=kind, hidden=h)  # type: ignore[arg-type]

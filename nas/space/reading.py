@@ -11,7 +11,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar, get_args
 
-from nas.architecture import Activation, BlockKind, HeadKind, Norm, Padding
+from nas.architecture import (
+    Activation,
+    Bias,
+    BlockKind,
+    HeadKind,
+    Norm,
+    Order,
+    Padding,
+)
 from nas.errors import SpaceError
 
 T = TypeVar("T")
@@ -23,6 +31,21 @@ class Choice(Generic[T]):
 
     options: tuple[T, ...]
     shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How often a block goes its own way after its convolution, and which ways.
+
+    Every combination of the options is as likely as every other.
+    """
+
+    share: float
+    norms: tuple[str, ...]
+    biases: tuple[str, ...]
+    activations: tuple[str, ...]
+    orders: tuple[str, ...]
+    dropouts: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +62,7 @@ class SearchSpace:
     paddings: Choice[str]
     norms: Choice[str]
     activations: Choice[str]
+    repeats: Choice[int]
     min_width: int
     max_width: int
     spread: float
@@ -49,6 +73,7 @@ class SearchSpace:
     heads: Choice[str]
     head_kernel_sizes: Choice[int]
     hidden: Choice[int]
+    deviation: Deviation
 
 
 def _folder() -> Path:
@@ -97,11 +122,15 @@ def read_space(text: str, name: str, source: str | None = None) -> SearchSpace:
 
 _TABLES: dict[str, tuple[str, ...]] = {
     "size": ("towards_cap",),
-    "blocks": ("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
+    "blocks": (
+        *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
+        "repeats",
+    ),
     "widths": ("min", "max", "spread"),
     "downsampling": ("count", "kinds", "smallest_side"),
     "dropout": ("values",),
     "head": ("kinds", "kernel_sizes", "hidden"),
+    "deviation": ("share", "norms", "biases", "activations", "orders", "dropouts"),
 }
 _DOWNSAMPLING_KINDS = ("max", "avg", "stride")
 # What a key left out means; a key without an entry here must be given.
@@ -110,11 +139,18 @@ _DEFAULTS: dict[tuple[str, str], Any] = {
     ("blocks", "paddings"): ["same"],
     ("blocks", "norms"): ["batch"],
     ("blocks", "activations"): ["relu"],
+    ("blocks", "repeats"): [1],
     ("widths", "spread"): 3.0,
     ("downsampling", "smallest_side"): 1,
     ("dropout", "values"): [0.0],
     ("head", "kernel_sizes"): [3],
     ("head", "hidden"): [0],
+    ("deviation", "share"): 0.0,
+    ("deviation", "norms"): ["batch"],
+    ("deviation", "biases"): ["auto"],
+    ("deviation", "activations"): ["relu"],
+    ("deviation", "orders"): ["early_pool"],
+    ("deviation", "dropouts"): [0.0],
 }
 
 
@@ -125,6 +161,7 @@ _WEIGHTED = {
     ("blocks", "paddings"),
     ("blocks", "norms"),
     ("blocks", "activations"),
+    ("blocks", "repeats"),
     ("downsampling", "kinds"),
     ("dropout", "values"),
     ("head", "kinds"),
@@ -179,22 +216,36 @@ class _Reader:
             paddings=self.names("blocks", "paddings", get_args(Padding)),
             norms=self.names("blocks", "norms", get_args(Norm)),
             activations=self.names("blocks", "activations", get_args(Activation)),
+            repeats=self.wholes("blocks", "repeats", 1, 16),
             min_width=self.whole("widths", "min", 1, 4096),
             max_width=self.whole("widths", "max", 1, 4096),
             spread=self.number("widths", "spread", 1.0, 64.0),
             downsamplings=self.range("downsampling", "count", 0, 32),
             downsampling_kinds=self.names("downsampling", "kinds", _DOWNSAMPLING_KINDS),
             smallest_side=self.whole("downsampling", "smallest_side", 1, 4096),
-            dropouts=self.dropouts(),
+            dropouts=self.dropouts("dropout", "values"),
             heads=self.names("head", "kinds", get_args(HeadKind)),
             head_kernel_sizes=self.wholes("head", "kernel_sizes", 1, 15),
             hidden=self.wholes("head", "hidden", 0, 4096),
+            deviation=self.deviation(),
         )
         if space.kinds.options == ("separable",) and space.kernel_sizes.options == (1,):
             self.refuse(
                 "blocks",
                 "kernel_sizes",
                 "has only 1, which separable blocks do not take: add a larger one",
+            )
+        if space.kinds.options == ("inception",) and (
+            "same" not in space.paddings.options or space.kernel_sizes.options == (1,)
+        ):
+            self.refuse(
+                "blocks",
+                "kinds",
+                "has only inception, which needs same padding and a kernel above 1",
+            )
+        if 1 not in space.repeats.options:
+            self.refuse(
+                "blocks", "repeats", "has no 1, for blocks that cannot be repeated"
             )
         if space.min_width > space.max_width:
             self.refuse("widths", "min", f"is above max ({space.max_width})")
@@ -289,14 +340,26 @@ class _Reader:
                 self.refuse(table, key, f"{option} is even, give odd sizes")
         return self._choice(table, key, options)
 
-    def dropouts(self) -> Choice[float]:
-        options = self._options("dropout", "values")
+    def dropouts(self, table: str, key: str) -> Choice[float]:
+        options = self._options(table, key)
         for option in options:
             if isinstance(option, bool) or not isinstance(option, int | float):
-                self.refuse("dropout", "values", f"{option!r} is not a number")
+                self.refuse(table, key, f"{option!r} is not a number")
             if not 0 <= option < 1:
-                self.refuse("dropout", "values", f"{option} is not in 0 to below 1")
-        return self._choice("dropout", "values", [float(o) for o in options])
+                self.refuse(table, key, f"{option} is not in 0 to below 1")
+        return self._choice(table, key, [float(o) for o in options])
+
+    def deviation(self) -> Deviation:
+        """Return the ways of their own that blocks may go."""
+        table = "deviation"
+        return Deviation(
+            share=self.number(table, "share", 0.0, 1.0),
+            norms=self.names(table, "norms", get_args(Norm)).options,
+            biases=self.names(table, "biases", get_args(Bias)).options,
+            activations=self.names(table, "activations", get_args(Activation)).options,
+            orders=self.names(table, "orders", get_args(Order)).options,
+            dropouts=self.dropouts(table, "dropouts").options,
+        )
 
     def _options(self, table: str, key: str) -> list[Any]:
         options = self.value(table, key)

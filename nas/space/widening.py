@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
-from nas.architecture import Architecture, conv_size, feature_shapes
+from nas.architecture import Architecture, Block, conv_size, feature_shapes
 from nas.cost import Cost, head_layers, total
 from nas.space.completion import Caps
 from nas.space.reading import SearchSpace
@@ -21,12 +21,22 @@ def widen(
     ``narrow`` has minimal widths and fits.
     """
     cost_of = widths_to_cost(narrow)
+    blocks = narrow.blocks
+    classifier = len(blocks) - 1 if narrow.head.kind == "pool" else None
 
     def at(factor: float) -> list[int]:
-        return [
-            min(max(space.min_width, round(factor * share)), space.max_width)
-            for share in relative
-        ]
+        widths: list[int] = []
+        for number, (share, block) in enumerate(zip(relative, blocks, strict=True)):
+            if number == classifier:
+                widths.append(narrow.num_classes)
+            elif block.repeats > 1:
+                # Its output is its input again.
+                widths.append(widths[-1])
+            else:
+                least = max(space.min_width, len(block.branches))
+                wanted = min(round(factor * share), space.max_width)
+                widths.append(max(least, wanted))
+        return widths
 
     # Costs never fall as the factor grows, so halving finds the largest that fits.
     # All widths are minimal at the lower end, which fits by construction.
@@ -39,11 +49,11 @@ def widen(
             low = middle
         else:
             high = middle
-    blocks = tuple(
+    widest = tuple(
         replace(block, out_channels=width)
-        for block, width in zip(narrow.blocks, at(low), strict=True)
+        for block, width in zip(blocks, at(low), strict=True)
     )
-    return replace(narrow, blocks=blocks)
+    return replace(narrow, blocks=widest)
 
 
 def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost]:
@@ -61,15 +71,12 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
             conv_size(side, block.kernel_size, block.stride, block.padding)
             for side in shape[1:]
         )
+        # Batch norm brings a scale and a shift each time, a bias comes once.
+        own = (2 * block.repeats if block.norm == "batch" else 0) + block.has_bias
+        pooled = 0 if block.pool == "none" else after[1] * after[2]
+        areas = (shape[1] * shape[2], height * width, pooled)
         rows.append(
-            (
-                block.kind == "separable",
-                block.kernel_size**2,
-                2 if block.norm == "batch" else 1,
-                shape[1] * shape[2],
-                height * width,
-                0 if block.pool == "none" else after[1] * after[2],
-            )
+            (block.kind == "separable", _taps(block), own, block.repeats, areas)
         )
     sides = shapes[-1][1:]
 
@@ -83,18 +90,19 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
     def cost_of(widths: Sequence[int]) -> Cost:
         channels = architecture.input_shape[0]
         num_params = macs = peak = 0
-        for (separable, taps, own, start, convolved, pooled), width in zip(
+        for (separable, taps, own, repeats, areas), width in zip(
             rows, widths, strict=True
         ):
+            start, convolved, pooled = areas
             if separable:
-                weights = channels * (taps + width)
+                weights = channels * (taps(1) + width)
                 peak = max(peak, channels * (start + convolved))
                 area = convolved
             else:
-                weights = channels * taps * width
+                weights = channels * taps(width)
                 area = start
             num_params += weights + own * width
-            macs += weights * convolved
+            macs += weights * convolved * repeats
             peak = max(peak, channels * area + width * convolved)
             if pooled:
                 peak = max(peak, width * (convolved + pooled))
@@ -102,3 +110,17 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
         return Cost(num_params, macs, peak).then(head(channels))
 
     return cost_of
+
+
+def _taps(block: Block) -> Callable[[int], int]:
+    """Return a function from a block's width to its kernels' weights a channel."""
+    size = block.kernel_size**2
+    if block.kind != "inception":
+        return lambda width: size * width
+
+    @cache
+    def taps(width: int) -> int:
+        wide = replace(block, out_channels=width)
+        return sum(channels * kernel**2 for kernel, channels in wide.branches)
+
+    return taps
