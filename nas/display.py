@@ -15,6 +15,7 @@ from rich.text import Text
 
 from nas.candidate import Candidate, front
 from nas.cost import layers, total
+from nas.engines import Finished, Job, Reported
 from nas.notation import describe
 from nas.retrain import News
 from nas.search import Progress
@@ -153,6 +154,28 @@ class RetrainDisplay:
         spent = duration(time.monotonic() - self._began)
         self._console.print(
             f"{spent:>12}  {who}: {what}", highlight=False, soft_wrap=True
+        )
+
+
+class SingleDisplay:
+    """Says how the training of one architecture comes along: one line a report."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+
+    def show(self, job: Job, event: Reported | Finished) -> None:
+        """Print one line."""
+        if isinstance(event, Finished):
+            what = f"test accuracy {percent(event.test_accuracy)}"
+        else:
+            report = event.report
+            what = f"epoch {report.epochs:g}: loss {report.train_loss:.4f}"
+            if job.part == "published":
+                what += f", test {percent(report.val_accuracy)}"
+        spent = duration(time.monotonic() - self._began)
+        self._console.print(
+            f"{spent:>12}  seed {job.seed}: {what}", highlight=False, soft_wrap=True
         )
 
 

@@ -4,9 +4,11 @@
 
     NasError
     ├── ArchitectureError   a description that no model can be built from
+    ├── RecipeError         a recipe that cannot be read, or that makes no sense
     ├── SpaceError          a search space that cannot be read, or that no cap allows
     ├── DataError           a data set that is unknown, missing, damaged or misshapen
     ├── DeviceError         a device that is not there
+    ├── EngineError         trainers that cannot be started, a cluster out of reach
     ├── TrainingError       a candidate that could not be trained; the search goes on
     └── StudyError          a study that is missing, in use, damaged or frozen otherwise
 """
@@ -20,6 +22,10 @@ class ArchitectureError(NasError):
     """No model can be built from this description."""
 
 
+class RecipeError(NasError):
+    """The recipe cannot be read, or makes no sense."""
+
+
 class SpaceError(NasError):
     """The search space cannot be read, or holds no net under the caps."""
 
@@ -30,6 +36,10 @@ class DataError(NasError):
 
 class DeviceError(NasError):
     """The device that was asked for is not there."""
+
+
+class EngineError(NasError):
+    """Trainers cannot be started where they were asked for, or are out of reach."""
 
 
 class TrainingError(NasError):

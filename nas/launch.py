@@ -11,7 +11,7 @@ from typing import Any
 from nas.data import Dataset, load_dataset, split_indices
 from nas.errors import StudyError
 from nas.pruning import PruningRule
-from nas.recipe import search_recipe
+from nas.recipe import Recipe, search_recipe
 from nas.settings import Sampler, Settings, check_name, default_rungs
 from nas.space import find_space
 from nas.study import Study, check_data, check_same, create, load_settings, open_study
@@ -71,11 +71,11 @@ def _begin(request: Request, name: str, folder: Path) -> tuple[Study, Dataset]:
         )
     space = find_space(request.space or DEFAULT_SPACE)
     dataset = load_dataset(request.dataset or "mnist", request.data_dir)
-    val_size = min(_VAL_SIZE, len(dataset.labels) // 6)
+    val_size = held_out(len(dataset.labels))
     # The trainers will split; here it shows whether that can be done.
     split_indices(dataset.labels, seed=request.seed or 0, val_size=val_size)
     train_size = len(dataset.labels) - val_size
-    recipe, rungs = _training(request.epochs, train_size)
+    recipe, rungs = search_training(request.epochs, train_size)
     settings = Settings(
         name=name,
         dataset=dataset.name,
@@ -120,13 +120,23 @@ def _given(request: Request, stored: Settings, images: int | None) -> dict[str, 
     if request.epochs is not None:
         given["recipe"] = replace(stored.recipe, epochs=request.epochs)
         if images is not None:
-            _, given["rungs"] = _training(request.epochs, images - stored.val_size)
+            _, given["rungs"] = search_training(
+                request.epochs, images - stored.val_size
+            )
     if request.pruning is not None and request.pruning != (stored.pruning is not None):
         given["pruning"] = PruningRule() if request.pruning else None
     return given
 
 
-def _training(epochs: int | None, train_size: int) -> tuple[Any, tuple[float, ...]]:
+def held_out(images: int) -> int:
+    """Return how many images of an official training set are held out of it."""
+    return min(_VAL_SIZE, images // 6)
+
+
+def search_training(
+    epochs: int | None, train_size: int
+) -> tuple[Recipe, tuple[float, ...]]:
+    """Return recipe and rungs of a search; more epochs where the data is small."""
     recipe = search_recipe(train_size)
     steps_per_epoch = max(1, train_size // recipe.batch_size)
     if epochs is None:

@@ -144,6 +144,7 @@ class FakeEngine:
     running: dict[int, _Training] = field(default_factory=dict)
     started: list[Job] = field(default_factory=list)
     begun: Counter[int] = field(default_factory=Counter)
+    abandoned: list[int] = field(default_factory=list)
     closed: bool = False
 
     @property
@@ -162,6 +163,10 @@ class FakeEngine:
     def wait(self, timeout: float) -> Sequence[Event]:
         """Let some of the trainers come to their next event."""
         assert timeout >= 0
+        lost = [job for job in self.abandoned if self.running.pop(job, None)]
+        self.abandoned.clear()
+        if lost:
+            return [Lost(job) for job in lost]
         some = [t for t in self.running.values() if not t.waits]
         assert some, "waits although nobody trains: the search would never end"
         if self.shuffle:
@@ -177,6 +182,11 @@ class FakeEngine:
         else:
             del self.running[job]
 
+    def abandon(self, job: int) -> None:
+        """Let the trainer of a job die; the next wait tells so."""
+        assert job in self.running, "abandoned a job that is not in training"
+        self.abandoned.append(job)
+
     def close(self) -> None:
         """Remember that it was closed."""
         self.closed = True
@@ -191,7 +201,7 @@ class FakeEngine:
             training.waits = True
             report = report_of(rung, self.accuracy(job, rung), job.rungs[rung])
             return Reported(job.number, report)
-        elif job.part == "final":
+        elif job.part != "search":
             accuracy = self.accuracy(job, len(job.rungs) - 1)
             weights = {"seed": np.array(job.seed)}
             event = Finished(job.number, accuracy, weights)

@@ -9,17 +9,16 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from asking import Ask
 from studying import (
     big_study,
     command,
@@ -32,7 +31,6 @@ from studying import (
     run_python,
 )
 
-from nas import cli
 from nas.study import create, read_study
 
 NEW: list[object] = [
@@ -44,43 +42,6 @@ NEW: list[object] = [
     "--device",
     "cpu",
 ]
-
-
-@dataclass
-class Answer:
-    """What nas answered."""
-
-    code: int
-    out: str
-    err: str
-
-
-Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def ask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Ask]:
-    """Run nas in this process, which spares the imports, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("COLUMNS", "100")
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
-
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capfd.readouterr()
-        code = caught.value.code
-        return Answer(code if isinstance(code, int) else 0, out, err)
-
-    yield run
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from nas.cli import handler
 from nas.cli.looking import front, list_studies, show
 from nas.cli.pages import dashboard, report
 from nas.cli.searching import search
-from nas.cli.training import best
+from nas.cli.training import best, train
 
 __all__ = ["app", "main"]
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it takes "[default: ...]" for markup and drops it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -51,6 +52,7 @@ def _options(
 # In the order of `nas --help` and docs/cli.md.
 app.command()(search)
 app.command()(best)
+app.command()(train)
 app.command()(front)
 app.command()(show)
 app.command("studies")(list_studies)

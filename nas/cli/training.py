@@ -1,12 +1,12 @@
-"""`nas best`: what trains to the end and reads the test set."""
+"""`nas best` and `nas train`: what trains to the end and reads the test set."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from nas.cli.options import (
     DataDir,
@@ -19,6 +19,12 @@ from nas.cli.options import (
     read,
     start_engine,
 )
+
+if TYPE_CHECKING:
+    from nas.architecture import Architecture
+    from nas.data import Dataset
+    from nas.retrain import Winner
+    from nas.single import Trained
 
 
 def best(  # one parameter an option
@@ -58,13 +64,10 @@ def best(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Retrain the winner, read the test set once, write it out ready for use."""
-    import torch
-
     from nas.data import load_dataset
     from nas.display import RetrainDisplay
     from nas.engines.local import devices_for
     from nas.environment import hardware
-    from nas.export import write_best
     from nas.recipe import full_epochs
     from nas.retrain import Wish, retrain
     from nas.study import check_data
@@ -95,32 +98,190 @@ def best(  # one parameter an option
         engine.close()
     folder = output or opened.folder / "best"
     summary = _winner_in_words(winner.report)
-    write_best(
-        folder,
-        winner.candidate.architecture,
-        {name: torch.from_numpy(array) for name, array in winner.weights.items()},
-        winner.report,
-        mean=dataset.mean,
-        std=dataset.std,
-        class_names=dataset.class_names,
-        notes=[f"Data set {settings.dataset}, {summary}."],
-    )
+    _write(folder, winner.candidate.architecture, dataset, winner, summary)
     typer.echo(summary)
     typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
 
 
+def train(  # one parameter an option
+    architecture: Annotated[
+        str,
+        Argument(
+            metavar="NAME|FILE|STUDY:TRIAL",
+            help="A reference that comes with nas, a .toml file like theirs or an "
+            "architecture.json, or a candidate.",
+        ),
+    ],
+    *,
+    epochs: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=100_000,
+            help="Epochs [default: the recipe's, or 15, more for small data].",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, Option(min=1, help="How often it is trained, each time anew.")
+    ] = 1,
+    recipe: Annotated[
+        Path | None,
+        Option(help="TOML file with the recipe [default: that of nas best]."),
+    ] = None,
+    like_published: Annotated[
+        bool,
+        Option(
+            "--like-published",
+            help="Train by the recipe of the reference's source and tell, beside the "
+            "honest number, the best epoch on the test set, as its log does.",
+        ),
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        Option(help="Data set as for nas search [default: the source's, or mnist]."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        Option(
+            "--out",
+            help="Folder for weights, model.py and report.json [default: none].",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Train one architecture to the end and read the test set once."""
+    if like_published and recipe is not None:
+        raise typer.BadParameter(
+            "--like-published takes the recipe of the source", param_hint="--recipe"
+        )
+    from nas.data import load_dataset
+    from nas.display import SingleDisplay
+    from nas.engines.local import LocalEngine, devices_for
+    from nas.environment import hardware
+    from nas.launch import held_out
+    from nas.lookup import find
+    from nas.single import Plan, check_fits, choose_recipe, train_single
+    from nas.study import check_data
+
+    found = find(architecture, studies, storage)
+    reference, settings = found.reference, found.settings
+    devices, count = devices_for(device, workers)
+    data = load_dataset(dataset or found.dataset, data_dir)
+    if settings is not None and dataset is None:
+        check_data(settings, data.fingerprint)
+    check_fits(reference, data)
+    plan = Plan(
+        dataset=data.name,
+        recipe=choose_recipe(
+            reference,
+            len(data.labels),
+            file=recipe,
+            epochs=epochs,
+            like_published=like_published,
+        ),
+        seeds=seeds,
+        seed=settings.seed if settings else 0,
+        like_published=like_published,
+    )
+    engine = LocalEngine(
+        data,
+        devices=devices,
+        workers=min(count, seeds),
+        split_seed=plan.seed,
+        val_size=held_out(len(data.labels)),
+    )
+    try:
+        trained = train_single(
+            reference,
+            engine,
+            plan,
+            hardware=hardware(devices),
+            show=SingleDisplay(console()).show,
+        )
+    finally:
+        engine.close()
+    summary = _single_in_words(trained.report)
+    if output is not None:
+        _write(output, reference.architecture, data, trained, summary)
+    typer.echo(summary)
+    if like_published:
+        typer.echo(_best_epoch_in_words(trained.report))
+    if output is not None:
+        typer.echo(f"written to {output}: weights.safetensors, model.py, report.json")
+
+
+def _write(
+    folder: Path,
+    architecture: Architecture,
+    dataset: Dataset,
+    result: Winner | Trained,
+    summary: str,
+) -> None:
+    import torch
+
+    from nas.export import write_best
+
+    write_best(
+        folder,
+        architecture,
+        {name: torch.from_numpy(array) for name, array in result.weights.items()},
+        result.report,
+        mean=dataset.mean,
+        std=dataset.std,
+        class_names=dataset.class_names,
+        notes=[f"Data set {result.report['dataset']}, {summary}."],
+    )
+
+
 def _winner_in_words(report: dict[str, Any]) -> str:
+    return f"trial {report['trial']}, {_tested_in_words(report)}"
+
+
+def _single_in_words(report: dict[str, Any]) -> str:
+    return f"{report['architecture']}, {_tested_in_words(report)}"
+
+
+def _tested_in_words(report: dict[str, Any]) -> str:
     from nas.display import percent
 
     text = (
-        f"trial {report['trial']}, {report['num_params']:,} parameters: test accuracy "
+        f"{report['num_params']:,} parameters: test accuracy "
         f"{percent(report['test_accuracy_mean'])} after the last of {report['epochs']} "
         "epochs"
     )
-    if report["seeds"] > 1:
-        tests = ", ".join(percent(value) for value in report["test_accuracy"])
-        spread = percent(report["test_accuracy_std"])
-        text += (
-            f" (mean of {report['seeds']} seeds, standard deviation {spread}: {tests})"
-        )
-    return text
+    return text + _spread_in_words(report, "test_accuracy")
+
+
+def _best_epoch_in_words(report: dict[str, Any]) -> str:
+    """Return what stands beside the honest number, with what it is."""
+    from nas.display import percent
+
+    text = (
+        "best epoch, selected on the test set: "
+        f"{percent(report['test_accuracy_best_epoch_mean'])}"
+    )
+    text += _spread_in_words(report, "test_accuracy_best_epoch")
+    said = report["published"]
+    accuracies = [
+        f"{percent(said[key])} {words}"
+        for key, words in (("accuracy", "best epoch"), ("last_accuracy", "last epoch"))
+        if said[key] is not None
+    ]
+    return (
+        f"{text}; published: {', '.join(accuracies)}, of {said['epochs']} epochs with "
+        f"{said['num_params']:,} parameters"
+    )
+
+
+def _spread_in_words(report: dict[str, Any], name: str) -> str:
+    from nas.display import percent
+
+    if report["seeds"] == 1:
+        return ""
+    values = ", ".join(percent(value) for value in report[name])
+    spread = percent(report[f"{name}_std"])
+    return f" (mean of {report['seeds']} seeds, standard deviation {spread}: {values})"
