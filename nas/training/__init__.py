@@ -1,8 +1,10 @@
 """Training and evaluating one model.
 
-``loop.py`` is the training loop and ``kernels.py`` what makes it fast on a CPU.
+``loop.py`` is the training loop and ``step.py`` what it repeats; ``kernels.py`` makes
+that fast on a CPU and ``capture.py`` on a GPU.
 """
 
-from nas.training.loop import TrainingData, evaluate, learning_rate, train
+from nas.training.loop import evaluate, learning_rate, train
+from nas.training.step import TrainingData
 
 __all__ = ["TrainingData", "evaluate", "learning_rate", "train"]

@@ -1,4 +1,4 @@
-"""Training and evaluating one model: one loop, one cycle, one report a rung."""
+"""Training and evaluating one model: one loop, one report a rung."""
 
 from __future__ import annotations
 
@@ -7,36 +7,18 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from nas.augmentation import random_matrices, warp
 from nas.candidate import RungReport
 from nas.errors import TrainingError
 from nas.recipe import Recipe
-from nas.training import kernels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingData:
-    """The training and the validation split, on the device that trains.
-
-    Images are uint8 ``[N, C, H, W]``, labels int64 ``[N]``; the validation split may
-    be empty. ``mean`` and ``std`` hold one number a channel, for pixels of 0 to 1.
-    """
-
-    train_images: Tensor
-    train_labels: Tensor
-    val_images: Tensor
-    val_labels: Tensor
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+from nas.training.averaging import Average
+from nas.training.capture import runner
+from nas.training.step import Step, TrainingData, normalisation, predictor
 
 
 def train(
@@ -65,44 +47,36 @@ def train(
     batch_size = min(recipe.batch_size, len(data.train_labels))
     steps_per_epoch = len(data.train_labels) // batch_size
     total_steps = steps_per_epoch * recipe.epochs
-    batches = _batches(data, recipe, batch_size, seed)
     if device.type == "cpu":
         _keep_freed_memory()
-    predict = _predictor(model, batch_size)
-    optimizer = _optimizer(model, recipe)
-    parameters = list(model.parameters())
-    average = _Average(model, total_steps, recipe) if recipe.average > 0 else None
-    step = 0
+    average = Average(model, total_steps, recipe) if recipe.average > 0 else None
+    with _memory_errors(device), _seeded(seed, device):
+        model.train()
+        step = Step(model, data, recipe, batch_size)
+        run = runner(step)
+    step.generator.manual_seed(seed)
+    orders = _orders(step, data)
+    done = 0
     for rung, epochs in enumerate(rungs):
-        stop = max(step + 1, round(epochs * steps_per_epoch))
+        stop = max(done + 1, round(epochs * steps_per_epoch))
         # The reported loss is that of late: the first steps of a training tell more
         # of the initial weights than of the network.
-        recent = stop - max(1, (stop - step) // 3)
-        losses = torch.zeros((), device=device)
+        recent = stop - max(1, (stop - done) // 3)
         with _memory_errors(device), _seeded(seed + rung, device):
             model.train()
-            if predict is model and device.type == "cpu":
+            if step.predict is model and device.type == "cpu":
                 # Takes up to a half off the time of a step.
                 model.to(memory_format=torch.channels_last)
-            first = step
-            for step in range(first, stop):
-                images, labels = next(batches)  # [B, C, H, W], [B]
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(step, total_steps, recipe)
-                loss = functional.cross_entropy(
-                    predict(images), labels, label_smoothing=recipe.label_smoothing
-                )
-                optimizer.zero_grad()
-                loss.backward()
-                if recipe.clip_norm > 0:
-                    nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-                optimizer.step()
+            for number in range(done, stop):
+                if number == recent:
+                    step.losses.zero_()
+                step.indices.copy_(next(orders))
+                step.rate.fill_(learning_rate(number, total_steps, recipe))
+                run()
                 if average is not None:
-                    average.update(step)
-                if step >= recent:
-                    losses += loss.detach()
-            step = stop
-            train_loss = float(losses) / (stop - recent)
+                    average.update(number)
+            done = stop
+            train_loss = float(step.losses) / (stop - recent)
             if not math.isfinite(train_loss):
                 message = "loss became NaN"
                 raise TrainingError(message)
@@ -111,7 +85,8 @@ def train(
             val_accuracy = evaluate(
                 model, data.val_images, data.val_labels, data.mean, data.std
             )
-            model.to(memory_format=torch.contiguous_format)
+            if device.type == "cpu":  # elsewhere the step knows where its weights lie
+                model.to(memory_format=torch.contiguous_format)
         yield RungReport(
             rung=rung,
             epochs=epochs,
@@ -119,7 +94,7 @@ def train(
             train_loss=train_loss,
             seconds=time.perf_counter() - started,
         )
-        if average is not None:
+        if average is not None and done < total_steps:
             average.swap()
 
 
@@ -131,17 +106,19 @@ def evaluate(
     mean: Sequence[float],
     std: Sequence[float],
     *,
-    batch_size: int = 512,
+    batch_size: int | None = None,
 ) -> float:
     """Return the share of the images that the model gets right, nan without images.
 
     ``images`` is uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``. The model's mode
-    (training or not) is left as it was found.
+    (training or not) is left as it was found. Batches are by default so small that a
+    trainer on a CPU needs little more memory for them than for training.
     """
     if not len(labels):
         return math.nan
-    scale, offset = _normalisation(mean, std, images.device)
-    predict = _predictor(model)
+    batch_size = batch_size or (128 if images.device.type == "cpu" else 2048)
+    scale, offset = normalisation(mean, std, images.device)
+    predict = predictor(model)
     was_training = model.training
     model.eval()
     try:
@@ -174,108 +151,34 @@ def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
     return recipe.max_lr
 
 
-class _Average:
-    """The moving average of the weights and of batch norm's statistics."""
-
-    def __init__(self, model: nn.Module, total_steps: int, recipe: Recipe) -> None:
-        self._model = model
-        self._steps = max(1, round(total_steps * recipe.average))
-        self._start = total_steps - self._steps
-        self._averages: list[Tensor] | None = None
-
-    def _values(self) -> list[Tensor]:
-        # Anew each time: a change of the memory format replaces what they hold.
-        tensors = [*self._model.parameters(), *self._model.buffers()]
-        return [t.detach() for t in tensors if t.is_floating_point()]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take the weights after this step into the average, once it is on."""
-        if step < self._start:
-            return
-        if self._averages is None:
-            self._averages = [value.clone() for value in self._values()]
-            return
-        # The plain mean at first, then with a memory of a fifth of all its steps.
-        weight = max(1 / (step - self._start + 1), 1 / max(1.0, self._steps / 5))
-        for average, value in zip(self._averages, self._values(), strict=True):
-            average.lerp_(value, weight)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the model's weights and their average, once it is on."""
-        if self._averages is None:
-            return
-        for average, value in zip(self._averages, self._values(), strict=True):
-            kept = value.clone()
-            value.copy_(average)
-            average.copy_(kept)
-
-
-def _predictor(model: nn.Module, batch_size: int = 16) -> Callable[[Tensor], Tensor]:
-    """Return the model or what computes the same faster."""
-    if kernels.supports(model, batch_size):
-        return functools.partial(kernels.forward, model)
-    return model
-
-
-def _batches(
-    data: TrainingData, recipe: Recipe, batch_size: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield shuffled, freshly augmented, normalised batches without end.
+def _orders(step: Step, data: TrainingData) -> Iterator[Tensor]:
+    """Yield the images of one batch after the other without end, int64 ``[B]``.
 
     The last batch of an epoch, when it is not full, is left out: every epoch leaves
     out other images.
     """
-    device = data.train_images.device
-    generator = torch.Generator(device).manual_seed(seed)
-    scale, offset = _normalisation(data.mean, data.std, device)
-    warped = kernels.warp if device.type == "cpu" and kernels.available() else warp
-    count = len(data.train_labels)
+    count, batch_size = len(data.train_labels), len(step.indices)
     while True:
-        order = torch.randperm(count, generator=generator, device=device)
-        for indices in order[: count - count % batch_size].split(batch_size):
-            images = data.train_images[indices].float()  # [B, C, H, W]
-            if recipe.augment > 0:
-                matrices = random_matrices(batch_size, recipe, generator, device)
-                images = warped(images, matrices)
-            yield images * scale + offset, data.train_labels[indices]
-
-
-def _normalisation(
-    mean: Sequence[float], std: Sequence[float], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return scale and offset ``[1, C, 1, 1]`` that take pixels of 0 to 255."""
-    std_tensor = torch.tensor(std, device=device).view(1, -1, 1, 1)
-    mean_tensor = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-    return 1 / (255 * std_tensor), -mean_tensor / std_tensor
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer; biases and batch norm do not decay."""
-    parameters = list(model.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=recipe.max_lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=True,
+        order = torch.randperm(
+            count, generator=step.generator, device=step.indices.device
         )
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=recipe.max_lr, weight_decay=recipe.weight_decay, fused=True)
+        yield from order[: count - count % batch_size].split(batch_size)
 
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Give dropout its own random numbers; the global ones stay as they were."""
+    """Give dropout its own random numbers; the global ones stay as they were.
+
+    On a GPU convolutions, too, give the same result each time, in full precision:
+    networks this small would gain nothing by less.
+    """
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    repeatable = (
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        if cuda
+        else nullcontext()
+    )
+    with torch.random.fork_rng(devices=cuda), repeatable:
         torch.manual_seed(seed)
         yield
 
@@ -292,11 +195,11 @@ def _keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        # Numbers from malloc.h: never mmap, never trim, grow by 64 MiB at a time.
+        # Numbers from malloc.h: never mmap, never trim, grow by 1 MiB at a time.
         m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
-        mallopt(m_top_pad, 2**26)
+        mallopt(m_top_pad, 2**20)
 
 
 @contextmanager
