@@ -90,6 +90,9 @@ class InlineEngine:
         if not go_on:
             self.job = None
 
+    def abandon(self, job: int) -> None:
+        """Have no trainer that could hang."""
+
     def close(self) -> None:
         """Have nothing to stop."""
 

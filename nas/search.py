@@ -17,6 +17,14 @@ from nas.study import Study
 _FAILURES_IN_A_ROW = 3
 # A candidate under which the trainer died so often is taken to be what kills it.
 _LOSSES = 3
+# One that took too long so often is given up; the first time the machine may be to blame.
+_OVERDUE = 2
+# Without a limit from the user a training is overdue after so many seconds, or so many
+# times the longest that came to its end, whichever is more.
+_LEAST_LIMIT = 600.0
+_TIMES_THE_LONGEST = 10
+# No more of one wait counts as training: the asker may have been stopped meanwhile.
+_LONGEST_WAIT = 2.0
 
 
 @dataclass(slots=True)
@@ -60,16 +68,20 @@ def search(
     *,
     trials: int,
     time_limit: float | None = None,
+    trial_time_limit: float | None = None,
     show: Callable[[Progress], None] = lambda _: None,
 ) -> Outcome:
     """Search until the study has ``trials`` finished (complete or pruned) candidates.
 
     Unfinished candidates of an interrupted search are trained anew first. After
-    ``time_limit`` seconds it stops; what is in training then stays unfinished. ``show``
+    ``time_limit`` seconds it stops; what is in training then stays unfinished. A
+    training that takes more than ``trial_time_limit`` seconds loses its trainer, which
+    may hang, and is given to another one; at the second time it has failed. By default
+    that is ten minutes or ten times the longest training, whichever is more. ``show``
     is called after each event. Raises StudyError when three candidates in a row fail of
     the same cause, or the study cannot be written.
     """
-    return _Search(study, engine, trials, time_limit, show).run()
+    return _Search(study, engine, trials, time_limit, trial_time_limit, show).run()
 
 
 class _Search:
@@ -79,10 +91,12 @@ class _Search:
         engine: Engine,
         trials: int,
         time_limit: float | None,
+        trial_time_limit: float | None,
         show: Callable[[Progress], None],
     ) -> None:
         self.study, self.engine, self.trials = study, engine, trials
         self.time_limit, self.show = time_limit, show
+        self.trial_time_limit = trial_time_limit
         self.started = time.monotonic()
         self.clock = Clock()
         candidates = study.candidates()
@@ -90,6 +104,11 @@ class _Search:
         self.finished_before = self.finished
         self.unfinished = deque(c.trial for c in candidates if c.state == "running")
         self.in_training: dict[int, float] = {}
+        # Seconds that the asker saw each of them train.
+        self.ages: dict[int, float] = {}
+        self.longest: float | None = None
+        self.abandoned: set[int] = set()
+        self.overdue: Counter[int] = Counter()
         self.losses: Counter[int] = Counter()
         self.last_failures: list[str] = []
         self.exhausted = False
@@ -105,8 +124,10 @@ class _Search:
             self.start_trainers()
             reason = self.over()
             if reason is None:
+                before = self.clock.waiting
                 with _timed(self.clock, "waiting"):
                     events = self.engine.wait(self.patience())
+                self.grow_older(self.clock.waiting - before)
                 for event in events:
                     match event:
                         case Reported(trial, report):
@@ -117,6 +138,7 @@ class _Search:
                             self.fail(trial, cause)
                         case Lost(trial):
                             self.lose(trial)
+                self.abandon_overdue()
         self.clock.total = time.monotonic() - self.started
         return Outcome(reason, self.clock)
 
@@ -143,6 +165,7 @@ class _Search:
                 return
             settings = self.study.settings
             self.in_training[candidate.trial] = time.monotonic()
+            self.ages[candidate.trial] = 0.0
             self.engine.start(
                 Job(
                     number=candidate.trial,
@@ -197,6 +220,10 @@ class _Search:
         with _timed(self.clock, "storage"):
             candidate = self.study.tell(trial, state, reason)  # type: ignore[arg-type]
         self.clock.training += time.monotonic() - self.in_training.pop(trial)
+        age = self.ages.pop(trial)
+        self.abandoned.discard(trial)
+        if state == "complete":
+            self.longest = max(age, self.longest or 0.0)
         if state == "failed":
             for standings in self.standings:
                 standings.pop(trial, None)
@@ -219,14 +246,41 @@ class _Search:
 
     def lose(self, trial: int) -> None:
         """Give the candidate of a dead trainer to another one."""
-        self.losses[trial] += 1
-        if self.losses[trial] >= _LOSSES:
-            self.fail(trial, f"its trainer died {_LOSSES} times")
-            return
+        if trial in self.abandoned:
+            self.abandoned.remove(trial)
+            if self.overdue[trial] >= _OVERDUE:
+                self.fail(
+                    trial, f"it took too long {_OVERDUE} times (--trial-time-limit)"
+                )
+                return
+        else:
+            self.losses[trial] += 1
+            if self.losses[trial] >= _LOSSES:
+                self.fail(trial, f"its trainer died {_LOSSES} times")
+                return
         self.clock.training += time.monotonic() - self.in_training.pop(trial)
+        del self.ages[trial]
         for standings in self.standings:
             standings.pop(trial, None)
         self.unfinished.appendleft(trial)
+
+    def grow_older(self, waited: float) -> None:
+        """Add what was waited to the ages of all that train."""
+        for trial in self.ages:
+            self.ages[trial] += min(waited, _LONGEST_WAIT)
+
+    def abandon_overdue(self) -> None:
+        """Kill the trainers that have been at one candidate for too long."""
+        limit = self.trial_time_limit
+        if limit is None:
+            if self.longest is None:
+                return
+            limit = max(_LEAST_LIMIT, _TIMES_THE_LONGEST * self.longest)
+        for trial, age in self.ages.items():
+            if age > limit and trial not in self.abandoned:
+                self.abandoned.add(trial)
+                self.overdue[trial] += 1
+                self.engine.abandon(trial)
 
     def tell_news(self, candidate: Candidate) -> None:
         with _timed(self.clock, "reporting"):

@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from nas.errors import NasError
+from nas.redaction import redact
 
 
 class Interrupted(Exception):  # noqa: N818  # the user's wish, no error
@@ -72,7 +73,7 @@ def _bug(error: Exception) -> int:
     import platformdirs
 
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    trace = "".join(traceback.format_exception(error))
+    trace = redact("".join(traceback.format_exception(error)))
     path = Path(platformdirs.user_log_dir("nas")) / f"bug-{stamp}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,6 @@ def _bug(error: Exception) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    one_line = " ".join(text.split())
+    one_line = redact(" ".join(text.split()))
     sys.stderr.write(f"nas: {one_line}\n")
     return code

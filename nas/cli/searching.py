@@ -23,9 +23,15 @@ from nas.cli.options import (
 from nas.errors import NasError
 
 if TYPE_CHECKING:
-    from nas.engines.local import LocalEngine
+    from collections.abc import Callable
+
+    from nas.data import Dataset
+    from nas.engines import Engine
     from nas.search import Outcome, Progress
     from nas.study import Study
+
+    # Starts the trainers; returns them, their devices and how many there are.
+    _Start = Callable[[Dataset, Study], tuple[Engine, list[str], int]]
 
 # The time between two writings of front.html, which takes some 30 ms.
 _SECONDS_BETWEEN_FRONTS = 20.0
@@ -88,20 +94,43 @@ def search(  # one parameter an option
     study: Annotated[
         str | None,
         Option(help="Name of the study [default: from data set and cap]."),
+    engine: Annotated[
+        Literal["local", "ray"],
+        Option(help="Where the trainers are: on this machine, or on a Ray cluster."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        Option(help="HOST:PORT of the Ray cluster [default: start Ray here]."),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        Option(min=0.0, help="GPUs of a trainer on Ray [default: 0.25, if there are]."),
+    ] = None,
     ] = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
+    trial_time_limit: Annotated[
+        str | None,
+        Option(
+            help="Replace a trainer that takes longer for one candidate [default: 10m, "
+            "or ten times the longest training]."
+        ),
+    ] = None,
     """Search for nets, or go on with a search that was stopped.
 
     The same command again finishes what is left: --trials is the study's total.
     """
-    limit = None if time_limit is None else _seconds(time_limit)
+    limit = _seconds(time_limit, "--time-limit")
+    trial_limit = _seconds(trial_time_limit, "--trial-time-limit")
+    if engine != "ray" and (address is not None or gpus_per_worker is not None):
+        raise typer.BadParameter("--address and --gpus-per-worker need --engine ray")
 
-    from nas.engines.local import devices_for
     from nas.launch import Request, launch
 
-    devices, count = devices_for(device, workers)
+    start = _local(device, workers)
+    if engine == "ray":
+        start = _on_ray(device, workers, gpus_per_worker, address)
     opened, data = launch(
         Request(
             studies=studies,
@@ -120,22 +149,55 @@ def search(  # one parameter an option
         )
     )
     with opened:
-        engine = start_engine(data, opened, devices, count)
+        trainers, devices, count = start(data, opened)
         try:
-            outcome = _run_search(opened, engine, trials, limit)
+            outcome = _run_search(opened, trainers, trials, limit, trial_limit)
         except BaseException:
             # The error that led here is the one to tell.
             with contextlib.suppress(NasError):
                 _write_front(opened)
             raise
         finally:
-            engine.close()
+            trainers.close()
         _write_front(opened)
         _write_timing(opened, outcome, devices, count)
     _say_outcome(opened, outcome)
 
 
-def _seconds(text: str) -> float:
+def _local(device: str, workers: int | None) -> _Start:
+    """Check the device; return what starts trainers on this machine."""
+    from nas.engines.local import devices_for
+
+    devices, count = devices_for(device, workers)
+    return lambda data, study: (
+        start_engine(data, study, devices, count),
+        devices,
+        count,
+    )
+
+
+def _on_ray(
+    device: str, workers: int | None, gpus_per_worker: float | None, address: str | None
+) -> _Start:
+    """Return what starts trainers on Ray, which must be installed."""
+    from nas.engines.ray import RayEngine
+
+    def start(data: Dataset, study: Study) -> tuple[Engine, list[str], int]:
+        engine = RayEngine(
+            data,
+            split_seed=study.settings.seed,
+            val_size=study.settings.val_size,
+            workers=workers,
+            device=device,
+            gpus_per_worker=gpus_per_worker,
+            address=address,
+        )
+        return engine, [engine.device], engine.workers
+
+    return start
+
+
+def _seconds(text: str | None, option: str) -> float | None:
     """Return the seconds of a time such as 90s, 30m, 2h or 1h30m."""
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
     if (
@@ -145,14 +207,20 @@ def _seconds(text: str) -> float:
     ):
         raise typer.BadParameter(
             f"{text!r} is no time: write 90s, 30m, 2h or 1h30m",
-            param_hint="--time-limit",
+    if text is None:
+        return None
+            param_hint=option,
         )
     hours, minutes, seconds = (int(group or 0) for group in match.groups())
     return float(3600 * hours + 60 * minutes + seconds)
 
 
 def _run_search(
-    study: Study, engine: LocalEngine, trials: int, limit: float | None
+    study: Study,
+    engine: Engine,
+    trials: int,
+    limit: float | None,
+    trial_limit: float | None,
 ) -> Outcome:
     import time
 
@@ -171,7 +239,14 @@ def _run_search(
 
     with SearchDisplay(console()) as display:
         try:
-            return run(study, engine, trials=trials, time_limit=limit, show=show)
+            return run(
+                study,
+                engine,
+                trials=trials,
+                time_limit=limit,
+                trial_time_limit=trial_limit,
+                show=show,
+            )
         except KeyboardInterrupt:
             finished = sum(
                 c.state in {"complete", "pruned"} for c in study.candidates()

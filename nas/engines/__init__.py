@@ -18,7 +18,7 @@ from nas.recipe import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
-Part = Literal["search", "final"]
+Part = Literal["search", "final", "published"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,9 @@ class Job:
 
     ``part`` "search" trains on the training split and measures on the validation
     split; "final" trains on both, reads the test set once, after the last epoch,
-    and hands back the weights. ``rungs`` are the points (in epochs) to report at.
+    and hands back the weights. "published" is "final" with the test set read at each
+    rung, too, in place of a validation split: as the logs of hand-made nets have it.
+    ``rungs`` are the points (in epochs) to report at.
     """
 
     number: int
@@ -48,7 +50,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A trainer came to the end; a "final" job brings its result along.
+    """A trainer came to the end; one that read the test set brings its result.
 
     ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays.
     """
@@ -91,6 +93,12 @@ class Engine(Protocol):
 
     def answer(self, job: int, *, go_on: bool) -> None:
         """Tell the trainer that reported whether to train on."""
+
+    def abandon(self, job: int) -> None:
+        """Kill the trainer of a job that takes too long and start another.
+
+        Lost follows for the job, soon, and nothing else of it.
+        """
 
     def close(self) -> None:
         """Stop all trainers at once, whatever they are doing."""

@@ -19,25 +19,13 @@ from multiprocessing.process import BaseProcess
 import torch
 import torch.multiprocessing as mp
 
-from nas.data import Dataset, split_indices
-from nas.engines import Event, Failed, Finished, Job, Lost, Reported
-from nas.errors import DeviceError, StudyError, TrainingError
-from nas.model import build
-from nas.training import TrainingData, evaluate, train
+from nas.data import Dataset
+from nas.engines import Event, Job, Lost, Reported
+from nas.engines.trainer import Orders, Trainer
+from nas.errors import DeviceError, EngineError
 
 # A trainer that dies this often before it was ever ready cannot be helped.
 _STARTS_IN_VAIN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Orders:
-    """What a trainer needs to know once, at its start."""
-
-    dataset: Dataset
-    split_seed: int
-    val_size: int
-    device: str
-    threads: int
 
 
 @dataclass(slots=True)
@@ -46,6 +34,7 @@ class _Trainer:
     pipe: Connection
     device: str
     ready: bool = False
+    abandoned: bool = False
     job: Job | None = None
 
 
@@ -125,6 +114,14 @@ class LocalEngine:
                 with contextlib.suppress(OSError):
                     trainer.pipe.send(go_on)
 
+    def abandon(self, job: int) -> None:
+        """Kill the trainer of a job that takes too long; Lost follows."""
+        for trainer in self._trainers:
+            if trainer.job is not None and trainer.job.number == job:
+                trainer.abandoned = True
+                # Unlike any other signal it reaches a stopped process, too.
+                trainer.process.kill()
+
     def close(self) -> None:
         """Stop all trainers at once, whatever they are doing."""
         for trainer in self._trainers:
@@ -135,11 +132,9 @@ class LocalEngine:
 
     def _hire(self, device: str) -> _Trainer:
         ours, theirs = mp.Pipe()
-        orders = _Orders(
-            self._dataset, self._split_seed, self._val_size, device, self._threads
-        )
+        orders = Orders(self._split_seed, self._val_size, device, self._threads)
         process = mp.get_context("spawn").Process(
-            target=_train_jobs, args=(theirs, orders), daemon=True
+            target=_train_jobs, args=(theirs, self._dataset, orders), daemon=True
         )
         with _without_interrupts():
             process.start()
@@ -159,7 +154,7 @@ class LocalEngine:
         if not dead.ready:
             self._starts_in_vain += 1
             if self._starts_in_vain >= _STARTS_IN_VAIN:
-                raise StudyError(
+                raise EngineError(
                     f"the trainers die at their start (exit code "
                     f"{dead.process.exitcode}): try fewer --workers, or look at the "
                     "messages above"
@@ -167,7 +162,7 @@ class LocalEngine:
         self._trainers[number] = self._hire(dead.device)
         if dead.job is None:
             return []
-        if dead.ready:
+        if dead.ready or dead.abandoned:
             return [Lost(dead.job.number)]
         self._hand(self._trainers[number], dead.job)
         return []
@@ -219,18 +214,19 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _train_jobs(pipe: Connection, orders: _Orders) -> None:
+def _train_jobs(pipe: Connection, dataset: Dataset, orders: Orders) -> None:
     """Be a trainer: take jobs from the pipe until the asker is gone."""
     threading.Thread(
         target=_leave_with_parent, args=(os.getppid(),), daemon=True
     ).start()
-    torch.set_num_threads(orders.threads)
-    work = _Work(orders)
+    trainer = Trainer(dataset, orders)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
         while True:
-            job = pipe.recv()
-            pipe.send(_run(job, work, pipe))
+            for event in trainer.events(pipe.recv()):
+                pipe.send(event)
+                if isinstance(event, Reported) and not pipe.recv():
+                    break
 
 
 def _leave_with_parent(parent: int) -> None:
@@ -238,75 +234,3 @@ def _leave_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
-
-
-class _Work:
-    """The data on the trainer's device, put there at the first need."""
-
-    def __init__(self, orders: _Orders) -> None:
-        self.device = torch.device(orders.device)
-        self._dataset = orders.dataset
-        self._indices = split_indices(
-            orders.dataset.labels, seed=orders.split_seed, val_size=orders.val_size
-        )
-        self._search: TrainingData | None = None
-
-    def data(self, job: Job) -> TrainingData:
-        """Return what the job trains on and measures on."""
-        dataset = self._dataset
-        if job.part == "final":
-            nothing = torch.empty(0, dtype=torch.int64)
-            return self._on_device(torch.arange(len(dataset.labels)), nothing)
-        if self._search is None:
-            self._search = self._on_device(*self._indices)
-        return self._search
-
-    def test_accuracy(self, model: torch.nn.Module) -> float:
-        """Read the test set."""
-        dataset = self._dataset
-        return evaluate(
-            model,
-            dataset.test_images.to(self.device),
-            dataset.test_labels.to(self.device),
-            dataset.mean,
-            dataset.std,
-        )
-
-    def _on_device(self, train_on: torch.Tensor, val_on: torch.Tensor) -> TrainingData:
-        dataset = self._dataset
-        return TrainingData(
-            train_images=dataset.images[train_on].to(self.device),
-            train_labels=dataset.labels[train_on].to(self.device),
-            val_images=dataset.images[val_on].to(self.device),
-            val_labels=dataset.labels[val_on].to(self.device),
-            mean=dataset.mean,
-            std=dataset.std,
-        )
-
-
-def _run(job: Job, work: _Work, pipe: Connection) -> Event | None:
-    """Train one job; None when the asker stopped it."""
-    try:
-        model = build(job.architecture, seed=job.seed).to(work.device)
-        reports = train(
-            model, work.data(job), job.recipe, seed=job.seed, rungs=job.rungs
-        )
-        for report in reports:
-            pipe.send(Reported(job.number, report))
-            if not pipe.recv():
-                return None
-        if job.part == "search":
-            return Finished(job.number)
-        weights = {k: v.detach().cpu().numpy() for k, v in model.state_dict().items()}
-        return Finished(job.number, work.test_accuracy(model), weights)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise
-    except TrainingError as error:
-        return Failed(job.number, str(error))
-    except torch.OutOfMemoryError:
-        return Failed(job.number, f"out of memory on {work.device}")
-    except MemoryError:
-        return Failed(job.number, "out of memory")
-    except Exception as error:  # noqa: BLE001  # one candidate must not end the search
-        lines = str(error).splitlines() or [""]
-        return Failed(job.number, f"{type(error).__name__}: {lines[0]}")

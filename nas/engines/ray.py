@@ -1,0 +1,378 @@
+"""Trainers as Ray actors: placed by Ray on the nodes of a cluster, kept warm, replaced.
+
+A trainer that dies, alone or with its node, is replaced; Ray places the new one where
+there is room. One that finds no room waits until a node joins. The data set is put into
+Ray's object store once; each node fetches one copy, which its trainers share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from nas import __version__
+from nas.data import Dataset
+from nas.engines import Event, Failed, Job, Lost, Reported
+from nas.engines.trainer import Orders, Trainer
+from nas.errors import EngineError
+
+try:
+    import ray
+except ModuleNotFoundError as error:
+    raise EngineError("--engine ray needs Ray: pip install 'nas[ray]'") from error
+
+# So many trainers that die at their start in a row, per trainer that is wanted, cannot
+# be helped. A node that dies takes several with it that were just starting.
+_STARTS_IN_VAIN = 3
+# After so many seconds without any trainer the user is told what is waited for.
+_PATIENCE = 20.0
+_GPUS_PER_WORKER = 0.25
+
+_logger = logging.getLogger("nas")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a trainer came to be, and with which versions."""
+
+    pid: int
+    node: str
+    versions: tuple[str, str]
+
+
+class _Actor:
+    """A trainer in a process that Ray started; it is driven one event at a time."""
+
+    def __init__(self, arrays: dict[str, Any], orders: Orders) -> None:
+        """Take the data, which lies in the memory that all trainers of a node share."""
+        self._trainer = Trainer(_from_arrays(arrays), orders)
+        self._events: Iterator[Event] = iter(())
+
+    def hello(self) -> _Place:
+        """Tell where this is, which also tells that it is ready."""
+        node = ray.get_runtime_context().get_node_id()
+        return _Place(os.getpid(), node, _versions())
+
+    def begin(self, job: Job) -> Event:
+        """Begin a job, dropping what is left of the one before."""
+        self._events = self._trainer.events(job)
+        return next(self._events)
+
+    def go_on(self) -> Event:
+        """Train up to the next event."""
+        return next(self._events)
+
+
+@dataclass(slots=True)
+class _Trainer:
+    actor: Any
+    call: Any
+    """What it is doing: coming up, or training towards the next event."""
+    place: _Place | None = None
+    job: Job | None = None
+
+
+class RayEngine:
+    """Trainers on a Ray cluster; an `Engine`."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        split_seed: int,
+        val_size: int,
+        workers: int | None = None,
+        device: str = "auto",
+        gpus_per_worker: float | None = None,
+        address: str | None = None,
+    ) -> None:
+        """Connect to the cluster at the address, or start one on this machine.
+
+        Each trainer takes one CPU and ``gpus_per_worker`` GPUs, by default a quarter of
+        one where the cluster has any. ``workers`` is by default as many as find room.
+        Raises EngineError where the cluster cannot be reached or has no such room.
+        """
+        _connect(address)
+        try:
+            resources = ray.cluster_resources()
+            gpus = _gpus(device, gpus_per_worker, resources)
+            room = _room(gpus, resources)
+            # To a cluster given by its address nodes may still come.
+            self.workers = workers or room if room or address else 0
+            _check_room(self.workers, gpus, resources)
+            self.device = "cuda" if gpus else "cpu"
+            self._takes = _words(gpus)
+            self._orders = Orders(split_seed, val_size, self.device, threads=1)
+            self._arrays = ray.put(_to_arrays(dataset))
+            self._actor = ray.remote(_Actor).options(
+                num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0
+            )
+            self._starts_in_vain = 0
+            self._without_any: float | None = time.monotonic()
+            self._lost: list[Event] = []
+            self._trainers = [self._hire() for _ in range(self.workers)]
+        except BaseException:
+            ray.shutdown()
+            raise
+
+    @property
+    def idle(self) -> int:
+        """How many trainers have come up and have nothing to do."""
+        return sum(t.place is not None and t.job is None for t in self._trainers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids, each on its own node, of the trainers that have come up."""
+        return [t.place.pid for t in self._trainers if t.place is not None]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes of the trainers that have come up."""
+        return [t.place.node for t in self._trainers if t.place is not None]
+
+    def start(self, job: Job) -> None:
+        """Hand a job to an idle trainer."""
+        trainer = next(
+            t for t in self._trainers if t.place is not None and t.job is None
+        )
+        trainer.job = job
+        trainer.call = trainer.actor.begin.remote(job)
+
+    def wait(self, timeout: float) -> Sequence[Event]:
+        """Return what has happened; wait up to timeout seconds for the first event.
+
+        It also returns, with nothing, when a trainer has come up.
+        """
+        if self._lost:
+            timeout = 0.0
+        self._complain_if_without_any()
+        calls = [t.call for t in self._trainers if t.call is not None]
+        if calls:
+            done, rest = ray.wait(calls, timeout=timeout)
+            if rest and done:
+                done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        else:
+            time.sleep(timeout)
+            done = []
+        events, self._lost = self._lost, []
+        for number, trainer in enumerate(self._trainers):
+            if trainer.call in done:
+                events += self._collect(number, trainer)
+        return events
+
+    def answer(self, job: int, *, go_on: bool) -> None:
+        """Tell the trainer that reported whether to train on."""
+        for trainer in self._trainers:
+            if trainer.job is not None and trainer.job.number == job:
+                if go_on:
+                    trainer.call = trainer.actor.go_on.remote()
+                else:
+                    trainer.job = None
+
+    def abandon(self, job: int) -> None:
+        """Kill the trainer of a job that takes too long; Lost follows."""
+        for number, trainer in enumerate(self._trainers):
+            if trainer.job is not None and trainer.job.number == job:
+                self._lost += self._replace(number)
+
+    def close(self) -> None:
+        """Stop all trainers at once; stop Ray, too, if it was started here."""
+        for trainer in self._trainers:
+            _kill(trainer)
+        self._trainers = []
+        ray.shutdown()
+
+    def _hire(self) -> _Trainer:
+        actor = self._actor.remote(self._arrays, self._orders)
+        return _Trainer(actor, actor.hello.remote())
+
+    def _collect(self, number: int, trainer: _Trainer) -> list[Event]:
+        """Take what a trainer's call has come to."""
+        call, trainer.call = trainer.call, None
+        try:
+            result = ray.get(call)
+        except (ray.exceptions.RayTaskError, ray.exceptions.RayActorError) as error:
+            if trainer.place is None:
+                self._count_start_in_vain(error)
+            elif trainer.job is not None and not _is_death(error):
+                number, trainer.job = trainer.job.number, None
+                return [Failed(number, f"{type(error).__name__}: {_last_line(error)}")]
+            return self._replace(number)
+        except ray.exceptions.RayError:
+            # Its answer was lost with the node on which it lay.
+            return self._replace(number)
+        if isinstance(result, _Place):
+            self._welcome(trainer, result)
+            return []
+        if not isinstance(result, Reported):
+            trainer.job = None
+        return [result]
+
+    def _welcome(self, trainer: _Trainer, place: _Place) -> None:
+        if place.versions != _versions():
+            raise EngineError(
+                f"a node of the cluster has nas {place.versions[0]} with torch "
+                f"{place.versions[1]}, the search nas {_versions()[0]} with torch "
+                f"{_versions()[1]}: install the same on all nodes"
+            )
+        trainer.place = place
+        self._starts_in_vain = 0
+        self._without_any = None
+
+    def _replace(self, number: int) -> list[Event]:
+        """Replace a trainer; return the loss of its job, if it had one."""
+        dead = self._trainers[number]
+        _kill(dead)
+        self._trainers[number] = self._hire()
+        if self._without_any is None and not self.pids:
+            self._without_any = time.monotonic()
+        return [] if dead.job is None else [Lost(dead.job.number)]
+
+    def _count_start_in_vain(self, error: Exception) -> None:
+        self._starts_in_vain += 1
+        # An error of its own making meets every trainer; a node's death does not.
+        own = getattr(error, "actor_init_failed", False)
+        limit = _STARTS_IN_VAIN * (1 if own else self.workers + 1)
+        if self._starts_in_vain >= limit:
+            raise EngineError(
+                f"the trainers die at their start ({_last_line(error)}): is the same nas "
+                "installed on every node, and is there memory enough for --workers?"
+            )
+
+    def _complain_if_without_any(self) -> None:
+        began = self._without_any
+        if began is None or time.monotonic() - began < _PATIENCE:
+            return
+        self._without_any = float("inf")
+        _logger.warning(
+            "no trainer has found room for %g s: each takes %s, and the cluster has %s; "
+            "waiting for a node to join",
+            _PATIENCE,
+            self._takes,
+            _have(ray.cluster_resources()),
+        )
+
+
+def _connect(address: str | None) -> None:
+    """Connect to a cluster, or start one here; Ray is kept quiet, signals are ours."""
+    # Ray would report how it is used to its makers.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Without GPUs of their own trainers must not see those of others; Ray's new way.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    with _own_signals():
+        try:
+            ray.init(
+                # "local" starts a new one whatever else runs on this machine.
+                address=address or "local",
+                configure_logging=True,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+                **options,
+            )
+        except Exception as error:
+            where = f"the Ray cluster at {address}" if address else "Ray"
+            remedy = (
+                "is it HOST:PORT of a running head node, and is this machine a node of "
+                "that cluster?"
+                if address
+                else "look at the messages above"
+            )
+            raise EngineError(
+                f"cannot {'reach' if address else 'start'} {where} "
+                f"({_last_line(error)}): {remedy}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers that nas has set; Ray sets its own when it starts."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not in the main thread: Ray set none
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _gpus(device: str, asked: float | None, resources: dict[str, float]) -> float:
+    if device == "cpu":
+        return 0.0
+    if asked is not None:
+        return asked
+    if device == "auto":
+        return _GPUS_PER_WORKER if resources.get("GPU") else 0.0
+    return _GPUS_PER_WORKER
+
+
+def _room(gpus: float, resources: dict[str, float]) -> int:
+    """Return how many trainers find room."""
+    room = int(resources.get("CPU", 0))
+    return min(room, int(resources.get("GPU", 0) / gpus + 1e-6)) if gpus else room
+
+
+def _check_room(workers: int, gpus: float, resources: dict[str, float]) -> None:
+    if not workers:
+        raise EngineError(
+            f"no room for a trainer: each takes {_words(gpus)}, and the cluster has "
+            f"{_have(resources)}; give other --gpus-per-worker, --device or --workers"
+        )
+
+
+def _words(gpus: float) -> str:
+    return f"1 CPU and {gpus:g} GPU" if gpus else "1 CPU"
+
+
+def _have(resources: dict[str, float]) -> str:
+    return f"{resources.get('CPU', 0):g} CPU and {resources.get('GPU', 0):g} GPU"
+
+
+def _versions() -> tuple[str, str]:
+    return __version__, torch.__version__
+
+
+def _is_death(error: Exception) -> bool:
+    return isinstance(error, ray.exceptions.RayActorError)
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _kill(trainer: _Trainer) -> None:
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.kill(trainer.actor)
+
+
+def _to_arrays(dataset: Dataset) -> dict[str, Any]:
+    """Return the data set as Ray shares it without a copy: tensors as arrays."""
+    parts = {field.name: getattr(dataset, field.name) for field in fields(dataset)}
+    return {
+        name: part.numpy() if isinstance(part, torch.Tensor) else part
+        for name, part in parts.items()
+    }
+
+
+def _from_arrays(arrays: dict[str, Any]) -> Dataset:
+    with warnings.catch_warnings():
+        # The shared memory is not to be written to, and nobody does.
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return Dataset(
+            **{
+                name: torch.from_numpy(part) if isinstance(part, np.ndarray) else part
+                for name, part in arrays.items()
+            }
+        )

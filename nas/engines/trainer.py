@@ -1,0 +1,106 @@
+"""What a trainer does with a job, whichever engine started it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from nas.data import Dataset, split_indices
+from nas.engines import Event, Failed, Finished, Job, Reported
+from nas.errors import TrainingError
+from nas.model import build
+from nas.training import TrainingData, evaluate, train
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a trainer needs to know once, at its start."""
+
+    split_seed: int
+    val_size: int
+    device: str
+    threads: int
+
+
+class Trainer:
+    """Trains one job after the other; the data stays on its device in between."""
+
+    def __init__(self, dataset: Dataset, orders: Orders) -> None:
+        """Take the data; it is put on the device when it is first needed."""
+        torch.set_num_threads(orders.threads)
+        self.device = torch.device(orders.device)
+        self._dataset = dataset
+        self._indices = split_indices(
+            dataset.labels, seed=orders.split_seed, val_size=orders.val_size
+        )
+        self._search: TrainingData | None = None
+
+    def events(self, job: Job) -> Iterator[Event]:
+        """Train and yield a report at each rung, at last Finished or Failed.
+
+        Whoever drives it ends the training by asking for no more.
+        """
+        try:
+            model = build(job.architecture, seed=job.seed).to(self.device)
+            for report in train(
+                model, self._data(job), job.recipe, seed=job.seed, rungs=job.rungs
+            ):
+                yield Reported(job.number, report)
+            if job.part == "search":
+                yield Finished(job.number)
+                return
+            weights = {
+                name: tensor.detach().cpu().numpy()
+                for name, tensor in model.state_dict().items()
+            }
+            yield Finished(job.number, self._test_accuracy(model), weights)
+        except TrainingError as error:
+            yield Failed(job.number, str(error))
+        except torch.OutOfMemoryError:
+            yield Failed(job.number, f"out of memory on {self.device}")
+        except MemoryError:
+            yield Failed(job.number, "out of memory")
+        except Exception as error:  # noqa: BLE001  # one candidate must not end the search
+            lines = str(error).splitlines() or [""]
+            yield Failed(job.number, f"{type(error).__name__}: {lines[0]}")
+
+    def _data(self, job: Job) -> TrainingData:
+        """Return what the job trains on and measures on."""
+        if job.part != "search":
+            nothing = torch.empty(0, dtype=torch.int64)
+            everything = torch.arange(len(self._dataset.labels))
+            data = self._on_device(everything, nothing)
+            if job.part == "final":
+                return data
+            return replace(
+                data,
+                val_images=self._dataset.test_images.to(self.device),
+                val_labels=self._dataset.test_labels.to(self.device),
+            )
+        if self._search is None:
+            self._search = self._on_device(*self._indices)
+        return self._search
+
+    def _test_accuracy(self, model: torch.nn.Module) -> float:
+        """Read the test set."""
+        dataset = self._dataset
+        return evaluate(
+            model,
+            dataset.test_images.to(self.device),
+            dataset.test_labels.to(self.device),
+            dataset.mean,
+            dataset.std,
+        )
+
+    def _on_device(self, train_on: torch.Tensor, val_on: torch.Tensor) -> TrainingData:
+        dataset = self._dataset
+        return TrainingData(
+            train_images=dataset.images[train_on].to(self.device),
+            train_labels=dataset.labels[train_on].to(self.device),
+            val_images=dataset.images[val_on].to(self.device),
+            val_labels=dataset.labels[val_on].to(self.device),
+            mean=dataset.mean,
+            std=dataset.std,
+        )
