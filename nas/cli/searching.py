@@ -87,13 +87,6 @@ def search(  # one parameter an option
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
-    time_limit: Annotated[
-        str | None,
-        Option(help="Stop cleanly after this time, such as 90s, 30m, 2h or 1h30m."),
-    ] = None,
-    study: Annotated[
-        str | None,
-        Option(help="Name of the study [default: from data set and cap]."),
     engine: Annotated[
         Literal["local", "ray"],
         Option(help="Where the trainers are: on this machine, or on a Ray cluster."),
@@ -106,10 +99,10 @@ def search(  # one parameter an option
         float | None,
         Option(min=0.0, help="GPUs of a trainer on Ray [default: 0.25, if there are]."),
     ] = None,
+    time_limit: Annotated[
+        str | None,
+        Option(help="Stop cleanly after this time, such as 90s, 30m, 2h or 1h30m."),
     ] = None,
-    studies: Studies = Path("studies"),
-    storage: Storage = None,
-) -> None:
     trial_time_limit: Annotated[
         str | None,
         Option(
@@ -117,6 +110,13 @@ def search(  # one parameter an option
             "or ten times the longest training]."
         ),
     ] = None,
+    study: Annotated[
+        str | None,
+        Option(help="Name of the study [default: from data set and cap]."),
+    ] = None,
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
     """Search for nets, or go on with a search that was stopped.
 
     The same command again finishes what is left: --trials is the study's total.
@@ -199,6 +199,8 @@ def _on_ray(
 
 def _seconds(text: str | None, option: str) -> float | None:
     """Return the seconds of a time such as 90s, 30m, 2h or 1h30m."""
+    if text is None:
+        return None
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
     if (
         not match
@@ -207,8 +209,6 @@ def _seconds(text: str | None, option: str) -> float | None:
     ):
         raise typer.BadParameter(
             f"{text!r} is no time: write 90s, 30m, 2h or 1h30m",
-    if text is None:
-        return None
             param_hint=option,
         )
     hours, minutes, seconds = (int(group or 0) for group in match.groups())
