@@ -136,7 +136,7 @@ def test_a_click_shows_that_architecture(
         )
         parts = [layer.description for layer in table]
         parts += [" × ".join(map(str, layer.output_shape)) for layer in table]
-        for part in [*parts, f"nas show {member.trial} mixed", "--finalists 1"]:
+        for part in [*parts, f"nas show {member.trial} mixed", "--start-from"]:
             assert part in told
         page.wait_for_selector("#curve .scatterlayer")
         curves = page.evaluate("byId('curve').data.map(each => each.y.length)")
@@ -217,6 +217,14 @@ def test_the_filters_filter(browser: Browser, address: str, place: Path) -> None
         ):
             page.select_option("#kind", choice)
             assert shown(page) == {t for t, kind in kinds.items() if kind == wanted}
+        page.select_option("#kind", "inception")
+        assert shown(page) == {t for t, kind in kinds.items() if "inception" in kind}
+        page.select_option("#kind", "shared")
+        assert shown(page) == {
+            c.trial
+            for c in candidates
+            if any(block.repeats > 1 for block in c.architecture.blocks)
+        }
 
 
 def test_the_axes_switch(browser: Browser, address: str, place: Path) -> None:

@@ -359,12 +359,9 @@ def test_details_tell_the_layers_the_curve_and_the_commands(studies: Path) -> No
         [report.val_accuracy for report in candidate.curve], abs=1e-6
     )
     assert found["ended"] == "rung 3 of 3, after 3 of 4 epochs"
-    members = front(read_study(studies / "small").candidates())
-    best = live.details(members[-1].trial)["commands"]
-    assert any(
-        f"nas best small --max-params {members[-1].num_params}" in line
-        for _, line in best
-    )
+    commands = [line for _, line in found["commands"]]
+    assert any(line.startswith("nas train small:7 --seeds") for line in commands)
+    assert any(line.endswith("--start-from small:7") for line in commands)
     with pytest.raises(StudyError, match="no trial 999"):
         live.details(999)
 
@@ -571,17 +568,30 @@ def test_a_random_study_is_the_baseline(tmp_path: Path) -> None:
 
 def test_the_winner_is_a_marker(tmp_path: Path) -> None:
     """best/report.json gives a marker; a damaged or foreign one gives none."""
-    assert markers(tmp_path) == []
+    digits = make_settings(dataset="digits")
+    assert markers(tmp_path, digits) == []
     path = tmp_path / "best" / "report.json"
     path.parent.mkdir()
     numbers = {"trial": 3, "num_params": 9, "macs": 8, "peak_memory": 7, "seeds": 2}
     accuracies = {"test_accuracy_mean": 0.99, "test_accuracy_std": 0.01}
     path.write_text(json.dumps(numbers | accuracies))
-    (found,) = markers(tmp_path)
+    (found,) = markers(tmp_path, digits)
     assert (found["test_accuracy"], found["spread"], found["seeds"]) == (0.99, 0.01, 2)
     for text in ("{", "[]", "{}", '{"trial": "x"}'):
         path.write_text(text)
-        assert markers(tmp_path) == []
+        assert markers(tmp_path, digits) == []
+
+
+def test_references_are_markers(tmp_path: Path) -> None:
+    """Those on the study's data set that are not far over its budget."""
+    found = markers(tmp_path, make_settings(dataset="mnist", param_budget=5_000))
+    assert {net["kind"] for net in found} == {"reference"}
+    sizes = {net["name"]: net["num_params"] for net in found}
+    assert sizes["public-9994"] == 9_994
+    assert max(sizes.values()) <= 10_000
+    (s2b,) = [net for net in found if net["name"] == "s2b"]
+    assert s2b["test_accuracy"] == 0.9842
+    assert s2b["what"] == "published, best epoch on the test set"
 
 
 def test_many_threads_may_ask_at_once(studies: Path) -> None:

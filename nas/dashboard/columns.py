@@ -17,6 +17,9 @@ SIZES = ("num_params", "macs", "peak_memory")
 Row = tuple[Any, ...]
 """The values of one candidate, a column each."""
 
+# The bits of the column "kinds", from the lowest; filters.js knows them, too.
+_KINDS = ("conv", "separable", "inception", "shared")
+
 _NAMES = (
     "trial",
     "state",
@@ -61,11 +64,14 @@ def row(candidate: Candidate) -> Row:
     """Return what the plot needs of one candidate.
 
     ``state`` is the place in STATES, ``kinds`` a mask: 1 for a conv block, 2 for a
-    separable one; ``val_accuracy`` is None before the first report.
+    separable one, 4 for an inception one, 8 for one that is applied repeatedly;
+    ``val_accuracy`` is None before the first report.
     """
     accuracy = candidate.val_accuracy
     blocks = candidate.architecture.blocks
-    kinds = {block.kind for block in blocks}
+    kinds = {block.kind for block in blocks} | {
+        "shared" for block in blocks if block.repeats > 1
+    }
     return (
         candidate.trial,
         STATES.index(candidate.state),
@@ -75,6 +81,6 @@ def row(candidate: Candidate) -> Row:
         None if accuracy is None else round(accuracy, 6),
         candidate.curve[-1].epochs if candidate.curve else 0,
         len(blocks),
-        ("conv" in kinds) + 2 * ("separable" in kinds),
+        sum(1 << place for place, kind in enumerate(_KINDS) if kind in kinds),
         describe(candidate.architecture),
     )

@@ -39,12 +39,11 @@ class Peers:
 
 
 def details(
-    candidate: Candidate, settings: Settings, peers: Sequence[Candidate], *, front: bool
+    candidate: Candidate, settings: Settings, peers: Sequence[Candidate]
 ) -> dict[str, Any]:
     """Return plain data: costs, blocks with shapes, curve, peers, recipe, commands.
 
-    A curve is a list of (epochs, val_accuracy, train_loss, seconds) a rung. ``front``
-    says whether the candidate is on the front.
+    A curve is a list of (epochs, val_accuracy, train_loss, seconds) a rung.
     """
     architecture = candidate.architecture
     return {
@@ -63,7 +62,7 @@ def details(
         "curve": _curve(candidate.curve),
         "peers": [peer.trial for peer in peers],
         "settings": _settings(candidate, settings),
-        "commands": commands(candidate, settings.name, front=front),
+        "commands": commands(candidate, settings.name),
         "architecture": architecture.to_dict(),
     }
 
@@ -81,18 +80,16 @@ def peer_curves(peers: Sequence[Candidate]) -> list[dict[str, Any]]:
     ]
 
 
-def commands(candidate: Candidate, study: str, *, front: bool) -> list[list[str]]:
+def commands(candidate: Candidate, study: str) -> list[list[str]]:
     """Return pairs of what a command does and the command, ready to copy."""
-    found = [["print its layers", f"nas show {candidate.trial} {study}"]]
-    if front:
-        # With one finalist and its size as the cap, `nas best` takes just this net.
-        retrain = f"nas best {study} --max-params {candidate.num_params} --finalists 1"
-        folder = f"{study}-{candidate.trial}"
-        found += [
-            ["retrain it and read the test set", f"{retrain} --seeds 3"],
-            ["export it: weights, model.py, report", f"{retrain} --output {folder}"],
-        ]
-    return found
+    net = f"{study}:{candidate.trial}"
+    folder = f"{study}-{candidate.trial}"
+    return [
+        ["print its layers", f"nas show {candidate.trial} {study}"],
+        ["retrain it and read the test set", f"nas train {net} --seeds 3"],
+        ["export it: weights, model.py, report", f"nas train {net} --out {folder}"],
+        ["start a search from it", f"nas search --study {folder} --start-from {net}"],
+    ]
 
 
 def _end(candidate: Candidate, rungs: Sequence[float]) -> str:
@@ -122,17 +119,21 @@ def _blocks(candidate: Candidate) -> list[dict[str, Any]]:
     notations = [describe_block(block) for block in architecture.blocks]
     notations.append(describe_head(architecture.head))
     parts = groupby(layers(architecture), key=lambda layer: layer.name)
+    rows = {name: [_layer(layer) for layer in some] for name, some in parts}
+    names = [*(f"block {n}" for n in range(1, len(notations))), "head"]
+    # A head may have nothing to compute.
     return [
-        {"name": name, "notation": notation, "layers": [_layer(row) for row in rows]}
-        for (name, rows), notation in zip(parts, notations, strict=True)
+        {"name": name, "notation": notation, "layers": rows.get(name, [])}
+        for name, notation in zip(names, notations, strict=True)
     ]
 
 
 def _layer(layer: Layer) -> list[Any]:
-    kernel = _KERNEL.search(layer.description) if layer.num_params else None
+    # Of several side by side the largest.
+    kernels = _KERNEL.findall(layer.description) if layer.macs else []
     return [
         layer.description,
-        int(kernel[1]) if kernel else 0,
+        max(map(int, kernels), default=0),
         layer.output_shape,
         layer.num_params,
         layer.macs,

@@ -55,14 +55,10 @@ def _everything(catalogue: Catalogue, study: str) -> dict[str, Any]:
     settings, candidates, _ = live.snapshot()
     peers = Peers(candidates)
     changes = live.changes(0)
-    on_front = set(changes["fronts"]["num_params"])
     return {
         "studies": [{"name": study}],
         "changes": changes,
-        "details": [
-            details(c, settings, peers.of(c), front=c.trial in on_front)
-            for c in candidates
-        ],
+        "details": [details(c, settings, peers.of(c)) for c in candidates],
         "progress": live.progress() | {"baseline": catalogue.baseline(study)},
         "importances": live.importances(),
         "compare": catalogue.compare(),

@@ -93,7 +93,7 @@ class LiveStudy:
                 "rows": columns([self._rows[trial] for trial in changed]),
                 "fronts": self._fronts,
                 "counts": [states.count(state) for state in STATES],
-                "markers": markers(self.folder),
+                "markers": markers(self.folder, settings),
                 "waiting": _waiting(self._known, settings),
                 "name": settings.name,
                 "dataset": settings.dataset,
@@ -109,8 +109,7 @@ class LiveStudy:
             study = self._refresh()
             candidate = study.candidate(trial)
             peers = Peers(self._known).of(candidate)
-            on_front = trial in self._fronts.get("num_params", ())
-            found = details(candidate, study.settings, peers, front=on_front)
+            found = details(candidate, study.settings, peers)
             return found | {"peers": peer_curves(peers)}
 
     def progress(self, bound: Point | None = None) -> dict[str, Any]:

@@ -1,7 +1,13 @@
 // Which candidates are shown: by state, size, depth and kind of block.
 
 const filters = {states: new Set(boot.states), from: null, to: null, shallowest: null, deepest: null, kind: "any"};
-const KINDS = {any: 0, conv: 1, separable: 2, both: 3};
+// For each choice the bits of a candidate's kinds that are looked at, and what they have to be.
+const KINDS = {any: [0, 0], conv: [7, 1], separable: [7, 2], both: [7, 3], inception: [4, 4], shared: [8, 8]};
+
+function hasKinds(mask) {
+  const [bits, wanted] = KINDS[filters.kind];
+  return (mask & bits) === wanted;
+}
 
 function passes(trial) {
   const rows = state.rows;
@@ -12,7 +18,7 @@ function passes(trial) {
     && (filters.to === null || size <= filters.to)
     && (filters.shallowest === null || depth >= filters.shallowest)
     && (filters.deepest === null || depth <= filters.deepest)
-    && (filters.kind === "any" || rows.kinds[trial] === KINDS[filters.kind]);
+    && hasKinds(rows.kinds[trial]);
 }
 
 function startFilters() {

@@ -68,28 +68,37 @@ function tracesOf() {
     line: {color: colour("mark"), width: 2}});
   traces.push(pointsOf(members.filter(passes), {name: "front's members", type: kind,
     marker: {symbol: "circle", size: 10, color: colour("mark"), line: {width: 1.5, color: colour("paper")}}}));
-  for (const net of about.markers) traces.push(...markerTraces(net, kind));
+  traces.push(referenceTrace(about.markers.filter(net => net.kind === "reference"), kind));
+  for (const net of about.markers) if (net.kind === "winner") traces.push(winnerTrace(net, kind));
   const chosen = state.trial !== null && rows.trial[state.trial] !== undefined && rows.val_accuracy[state.trial] !== null ? [state.trial] : [];
   traces.push({...pointsOf(chosen, {name: "chosen", type: kind, hoverinfo: "skip",
     marker: {symbol: "circle-open", size: 18, color: colour("ink"), line: {width: 2.5}}})});
   return traces;
 }
 
-// A test accuracy is another kind of number: other colour, other shape, its spread.
-function markerTraces(net, kind) {
+// Test accuracies are another kind of number: other colour, other shapes, their spread.
+function winnerTrace(net, kind) {
   const low = heightOf(Math.max(net.test_accuracy - net.spread, 0));
   const high = heightOf(Math.min(net.test_accuracy + net.spread, 1));
   const middle = heightOf(net.test_accuracy);
-  const winner = net.kind === "winner";
   const over = net.seeds > 1 ? `mean of ${net.seeds} trainings, standard deviation ${percent(net.spread)}` : "one training";
-  return [{
+  return {
     x: [net[state.across]], y: [middle], name: net.name, type: kind, mode: "markers", customdata: [net.trial ?? null],
     error_y: {type: "data", symmetric: false, array: [Math.abs(Math.max(low, high) - middle)],
       arrayminus: [Math.abs(middle - Math.min(low, high))], color: colour("winner"), thickness: 2, width: 6, visible: net.spread > 0},
-    marker: {symbol: winner ? "star" : "square-open", size: winner ? 18 : 10, color: colour("winner"), line: {width: 1.5, color: colour("paper")}},
+    marker: {symbol: "star", size: 18, color: colour("winner"), line: {width: 1.5, color: colour("paper")}},
     text: [`<b>${plain(net.name)}</b><br>${percent(net.test_accuracy)} of the <b>test set</b><br>${over}<br>${whole(net.num_params)} parameters`],
     hoverinfo: "text",
-  }];
+  };
+}
+
+function referenceTrace(nets, kind) {
+  return {
+    x: nets.map(net => net[state.across]), y: nets.map(net => heightOf(net.test_accuracy)), name: "hand-made nets", type: kind,
+    mode: "markers", customdata: nets.map(() => null), hoverinfo: "text",
+    marker: {symbol: "square-open", size: 10, color: colour("winner"), line: {width: 2}},
+    text: nets.map(net => `<b>${plain(net.name)}</b>, made by hand<br>${percent(net.test_accuracy)} of the <b>test set</b> (${plain(net.what)})<br>${whole(net.num_params)} parameters, ${net.epochs} epochs`),
+  };
 }
 
 const capOf = () => ({num_params: state.about.param_budget, macs: state.about.max_macs, peak_memory: state.about.max_memory})[state.across];
@@ -176,9 +185,13 @@ function drawNote() {
   let text = `${parts.join("   ")}   `;
   const note = byId("note");
   note.replaceChildren(text, element("span", {style: "color: var(--accent)"}, "⬤ the front"), ", fully trained nets that no other beats. All of them on the validation split.");
-  for (const net of state.about.markers) {
-    note.append(" ", element("span", {style: "color: var(--winner)"}, net.kind === "winner" ? "★" : "□", ` ${net.name}`),
+  const markers = state.about.markers;
+  for (const net of markers.filter(net => net.kind === "winner")) {
+    note.append(" ", element("span", {style: "color: var(--winner)"}, `★ ${net.name}`),
       `: ${percent(net.test_accuracy)} of the test set${net.seeds > 1 ? ` ± ${percent(net.spread)} over ${net.seeds} seeds` : ""}.`);
+  }
+  if (markers.some(net => net.kind === "reference")) {
+    note.append(" ", element("span", {style: "color: var(--winner)"}, "□ hand-made nets"), ": published, on the test set.");
   }
 }
 
