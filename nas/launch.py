@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nas.architecture import Architecture
+from nas.cost import cost
 from nas.data import Dataset, load_dataset, split_indices
-from nas.errors import StudyError
+from nas.errors import ArchitectureError, StudyError
+from nas.lookup import find
 from nas.pruning import PruningRule
 from nas.recipe import Recipe, search_recipe
+from nas.references import Reference, check_fits
 from nas.settings import Sampler, Settings, check_name, default_rungs
-from nas.space import find_space
+from nas.space import Caps, find_space
 from nas.study import Study, check_data, check_same, create, load_settings, open_study
 
 DEFAULT_SPACE = "mixed"
@@ -40,6 +44,8 @@ class Request:
     seed: int | None = None
     pruning: bool | None = None
     storage: str | None = None
+    start_from: tuple[str, ...] = ()
+    """References, files or candidates (STUDY:TRIAL) for the first trials."""
 
 
 def launch(request: Request) -> tuple[Study, Dataset]:
@@ -94,6 +100,8 @@ def _begin(request: Request, name: str, folder: Path) -> tuple[Study, Dataset]:
         seed=request.seed or 0,
         pruning=None if request.pruning is False else PruningRule(),
     )
+    if request.start_from:
+        settings = replace(settings, start_from=_starts(request, settings))
     return create(folder, settings, request.storage), dataset
 
 
@@ -117,6 +125,8 @@ def _given(request: Request, stored: Settings, images: int | None) -> dict[str, 
     if request.space is not None:
         space = find_space(request.space)
         given |= {"space": space.name, "space_toml": space.text}
+    if request.start_from:
+        given["start_from"] = _starts(request, replace(stored, **given))
     if request.epochs is not None:
         given["recipe"] = replace(stored.recipe, epochs=request.epochs)
         if images is not None:
@@ -126,6 +136,36 @@ def _given(request: Request, stored: Settings, images: int | None) -> dict[str, 
     if request.pruning is not None and request.pruning != (stored.pruning is not None):
         given["pruning"] = PruningRule() if request.pruning else None
     return given
+
+
+def _starts(request: Request, settings: Settings) -> tuple[Architecture, ...]:
+    """Return the architectures to start from, each network once.
+
+    Raises ArchitectureError for one that is over a cap or for other images.
+    """
+    starts: dict[str, Architecture] = {}
+    for name in request.start_from:
+        reference = find(name, request.studies, request.storage).reference
+        check_fits(
+            reference, settings.input_shape, settings.num_classes, settings.dataset
+        )
+        _check_caps(reference, settings.caps)
+        starts.setdefault(reference.architecture.key, reference.architecture)
+    return tuple(starts.values())
+
+
+def _check_caps(reference: Reference, caps: Caps) -> None:
+    costs = cost(reference.architecture)
+    for value, cap, option, unit in (
+        (costs.num_params, caps.num_params, "--budget", "parameters"),
+        (costs.macs, caps.macs, "--max-macs", "multiply-accumulates an image"),
+        (costs.peak_memory, caps.peak_memory, "--max-memory", "bytes of activations"),
+    ):
+        if cap is not None and value > cap:
+            raise ArchitectureError(
+                f"{reference.name} has {value} {unit}, over {option} {cap}: give at "
+                f"least {option} {value}, or do not start from it"
+            )
 
 
 def held_out(images: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture, Block, Head, Shape
 from nas.cost import count_params
 from nas.errors import ArchitectureError, NasError
 from nas.files import shipped
@@ -150,6 +150,26 @@ def write_reference(reference: Reference) -> str:
         "head": {"kind": architecture.head.kind} | _changed(architecture.head),
     }
     return tomli_w.dumps(data, multiline_strings=True)
+
+
+def check_fits(
+    reference: Reference, input_shape: Shape, num_classes: int, dataset: str
+) -> None:
+    """Raise ArchitectureError where it is not for the images and classes of the data."""
+    architecture = reference.architecture
+    if (architecture.input_shape, architecture.num_classes) != (
+        input_shape,
+        num_classes,
+    ):
+        ours = _images(architecture.input_shape, architecture.num_classes)
+        raise ArchitectureError(
+            f"{reference.name} is for {ours}, but {dataset} has "
+            f"{_images(input_shape, num_classes)}: give another data set or architecture"
+        )
+
+
+def _images(shape: Shape, num_classes: int) -> str:
+    return f"{'x'.join(map(str, shape))} images of {num_classes} classes"
 
 
 class _Wrong(Exception):  # noqa: N818  # becomes an ArchitectureError with the file

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 import tomli_w
 
-from nas.errors import StudyError
+from nas.architecture import Architecture
+from nas.errors import ArchitectureError, StudyError
 from nas.pruning import PruningRule
 from nas.recipe import Recipe, read_recipe
 from nas.space import Caps
@@ -31,6 +32,7 @@ class Settings:
     the training, in epochs, at which a candidate reports; the last is its end.
     ``pruning`` None means that every candidate is trained to the end.
     ``external_storage`` tells that the trials are not in the folder's journal.
+    ``start_from`` are the architectures of the first trials, which are not drawn.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Settings:
     seed: int = 0
     pruning: PruningRule | None = PruningRule()
     external_storage: bool = False
+    start_from: tuple[Architecture, ...] = ()
 
     @property
     def caps(self) -> Caps:
@@ -92,7 +95,7 @@ def default_rungs(epochs: int, steps_per_epoch: int) -> tuple[float, ...]:
 
 def to_toml(settings: Settings) -> str:
     """Return the text of study.toml for these settings."""
-    data = {k: v for k, v in asdict(settings).items() if v is not None}
+    data = {k: v for k, v in asdict(settings).items() if v not in (None, ())}
     data["pruning"] = data.get("pruning", False)
     return tomli_w.dumps(data, multiline_strings=True)
 
@@ -108,11 +111,21 @@ def from_toml(text: str, source: str) -> Settings:
                 "recipe": read_recipe(data["recipe"], complete=True),
                 "rungs": tuple(data["rungs"]),
                 "input_shape": tuple(data["input_shape"]),
+                "start_from": tuple(
+                    Architecture.from_dict(start)
+                    for start in data.get("start_from", ())
+                ),
                 "pruning": _whole(PruningRule, pruning) if pruning else None,
             }
         )
         _check_types(settings)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArchitectureError,
+    ) as error:
         raise StudyError(
             f"{source} is damaged ({error}): restore it from a copy, or remove the "
             "study's folder and search anew"
@@ -157,6 +170,8 @@ def differences(stored: Settings, asked: Settings) -> list[str]:
                 for part in fields(Recipe)
                 if getattr(ours, part.name) != getattr(theirs, part.name)
             ]
+        elif field.name == "start_from":
+            phrases.append("the architectures that it starts from")
         elif field.name == "space_toml":
             phrases.append("the text of its search space")
         else:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cost import cost
-from nas.data import Dataset
 from nas.engines import Engine, Finished, Job, Reported
 from nas.environment import versions
 from nas.errors import ArchitectureError, RecipeError
@@ -172,22 +171,6 @@ def choose_recipe(
             "or give the recipe with --recipe"
         )
     return recipe if epochs is None else replace(recipe, epochs=epochs)
-
-
-def check_fits(reference: Reference, dataset: Dataset) -> None:
-    """Raise ArchitectureError where the architecture is for other images or classes."""
-    architecture = reference.architecture
-    ours = (architecture.input_shape, architecture.num_classes)
-    theirs = (dataset.input_shape, dataset.num_classes)
-    if ours != theirs:
-        raise ArchitectureError(
-            f"{reference.name} is for {_images(*ours)}, but {dataset.name} has "
-            f"{_images(*theirs)}: give another data set or architecture"
-        )
-
-
-def _images(shape: tuple[int, int, int], num_classes: int) -> str:
-    return f"{'x'.join(map(str, shape))} images of {num_classes} classes"
 
 
 def _summary(name: str, values: list[float]) -> dict[str, Any]:

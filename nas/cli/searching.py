@@ -73,6 +73,13 @@ def search(  # one parameter an option
             help="Epochs of a full training [default: 3, more for small data].",
         ),
     ] = None,
+    start_from: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME|FILE|STUDY:TRIAL",
+            help="Architecture of a first trial, as for nas train; may be repeated.",
+        ),
+    ] = None,
     sampler: Annotated[
         Literal["tpe", "tpe-multivariate", "nsga2", "random"] | None,
         Option(help="How candidates are drawn [default: tpe]."),
@@ -146,6 +153,7 @@ def search(  # one parameter an option
             seed=seed,
             pruning=pruning,
             storage=storage,
+            start_from=tuple(start_from or ()),
         )
     )
     with opened:

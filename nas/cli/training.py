@@ -164,7 +164,8 @@ def train(  # one parameter an option
     from nas.environment import hardware
     from nas.launch import held_out
     from nas.lookup import find
-    from nas.single import Plan, check_fits, choose_recipe, train_single
+    from nas.references import check_fits
+    from nas.single import Plan, choose_recipe, train_single
     from nas.study import check_data
 
     found = find(architecture, studies, storage)
@@ -173,7 +174,7 @@ def train(  # one parameter an option
     data = load_dataset(dataset or found.dataset, data_dir)
     if settings is not None and dataset is None:
         check_data(settings, data.fingerprint)
-    check_fits(reference, data)
+    check_fits(reference, data.input_shape, data.num_classes, data.name)
     plan = Plan(
         dataset=data.name,
         recipe=choose_recipe(

@@ -26,14 +26,14 @@ from optuna.samplers import (
     TPESampler,
 )
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.architecture import Architecture
 from nas.candidate import Candidate, RungReport, State
 from nas.cost import cost
 from nas.errors import StudyError
 from nas.settings import Settings, derived_seed
-from nas.space import read_space, sample
+from nas.space import encode, read_space, sample
 from nas.study.records import STATES, attributes, read_trial, report_attribute
 from nas.study.storages import (
     DIRECTIONS,
@@ -122,21 +122,18 @@ class Study:
     def ask(self) -> Candidate | None:
         """Draw a new candidate and record it as running.
 
+        The first are those that the study was born with; they are not drawn.
         Returns None when the space holds no architecture under the caps that the
         study does not have yet (after many draws in vain).
         """
         number = len(self._candidates)
+        if number < len(self.settings.start_from):
+            return self._start(number, self.settings.start_from[number])
         for attempt in range(_DUPLICATES_IN_A_ROW):
             self._memory.sampler = self._sampler(number, attempt)
             self._memory.enqueue_trial({"size": self._size(number, attempt)})
             drawn = self._memory.ask()
-            architecture = sample(
-                self._space,
-                drawn,
-                input_shape=self.settings.input_shape,
-                num_classes=self.settings.num_classes,
-                caps=self.settings.caps,
-            )
+            architecture = self._draw(drawn)
             if architecture.key in self._keys:
                 # A failed trial is what samplers do not learn from.
                 self._memory.tell(drawn, state=TrialState.FAIL)
@@ -176,6 +173,31 @@ class Study:
             )
         self._tell_memory(candidate)
         return candidate
+
+    def _start(self, number: int, architecture: Architecture) -> Candidate:
+        """Record an architecture that the study was born with.
+
+        The sampler learns from it where the space can draw it, too: then the trial has
+        the parameters that draw it, and otherwise none.
+        """
+        draws = encode(self._space, architecture, self.settings.caps)
+        self._memory.sampler = self._sampler(number, 0)
+        if draws is not None:
+            self._memory.enqueue_trial(draws)
+        drawn = self._memory.ask()
+        if draws is not None:
+            self._draw(drawn)
+        frozen = self._memory.get_trials(deepcopy=False)[drawn.number]
+        return self._add(number, drawn.number, architecture, frozen)
+
+    def _draw(self, trial: Trial) -> Architecture:
+        return sample(
+            self._space,
+            trial,
+            input_shape=self.settings.input_shape,
+            num_classes=self.settings.num_classes,
+            caps=self.settings.caps,
+        )
 
     def _add(
         self,
@@ -244,11 +266,13 @@ class Study:
         """
         memory = self._memory
         trial = memory.get_trials(deepcopy=False)[self._memory_ids[candidate.trial]]
-        if candidate.state == "failed" or candidate.val_accuracy is None:
+        accuracy = candidate.val_accuracy
+        # One without parameters would leave some samplers none that all trials have.
+        if candidate.state == "failed" or accuracy is None or not trial.params:
             memory.tell(trial.number, state=TrialState.FAIL)
             return
         # Half an image's error stands for none at all.
-        error = max(1 - candidate.val_accuracy, 0.5 / self.settings.val_size)
+        error = max(1 - accuracy, 0.5 / self.settings.val_size)
         memory.tell(trial.number, [-math.log(error), math.log(candidate.num_params)])
 
     def _update(self, trial: int, **changes: Any) -> Candidate:
