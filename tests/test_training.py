@@ -271,7 +271,8 @@ def test_a_plain_loop_trains_the_same(digits: TrainingData, recipe: Recipe) -> N
     model, plain = build(DRY, seed=1), build(DRY, seed=1)
     for _ in train(model, digits, recipe, seed=0, rungs=[0.5, 2]):
         pass
-    plain_loop(plain, digits, recipe, seed=0)
+    for _ in plain_loop(plain, digits, recipe, seed=0):
+        pass
     for ours, theirs in zip(
         model.state_dict().values(), plain.state_dict().values(), strict=True
     ):

@@ -1,0 +1,103 @@
+"""Speed changes no accuracy: nas's training against a plain loop, on real MNIST."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from plain_loop import plain_loop
+
+from nas.data import load_dataset, split_indices
+from nas.errors import DataError
+from nas.model import build
+from nas.recipe import Recipe
+from nas.references import find_reference
+from nas.training import TrainingData, evaluate, kernels, train
+
+SEEDS = range(4)
+TRAIN_SIZE, VAL_SIZE = 6_400, 5_000
+RECIPE = Recipe(epochs=3)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def mnist() -> TrainingData:
+    """Return the first images of a split of the official training set."""
+    try:
+        dataset = load_dataset("mnist")
+    except DataError as error:
+        pytest.skip(str(error))
+    train_on, val_on = split_indices(dataset.labels, seed=0, val_size=VAL_SIZE)
+    return TrainingData(
+        train_images=dataset.images[train_on[:TRAIN_SIZE]],
+        train_labels=dataset.labels[train_on[:TRAIN_SIZE]],
+        val_images=dataset.images[val_on],
+        val_labels=dataset.labels[val_on],
+        mean=dataset.mean,
+        std=dataset.std,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["s0", "public-1936"])
+def test_the_curves_are_those_of_a_plain_loop(mnist: TrainingData, net: str) -> None:
+    """Over n = 4 seeds, three epochs of 6,400 images, the mean curves agree.
+
+    Dropout draws other numbers in the kernels, so single curves differ. The means may
+    differ by three standard errors at most, each epoch.
+    """
+    architecture = find_reference(net).architecture
+    curves: dict[str, list[list[float]]] = {"fast": [], "plain": []}
+    for seed in SEEDS:
+        model = build(architecture, seed=seed)
+        assert kernels.supports(model, RECIPE.batch_size) == kernels.available()
+        reports = train(model, mnist, RECIPE, seed=seed, rungs=[1, 2, 3])
+        curves["fast"].append([report.val_accuracy for report in reports])
+        model = build(architecture, seed=seed)
+        torch.manual_seed(seed)
+        curves["plain"].append(
+            [
+                evaluate(
+                    model, mnist.val_images, mnist.val_labels, mnist.mean, mnist.std
+                )
+                for _ in plain_loop(model, mnist, RECIPE, seed=seed)
+            ]
+        )
+    for epoch in range(3):
+        fast, plain = ([c[epoch] for c in curves[way]] for way in ("fast", "plain"))
+        error = (
+            (statistics.variance(fast) + statistics.variance(plain)) / len(SEEDS)
+        ) ** 0.5
+        difference = abs(statistics.fmean(fast) - statistics.fmean(plain))
+        assert difference <= 3 * error, (epoch, fast, plain)
+    assert statistics.fmean(c[-1] for c in curves["fast"]) > 0.9
+
+
+@pytest.mark.slow
+def test_without_kernels_the_curve_is_the_same(
+    mnist: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout the same seed gives nearly the same curve with torch alone."""
+    architecture = find_reference("s0").architecture
+    dry = replace(
+        architecture,
+        blocks=tuple(replace(block, dropout=0.0) for block in architecture.blocks),
+    )
+    recipe = replace(RECIPE, epochs=1, max_lr=0.05)
+    curves = []
+    for way in ("kernels", "torch"):
+        if way == "torch":
+            monkeypatch.setattr(kernels, "supports", lambda *_: False)
+        reports = train(build(dry, seed=0), mnist, recipe, seed=0, rungs=[0.25, 0.5, 1])
+        curves.append([n for r in reports for n in (r.val_accuracy, r.train_loss)])
+    assert curves[0] == pytest.approx(curves[1], abs=0.02)
