@@ -29,8 +29,8 @@ from nas.space import (
     smallest,
 )
 from nas.space.completion import Completion, State
-from nas.space.drawing import _heads, _smallest_costs
 from nas.space.encoding import FixedDraws
+from nas.space.limits import heads_of, smallest_costs
 from nas.space.widening import widths_to_cost
 
 SHAPE = (1, 28, 28)
@@ -105,7 +105,7 @@ def possible_heads(space: SearchSpace, cap: int) -> list[Head]:
     table = Completion(space, 10, Caps(1))
     return [
         head
-        for head in _heads(space)
+        for head in heads_of(space)
         if any(
             table.fits(State(norm, head, SHAPE, depth, count), Caps(cap))
             for norm in space.norms.options
@@ -169,7 +169,7 @@ def test_any_draw_from_any_space_is_under_all_caps(
 ) -> None:
     """From the tightest caps upward, whatever is drawn fits and is of the space."""
     space = read_space(text, "drawn")
-    corners = _smallest_costs(space, shape, num_classes, ALL)
+    corners = smallest_costs(space, shape, num_classes, ALL)
     if not corners:
         with pytest.raises(SpaceError, match="holds no net for images of"):
             smallest(space, shape, num_classes, Caps(10**6))
@@ -227,7 +227,7 @@ def check_membership(architecture: Architecture, space: SearchSpace) -> None:
         elif block.repeats == 1:
             most = max(space.max_width, len(block.branches))
             assert space.min_width <= block.out_channels <= most
-    assert replace(architecture.head, dropout=0.0) in _heads(space)
+    assert replace(architecture.head, dropout=0.0) in heads_of(space)
 
 
 def is_classifier(architecture: Architecture, place: int) -> bool:
@@ -280,7 +280,7 @@ def enumerate_space(
     space: SearchSpace, shape: tuple[int, int, int], num_classes: int
 ) -> Iterator[tuple[State, Architecture]]:
     """Yield every architecture of a space (but for activation and dropout)."""
-    for norm, head in product(space.norms.options, _heads(space)):
+    for norm, head in product(space.norms.options, heads_of(space)):
         for depth in range(space.depth[0], space.depth[1] + 1):
             one = [
                 block
@@ -367,7 +367,7 @@ def test_completion_table_equals_brute_force(
     ]
     costs = {found for _, _, found in everything}
     unbeaten = {one for one in costs if not any(beats(two, one) for two in costs)}
-    least = _smallest_costs(space, shape, num_classes, ALL)
+    least = smallest_costs(space, shape, num_classes, ALL)
     assert {one for one in least if not any(beats(two, one) for two in least)} == (
         unbeaten
     )
@@ -509,7 +509,7 @@ def test_other_caps_below_the_smallest_net() -> None:
     ]:
         with pytest.raises(SpaceError, match=rf"{option} 1 is below.* {unit}"):
             smallest(space, SHAPE, 10, caps)
-    corners = _smallest_costs(space, SHAPE, 10, ALL)
+    corners = smallest_costs(space, SHAPE, 10, ALL)
     together = Caps(
         min(one.num_params for one in corners),
         peak_memory=min(one.peak_memory for one in corners),

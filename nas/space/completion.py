@@ -174,11 +174,10 @@ class Completion:
                 continue
             if kind == "inception" and (kernel_size == 1 or padding == "valid"):
                 continue
-            width = max(space.min_width, least_width(kind, kernel_size))
-            if classes:
-                if classes < width:
-                    continue
-                width = classes
+            width = least_width(kind, kernel_size)
+            if classes and classes < width:
+                continue
+            width = classes or max(space.min_width, width)
             block = narrow_block(width, kind, kernel_size, padding, norm, way)
             after = _sides_after(block, shape)
             if min(after) >= smallest_side:

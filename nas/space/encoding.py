@@ -16,7 +16,8 @@ from nas.architecture import Architecture, Block
 from nas.cost import count_params
 from nas.errors import NasError
 from nas.space.completion import Caps
-from nas.space.drawing import deviations, sample, size_of, smallest, usual_finish
+from nas.space.drawing import deviations, sample, size_of, usual_finish
+from nas.space.limits import smallest
 from nas.space.reading import Choice, SearchSpace
 
 T = TypeVar("T")
