@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.candidate import Candidate, front
+from nas.compare import Comparison, Point
 from nas.cost import layers, total
 from nas.engines import Finished, Job, Reported
 from nas.notation import describe
@@ -195,6 +196,43 @@ def front_table(members: Sequence[Candidate], title: str) -> Table:
             describe(member.architecture),
         )
     return table
+
+
+def comparison_table(rows: Sequence[Comparison], title: str) -> Table:
+    """Return what beats each reference; every row says which accuracies it compares."""
+    table = Table(title=title)
+    for heading in ("reference", "accuracy is", "against"):
+        table.add_column(heading, overflow="fold")
+    for heading in (
+        "params",
+        "accuracy",
+        "best of its size",
+        "gain",
+        "smallest as good",
+    ):
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("saved", justify="right")
+    for row in rows:
+        gain, saved = row.accuracy_gained, row.params_saved
+        table.add_row(
+            row.reference,
+            row.accuracy_is,
+            row.found_accuracy_is,
+            f"{row.num_params:,}",
+            percent(row.accuracy),
+            _point(row.best),
+            "-" if gain is None else f"{100 * gain:+.2f}",
+            _point(row.smallest),
+            "-" if saved is None else f"{saved:,}",
+        )
+    return table
+
+
+def _point(point: Point | None) -> str:
+    if point is None:
+        return "-"
+    text = f"trial {point.trial}: {point.num_params:,}, {percent(point.accuracy)}"
+    return text if point.seeds == 1 else f"{text} (mean of {point.seeds})"
 
 
 def candidate_view(candidate: Candidate) -> Group:

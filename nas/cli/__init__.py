@@ -13,7 +13,7 @@ from typer import Option
 
 from nas import __version__
 from nas.cli import handler
-from nas.cli.looking import front, list_studies, show
+from nas.cli.looking import compare, front, list_studies, show
 from nas.cli.pages import dashboard, report
 from nas.cli.searching import search
 from nas.cli.training import best, train
@@ -55,6 +55,7 @@ app.command()(best)
 app.command()(train)
 app.command()(front)
 app.command()(show)
+app.command()(compare)
 app.command("studies")(list_studies)
 app.command()(dashboard)
 app.command()(report)

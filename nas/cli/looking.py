@@ -1,4 +1,4 @@
-"""`nas front`, `nas show` and `nas studies`: what prints what there is."""
+"""`nas front`, `show`, `compare` and `studies`: what prints what there is."""
 
 from __future__ import annotations
 
@@ -54,6 +54,67 @@ def show(
 
     opened = read(study, studies, storage)
     console().print(candidate_view(opened.candidate(trial)))
+
+
+def compare(
+    references: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[NAME|FILE|STUDY:TRIAL]...",
+            help="Nets to compare with [default: all references on the data set].",
+        ),
+    ] = None,
+    *,
+    study: Annotated[
+        str | None,
+        Option(help="Name of the study; not needed where there is only one."),
+    ] = None,
+    output_format: Format = "table",
+    html: Annotated[
+        Path | None, Option(help="Draw the comparison into this file, too.")
+    ] = None,
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Tell what of a study's front beats hand-made nets, and by how much."""
+    from nas.compare import compare as set_against
+    from nas.compare import read_winners, references_for
+    from nas.lookup import find
+
+    opened = read(study, studies, storage)
+    settings, candidates = opened.settings, opened.candidates()
+    chosen = [find(name, studies, storage).reference for name in references or []]
+    winners = read_winners(opened.folder)
+    rows = set_against(
+        chosen or references_for(settings), candidates, winners, settings
+    )
+    if not rows:
+        typer.echo(
+            f"nothing to compare: {settings.name} has no fully trained candidate yet, "
+            f"or no reference is for {settings.dataset}"
+        )
+        return
+    title = f"{settings.name}: {settings.dataset}, references beside the front"
+    if html is not None:
+        from nas.report import comparison_figure, write_comparison
+
+        figure = comparison_figure(
+            rows, candidates, winners, param_budget=settings.param_budget, title=title
+        )
+        write_comparison(html, figure)
+    if output_format == "table":
+        from nas.display import comparison_table
+
+        console().print(comparison_table(rows, title))
+        typer.echo(
+            "gain in percentage points, saved in parameters; below 0 the reference is ahead"
+        )
+    else:
+        from nas.report import comparison_frame, format_frame
+
+        typer.echo(format_frame(comparison_frame(rows), output_format), nl=False)
+    if html is not None:
+        typer.echo(f"written to {html}", err=True)
 
 
 def list_studies(
