@@ -23,6 +23,9 @@ _OVERDUE = 2
 # times the longest that came to its end, whichever is more.
 _LEAST_LIMIT = 600.0
 _TIMES_THE_LONGEST = 10
+# For each so many trainers one candidate is drawn before it is wanted, while nothing
+# else is to be done. With fewer, what the next draw learns is worth more than the time.
+_TRAINERS_A_DRAW_AHEAD = 8
 # No more of one wait counts as training: the asker may have been stopped meanwhile.
 _LONGEST_WAIT = 2.0
 
@@ -103,6 +106,7 @@ class _Search:
         self.finished = sum(_is_finished(c) for c in candidates)
         self.finished_before = self.finished
         self.unfinished = deque(c.trial for c in candidates if c.state == "running")
+        self.drawn_ahead: deque[Candidate] = deque()
         self.in_training: dict[int, float] = {}
         # Seconds that the asker saw each of them train.
         self.ages: dict[int, float] = {}
@@ -124,10 +128,13 @@ class _Search:
             self.start_trainers()
             reason = self.over()
             if reason is None:
+                ahead = self.may_draw_ahead()
                 before = self.clock.waiting
                 with _timed(self.clock, "waiting"):
-                    events = self.engine.wait(self.patience())
+                    events = self.engine.wait(0.0 if ahead else self.patience())
                 self.grow_older(self.clock.waiting - before)
+                if ahead and not events:
+                    self.draw_ahead()
                 for event in events:
                     match event:
                         case Reported(trial, report):
@@ -147,7 +154,8 @@ class _Search:
             return "done"
         if self.time_limit and time.monotonic() - self.started >= self.time_limit:
             return "time limit"
-        if self.exhausted and not self.in_training and not self.unfinished:
+        left = self.in_training or self.unfinished or self.drawn_ahead
+        if self.exhausted and not left:
             return "exhausted"
         return None
 
@@ -181,12 +189,33 @@ class _Search:
         if self.unfinished:
             with _timed(self.clock, "storage"):
                 return self.study.take_up(self.unfinished.popleft())
+        if self.drawn_ahead:
+            return self.drawn_ahead.popleft()
+        return self.draw()
+
+    def draw(self) -> Candidate | None:
         if self.exhausted:
             return None
         with _timed(self.clock, "sampling"):
             candidate = self.study.ask()
         self.exhausted = candidate is None
         return candidate
+
+    def may_draw_ahead(self) -> bool:
+        """Return whether another candidate will be wanted soon."""
+        trainers = len(self.in_training) + self.engine.idle
+        ahead = len(self.drawn_ahead)
+        planned = self.finished + len(self.in_training) + len(self.unfinished) + ahead
+        return (
+            not self.exhausted
+            and ahead < trainers // _TRAINERS_A_DRAW_AHEAD
+            and planned < self.trials
+        )
+
+    def draw_ahead(self) -> None:
+        candidate = self.draw()
+        if candidate is not None:
+            self.drawn_ahead.append(candidate)
 
     def judge(self, trial: int, report: RungReport) -> None:
         """Write a report down and tell the trainer whether to go on."""

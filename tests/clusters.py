@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from studying import environment
@@ -51,7 +52,7 @@ def running_cluster(cpus: int = 2) -> Iterator[Cluster]:
     """Run a cluster for the block, at first of one node."""
     with subprocess.Popen(
         [sys.executable, __file__, str(cpus)],
-        env=environment(),
+        env=_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -65,6 +66,13 @@ def running_cluster(cpus: int = 2) -> Iterator[Cluster]:
         finally:
             process.stdin.close()
             process.wait(timeout=120)
+
+
+def _environment() -> dict[str, str]:
+    """Return one in which this file finds its helpers, also where CI keeps them away."""
+    plain = environment()
+    here = str(Path(__file__).parent)
+    return plain | {"PYTHONPATH": os.pathsep.join([here, plain["PYTHONPATH"]])}
 
 
 def _hold(cpus: int) -> None:

@@ -13,7 +13,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,18 +29,21 @@ _OPTIONS = "--dataset digits --budget 1000 --epochs 1 --sampler random --device 
 class Search:
     """The command under test, in a session of its own, always the same."""
 
-    def __init__(self, folder: Path, trials: int, workers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, trials: int, workers: int = 1, more: Sequence[str] = ()
+    ) -> None:
         self.folder, self.trials = folder, trials
         self.study = folder / "studies" / "digits-1000"
-        self._command = command(
-            "search", *_OPTIONS.split(), "--trials", trials, "--workers", workers
+        self.command = command(
+            *("search", *_OPTIONS.split(), "--trials", trials, "--workers", workers),
+            *more,
         )
 
     @contextlib.contextmanager
     def started(self) -> Iterator[subprocess.Popen[str]]:
         """Start it; whatever is left of it at the end of the block is killed."""
         process = subprocess.Popen(
-            self._command,
+            self.command,
             cwd=self.folder,
             env=environment(),
             stdout=subprocess.DEVNULL,

@@ -296,12 +296,18 @@ def _connect(address: str | None) -> None:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep the handlers that nas has set; Ray sets its own when it starts."""
+    """Keep the handlers that nas has set; Ray sets its own when it starts.
+
+    What it starts never hears Ctrl-C, which goes to the whole terminal: the asker
+    decides what becomes of it. A signal that is blocked stays so in new processes.
+    """
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with contextlib.suppress(ValueError):  # not in the main thread: Ray set none
             for number, handler in before.items():
                 signal.signal(number, handler)

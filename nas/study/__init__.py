@@ -4,7 +4,9 @@
 
     study.py     Study: ask, record, tell, candidates
     folders.py   begins, opens and lists studies in their folders
+    postgres.py  a study in PostgreSQL: its lock, and patience with outages
     storages.py  opens a storage; turns what it raises into one line
+    tpe.py       Optuna's TPE at a cost that hardly grows with the study
     journal.py   the lock on a study's folder; mends a journal's cut end
     records.py   a candidate as a trial's attributes and back
 """

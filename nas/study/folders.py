@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,7 @@ from nas.files import write_atomically
 from nas.settings import Settings, check_name, differences, from_toml, to_toml
 from nas.space import read_space, smallest
 from nas.study.journal import mend_journal, take_lock
-from nas.study.storages import open_storage, storage_errors
+from nas.study.storages import close_storage, open_storage, storage_errors
 from nas.study.study import Study
 
 
@@ -35,17 +36,17 @@ def create(folder: Path, settings: Settings, storage: str | None = None) -> Stud
             f"cannot make the study's folder {folder}: {error.strerror}; give another "
             "with --studies"
         ) from error
-    lock = take_lock(folder)
-    try:
+    with contextlib.ExitStack() as undo:
+        lock = undo.enter_context(take_lock(folder))
         _check_new(folder)
-        opened = open_storage(folder, storage)
+        opened = open_storage(folder, storage, study=settings.name, asking=True)
+        undo.callback(close_storage, opened)
         if storage is not None:
             _check_new_in(opened, settings.name)
         write_atomically(folder / "study.toml", to_toml(settings))
-        return Study(folder, settings, opened, lock)
-    except BaseException:
-        lock.close()
-        raise
+        study = Study(folder, settings, opened, lock)
+        undo.pop_all()
+        return study
 
 
 def _check_new(folder: Path) -> None:
@@ -81,15 +82,16 @@ def open_study(folder: Path, storage: str | None = None) -> Study:
     Raises StudyError when the study is missing, in use or damaged.
     """
     settings = load_settings(folder)
-    lock = take_lock(folder)
-    try:
+    with contextlib.ExitStack() as undo:
+        lock = undo.enter_context(take_lock(folder))
         _check_storage(folder, settings, storage, reading=False)
         if storage is None:
             mend_journal(folder / "journal.log")
-        return Study(folder, settings, open_storage(folder, storage), lock)
-    except BaseException:
-        lock.close()
-        raise
+        opened = open_storage(folder, storage, study=settings.name, asking=True)
+        undo.callback(close_storage, opened)
+        study = Study(folder, settings, opened, lock)
+        undo.pop_all()
+        return study
 
 
 def read_study(folder: Path, storage: str | None = None) -> Study:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.study import StudyDirection
 
 from nas.errors import NasError, StudyError
+from nas.redaction import redact
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
@@ -34,25 +35,53 @@ class _NoLock(BaseJournalFileLock):
         pass
 
 
-def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """Return the storage at the URL, or else the journal in the folder."""
+def open_storage(
+    folder: Path, url: str | None, *, study: str = "", asking: bool = False
+) -> BaseStorage:
+    """Return the storage at the URL, or else the journal in the folder.
+
+    In PostgreSQL the study is locked for the one process that asks.
+    """
     if url is not None:
         try:
+            if is_postgres(url):
+                # Imported here, since its driver is an extra.
+                from nas.study.postgres import open_postgres
+
+                storage = open_postgres(url, study, asking=asking)
+                return storage if asking else optuna.storages.get_storage(storage)
             return optuna.storages.get_storage(url)
-        except Exception as error:  # each database's driver has its own
-            # Not the URL itself, in which a password may stand.
+        except NasError:
+            raise
+        except Exception as error:  # noqa: BLE001  # each driver has its own
+            # Not the URL itself, in which a password may stand; nor what it hangs on.
             raise StudyError(
                 f"cannot open the storage given with --storage ({_first_line(error)}): "
                 "check its address, such as sqlite:///studies.db, and its driver"
-            ) from error
+            ) from None
     with storage_errors(folder):
         path = str(folder / "journal.log")
         return JournalStorage(JournalFileBackend(path, lock_obj=_NoLock()))
 
 
-def _first_line(error: Exception) -> str:
+def is_postgres(url: str) -> bool:
+    """Return whether the URL is that of a PostgreSQL database."""
+    return url.split(":", 1)[0].split("+", 1)[0] in {"postgres", "postgresql"}
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Close the storage's connections, and so free a lock that one of them holds."""
+    storage.remove_session()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the line that says most: of a wrapped database error the driver's own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return redact(lines[0]) if lines else type(error).__name__
 
 
 def study_id(storage: BaseStorage, name: str, *, create: bool) -> int:

@@ -37,10 +37,12 @@ from nas.space import encode, read_space, sample
 from nas.study.records import STATES, attributes, read_trial, report_attribute
 from nas.study.storages import (
     DIRECTIONS,
+    close_storage,
     no_experimental_warning,
     storage_errors,
     study_id,
 )
+from nas.study.tpe import Lore, QuickTPESampler
 
 # After so many draws in a row that the study already has, it is taken to have them all.
 _DUPLICATES_IN_A_ROW = 300
@@ -67,6 +69,7 @@ class Study:
             trials = storage.get_all_trials(self._id, deepcopy=False)
         self._space = read_space(settings.space_toml, settings.space)
         self._memory = optuna.create_study(directions=list(DIRECTIONS))
+        self._lore = Lore()
         self._memory_ids: dict[int, int] = {}
         self._storage_ids: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
@@ -90,7 +93,7 @@ class Study:
 
     def close(self) -> None:
         """Give up the lock, so that another process may search."""
-        self._storage.remove_session()
+        close_storage(self._storage)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -306,6 +309,6 @@ class Study:
         if kind == "nsga2":
             return NSGAIISampler(seed=seed, population_size=20)
         if kind == "tpe":
-            return TPESampler(seed=seed, multivariate=False)
+            return QuickTPESampler(self._lore, seed=seed)
         with no_experimental_warning():
             return TPESampler(seed=seed, multivariate=True, group=True)
