@@ -13,6 +13,7 @@ from typer import Option
 
 from nas import __version__
 from nas.cli import handler
+from nas.cli.importing import import_
 from nas.cli.looking import compare, front, list_studies, show
 from nas.cli.pages import dashboard, report
 from nas.cli.searching import search
@@ -53,6 +54,7 @@ def _options(
 app.command()(search)
 app.command()(best)
 app.command()(train)
+app.command("import")(import_)
 app.command()(front)
 app.command()(show)
 app.command()(compare)
