@@ -135,6 +135,51 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"order": "activation_first", "bias": "yes"},
+        {"activation": "none", "bias": "yes"},
+        {"kind": "inception", "kernel_size": 3, "bias": "yes"},
+    ],
+    ids=["relu after", "relu before", "no relu", "inception"],
+)
+def test_batch_norm_with_its_neighbours_agrees_with_torch(
+    changes: dict[str, Any],
+) -> None:
+    """Bias, ReLU, batch norm and dropout in one go are torch's, one after the other."""
+    given = {"out_channels": 6, "kernel_size": 1, "dropout": 0.3} | changes
+    model = model_of(Block(**given), kind="flatten")
+    model.head = nn.Flatten()
+    exact = copy.deepcopy(model).double()
+    images = images_of(32)
+    torch.manual_seed(4)
+    values = kernels.forward(model, images)
+    torch.manual_seed(4)
+    lanes = kernels._lanes()
+    words = torch.empty(values.numel() // 8, dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.uint8).view(-1, 6, 15, 18, lanes) >= round(0.3 * 256)
+    kept = kept.permute(0, 4, 1, 2, 3).reshape(32, 6, 15, 18)
+    exact.blocks[0].dropout = nn.Identity()  # type: ignore[union-attr, index]
+    expected = exact(images.double()).view_as(kept) * kept * 256 / (256 - 77)
+    expected = expected.flatten(1)
+    assert difference(values, expected) < 1e-5
+    weights = torch.randn(values.shape, generator=torch.Generator().manual_seed(5))
+    (values * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for ours, theirs in zip(model.parameters(), exact.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        # A bias right before batch norm has a gradient of 0 but for rounding.
+        assert float((ours.grad - theirs.grad).norm()) < 1e-3 * (
+            1 + float(theirs.grad.norm())
+        )
+    for buffer, exact_buffer in zip(model.buffers(), exact.buffers(), strict=True):
+        assert difference(buffer.double(), exact_buffer.double()) < 1e-5
+
+
+@needs_kernels
 def test_warping_agrees_with_torch() -> None:
     """Images are sampled where torch samples them, beyond the edges, too."""
     recipe = Recipe(rotation=60, shift=0.5, scale=0.6, shear=30, augment=0.9)

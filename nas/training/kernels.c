@@ -308,20 +308,43 @@ void norm_eval(const vec *x, vec *y, int G, int C, long L, const float *weight,
   scale_shift(x, y, G * C, C, L, scale, shift, relu);
 }
 
-/* With the batch's statistics of x [G][C][L]; `saved` [4][C] is for norm_back. */
-void norm(const vec *x, vec *y, int G, int C, long L, const float *weight,
-          const float *bias, float *running_mean, float *running_var, float momentum,
-          float eps, float *saved, int relu) {
+/* Keep and scale where the random byte is at least `threshold`, else 0. */
+INLINE vec kept(vec x, bytes random, int threshold) {
+  mask keep = __builtin_convertvector(random, mask) >= threshold;
+  return where(keep, x * (256.0f / (256 - threshold)));
+}
+
+/* Batch norm with what stands around it: the bias and the ReLU `before`, the ReLU
+   `after` and the dropout of probability threshold / 256. */
+typedef struct {
+  int G, C;
+  long L;
+  const float *bias;   /* [C], or NULL */
+  const bytes *random; /* [G][C][L], or NULL with threshold 0 */
+  int threshold, before, after;
+} around;
+
+INLINE vec activated(vec x, float bias, int before) {
+  vec value = x + bias;
+  return before ? rectify(value, value) : value;
+}
+
+INLINE void norm_tile(const vec *x, vec *y, const around *a, const float *weight,
+                      const float *shift_by, float *running_mean, float *running_var,
+                      float momentum, float eps, float *saved, int before, int after,
+                      int drop) {
+  int G = a->G, C = a->C;
+  long L = a->L;
   float *mean = saved, *inverse = saved + C, *scale = inverse + C, *shift = scale + C;
   for (int c = 0; c < C; c++) {
     /* Sums around the running mean lose no digits where the mean is large. */
     double sum = 0, squares = 0, count = (double)G * L * V;
-    float around = running_mean[c];
+    float middle = running_mean[c], bias = a->bias ? a->bias[c] : 0;
     for (int g = 0; g < G; g++) {
       const vec *at = x + ((long)g * C + c) * L;
       vec s[2] = {{0}}, q[2] = {{0}};
       for (long i = 0; i < L; i++) {
-        vec d = at[i] - around;
+        vec d = activated(at[i], bias, before) - middle;
         s[i % 2] += d;
         q[i % 2] += d * d;
       }
@@ -329,45 +352,93 @@ void norm(const vec *x, vec *y, int G, int C, long L, const float *weight,
       squares += lane_sum(q[0] + q[1]);
     }
     double var = squares / count - sum / count * (sum / count);
-    mean[c] = around + sum / count;
+    mean[c] = middle + sum / count;
     inverse[c] = 1 / sqrt(var + eps);
     scale[c] = weight[c] * inverse[c];
-    shift[c] = bias[c] - mean[c] * scale[c];
+    shift[c] = shift_by[c] - mean[c] * scale[c];
     running_mean[c] += momentum * (mean[c] - running_mean[c]);
     running_var[c] += momentum * (var * count / (count - 1) - running_var[c]);
   }
-  scale_shift(x, y, G * C, C, L, scale, shift, relu);
+  for (int n = 0; n < G * C; n++) {
+    float bias = a->bias ? a->bias[n % C] : 0, by = scale[n % C], to = shift[n % C];
+    for (long i = n * L; i < (n + 1) * L; i++) {
+      vec value = activated(x[i], bias, before) * by + to;
+      if (after) value = rectify(value, value);
+      y[i] = drop ? kept(value, a->random[i], a->threshold) : value;
+    }
+  }
 }
 
-void norm_back(const vec *g, const vec *x, vec *gx, int G, int C, long L,
-               const float *saved, float *g_weight, float *g_bias, int relu) {
+INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const around *a,
+                           const float *saved, float *g_weight, float *g_shift,
+                           float *g_bias, int before, int after, int drop) {
+  int G = a->G, C = a->C;
+  long L = a->L;
   const float *mean = saved, *inverse = saved + C, *scale = inverse + C,
               *shift = scale + C;
   for (int c = 0; c < C; c++) {
-    double sum = 0, product = 0, count = (double)G * L * V;
+    double sum = 0, product = 0, biases = 0, count = (double)G * L * V;
+    float bias = a->bias ? a->bias[c] : 0, by = scale[c], to = shift[c];
     for (int n = 0; n < G; n++) {
       long at = ((long)n * C + c) * L;
       vec s = {0}, q = {0};
       for (long i = at; i < at + L; i++) {
-        vec d = relu ? rectify(g[i], x[i] * scale[c] + shift[c]) : g[i];
+        vec value = activated(x[i], bias, before);
+        vec d = drop ? kept(g[i], a->random[i], a->threshold) : g[i];
+        if (after) d = rectify(d, value * by + to);
         s += d;
-        q += d * (x[i] - mean[c]);
+        q += d * (value - mean[c]);
       }
       sum += lane_sum(s);
       product += lane_sum(q);
     }
-    g_bias[c] = sum;
+    g_shift[c] = sum;
     g_weight[c] = product * inverse[c];
-    float by_x = -scale[c] * inverse[c] * g_weight[c] / count;
-    float constant = -scale[c] * sum / count - by_x * mean[c];
+    float by_x = -by * inverse[c] * g_weight[c] / count;
+    float constant = -by * sum / count - by_x * mean[c];
     for (int n = 0; n < G; n++) {
       long at = ((long)n * C + c) * L;
+      vec s = {0};
       for (long i = at; i < at + L; i++) {
-        vec d = relu ? rectify(g[i], x[i] * scale[c] + shift[c]) : g[i];
-        gx[i] = d * scale[c] + (x[i] * by_x + constant);
+        vec value = activated(x[i], bias, before);
+        vec d = drop ? kept(g[i], a->random[i], a->threshold) : g[i];
+        if (after) d = rectify(d, value * by + to);
+        d = d * by + (value * by_x + constant);
+        if (before) d = rectify(d, value);
+        gx[i] = d;
+        s += d;
       }
+      biases += lane_sum(s);
     }
+    if (g_bias) g_bias[c] = biases;
   }
+}
+
+/* Call a tile function with `before`, `after` and dropout or not as constants. */
+#define AROUND_OF(function, ...)                                              \
+  switch (4 * !!a->before + 2 * !!a->after + !!a->threshold) {                \
+    case 0: function(__VA_ARGS__, 0, 0, 0); break;                            \
+    case 1: function(__VA_ARGS__, 0, 0, 1); break;                            \
+    case 2: function(__VA_ARGS__, 0, 1, 0); break;                            \
+    case 3: function(__VA_ARGS__, 0, 1, 1); break;                            \
+    case 4: function(__VA_ARGS__, 1, 0, 0); break;                            \
+    case 5: function(__VA_ARGS__, 1, 0, 1); break;                            \
+    case 6: function(__VA_ARGS__, 1, 1, 0); break;                            \
+    case 7: function(__VA_ARGS__, 1, 1, 1); break;                            \
+  }
+
+/* With the batch's statistics of x [G][C][L]; `saved` [4][C] is for batch_norm_back. */
+void batch_norm(const vec *x, vec *y, const around *a, const float *weight,
+                const float *shift, float *running_mean, float *running_var,
+                float momentum, float eps, float *saved) {
+  AROUND_OF(norm_tile, x, y, a, weight, shift, running_mean, running_var, momentum, eps,
+            saved)
+}
+
+void batch_norm_back(const vec *g, const vec *x, vec *gx, const around *a,
+                     const float *saved, float *g_weight, float *g_shift,
+                     float *g_bias) {
+  AROUND_OF(norm_back_tile, g, x, gx, a, saved, g_weight, g_shift, g_bias)
 }
 
 /* ---- augmentation ------------------------------------------------------------ */
@@ -407,11 +478,6 @@ void warp(const float *x, const float *matrix, float *y, int N, int C, int H, in
 
 /* ---- dropout ----------------------------------------------------------------- */
 
-/* Keep and scale where the random byte is at least `threshold`, else 0. */
 void dropout(const vec *x, const bytes *random, vec *y, long count, int threshold) {
-  float scale = 256.0f / (256 - threshold);
-  for (long i = 0; i < count; i++) {
-    mask keep = __builtin_convertvector(random[i], mask) >= threshold;
-    y[i] = where(keep, x[i] * scale);
-  }
+  for (long i = 0; i < count; i++) y[i] = kept(x[i], random[i], threshold);
 }

@@ -17,6 +17,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +87,25 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
     grouped = images.view(-1, lanes, *images.shape[1:]).permute(0, 2, 3, 4, 1)
     features = grouped.contiguous()
     layers = _layers(model)
-    for before, layer, after in zip(
-        [None, *layers[:-1]], layers, [*layers[1:], None], strict=True
-    ):
+    bias: Tensor | None = None  # of the last convolution, not added yet
+    while layers:
+        if around := _taken(layers, bias):
+            features, bias = _norm(features, around), None
+            continue
+        if bias is not None:
+            features, bias = features + bias.view(-1, 1, 1, 1), None
+        layer = layers.pop(0)
         if isinstance(layer, nn.Conv2d):
-            features = _conv(features, layer)
+            features, bias = _conv(features, layer), layer.bias
         elif isinstance(layer, Inception):
-            branches = [_conv(features, branch) for branch in layer.branches]  # type: ignore[arg-type]
-            features = torch.cat(branches, dim=1)
-        elif isinstance(layer, nn.BatchNorm2d):
-            features = _norm(features, layer, relu=isinstance(after, nn.ReLU))
-        elif isinstance(layer, nn.ReLU) and isinstance(before, nn.BatchNorm2d):
-            pass  # done together with the batch norm
+            branches = [
+                branch for branch in layer.branches if isinstance(branch, nn.Conv2d)
+            ]
+            features = torch.cat(
+                [_conv(features, branch) for branch in branches], dim=1
+            )
+            biases = [branch.bias for branch in branches if branch.bias is not None]
+            bias = torch.cat(biases) if biases else None
         elif isinstance(layer, nn.MaxPool2d):
             features = _apply(_MaxPool, features)
         elif isinstance(layer, nn.AvgPool2d):
@@ -108,6 +116,8 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
             )
         else:
             features = layer(features)  # an activation takes any shape
+    if bias is not None:
+        features = features + bias.view(-1, 1, 1, 1)
     ungrouped = features.permute(0, 4, 1, 2, 3).reshape(-1, *features.shape[1:4])
     logits: Tensor = model.get_submodule("head")(ungrouped)
     return logits[:count]
@@ -134,21 +144,57 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 
 def _conv(features: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Return what the layer does without its bias."""
     depthwise = int(layer.groups > 1)
     arguments = (layer.weight, layer.stride[0], int(layer.padding[0]), depthwise)
-    result = _apply(_Conv, features, *arguments)
-    return result if layer.bias is None else result + layer.bias.view(-1, 1, 1, 1)
+    return _apply(_Conv, features, *arguments)
 
 
-def _norm(features: Tensor, layer: nn.BatchNorm2d, *, relu: bool) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """Batch norm with what stands around it, all done while the values are at hand."""
+
+    norm: nn.BatchNorm2d
+    bias: Tensor | None  # of the convolution before
+    relu_before: bool
+    relu_after: bool
+    dropout: float
+
+
+def _taken(layers: list[nn.Module], bias: Tensor | None) -> _Around | None:
+    """Take batch norm and its neighbours off the layers' front, if they begin so."""
+    kinds = [type(layer) for layer in layers[:4]]
+    relu_before = kinds[:2] == [nn.ReLU, nn.BatchNorm2d]
+    kinds = kinds[relu_before:]
+    if kinds[:1] != [nn.BatchNorm2d]:
+        return None
+    norm = layers[relu_before]
+    assert isinstance(norm, nn.BatchNorm2d)
+    relu_after = kinds[1:2] == [nn.ReLU]
+    count = relu_before + 1 + relu_after
+    dropout = layers[count] if len(layers) > count else None
+    share = 0.0
+    if isinstance(dropout, nn.Dropout):
+        share = dropout.p if dropout.training else 0.0
+        count += 1
+    del layers[:count]
+    return _Around(norm, bias, relu_before, relu_after, share)
+
+
+def _norm(features: Tensor, around: _Around) -> Tensor:
+    layer = around.norm
     if layer.training:
-        return _apply(_Norm, features, layer.weight, layer.bias, layer, int(relu))
+        return _apply(_Norm, features, around.bias, layer.weight, layer.bias, around)
+    if around.bias is not None:
+        features = features + around.bias.view(-1, 1, 1, 1)
+    if around.relu_before:
+        features = features.relu()
     result = torch.empty_like(features)
     groups, channels, height, width, _ = features.shape
     _call(
         "norm_eval",
         *(features, result, groups, channels, height * width, layer.weight, layer.bias),
-        *(layer.running_mean, layer.running_var, layer.eps, relu),
+        *(layer.running_mean, layer.running_var, layer.eps, around.relu_after),
     )
     return result
 
@@ -201,27 +247,27 @@ class _Conv(torch.autograd.Function):
 
 
 class _Norm(torch.autograd.Function):
-    """Batch norm in training, followed by a ReLU or not."""
+    """Batch norm in training, with what stands around it."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
+        bias: Tensor | None,
         weight: Tensor,
-        bias: Tensor,
-        layer: nn.BatchNorm2d,
-        relu: int,
+        shift: Tensor,
+        around: _Around,
     ) -> Tensor:
-        groups, channels, height, width, _ = x.shape
+        layer = around.norm
         y = torch.empty_like(x)
-        saved = torch.empty(4, channels)
-        ctx.save_for_backward(x, saved)
-        ctx.relu = relu
+        saved = torch.empty(4, x.shape[1])
+        words = _random_bytes(x) if around.dropout > 0 else None
+        ctx.save_for_backward(x, bias, saved, words)
+        ctx.around = around
         _call(
-            "norm",
-            *(x, y, groups, channels, height * width, weight, bias),
-            *(layer.running_mean, layer.running_var, layer.momentum, layer.eps),
-            *(saved, relu),
+            "batch_norm",
+            *(x, y, _struct(x, bias, words, around), weight, shift),
+            *(layer.running_mean, layer.running_var, layer.momentum, layer.eps, saved),
         )
         if layer.num_batches_tracked is not None:
             layer.num_batches_tracked.add_(1)
@@ -229,16 +275,47 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, saved = ctx.saved_tensors
-        groups, channels, height, width, _ = x.shape
-        g_x, g_weight, g_bias = torch.empty_like(x), saved.new_empty(channels), None
-        g_bias = torch.empty_like(g_weight)
+        x, bias, saved, words = ctx.saved_tensors
+        g_x, g_weight, g_shift = torch.empty_like(x), saved[0].clone(), saved[0].clone()
+        g_bias = None if bias is None else torch.empty_like(bias)
         _call(
-            "norm_back",
-            *(g.contiguous(), x, g_x, groups, channels, height * width),
-            *(saved, g_weight, g_bias, ctx.relu),
+            "batch_norm_back",
+            *(g.contiguous(), x, g_x, _struct(x, bias, words, ctx.around), saved),
+            *(g_weight, g_shift, g_bias),
         )
-        return g_x, g_weight, g_bias, None, None
+        return g_x, g_bias, g_weight, g_shift, None
+
+
+class _AroundStruct(ctypes.Structure):
+    """The C struct ``around``."""
+
+    _fields_ = (
+        ("groups", ctypes.c_int),
+        ("channels", ctypes.c_int),
+        ("area", ctypes.c_long),
+        ("bias", ctypes.c_void_p),
+        ("random", ctypes.c_void_p),
+        ("threshold", ctypes.c_int),
+        ("before", ctypes.c_int),
+        ("after", ctypes.c_int),
+    )
+
+
+def _struct(
+    x: Tensor, bias: Tensor | None, words: Tensor | None, around: _Around
+) -> Any:
+    groups, channels, height, width, _ = x.shape
+    struct = _AroundStruct(
+        groups,
+        channels,
+        height * width,
+        None if bias is None else bias.data_ptr(),
+        None if words is None else words.data_ptr(),
+        round(around.dropout * 256),
+        around.relu_before,
+        around.relu_after,
+    )
+    return ctypes.byref(struct)
 
 
 class _MaxPool(torch.autograd.Function):
@@ -269,9 +346,7 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
-        # A quarter of torch's own time: one 64-bit number drawn gives eight bytes.
-        words = torch.empty(x.numel() // 8, dtype=torch.int64)
-        words.random_(-(2**63), None)
+        words = _random_bytes(x)
         ctx.save_for_backward(words)
         ctx.threshold = round(probability * 256)
         return _drop(x, words, ctx.threshold)
@@ -280,6 +355,15 @@ class _Dropout(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         (words,) = ctx.saved_tensors
         return _drop(g.contiguous(), words, ctx.threshold), None
+
+
+def _random_bytes(x: Tensor) -> Tensor:
+    """Return a random byte for each value, eight in a number of 64 bits.
+
+    A quarter of the time of torch's own draw for each value.
+    """
+    words = torch.empty(x.numel() // 8, dtype=torch.int64)
+    return words.random_(-(2**63), None)
 
 
 def _drop(x: Tensor, words: Tensor, threshold: int) -> Tensor:
@@ -309,9 +393,9 @@ _SIGNATURES = {
     "depthwise_weight": "pppp",
     "max_pool": "pppiii",
     "max_pool_back": "pppiii",
-    "norm": "ppiilppppffpi",
+    "batch_norm": "pppppppffp",
     "norm_eval": "ppiilppppfi",
-    "norm_back": "pppiilpppi",
+    "batch_norm_back": "pppppppp",
     "dropout": "pppli",
     "warp": "pppiiii",
 }
