@@ -58,7 +58,8 @@ class LocalEngine:
             dataset.test_labels,
         ):
             tensor.share_memory_()
-        cores = os.cpu_count() or 1
+        # Threads beyond those it may run on would only wait for each other, and spin.
+        cores = len(os.sched_getaffinity(0))
         self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
         self._threads = max(1, cores // workers)
         self._starts_in_vain = 0
