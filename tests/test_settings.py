@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from studying import make_settings
 
+from nas.architecture import Architecture, Head
 from nas.errors import StudyError
 from nas.pruning import PruningRule
 from nas.recipe import Recipe
@@ -115,6 +116,9 @@ _OTHER: dict[str, Any] = {
     "seed": 1,
     "pruning": None,
     "external_storage": True,
+    "start_from": (
+        Architecture(input_shape=(1, 8, 8), num_classes=10, blocks=(), head=Head()),
+    ),
 }
 
 
@@ -124,6 +128,7 @@ def test_every_setting_that_differs_is_named(name: str) -> None:
     ours = make_settings()
     (phrase,) = differences(ours, replace(ours, **{name: _OTHER[name]}))
     expected = {"recipe": "recipe.epochs 4 -> 5", "space_toml": "search space"}
+    expected["start_from"] = "the architectures that it starts from"
     assert expected.get(name, f"{name} ") in phrase
     if name not in expected:
         assert phrase.endswith(f" -> {_OTHER[name]}")
