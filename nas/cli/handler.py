@@ -63,9 +63,11 @@ def _usage_error(error: Any) -> int | None:
         return None
     context = getattr(error, "ctx", None)
     command = "nas" if context is None else context.command_path
-    message = error.format_message().rstrip(".")
-    if not message:  # `nas` alone, which has shown the help
+    if type(error).__name__ == "NoArgsIsHelpError":  # `nas` alone
+        # Its message is the help, where that has not been shown yet.
+        sys.stdout.write(f"{error.format_message()}\n")
         return int(error.exit_code)
+    message = error.format_message().rstrip(".")
     return _complain(f"{message}: see `{command} --help`", error.exit_code)
 
 
