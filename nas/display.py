@@ -198,41 +198,49 @@ def front_table(members: Sequence[Candidate], title: str) -> Table:
     return table
 
 
-def comparison_table(rows: Sequence[Comparison], title: str) -> Table:
-    """Return what beats each reference; every row says which accuracies it compares."""
-    table = Table(title=title)
-    for heading in ("reference", "accuracy is", "against"):
-        table.add_column(heading, overflow="fold")
-    for heading in (
-        "params",
-        "accuracy",
-        "best of its size",
-        "gain",
-        "smallest as good",
-    ):
-        table.add_column(heading, justify="right", overflow="fold")
+def comparison_view(rows: Sequence[Comparison], title: str) -> Group:
+    """Return what beats each reference, one table for each kind of accuracy."""
+    kinds = dict.fromkeys(row.found_accuracy_is for row in rows)
+    return Group(
+        *(
+            _comparison([r for r in rows if r.found_accuracy_is == kind], title, kind)
+            for kind in kinds
+        )
+    )
+
+
+def _comparison(rows: Sequence[Comparison], title: str, kind: str) -> Table:
+    own = dict.fromkeys(row.accuracy_is for row in rows)
+    caption = f"accuracy of the references: {'; '.join(own)}"
+    table = Table(title=f"{title}: {kind}", caption=caption, caption_justify="left")
+    table.add_column("reference", overflow="fold")
+    for heading in ("params", "accuracy", "best of its size", "gain"):
+        table.add_column(heading, justify="right")
+    table.add_column("smallest as good", justify="right")
     table.add_column("saved", justify="right")
     for row in rows:
         gain, saved = row.accuracy_gained, row.params_saved
+        own_kind = f" [{1 + list(own).index(row.accuracy_is)}]" if len(own) > 1 else ""
         table.add_row(
             row.reference,
-            row.accuracy_is,
-            row.found_accuracy_is,
             f"{row.num_params:,}",
-            percent(row.accuracy),
+            percent(row.accuracy) + own_kind,
             _point(row.best),
             "-" if gain is None else f"{100 * gain:+.2f}",
             _point(row.smallest),
             "-" if saved is None else f"{saved:,}",
         )
+    if len(own) > 1:
+        marks = (f"[{n}] {text}" for n, text in enumerate(own, start=1))
+        table.caption = f"accuracy of the references: {'; '.join(marks)}"
     return table
 
 
 def _point(point: Point | None) -> str:
     if point is None:
         return "-"
-    text = f"trial {point.trial}: {point.num_params:,}, {percent(point.accuracy)}"
-    return text if point.seeds == 1 else f"{text} (mean of {point.seeds})"
+    seeds = "" if point.seeds == 1 else f" (n={point.seeds})"
+    return f"#{point.trial} {point.num_params:,} {percent(point.accuracy)}{seeds}"
 
 
 def candidate_view(candidate: Candidate) -> Group:

@@ -259,7 +259,7 @@ def _named_layers(module: nn.Module, indent: str) -> Iterator[str]:
 
 def _classes(architecture: Architecture) -> str:
     """Return the source of the modules that torch does not have and the model needs."""
-    needed = []
+    needed: list[type[nn.Module]] = []
     if any(block.kind == "inception" for block in architecture.blocks):
         needed.append(Inception)
     if any(block.repeats > 1 for block in architecture.blocks):

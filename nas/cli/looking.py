@@ -103,9 +103,9 @@ def compare(
         )
         write_comparison(html, figure)
     if output_format == "table":
-        from nas.display import comparison_table
+        from nas.display import comparison_view
 
-        console().print(comparison_table(rows, title))
+        console().print(comparison_view(rows, title))
         typer.echo(
             "gain in percentage points, saved in parameters; below 0 the reference is ahead"
         )

@@ -7,7 +7,6 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar, get_args
 
@@ -21,6 +20,7 @@ from nas.architecture import (
     Padding,
 )
 from nas.errors import SpaceError
+from nas.files import shipped
 
 T = TypeVar("T")
 
@@ -76,15 +76,9 @@ class SearchSpace:
     deviation: Deviation
 
 
-def _folder() -> Path:
-    # An installed nas carries the spaces inside the package, a checkout beside it.
-    inside = Path(str(resources.files("nas"))) / "search_spaces"
-    return inside if inside.is_dir() else inside.parent.parent / "search_spaces"
-
-
 def available() -> list[str]:
     """Return the names of the spaces that come with nas."""
-    return sorted(path.stem for path in _folder().glob("*.toml"))
+    return sorted(path.stem for path in shipped("search_spaces").glob("*.toml"))
 
 
 def find_space(name_or_file: str) -> SearchSpace:
@@ -95,7 +89,7 @@ def find_space(name_or_file: str) -> SearchSpace:
     if name_or_file.endswith(".toml"):
         path = Path(name_or_file)
     else:
-        path = _folder() / f"{name_or_file}.toml"
+        path = shipped("search_spaces") / f"{name_or_file}.toml"
         if name_or_file not in available():
             near = difflib.get_close_matches(name_or_file, available(), n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
