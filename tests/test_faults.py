@@ -69,12 +69,12 @@ class SmallDisk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """Mount a tmpfs of 2 MB."""
+    """Mount a tmpfs of 16 MB."""
     if os.getuid() != 0:
         pytest.skip("only root can mount a file system that fills up")
     path = tmp_path / "disk"
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", path]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path]
     subprocess.run(mount, check=True)
     try:
         yield SmallDisk(path)

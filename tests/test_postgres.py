@@ -405,7 +405,7 @@ def bad_addresses(url: str) -> Iterator[str]:
     yield url.rsplit(":", 1)[0] + ":port/postgres"
     yield url.replace("postgresql", "postgresqll")
     yield url.rsplit("/", 1)[0] + "/nothing"
-    yield url + "?password=other-s3cret&sslmode=s3cret"
+    yield url + "?password=other-s3cret&sslmode=none"
 
 
 def test_an_address_that_does_not_work_is_refused_in_one_line(
