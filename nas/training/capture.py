@@ -52,17 +52,13 @@ def undone(step: Step) -> Iterator[None]:
         with torch.no_grad():
             for tensor, value in before:
                 tensor.copy_(value)
-            for state in step.optimizer.state.values():
-                for value in state.values():
-                    if isinstance(value, torch.Tensor):
-                        value.zero_()
+            for tensor in step.optimizer.state:
+                tensor.zero_()
             step.losses.zero_()
 
 
 def _recorded(step: Step) -> Callable[[], None]:
     """Return the replaying of a recording of the step."""
-    # Adam would warn that it was made for a recording and runs without.
-    step.optimizer._warned_capturable_if_run_uncaptured = True  # noqa: SLF001
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -70,7 +66,7 @@ def _recorded(step: Step) -> Callable[[], None]:
             step.run()
     torch.cuda.current_stream().wait_stream(aside)
     # The gradients have to lie in the recording's own memory.
-    step.optimizer.zero_grad(set_to_none=True)
+    step.optimizer.zero_grad()
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(step.generator)
     # "thread_local": another thread of the trainer may ask the GPU something.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from torch.nn import functional
 from nas.augmentation import random_matrices, warp
 from nas.recipe import Recipe
 from nas.training import kernels
+from nas.training.optimizer import Optimizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +59,9 @@ class Step:
         self.generator = torch.Generator(device)
         self.model = model
         self.predict = predictor(model, batch_size)
-        self.optimizer = _optimizer(model, recipe, self.rate)
-        self._data, self._recipe = data, recipe
         self._parameters = list(model.parameters())
+        self.optimizer = Optimizer(self._parameters, recipe, self.rate)
+        self._data, self._recipe = data, recipe
         self._scale, self._offset = normalisation(data.mean, data.std, device)
         self._warp = kernels.warp if cpu and kernels.available() else warp
 
@@ -100,32 +100,3 @@ def normalisation(
     std_tensor = torch.tensor(std, device=device).view(1, -1, 1, 1)
     mean_tensor = torch.tensor(mean, device=device).view(1, -1, 1, 1)
     return 1 / (255 * std_tensor), -mean_tensor / std_tensor
-
-
-def _optimizer(model: nn.Module, recipe: Recipe, rate: Tensor) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer; biases and batch norm do not decay.
-
-    It reads its learning rate from the tensor ``rate`` at every step.
-    """
-    parameters = list(model.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(
-        groups,
-        lr=rate,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-        capturable=rate.device.type == "cuda",
-    )
