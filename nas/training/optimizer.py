@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.recipe import Recipe
 
@@ -25,7 +25,7 @@ class Optimizer:
     """
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], recipe: Recipe, rate: Tensor
+        self, parameters: Sequence[Tensor], recipe: Recipe, rate: Tensor
     ) -> None:
         self.state: list[Tensor] = []
         self._recipe, self._rate = recipe, rate
@@ -33,7 +33,7 @@ class Optimizer:
             ([p for p in parameters if p.ndim > 1], recipe.weight_decay),
             ([p for p in parameters if p.ndim == 1], 0.0),
         )
-        self._groups = list(groups)
+        self._groups: list[tuple[list[Tensor], float]] = list(groups)
         self._moments: list[tuple[list[Tensor], ...]] = []
 
     def zero_grad(self) -> None:
