@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import resource
 import signal
 import subprocess
@@ -513,7 +514,11 @@ def test_the_overview_counts_the_studies_and_names_the_damaged(tmp_path: Path) -
     (tmp_path / "journal" / "journal.log").write_text("Dear diary\n")
     (tmp_path / "toml" / "study.toml").write_text("= 3")
     path = tmp_path / "space" / "study.toml"
-    path.write_text(path.read_text().replace("depth = [3, 10]", "depth = [3, 1]"))
+    text, changes = re.subn(
+        r"^depth = \[.*?\]", "depth = [3, 1]", path.read_text(), flags=re.MULTILINE
+    )
+    assert changes == 1
+    path.write_text(text)
     (tmp_path / "no-study").mkdir()
     rows, faults = overview(tmp_path)
     counts = {"complete": 1, "pruned": 1, "failed": 1, "running": 2, "budget": 2000}
