@@ -376,9 +376,8 @@ def _from_arrays(arrays: dict[str, Any]) -> Dataset:
     with warnings.catch_warnings():
         # The shared memory is not to be written to, and nobody does.
         warnings.filterwarnings("ignore", message=".*not writable.*")
-        return Dataset(
-            **{
-                name: torch.from_numpy(part) if isinstance(part, np.ndarray) else part
-                for name, part in arrays.items()
-            }
-        )
+        parts: dict[str, Any] = {
+            name: torch.from_numpy(part) if isinstance(part, np.ndarray) else part
+            for name, part in arrays.items()
+        }
+    return Dataset(**parts)

@@ -95,13 +95,14 @@ class _Connector:
         self.may_connect = True
         self.place = f"{address.host or 'localhost'}/{address.database or ''}"
         self._study = study
-        _, self._options = address.get_dialect()().create_connect_args(address)
-        self._options = {
+        _, given = address.get_dialect()().create_connect_args(address)
+        self._options: dict[str, Any] = {
             "connect_timeout": 10,
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
-        } | self._options
+            **given,
+        }
         # So that whoever finds the lock taken learns by whom; 63 characters at most.
         self.name = (
             f"nas process {os.getpid()} on {socket.gethostname()[:24]} "
