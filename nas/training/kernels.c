@@ -285,6 +285,44 @@ void max_pool_back(const vec *g, const bytes *winner, vec *gx, int planes, int H
       }
 }
 
+void avg_pool(const vec *x, vec *y, int planes, int H, int W) {
+  for (int c = 0; c < planes; c++, x += (long)H * W)
+    for (int i = 0; i < H / 2; i++)
+      for (int j = 0; j < W / 2; j++) {
+        const vec *at = x + 2 * (long)i * W + 2 * j;
+        *y++ = (at[0] + at[1] + at[W] + at[W + 1]) * 0.25f;
+      }
+}
+
+void avg_pool_back(const vec *g, vec *gx, int planes, int H, int W) {
+  if (H % 2 || W % 2) memset(gx, 0, sizeof(vec) * planes * H * W);
+  for (int c = 0; c < planes; c++, gx += (long)H * W)
+    for (int i = 0; i < H / 2; i++)
+      for (int j = 0; j < W / 2; j++, g++) {
+        vec *to = gx + 2 * (long)i * W + 2 * j;
+        to[0] = to[1] = to[W] = to[W + 1] = *g * 0.25f;
+      }
+}
+
+/* ---- hardswish --------------------------------------------------------------- */
+
+void hardswish(const vec *x, vec *y, long count) {
+  for (long i = 0; i < count; i++) {
+    vec gate = rectify(x[i] + 3, x[i] + 3);
+    mask open = gate > 6;
+    gate = (vec)((mask)where(~open, gate) | (mask)where(open, gate * 0 + 6));
+    y[i] = x[i] * gate * (1 / 6.f);
+  }
+}
+
+void hardswish_back(const vec *g, const vec *x, vec *gx, long count) {
+  for (long i = 0; i < count; i++) {
+    mask closed = x[i] < -3, open = x[i] > 3;
+    vec slope = g[i] * (x[i] * (1 / 3.f) + 0.5f);
+    gx[i] = (vec)((mask)where(~(closed | open), slope) | (mask)where(open, g[i]));
+  }
+}
+
 /* ---- batch norm, with or without ReLU ---------------------------------------- */
 
 static void scale_shift(const vec *x, vec *y, int planes, int C, long L,

@@ -109,7 +109,9 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
         elif isinstance(layer, nn.MaxPool2d):
             features = _apply(_MaxPool, features)
         elif isinstance(layer, nn.AvgPool2d):
-            features = _avg_pool(features)
+            features = _apply(_AvgPool, features)
+        elif isinstance(layer, nn.Hardswish):
+            features = _apply(_Hardswish, features)
         elif isinstance(layer, nn.Dropout):
             features = (
                 _apply(_Dropout, features, layer.p) if layer.training else features
@@ -197,15 +199,6 @@ def _norm(features: Tensor, around: _Around) -> Tensor:
         *(layer.running_mean, layer.running_var, layer.eps, around.relu_after),
     )
     return result
-
-
-def _avg_pool(features: Tensor) -> Tensor:
-    groups, channels, height, width, lanes = features.shape
-    halves = (height // 2, width // 2)
-    even = features[:, :, : 2 * halves[0], : 2 * halves[1]]
-    return even.reshape(groups, channels, halves[0], 2, halves[1], 2, lanes).mean(
-        (3, 5)
-    )
 
 
 # From here on: features are [G, C, H, W, V], contiguous.
@@ -318,6 +311,43 @@ def _struct(
     return ctypes.byref(struct)
 
 
+class _AvgPool(torch.autograd.Function):
+    """2x2 average pooling."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        groups, channels, height, width, lanes = x.shape
+        y = x.new_empty(groups, channels, height // 2, width // 2, lanes)
+        ctx.shape = x.shape
+        _call("avg_pool", x, y, groups * channels, height, width)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        groups, channels, height, width, _ = ctx.shape
+        g_x = g.new_empty(ctx.shape)
+        _call("avg_pool_back", g.contiguous(), g_x, groups * channels, height, width)
+        return g_x
+
+
+class _Hardswish(torch.autograd.Function):
+    """Hardswish, as torch defines it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        ctx.save_for_backward(x)
+        _call("hardswish", x, y, x.numel() // _lanes())
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        g_x = torch.empty_like(x)
+        _call("hardswish_back", g.contiguous(), x, g_x, x.numel() // _lanes())
+        return g_x
+
+
 class _MaxPool(torch.autograd.Function):
     """2x2 max pooling; of equal values the first gets the gradient, as in torch."""
 
@@ -391,6 +421,10 @@ _SIGNATURES = {
     "conv_weight": "pppp",
     "depthwise": "ppppi",
     "depthwise_weight": "pppp",
+    "avg_pool": "ppiii",
+    "avg_pool_back": "ppiii",
+    "hardswish": "ppl",
+    "hardswish_back": "pppl",
     "max_pool": "pppiii",
     "max_pool_back": "pppiii",
     "batch_norm": "pppppppffp",
