@@ -324,6 +324,14 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "bias": get_args(Bias),
     "order": get_args(Order),
 }
+# Beyond it nothing tiny is meant, and building it would take for ever.
+_LARGEST = {
+    "out_channels": 65536,
+    "kernel_size": 255,
+    "stride": 255,
+    "hidden": 65536,
+    "repeats": 255,
+}
 _SMALLEST = {
     "out_channels": 1,
     "kernel_size": 1,
@@ -355,6 +363,10 @@ def _check_values(part: Block | Head, where: str) -> None:
             raise ArchitectureError(
                 f"{where}: {field.name} is {value!r}, give a whole number of at least "
                 f"{_SMALLEST[field.name]}"
+            )
+        elif value > _LARGEST[field.name]:
+            raise ArchitectureError(
+                f"{where}: {field.name} is {value}, give at most {_LARGEST[field.name]}"
             )
     if isinstance(part, Block):
         _check_block(part, where)

@@ -170,8 +170,12 @@ def differences(stored: Settings, asked: Settings) -> list[str]:
                 for part in fields(Recipe)
                 if getattr(ours, part.name) != getattr(theirs, part.name)
             ]
+        elif field.name == "rungs" and stored.recipe.epochs != asked.recipe.epochs:
+            continue  # they follow from the epochs, which are told
         elif field.name == "start_from":
             phrases.append("the architectures that it starts from")
+        elif field.name == "space_toml" and stored.space != asked.space:
+            continue  # of course
         elif field.name == "space_toml":
             phrases.append("the text of its search space")
         else:

@@ -171,6 +171,7 @@ def described() -> dict[str, Any]:
         (("blocks", 0, "out_channels"), True, "block 1: out_channels is True"),
         (("blocks", 0, "out_channels"), 2.0, "block 1: out_channels is 2.0"),
         (("blocks", 0, "kernel_size"), 4, "kernel_size 4 is even"),
+        (("blocks", 0, "kernel_size"), 100001, "is 100001, give at most 255"),
         (("blocks", 0, "kernel_size"), "3", "block 1: kernel_size is '3'"),
         (("blocks", 0, "stride"), 0, "block 1: stride is 0"),
         (("blocks", 0, "padding"), "full", "block 1: padding is 'full'"),

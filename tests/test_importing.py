@@ -321,3 +321,4 @@ def test_the_command_writes_what_nas_train_takes(ask: Ask, code: Path) -> None:
     answer = ask("import", f"{code}:net")
     assert answer.code == 1
     assert "does not take 1x28x28 images" in answer.err
+    assert "Traceback" not in answer.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 import resource
@@ -375,6 +376,26 @@ def test_a_journal_damaged_in_the_middle_is_refused_and_left_alone(
         with pytest.raises(StudyError, match="is damaged or no study"):
             use(tmp_path / "small")
         assert journal.read_bytes() == b"".join(lines)
+
+
+def test_a_packed_journal_can_be_looked_at(tmp_path: Path) -> None:
+    """A study kept as a result is read like any other, and searched anew."""
+    with create(tmp_path / "small", make_settings()) as study:
+        for _ in range(3):
+            train_made_up(study, study.ask())
+        expected = study.candidates()
+    journal = tmp_path / "small" / "journal.log"
+    packed = journal.with_name("journal.log.gz")
+    packed.write_bytes(gzip.compress(journal.read_bytes()))
+    journal.unlink()
+    assert read_study(tmp_path / "small").candidates() == expected
+    (row,) = overview(tmp_path)[0]
+    assert row["complete"] == 3
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(StudyError, match=r"journal\.log\.gz.*bring it back"):
+        read_study(tmp_path / "small")
+    with open_study(tmp_path / "small") as study:
+        assert study.candidates() == []
 
 
 def test_a_study_in_another_storage_gets_no_second_one(tmp_path: Path) -> None:

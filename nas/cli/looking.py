@@ -89,11 +89,14 @@ def compare(
         chosen or references_for(settings), candidates, winners, settings
     )
     if not rows:
-        typer.echo(
-            f"nothing to compare: {settings.name} has no fully trained candidate yet, "
-            f"or no reference is for {settings.dataset}"
+        why = (
+            f"no reference is for {settings.dataset}"
+            if any(c.state == "complete" for c in candidates)
+            else f"{settings.name} has no fully trained candidate yet"
         )
-        return
+        typer.echo(f"nothing to compare: {why}", err=output_format != "table")
+        if output_format == "table":
+            return
     title = f"{settings.name}: {settings.dataset}, references beside the front"
     if html is not None:
         from nas.report import comparison_figure, write_comparison

@@ -19,7 +19,7 @@ from nas.errors import NasError, StudyError
 from nas.pareto import Point
 from nas.report.labels import STATES
 from nas.settings import Settings
-from nas.study import Study, read_study
+from nas.study import Study, journal_of, read_study
 
 _FRESH = 0.5
 """Seconds for which what was read is new enough: many open pages cost as one."""
@@ -43,7 +43,7 @@ class LiveStudy:
     def __init__(self, folder: Path, storage: str | None) -> None:
         self.folder = folder
         # Where the study has its trials decides, not where others have theirs.
-        own = (folder / "journal.log").exists()
+        own = journal_of(folder) is not None
         self._storage = None if own else storage
         self._lock = threading.RLock()
         self._study: Study | None = None
@@ -171,12 +171,10 @@ class LiveStudy:
         """Return what changes with every record of the journal; None for a database."""
         if self._storage is not None:
             return None
-        try:
-            found = (self.folder / "journal.log").stat()
-        except OSError as error:
-            raise StudyError(
-                f"the study {self.folder.name!r} is gone: {error.strerror}"
-            ) from error
+        journal = journal_of(self.folder)
+        if journal is None:
+            raise StudyError(f"the study {self.folder.name!r} is gone: no journal.log")
+        found = journal.stat()
         return found.st_mtime_ns, found.st_size
 
     def _note(self, candidates: Sequence[Candidate]) -> None:

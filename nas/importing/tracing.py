@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -74,8 +76,10 @@ def trace(model: nn.Module, input_shape: Shape) -> Chain:
             "to be the same for all images"
         ) from error
     try:
-        # Two images, so that a squeeze leaves the batch alone.
-        ShapeProp(traced.eval()).propagate(torch.zeros(2, *input_shape))
+        # Two images, so that a squeeze leaves the batch alone. What goes wrong torch
+        # also prints, traceback and all.
+        with contextlib.redirect_stderr(io.StringIO()):
+            ShapeProp(traced.eval()).propagate(torch.zeros(2, *input_shape))
     except Exception as error:
         shape = "x".join(map(str, input_shape))
         raise ArchitectureError(

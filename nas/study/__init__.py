@@ -7,7 +7,7 @@
     postgres.py  a study in PostgreSQL: its lock, and patience with outages
     storages.py  opens a storage; turns what it raises into one line
     tpe.py       Optuna's TPE at a cost that hardly grows with the study
-    journal.py   the lock on a study's folder; mends a journal's cut end
+    journal.py   the lock on a study's folder; a journal that is packed, or cut at its end
     records.py   a candidate as a trial's attributes and back
 """
 
@@ -21,6 +21,7 @@ from nas.study.folders import (
     overview,
     read_study,
 )
+from nas.study.journal import journal_of
 from nas.study.study import Study
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "check_data",
     "check_same",
     "create",
+    "journal_of",
     "load_settings",
     "only_study",
     "open_study",

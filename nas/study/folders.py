@@ -14,7 +14,7 @@ from nas.errors import NasError, StudyError
 from nas.files import write_atomically
 from nas.settings import Settings, check_name, differences, from_toml, to_toml
 from nas.space import read_space, smallest
-from nas.study.journal import mend_journal, take_lock
+from nas.study.journal import journal_of, mend_journal, take_lock
 from nas.study.storages import close_storage, open_storage, storage_errors
 from nas.study.study import Study
 
@@ -98,7 +98,8 @@ def read_study(folder: Path, storage: str | None = None) -> Study:
     """Open an existing study for reading, also while a search writes it."""
     settings = load_settings(folder)
     _check_storage(folder, settings, storage, reading=True)
-    return Study(folder, settings, open_storage(folder, storage), None)
+    journal = journal_of(folder) or folder / "journal.log"
+    return Study(folder, settings, open_storage(journal.parent, storage), None)
 
 
 def _check_storage(
@@ -115,7 +116,7 @@ def _check_storage(
         raise StudyError(
             f"the study {folder.name!r} has its trials in {journal}: leave --storage out"
         )
-    if reading and storage is None and not journal.is_file():
+    if reading and storage is None and journal_of(folder) is None:
         raise StudyError(
             f"the study {folder.name!r} has no trials here (no journal.log): "
             f"`nas search --study {folder.name}` begins it anew"
@@ -191,7 +192,7 @@ def _states(folder: Path, settings: Settings, storage: str | None) -> list[State
     """Return the states of a study's candidates; none if it has not begun here."""
     if settings.external_storage:
         study = read_study(folder, storage)
-    elif (folder / "journal.log").is_file():
+    elif journal_of(folder) is not None:
         study = read_study(folder)
     else:
         return []

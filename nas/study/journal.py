@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
+import functools
+import gzip
 import json
 import logging
 import os
+import shutil
+import tempfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +22,34 @@ from nas.errors import StudyError
 _LONGEST_RECORD = 2**20
 
 _logger = logging.getLogger("nas")
+
+
+def journal_of(folder: Path) -> Path | None:
+    """Return the journal of the study in this folder, to be read; None if it has none.
+
+    A study that is kept as a result may have its journal packed, as journal.log.gz; that
+    is unpacked into a temporary folder, once, and nobody goes on writing it.
+    """
+    journal, packed = folder / "journal.log", folder / "journal.log.gz"
+    if journal.is_file():
+        return journal
+    if not packed.is_file():
+        return None
+    return _unpacked(packed, packed.stat().st_mtime_ns)
+
+
+@functools.cache
+def _unpacked(packed: Path, _written: int) -> Path:
+    target = Path(tempfile.mkdtemp(prefix="nas-")) / "journal.log"
+    atexit.register(shutil.rmtree, target.parent, ignore_errors=True)
+    try:
+        with gzip.open(packed) as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+    except (OSError, EOFError, zlib.error) as error:
+        raise StudyError(
+            f"cannot read {packed} ({error}): bring it back from a copy"
+        ) from error
+    return target
 
 
 def take_lock(folder: Path) -> IO[str]:
