@@ -67,7 +67,7 @@ def _usage_error(error: Any) -> int | None:
         # Its message is the help, where that has not been shown yet.
         sys.stdout.write(f"{error.format_message()}\n")
         return int(error.exit_code)
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
     return _complain(f"{message}: see `{command} --help`", error.exit_code)
 
 

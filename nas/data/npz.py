@@ -99,7 +99,7 @@ def _images(array: Any, source: str) -> npt.NDArray[np.uint8]:
         # Written so that a NaN fails, too.
         if not ((chunk >= 0) & (chunk <= 1)).all():
             raise DataError(
-                f"{source} has values outside 0 to 1; scale them, or give uint8 from "
+                f"{source} has values outside 0 to 1 or NaN; scale them, or give uint8 from "
                 "0 to 255"
             )
         scaled[start : start + CHUNK] = np.rint(chunk.astype(np.float64) * 255)
