@@ -77,6 +77,9 @@ class Server:
         while any(Path(f"/proc/{pid}/exe").exists() for pid in family):
             assert time.monotonic() < deadline, "the server does not die"
             time.sleep(0.05)
+        # After a power cut nobody has its number; here its remains may, until whoever
+        # inherited them buries them, and a new server would take them for alive.
+        (self.data / "postmaster.pid").unlink()
 
     def database(self, name: str) -> str:
         """Make an empty database; return its address."""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -272,6 +273,8 @@ def _connect(address: str | None) -> None:
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     with _own_signals():
         try:
+            if address is not None:
+                _knock(address)
             ray.init(
                 # "local" starts a new one whatever else runs on this machine.
                 address=address or "local",
@@ -292,6 +295,16 @@ def _connect(address: str | None) -> None:
                 f"cannot {'reach' if address else 'start'} {where} "
                 f"({_last_line(error)}): {remedy}"
             ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError where nobody listens; Ray itself would try for minutes.
+
+    "auto" and addresses with a scheme are left to Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if address != "auto" and "//" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager
