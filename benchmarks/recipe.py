@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch 32, rate 0.25": {"batch_size": 32, "max_lr": 0.25},
     "adamw 0.02": {"optimizer": "adamw", "max_lr": 0.02, "weight_decay": 0.01},
     "averaged": {"average": 0.1},
+    "augment none, averaged": {"augment": 0.0, "average": 0.1},
 }
 
 
