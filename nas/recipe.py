@@ -143,15 +143,10 @@ def search_recipe(train_size: int) -> Recipe:
     return fit_batch(Recipe(), train_size)
 
 
-# Smaller networks cannot learn all that augmentation would teach them, and are better
-# without it (docs/recipe.md).
-_LEAST_AUGMENTED = 1_000
-
-
 def final_recipe(num_params: int, epochs: int = 15) -> Recipe:
     """Return the recipe of a full training of a network of that size."""
-    recipe = Recipe(epochs=epochs)
-    return recipe if num_params >= _LEAST_AUGMENTED else replace(recipe, augment=0.0)
+    del num_params
+    return Recipe(epochs=epochs)
 
 
 def fit_batch(recipe: Recipe, train_size: int) -> Recipe:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nas.recipe import Recipe, final_recipe, read_recipe
+from nas.recipe import Recipe, read_recipe
 
 # What study.toml of the first studies held; they have to be read for ever.
 FIRST: dict[str, Any] = {
@@ -33,12 +33,6 @@ def test_the_first_recipes_are_read_as_what_they_meant() -> None:
     assert recipe == Recipe()
     assert (recipe.momentum, recipe.nesterov) == (0.9, True)
     assert (recipe.schedule, recipe.average) == ("one_cycle", 0)
-
-
-def test_only_the_smallest_are_trained_without_augmentation() -> None:
-    """The recipe of a full training is a function of the size."""
-    assert final_recipe(1_000, 20) == Recipe(epochs=20)
-    assert final_recipe(999, 20) == Recipe(epochs=20, augment=0.0)
 
 
 def test_a_recipe_comes_back_from_its_table() -> None:
