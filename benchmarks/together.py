@@ -16,13 +16,13 @@ import argparse
 import csv
 import multiprocessing as mp
 import resource
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from throughput import EPOCH, RECIPE, random_data
 
 from nas.environment import hardware, versions
 from nas.model import build
@@ -32,6 +32,10 @@ from nas.training import train
 from nas.training.capture import runner
 from nas.training.loop import learning_rate
 from nas.training.step import Step
+
+# Python leaves a script's folder out where PYTHONSAFEPATH is set.
+sys.path.append(str(Path(__file__).parent))
+from throughput import EPOCH, RECIPE, random_data
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

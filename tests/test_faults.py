@@ -278,7 +278,11 @@ def test_slurms_sigterm_ends_it_cleanly(workers: int, tmp_path: Path) -> None:
     search = Search(tmp_path, trials=100_000, workers=workers)
     with search.started() as process:
         wait_for_growth(search, process)
-        children = trainers(process.pid)
+        deadline = time.monotonic() + 120
+        # The journal's first records are older than the trainers.
+        while not (children := trainers(process.pid)):
+            assert time.monotonic() < deadline, "no trainer comes up"
+            time.sleep(0.1)
         kill_group(process, signal.SIGCONT)
         kill_group(process, signal.SIGTERM)
         # After 30 s, by default, Slurm would send SIGKILL.

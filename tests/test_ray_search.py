@@ -150,7 +150,9 @@ def test_without_an_address_ray_is_started_here(tmp_path: Path) -> None:
     with searching(tmp_path, 3, "--workers", 1) as search:
         output, errors = search.process.communicate(timeout=300)
         assert search.process.returncode == 0, errors
-    assert errors == ""
+    # All that may stand there is that trainers take long to come up.
+    lines = [line for line in errors.splitlines() if "found room" not in line]
+    assert lines == []
     assert "3 trials finished" in output
     assert "INFO" not in output
     check(search.candidates(), 3, [])

