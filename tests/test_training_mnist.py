@@ -11,7 +11,6 @@ import torch
 from plain_loop import plain_loop
 
 from nas.data import load_dataset, split_indices
-from nas.errors import DataError
 from nas.model import build
 from nas.recipe import Recipe
 from nas.references import find_reference
@@ -33,10 +32,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def mnist() -> TrainingData:
     """Return the first images of a split of the official training set."""
-    try:
-        dataset = load_dataset("mnist")
-    except DataError as error:
-        pytest.skip(str(error))
+    dataset = load_dataset("mnist")
     train_on, val_on = split_indices(dataset.labels, seed=0, val_size=VAL_SIZE)
     return TrainingData(
         train_images=dataset.images[train_on[:TRAIN_SIZE]],
@@ -50,8 +46,10 @@ def mnist() -> TrainingData:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("net", ["s0", "public-1936"])
-def test_the_curves_are_those_of_a_plain_loop(mnist: TrainingData, net: str) -> None:
+@pytest.mark.parametrize(("net", "learnt"), [("s0", 0.8), ("public-1936", 0.6)])
+def test_the_curves_are_those_of_a_plain_loop(
+    mnist: TrainingData, net: str, learnt: float
+) -> None:
     """Over n = 4 seeds, three epochs of 3,200 images, the mean curves agree.
 
     Dropout draws other numbers in the kernels, so single curves differ. The means may
@@ -81,8 +79,7 @@ def test_the_curves_are_those_of_a_plain_loop(mnist: TrainingData, net: str) -> 
         ) ** 0.5
         difference = abs(statistics.fmean(fast) - statistics.fmean(plain))
         assert difference <= 3 * error, (epoch, fast, plain)
-    # Far from chance, which is 0.1.
-    assert statistics.fmean(c[-1] for c in curves["fast"]) > 0.5
+    assert statistics.fmean(c[-1] for c in curves["fast"]) > learnt
 
 
 @pytest.mark.slow

@@ -256,7 +256,7 @@ class RayEngine:
             return
         self._without_any = float("inf")
         _logger.warning(
-            "no trainer has found room for %g s: each takes %s, and the cluster has %s; "
+            "no trainer has come up for %g s: each takes %s, and the cluster has %s; "
             "waiting for a node to join",
             _PATIENCE,
             self._takes,
