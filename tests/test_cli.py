@@ -436,6 +436,52 @@ def test_an_interruption_is_code_130(ask: Ask, monkeypatch: pytest.MonkeyPatch) 
     assert one_line(answer.err) == "nas: interrupted"
 
 
+def test_a_search_stopped_while_its_trainers_start_says_how_to_go_on(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take seconds; the study is there already."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.cli.searching.start_engine", interrupted)
+    answer = ask(*NEW)
+    assert answer.code == 130
+    assert one_line(answer.err) == (
+        "nas: stopped with 0 of 200 trials finished; go on with the same command"
+    )
+
+
+def test_a_dashboard_stopped_before_it_serves_is_no_error(
+    ask: Ask, at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C is how it ends, from the moment that it has told its address."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.dashboard.server.webbrowser.open", interrupted)
+    answer = ask("dashboard", "--port", 0, "--open", *at)
+    assert answer.code == 0
+    assert "dashboard at http://127.0.0.1:" in answer.out
+    assert answer.err == ""
+
+
+def test_nas_runs_as_a_module(tmp_path: Path) -> None:
+    """`python -m nas`, with the same name in its messages."""
+    done = subprocess.run(
+        [sys.executable, "-m", "nas", "front"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert one_line(done.stderr).startswith("nas: ")
+
+
 # --- disks ------------------------------------------------------------------------
 
 

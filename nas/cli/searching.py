@@ -23,7 +23,7 @@ from nas.cli.options import (
 from nas.errors import NasError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from nas.data import Dataset
     from nas.engines import Engine
@@ -156,7 +156,7 @@ def search(  # one parameter an option
             start_from=tuple(start_from or ()),
         )
     )
-    with opened:
+    with opened, _word_on_how_to_go_on(opened, trials):
         trainers, devices, count = start(data, opened)
         try:
             outcome = _run_search(opened, trainers, trials, limit, trial_limit)
@@ -246,23 +246,27 @@ def _run_search(
             written = time.monotonic()
 
     with SearchDisplay(console()) as display:
-        try:
-            return run(
-                study,
-                engine,
-                trials=trials,
-                time_limit=limit,
-                trial_time_limit=trial_limit,
-                show=show,
-            )
-        except KeyboardInterrupt:
-            finished = sum(
-                c.state in {"complete", "pruned"} for c in study.candidates()
-            )
-            raise Interrupted(
-                f"stopped with {finished} of {trials} trials finished; go on with the "
-                "same command"
-            ) from None
+        return run(
+            study,
+            engine,
+            trials=trials,
+            time_limit=limit,
+            trial_time_limit=trial_limit,
+            show=show,
+        )
+
+
+@contextlib.contextmanager
+def _word_on_how_to_go_on(study: Study, trials: int) -> Iterator[None]:
+    """Tell who stops the search, while its trainers are starting too, what it has."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
+        raise Interrupted(
+            f"stopped with {finished} of {trials} trials finished; go on with the "
+            "same command"
+        ) from None
 
 
 def _write_front(study: Study) -> None:

@@ -59,11 +59,14 @@ def serve(
     # Read now, so that the page finds them ready.
     for name in catalogue.names()[:1]:
         catalogue.live(name)
-    say(address)
-    if open_browser:
-        webbrowser.open(address)
     try:
+        say(address)
+        if open_browser:
+            webbrowser.open(address)
         server.run()
+    except KeyboardInterrupt:
+        # How it is meant to end, whether it has begun to serve or not.
+        return
     finally:
         server.close()
 
