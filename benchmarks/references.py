@@ -116,7 +116,7 @@ def train(processes: int) -> None:
                     *("taskset", "--cpu-list", str(core)),
                     *os.environ.get("NAS", "nas").split(),
                     *("train", *arguments, "--workers=1"),
-                    *(f"--out={folder}", f"--studies={ROOT / 'studies'}"),
+                    *(f"--output={folder}", f"--studies={ROOT / 'studies'}"),
                 ],
                 check=True,
                 stdout=sys.stderr,

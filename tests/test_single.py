@@ -190,7 +190,7 @@ def test_the_command_trains_and_writes(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(write_reference(OWN))
     common = ["--dataset", "digits", "--device", "cpu", "--workers", 1]
     answer = ask(
-        "train", "own.toml", *common, "--like-published", "--epochs", 2, "--out", "out"
+        "train", "own.toml", *common, "--like-published", "--epochs", 2, "-o", "out"
     )
     assert answer.code == 0, answer.err
     *_, honest, best, written = answer.out.splitlines()

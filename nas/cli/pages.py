@@ -59,7 +59,11 @@ def report(
     *,
     output: Annotated[
         Path | None,
-        Option(help="File to write [default: report.html in the study's folder]."),
+        Option(
+            "--output",
+            "-o",
+            help="File to write [default: report.html in the study's folder].",
+        ),
     ] = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,

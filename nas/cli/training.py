@@ -55,7 +55,11 @@ def best(  # one parameter an option
     ] = 1,
     output: Annotated[
         Path | None,
-        Option(help="Folder for the winner [default: best/ in the study's folder]."),
+        Option(
+            "--output",
+            "-o",
+            help="Folder for the winner [default: best/ in the study's folder].",
+        ),
     ] = None,
     data_dir: DataDir = None,
     workers: Workers = None,
@@ -143,7 +147,8 @@ def train(  # one parameter an option
     output: Annotated[
         Path | None,
         Option(
-            "--out",
+            "--output",
+            "-o",
             help="Folder for weights, model.py and report.json [default: none].",
         ),
     ] = None,

@@ -87,7 +87,7 @@ def commands(candidate: Candidate, study: str) -> list[list[str]]:
     return [
         ["print its layers", f"nas show {candidate.trial} {study}"],
         ["retrain it and read the test set", f"nas train {net} --seeds 3"],
-        ["export it: weights, model.py, report", f"nas train {net} --out {folder}"],
+        ["export it: weights, model.py, report", f"nas train {net} --output {folder}"],
         ["start a search from it", f"nas search --study {folder} --start-from {net}"],
     ]
 
