@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -496,6 +497,18 @@ def test_pickle_of_something_else_is_a_data_error(wrong: object) -> None:
     """A pickle without MNIST in it is told as that."""
     with pytest.raises(DataError, match="holds no MNIST"):
         wheel.to_idx(wrong)
+
+
+@pytest.mark.parametrize("wrong", [-0.5, 1.0, 1e300, float("nan"), float("inf")])
+def test_pickle_of_absurd_numbers_is_a_data_error(wrong: float) -> None:
+    """Numbers that are no pixels or labels are refused, with no warning of numpy's."""
+    images, labels = np.zeros((2, 784)), np.zeros(2)
+    for bad in ((images + wrong, labels), (images, labels + 10 * wrong)):
+        with (
+            warnings.catch_warnings(action="error"),
+            pytest.raises(DataError, match=r"holds no MNIST .*not from 0"),
+        ):
+            wheel.to_idx((bad, (images, labels), (images, labels)))
 
 
 @pytest.mark.parametrize("fault", ["member", "gzip", "zip"])

@@ -138,9 +138,22 @@ def to_idx(parts: Any) -> dict[str, npt.NDArray[np.uint8]]:
 
 def _images(*parts: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     # Each made small before they are joined: as floats they take 190 MB.
-    small = [(values * 256).astype(np.uint8).reshape(-1, 28, 28) for values in parts]
+    small = [
+        (_below(1, values) * 256).astype(np.uint8).reshape(-1, 28, 28)
+        for values in parts
+    ]
     return encode_idx(np.concatenate(small))
 
 
 def _labels(*parts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    return encode_idx(np.concatenate([values.astype(np.uint8) for values in parts]))
+    small = [_below(10, values).astype(np.uint8) for values in parts]
+    return encode_idx(np.concatenate(small))
+
+
+def _below(end: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the values if all are from 0 to below the end, else raise ValueError."""
+    with np.errstate(invalid="ignore"):  # not-a-number is neither
+        fine = ((values >= 0) & (values < end)).all()
+    if not fine:
+        raise ValueError(f"values that are not from 0 to below {end}")
+    return values
