@@ -10,6 +10,7 @@
     ├── DeviceError         a device that is not there
     ├── EngineError         trainers that cannot be started, a cluster out of reach
     ├── TrainingError       a candidate that could not be trained; the search goes on
+    │   └── OutOfMemoryError  its device, or the machine, had no more memory
     └── StudyError          a study that is missing, in use, damaged or frozen otherwise
 """
 
@@ -44,6 +45,10 @@ class EngineError(NasError):
 
 class TrainingError(NasError):
     """One candidate could not be trained; its text is the cause, alike for like causes."""
+
+
+class OutOfMemoryError(TrainingError):
+    """Memory ran out, which need not be the candidate's fault: trainers share it."""
 
 
 class StudyError(NasError):

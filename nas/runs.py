@@ -40,9 +40,9 @@ def train_all(
                     raise StudyError(f"{name} could not be trained: {cause}")
                 case Finished():
                     running.discard(event.job)
-                case Lost():
+                case Lost(_, blameless):
                     running.discard(event.job)
-                    losses[event.job] += 1
+                    losses[event.job] += not blameless
                     if losses[event.job] >= _LOSSES:
                         raise StudyError(
                             f"{name} could not be trained: its trainer died "

@@ -143,8 +143,8 @@ class _Search:
                             self.end(trial, "complete")
                         case Failed(trial, cause):
                             self.fail(trial, cause)
-                        case Lost(trial):
-                            self.lose(trial)
+                        case Lost(trial, blameless):
+                            self.lose(trial, blameless=blameless)
                 self.abandon_overdue()
         self.clock.total = time.monotonic() - self.started
         return Outcome(reason, self.clock)
@@ -273,8 +273,8 @@ class _Search:
                 "command again"
             )
 
-    def lose(self, trial: int) -> None:
-        """Give the candidate of a dead trainer to another one."""
+    def lose(self, trial: int, *, blameless: bool) -> None:
+        """Give the candidate of a trainer that is gone to another one."""
         if trial in self.abandoned:
             self.abandoned.remove(trial)
             if self.overdue[trial] >= _OVERDUE:
@@ -282,7 +282,7 @@ class _Search:
                     trial, f"it took too long {_OVERDUE} times (--trial-time-limit)"
                 )
                 return
-        else:
+        elif not blameless:
             self.losses[trial] += 1
             if self.losses[trial] >= _LOSSES:
                 self.fail(trial, f"its trainer died {_LOSSES} times")

@@ -10,13 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from unittest import mock
 
 import pytest
 from clusters import running_cluster
+from hunger import SHORTAGES, Hungry
 from studying import environment
 
 from nas.architecture import Architecture, Block, Head
@@ -24,6 +27,8 @@ from nas.cost import cost
 from nas.data import load_dataset
 from nas.engines import Engine, Event, Failed, Finished, Job, Lost, Reported
 from nas.engines.local import LocalEngine, devices_for
+from nas.engines.shortage import OutOfMemory
+from nas.engines.trainer import Orders, Trainer
 from nas.errors import DeviceError
 from nas.model import build
 from nas.recipe import Recipe
@@ -172,7 +177,7 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-def wait_until_dead(pids: Sequence[int], seconds: float = 10) -> None:
+def wait_until_dead(pids: Iterable[int], seconds: float = 10) -> None:
     """Wait until none of the processes is left."""
     deadline = time.monotonic() + seconds
     while left := [pid for pid in pids if is_alive(pid)]:
@@ -359,6 +364,92 @@ def test_a_local_trainer_that_dies_at_its_start_costs_no_job() -> None:
         assert events[-1] == Finished(3)
     finally:
         engine.close()
+
+
+def hungry_job(number: int, folder: Path, of: str = "gpu", times: int = 9) -> Job:
+    """Return a job that runs out of memory the first times that it begins."""
+    rungs = make_job(number).rungs
+    return make_job(number, rungs=Hungry(rungs, of, times, folder))
+
+
+def test_a_shortage_of_memory_leaves_one_trainer_fewer(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job is blameless where several share the memory; alone it has failed."""
+    # Ray's cluster has two nodes, and four trainers fill both.
+    workers, most = {"local": (2, 1), "ray": (4, 2)}[name]
+    engine = warm(name, workers)
+    try:
+        lost = 0
+        event: Event = Lost(0)
+        while isinstance(event, Lost):
+            pids = set(engine.pids)
+            engine.start(hungry_job(lost, tmp_path))
+            (event,) = events_of(engine)
+            if isinstance(event, Lost):
+                assert event == Lost(lost, blameless=True)
+                assert set(engine.pids) < pids
+                wait_until_dead(pids - set(engine.pids), ENDS_WITHIN[name])
+                lost += 1
+            assert len(engine.pids) == engine.idle == workers - lost
+        assert 1 <= lost <= most
+        assert isinstance(event, Failed)
+        assert event.cause.startswith("out of memory on cpu with one trainer at a time")
+        assert "--max-memory" in event.cause
+        engine.start(make_job(9))
+        assert events_of(engine)[-1] == Finished(9)
+        lines = [record.getMessage() for record in caplog.records]
+        # Ray may also have said that it waits for its trainers.
+        lines = [line for line in lines if line.startswith("out of memory on cpu")]
+        assert len(lines) == lost
+        for line in lines:
+            assert line.endswith("from now on 1 trainer at a time there, one fewer")
+    finally:
+        engine.close()
+
+
+def test_two_shortages_at_once_leave_one_trainer(tmp_path: Path) -> None:
+    """The second one was not alone either when it began: neither job has failed."""
+    engine = warm("local", 2)
+    try:
+        jobs = []
+        for number in (1, 2):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            jobs.append(hungry_job(number, folder, times=1))
+            engine.start(jobs[-1])
+        lost = {Lost(1, blameless=True), Lost(2, blameless=True)}
+        assert set(events_of(engine, until=2)) == lost
+        assert engine.idle == 1
+        for job in jobs:
+            engine.start(job)
+            assert events_of(engine)[-1] == Finished(job.number)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("of", SHORTAGES)
+def test_every_shortage_of_memory_is_known_as_one(of: str, tmp_path: Path) -> None:
+    """Whoever raises it, and by the time of the report the model is gone."""
+    options = Orders(split_seed=0, val_size=240, device="cpu", threads=1)
+    trainer = Trainer(load_dataset("digits"), options)
+    models: list[weakref.ref[Any]] = []
+    emptied: list[Any] = []
+
+    def remember(*arguments: Any, **options: Any) -> Any:
+        model = build(*arguments, **options)
+        models.append(weakref.ref(model))
+        return model
+
+    def empty_cache() -> None:
+        emptied.extend(model() for model in models)
+
+    with (
+        mock.patch("nas.engines.trainer.build", remember),
+        mock.patch("torch.cuda.empty_cache", empty_cache),
+    ):
+        assert list(trainer.events(hungry_job(1, tmp_path, of))) == [OutOfMemory(1)]
+    assert emptied == [None]
 
 
 def test_closing_leaves_no_process(name: str) -> None:

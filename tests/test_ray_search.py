@@ -201,7 +201,7 @@ def test_other_versions_on_a_node_are_refused(cluster: Cluster) -> None:
     trainers = engine(cluster.address)
     try:
         with pytest.raises(EngineError, match=r"has nas 0\.0 with torch 1\.0, the sea"):
-            trainers._welcome(trainers._trainers[0], _Place(1, "n", ("0.0", "1.0")))
+            trainers._welcome(trainers._trainers[0], _Place(1, "n", [], ("0.0", "1.0")))
     finally:
         trainers.close()
     cluster.remove_node(node)

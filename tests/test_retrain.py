@@ -165,6 +165,17 @@ def test_one_seed_has_no_deviation() -> None:
     assert choose().report["test_accuracy_std"] is None
 
 
+def test_a_shortage_of_memory_is_no_death_of_a_trainer() -> None:
+    """The training goes to another trainer as often as it takes."""
+
+    def trouble(job: Job, begun: int, _: int) -> Event | None:
+        return Lost(job.number, blameless=True) if begun < 6 else None
+
+    engine = FakeEngine(2, accuracy=after(AFTER), trouble=trouble)
+    assert len(choose(engine, seeds=2).report["test_accuracy"]) == 2
+    assert engine.begun[0] > 6
+
+
 def test_the_weights_are_those_of_the_first_seed_in_any_order_of_ends() -> None:
     """However the trainers end, and whoever is lost on the way."""
 

@@ -191,6 +191,14 @@ def test_a_candidate_that_kills_three_trainers_has_failed(tmp_path: Path) -> Non
     assert len(finished(study.candidates())) == 4
 
 
+def test_a_shortage_of_memory_is_no_death_of_a_trainer(tmp_path: Path) -> None:
+    """Its candidate goes to another trainer as often as it takes."""
+    engine = FakeEngine(trouble=on(1, lambda job: Lost(job, blameless=True), times=9))
+    study, _ = run(tmp_path / "small", engine, 4)
+    assert [c.state for c in study.candidates()] == ["complete"] * 4
+    assert engine.begun[1] == 10
+
+
 def test_a_time_limit_stops_and_leaves_the_rest_to_the_next(tmp_path: Path) -> None:
     """What is in training stays unfinished, and is the first to be taken up."""
 

@@ -70,9 +70,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A trainer died under the job; the engine has started another."""
+    """A trainer died under the job; the engine has started another.
+
+    Or it was one too many for the memory of its device: then there is one fewer, and
+    the job is ``blameless``. Of one job that happens at most once a trainer.
+    """
 
     job: int
+    blameless: bool = False
 
 
 Event = Reported | Finished | Failed | Lost

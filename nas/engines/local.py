@@ -1,5 +1,7 @@
 """Trainers as processes on this machine: started once, kept warm, replaced if they die.
 
+Where memory runs out there is one fewer on that device.
+
 The data set is loaded by the asker and shared with the trainers, not copied.
 """
 
@@ -21,6 +23,7 @@ import torch.multiprocessing as mp
 
 from nas.data import Dataset
 from nas.engines import Event, Job, Lost, Reported
+from nas.engines.shortage import OutOfMemory, tell_fewer, verdict
 from nas.engines.trainer import Orders, Trainer
 from nas.errors import DeviceError, EngineError
 
@@ -28,7 +31,7 @@ from nas.errors import DeviceError, EngineError
 _STARTS_IN_VAIN = 3
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Trainer:
     process: BaseProcess
     pipe: Connection
@@ -36,6 +39,8 @@ class _Trainer:
     ready: bool = False
     abandoned: bool = False
     job: Job | None = None
+    alone: bool = False
+    """Whether no other shared its device when the job began."""
 
 
 class LocalEngine:
@@ -89,13 +94,13 @@ class LocalEngine:
         pipes = [trainer.pipe for trainer in self._trainers]
         happened = wait(pipes, timeout)
         events: list[Event] = []
-        for number, trainer in enumerate(self._trainers):
+        for trainer in tuple(self._trainers):
             if trainer.pipe not in happened:
                 continue
             try:
                 message = trainer.pipe.recv()
             except (EOFError, OSError):
-                events += self._replace(number)
+                events += self._replace(trainer)
                 continue
             if message is None:
                 trainer.ready = True
@@ -103,6 +108,8 @@ class LocalEngine:
                 continue
             if not isinstance(message, Reported):
                 trainer.job = None
+            if isinstance(message, OutOfMemory):
+                message = self._make_room(trainer, message.job)
             events.append(message)
         return events
 
@@ -127,9 +134,8 @@ class LocalEngine:
         """Stop all trainers at once, whatever they are doing."""
         for trainer in self._trainers:
             trainer.process.kill()
-            trainer.pipe.close()
         for trainer in self._trainers:
-            trainer.process.join(timeout=5)
+            _bury(trainer)
 
     def _hire(self, device: str) -> _Trainer:
         ours, theirs = mp.Pipe()
@@ -144,14 +150,12 @@ class LocalEngine:
         theirs.close()
         return _Trainer(process, ours, device)
 
-    def _replace(self, number: int) -> list[Event]:
+    def _replace(self, dead: _Trainer) -> list[Event]:
         """Replace a dead trainer; return the loss of its job, if it had one.
 
         A job that it had not begun yet is no loss: it waits for the new one.
         """
-        dead = self._trainers[number]
-        dead.pipe.close()
-        dead.process.join(timeout=5)
+        _bury(dead)
         if not dead.ready:
             self._starts_in_vain += 1
             if self._starts_in_vain >= _STARTS_IN_VAIN:
@@ -160,19 +164,41 @@ class LocalEngine:
                     f"{dead.process.exitcode}): try fewer --workers, or look at the "
                     "messages above"
                 )
-        self._trainers[number] = self._hire(dead.device)
+        new = self._hire(dead.device)
+        self._trainers[self._trainers.index(dead)] = new
         if dead.job is None:
             return []
         if dead.ready or dead.abandoned:
             return [Lost(dead.job.number)]
-        self._hand(self._trainers[number], dead.job)
+        self._hand(new, dead.job)
         return []
+
+    def _make_room(self, trainer: _Trainer, job: int) -> Event:
+        """Let a trainer that ran out of memory go, unless it is its device's last."""
+        device = trainer.device
+        others = self._trainers_on(device) - 1
+        if others:
+            self._trainers.remove(trainer)
+            trainer.process.kill()
+            _bury(trainer)
+            tell_fewer(device, others)
+        return verdict(job, device, alone=trainer.alone and not others)
+
+    def _trainers_on(self, device: str) -> int:
+        return sum(trainer.device == device for trainer in self._trainers)
 
     def _hand(self, trainer: _Trainer, job: Job) -> None:
         trainer.job = job
+        trainer.alone = self._trainers_on(trainer.device) == 1
         # A dead trainer is found by the next wait.
         with contextlib.suppress(OSError):
             trainer.pipe.send(job)
+
+
+def _bury(trainer: _Trainer) -> None:
+    """Clean up after a trainer that is dead or about to be."""
+    trainer.pipe.close()
+    trainer.process.join(timeout=5)
 
 
 def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:

@@ -24,6 +24,7 @@ import torch
 from nas import __version__
 from nas.data import Dataset
 from nas.engines import Event, Failed, Job, Lost, Reported
+from nas.engines.shortage import OutOfMemory, tell_fewer, verdict
 from nas.engines.trainer import Orders, Trainer
 from nas.errors import EngineError
 
@@ -48,6 +49,7 @@ class _Place:
 
     pid: int
     node: str
+    gpus: list[str]
     versions: tuple[str, str]
 
 
@@ -57,30 +59,33 @@ class _Actor:
     def __init__(self, arrays: dict[str, Any], orders: Orders) -> None:
         """Take the data, which lies in the memory that all trainers of a node share."""
         self._trainer = Trainer(_from_arrays(arrays), orders)
-        self._events: Iterator[Event] = iter(())
+        self._events: Iterator[Event | OutOfMemory] = iter(())
 
     def hello(self) -> _Place:
         """Tell where this is, which also tells that it is ready."""
-        node = ray.get_runtime_context().get_node_id()
-        return _Place(os.getpid(), node, _versions())
+        here = ray.get_runtime_context()
+        gpus = here.get_accelerator_ids().get("GPU", [])
+        return _Place(os.getpid(), here.get_node_id(), gpus, _versions())
 
-    def begin(self, job: Job) -> Event:
+    def begin(self, job: Job) -> Event | OutOfMemory:
         """Begin a job, dropping what is left of the one before."""
         self._events = self._trainer.events(job)
         return next(self._events)
 
-    def go_on(self) -> Event:
+    def go_on(self) -> Event | OutOfMemory:
         """Train up to the next event."""
         return next(self._events)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Trainer:
     actor: Any
     call: Any
     """What it is doing: coming up, or training towards the next event."""
     place: _Place | None = None
     job: Job | None = None
+    alone: bool = False
+    """Whether no other shared its node and GPUs when the job began."""
 
 
 class RayEngine:
@@ -147,6 +152,7 @@ class RayEngine:
             t for t in self._trainers if t.place is not None and t.job is None
         )
         trainer.job = job
+        trainer.alone = self._others_beside(trainer) == 0
         trainer.call = trainer.actor.begin.remote(job)
 
     def wait(self, timeout: float) -> Sequence[Event]:
@@ -166,9 +172,9 @@ class RayEngine:
             time.sleep(timeout)
             done = []
         events, self._lost = self._lost, []
-        for number, trainer in enumerate(self._trainers):
+        for trainer in tuple(self._trainers):
             if trainer.call in done:
-                events += self._collect(number, trainer)
+                events += self._collect(trainer)
         return events
 
     def answer(self, job: int, *, go_on: bool) -> None:
@@ -182,9 +188,9 @@ class RayEngine:
 
     def abandon(self, job: int) -> None:
         """Kill the trainer of a job that takes too long; Lost follows."""
-        for number, trainer in enumerate(self._trainers):
+        for trainer in tuple(self._trainers):
             if trainer.job is not None and trainer.job.number == job:
-                self._lost += self._replace(number)
+                self._lost += self._replace(trainer)
 
     def close(self) -> None:
         """Stop all trainers at once; stop Ray, too, if it was started here."""
@@ -197,7 +203,7 @@ class RayEngine:
         actor = self._actor.remote(self._arrays, self._orders)
         return _Trainer(actor, actor.hello.remote())
 
-    def _collect(self, number: int, trainer: _Trainer) -> list[Event]:
+    def _collect(self, trainer: _Trainer) -> list[Event]:
         """Take what a trainer's call has come to."""
         call, trainer.call = trainer.call, None
         try:
@@ -208,15 +214,17 @@ class RayEngine:
             elif trainer.job is not None and not _is_death(error):
                 number, trainer.job = trainer.job.number, None
                 return [Failed(number, f"{type(error).__name__}: {_last_line(error)}")]
-            return self._replace(number)
+            return self._replace(trainer)
         except ray.exceptions.RayError:
             # Its answer was lost with the node on which it lay.
-            return self._replace(number)
+            return self._replace(trainer)
         if isinstance(result, _Place):
             self._welcome(trainer, result)
             return []
         if not isinstance(result, Reported):
             trainer.job = None
+        if isinstance(result, OutOfMemory):
+            result = self._make_room(trainer, result.job)
         return [result]
 
     def _welcome(self, trainer: _Trainer, place: _Place) -> None:
@@ -230,14 +238,28 @@ class RayEngine:
         self._starts_in_vain = 0
         self._without_any = None
 
-    def _replace(self, number: int) -> list[Event]:
+    def _replace(self, dead: _Trainer) -> list[Event]:
         """Replace a trainer; return the loss of its job, if it had one."""
-        dead = self._trainers[number]
         _kill(dead)
-        self._trainers[number] = self._hire()
+        self._trainers[self._trainers.index(dead)] = self._hire()
         if self._without_any is None and not self.pids:
             self._without_any = time.monotonic()
         return [] if dead.job is None else [Lost(dead.job.number)]
+
+    def _make_room(self, trainer: _Trainer, job: int) -> Event:
+        """Let a trainer that ran out of memory go, unless it is the last there."""
+        others = self._others_beside(trainer)
+        if others:
+            self._trainers.remove(trainer)
+            _kill(trainer)
+            tell_fewer(f"{self.device} of a Ray node", others)
+        return verdict(job, self.device, alone=trainer.alone and not others)
+
+    def _others_beside(self, trainer: _Trainer) -> int:
+        """Return how many others share the trainer's node and GPUs, and so its memory."""
+        places = [(t.place.node, t.place.gpus) for t in self._trainers if t.place]
+        here = trainer.place
+        return places.count((here.node, here.gpus)) - 1 if here else 0
 
     def _count_start_in_vain(self, error: Exception) -> None:
         self._starts_in_vain += 1

@@ -9,9 +9,10 @@ import torch
 
 from nas.data import Dataset, split_indices
 from nas.engines import Event, Failed, Finished, Job, Reported
-from nas.errors import TrainingError
+from nas.engines.shortage import OutOfMemory
+from nas.errors import OutOfMemoryError, TrainingError
 from nas.model import build
-from nas.training import TrainingData, evaluate, train
+from nas.training import TrainingData, evaluate, memory_errors, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +38,45 @@ class Trainer:
         )
         self._search: TrainingData | None = None
 
-    def events(self, job: Job) -> Iterator[Event]:
-        """Train and yield a report at each rung, at last Finished or Failed.
+    def events(self, job: Job) -> Iterator[Event | OutOfMemory]:
+        """Train and yield a report at each rung, at last how it ended.
 
         Whoever drives it ends the training by asking for no more.
         """
+        end: Failed | OutOfMemory
         try:
-            model = build(job.architecture, seed=job.seed).to(self.device)
-            for report in train(
-                model, self._data(job), job.recipe, seed=job.seed, rungs=job.rungs
-            ):
-                yield Reported(job.number, report)
-            if job.part == "search":
-                yield Finished(job.number)
-                return
-            weights = {
-                name: tensor.detach().cpu().numpy()
-                for name, tensor in model.state_dict().items()
-            }
-            yield Finished(job.number, self._test_accuracy(model), weights)
+            with memory_errors(self.device):
+                yield from self._training(job)
+        except OutOfMemoryError:
+            end = OutOfMemory(job.number)
         except TrainingError as error:
-            yield Failed(job.number, str(error))
-        except torch.OutOfMemoryError:
-            yield Failed(job.number, f"out of memory on {self.device}")
-        except MemoryError:
-            yield Failed(job.number, "out of memory")
+            end = Failed(job.number, str(error))
         except Exception as error:  # noqa: BLE001  # one candidate must not end the search
             lines = str(error).splitlines() or [""]
-            yield Failed(job.number, f"{type(error).__name__}: {lines[0]}")
+            end = Failed(job.number, f"{type(error).__name__}: {lines[0]}")
+        else:
+            return
+        if isinstance(end, OutOfMemory):
+            # The error is gone, and with it the model: what torch keeps of their memory
+            # goes to the other trainers. Without a GPU this does nothing.
+            torch.cuda.empty_cache()
+        yield end
+
+    def _training(self, job: Job) -> Iterator[Event]:
+        """Train to the end, and yield all that happens up to there."""
+        model = build(job.architecture, seed=job.seed).to(self.device)
+        for report in train(
+            model, self._data(job), job.recipe, seed=job.seed, rungs=job.rungs
+        ):
+            yield Reported(job.number, report)
+        if job.part == "search":
+            yield Finished(job.number)
+            return
+        weights = {
+            name: tensor.detach().cpu().numpy()
+            for name, tensor in model.state_dict().items()
+        }
+        yield Finished(job.number, self._test_accuracy(model), weights)
 
     def _data(self, job: Job) -> TrainingData:
         """Return what the job trains on and measures on."""

@@ -5,6 +5,7 @@ that fast on a CPU and ``capture.py`` on a GPU.
 """
 
 from nas.training.loop import evaluate, learning_rate, train
+from nas.training.memory import memory_errors
 from nas.training.step import TrainingData
 
-__all__ = ["TrainingData", "evaluate", "learning_rate", "train"]
+__all__ = ["TrainingData", "evaluate", "learning_rate", "memory_errors", "train"]

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
+from nas.training.memory import is_out_of_memory
 from nas.training.step import Step
 
 # torch's advice: what is set up at the first use must be there before the recording.
@@ -32,9 +33,9 @@ def runner(step: Step) -> Callable[[], None]:
     try:
         with undone(step):
             return _recorded(step)
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         _logger.warning("the training step cannot be recorded: %s", error)
         return step.run
 

@@ -18,6 +18,7 @@ from nas.errors import TrainingError
 from nas.recipe import Recipe
 from nas.training.averaging import Average
 from nas.training.capture import runner
+from nas.training.memory import memory_errors
 from nas.training.step import Step, TrainingData, normalisation, predictor
 
 
@@ -36,8 +37,8 @@ def train(
     has to be on the device of the data. The same model, data, seed, rungs, device and
     number of threads give the same curve.
 
-    Raises TrainingError when the loss is no longer a number or memory runs out, and
-    ValueError for rungs that do not fit the recipe.
+    Raises TrainingError when the loss is no longer a number, OutOfMemoryError when
+    memory runs out, and ValueError for rungs that do not fit the recipe.
     """
     if [0, *rungs] != sorted({0, *rungs}) or max(rungs, default=0) != recipe.epochs:
         message = f"rungs {list(rungs)} do not rise from 0 to {recipe.epochs} epochs"
@@ -50,7 +51,7 @@ def train(
     if device.type == "cpu":
         _keep_freed_memory()
     average = Average(model, total_steps, recipe) if recipe.average > 0 else None
-    with _memory_errors(device), _seeded(seed, device):
+    with memory_errors(device), _seeded(seed, device):
         model.train()
         step = Step(model, data, recipe, batch_size)
         run = runner(step)
@@ -62,7 +63,7 @@ def train(
         # The reported loss is that of late: the first steps of a training tell more
         # of the initial weights than of the network.
         recent = stop - max(1, (stop - done) // 3)
-        with _memory_errors(device), _seeded(seed + rung, device):
+        with memory_errors(device), _seeded(seed + rung, device):
             model.train()
             if step.predict is model and device.type == "cpu":
                 # Takes up to a half off the time of a step.
@@ -200,18 +201,3 @@ def _keep_freed_memory() -> None:
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_top_pad, 2**20)
-
-
-@contextmanager
-def _memory_errors(device: torch.device) -> Iterator[None]:
-    """Raise TrainingError where torch runs out of memory."""
-    message = f"out of memory on {device}"
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrainingError(message) from error
-    except RuntimeError as error:
-        # The CPU's allocator has no exception of its own.
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise TrainingError(message) from error
-        raise
