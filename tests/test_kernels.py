@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from nas.architecture import Architecture, Block, Head
 from nas.model import build
 from nas.recipe import Recipe
 from nas.training import kernels
+from nas.training.kernels import library
 
 needs_kernels = pytest.mark.skipif(
     not kernels.available(), reason="no C compiler made the kernels"
@@ -157,7 +160,7 @@ def test_batch_norm_with_its_neighbours_agrees_with_torch(
     torch.manual_seed(4)
     values = kernels.forward(model, images)
     torch.manual_seed(4)
-    lanes = kernels._lanes()
+    lanes = library.count_lanes()
     words = torch.empty(values.numel() // 8, dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.uint8).view(-1, 6, 15, 18, lanes) >= round(0.3 * 256)
     kept = kept.permute(0, 4, 1, 2, 3).reshape(32, 6, 15, 18)
@@ -222,9 +225,32 @@ def test_without_a_compiler_torch_trains(
 ) -> None:
     """Where the kernels are off or cannot be compiled nothing is supported."""
     monkeypatch.setenv(variable, value)
-    kernels._library.cache_clear()
+    library.load.cache_clear()
     try:
         assert not kernels.available()
         assert not kernels.supports(model_of(*CHAINS["plain"]), 64)
     finally:
-        kernels._library.cache_clear()
+        library.load.cache_clear()
+
+
+@needs_kernels
+def test_the_library_is_compiled_once_for_a_source_and_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is found again in the cache; another source or compiler has its own."""
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path)
+    compiler = shutil.which("cc")
+    assert compiler is not None
+    path = library._compiled(compiler)
+    made = path.stat().st_mtime_ns
+    assert library._compiled(compiler) == path
+    assert path.stat().st_mtime_ns == made
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    link = tmp_path / "another-cc"
+    link.symlink_to(compiler)
+    assert library._compiled(str(link)) != path
+    source = tmp_path / "kernels.c"
+    source.write_text(library._SOURCE.read_text() + "/* newer */\n")
+    monkeypatch.setattr(library, "_SOURCE", source)
+    assert library._compiled(compiler) != path
+    assert len(list(tmp_path.glob("kernels-*.so"))) == 3

@@ -1,6 +1,6 @@
 """Training and evaluating one model.
 
-``loop.py`` is the training loop and ``step.py`` what it repeats; ``kernels.py`` makes
+``loop.py`` is the training loop and ``step.py`` what it repeats; ``kernels/`` makes
 that fast on a CPU and ``capture.py`` on a GPU.
 """
 
