@@ -6,13 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.trial import Trial
+from optuna.trial import Trial, create_trial
 from studying import make_settings, train_made_up
 
 from nas.study import create, open_study
+from nas.study.densities import quick
 from nas.study.tpe import Lore, QuickTPESampler
 
 
@@ -40,9 +46,55 @@ def _draws(
 def test_up_to_a_hundred_trials_it_draws_as_optuna_does() -> None:
     """The oracle is Optuna's TPE itself, with the same seeds."""
     lore = Lore()
-    ours = _draws(120, lambda seed: QuickTPESampler(lore, seed=seed))
-    optunas = _draws(120, lambda seed: TPESampler(seed=seed, multivariate=False))
+    ours = _draws(101, lambda seed: QuickTPESampler(lore, seed=seed))
+    optunas = _draws(101, lambda seed: TPESampler(seed=seed, multivariate=False))
     assert ours == optunas
+
+
+@given(
+    middles=st.lists(st.floats(0, 1), min_size=1, max_size=40),
+    low=st.floats(-3, 0),
+    high=st.floats(1, 3),
+    seed=st.integers(0, 1000),
+)
+@hypothesis_settings(deadline=None)
+def test_quick_densities_are_optunas(
+    middles: list[float], low: float, high: float, seed: int
+) -> None:
+    """The oracle draws by the same random numbers, and judges the same points."""
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    kind = FloatDistribution(low, high)
+    trials = [
+        create_trial(params={"x": x}, distributions={"x": kind}, values=(0, 0))
+        for x in middles
+    ]
+    oracle = TPESampler(seed=0)._build_parzen_estimator(
+        study, {"x": kind}, trials, handle_below=True
+    )
+    density = quick(oracle)
+    theirs = oracle.sample(np.random.RandomState(seed), 24)["x"]
+    ours = density.sample(np.random.RandomState(seed), 24)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    points = np.array([low, *middles, high])
+    np.testing.assert_allclose(
+        density.log_pdf(points), oracle.log_pdf({"x": points}), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_quick_densities_draw_as_optuna_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With them and without, beyond a hundred trials."""
+    draws = []
+    for beyond in (100, 10**9):
+        lore = Lore()
+        monkeypatch.setattr("nas.study.tpe._QUICK_BEYOND", beyond)
+        trials = _draws(140, lambda seed, lore=lore: QuickTPESampler(lore, seed=seed))
+        draws.append([sorted(trial.items()) for trial in trials])
+    assert draws[0] != draws[1]  # but by rounding alone
+    for ours, theirs in zip(*draws, strict=True):
+        assert dict(ours) == {
+            name: value if isinstance(value, str) else pytest.approx(value, abs=1e-4)
+            for name, value in theirs
+        }
 
 
 def test_beyond_it_learns_again_at_each_percent() -> None:

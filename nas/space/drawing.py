@@ -15,6 +15,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import accumulate, product
 from typing import Any, Protocol, TypeVar
 
@@ -23,7 +24,7 @@ from nas.cost import cost
 from nas.errors import SpaceError
 from nas.space.completion import Caps, Move, State
 from nas.space.limits import completion, counts, heads_of, kinds_of_caps, smallest
-from nas.space.reading import Choice, SearchSpace
+from nas.space.reading import Choice, Deviation, SearchSpace
 from nas.space.widening import widen
 
 T = TypeVar("T")
@@ -97,7 +98,8 @@ def sample(
         math.exp(spread * draws.suggest_float(f"block_{number}.width", -1.0, 1.0))
         for number in range(1, len(blocks) + 1)
     ]
-    return widen(narrow, relative, space, caps)
+    # The narrow one fits by construction.
+    return widen(narrow, relative, caps, least=space.min_width, most=space.max_width)
 
 
 def usual_finish(
@@ -115,16 +117,16 @@ def usual_finish(
     return {"activation": activation, "dropout": 0.0}
 
 
-def deviations(space: SearchSpace) -> list[dict[str, Any]]:
+@lru_cache
+def deviations(ways: Deviation) -> tuple[dict[str, Any], ...]:
     """Return every way of its own that a block of the space may go."""
     names = ("norm", "bias", "activation", "order", "dropout")
-    ways = space.deviation
-    return [
+    return tuple(
         dict(zip(names, values, strict=True))
         for values in product(
             ways.norms, ways.biases, ways.activations, ways.orders, ways.dropouts
         )
-    ]
+    )
 
 
 def _deviate(
@@ -134,7 +136,7 @@ def _deviate(
     share = space.deviation.share
     if not share:
         return narrow
-    ways = deviations(space)
+    ways = deviations(space.deviation)
     for number in range(1, len(narrow.blocks) + 1):
         point = draws.suggest_float(f"block_{number}.deviation", 0.0, 1.0)
         if point < 1 - share:

@@ -142,7 +142,7 @@ def _deviation(space: SearchSpace, block: Block, usual: dict[str, object]) -> fl
     """Return the draw that gives the block what follows its convolution."""
     if replace(block, **usual) == block:  # type: ignore[arg-type]
         return 0.0
-    ways = deviations(space)
+    ways = deviations(space.deviation)
     own = {name: getattr(block, name) for name in ways[0]}
     share = space.deviation.share
     return 1 - share + share * (ways.index(own) + 0.5) / len(ways)

@@ -5,7 +5,8 @@ draw: 0.17 s a draw at 200 trials of some sixty parameters, 0.67 s at 1,000, and
 trainers of 5 s a candidate want one every 0.08 s. Here
 
 - up to 100 trials every draw is the one that Optuna would make;
-- beyond, what it has learnt is kept until the study has grown by one percent;
+- beyond, what it has learnt is kept until the study has grown by one percent, and drawn
+  from by densities.py, which is as exact but ten times as fast;
 - beyond 300, it looks at no more than the best 30 of all (by Optuna's own order of
   dominance and hypervolume) and the latest 270 of the others.
 
@@ -20,14 +21,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from optuna import Study
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.study.densities import Density, quick
+
 _PERCENT = 100
+_QUICK_BEYOND = 100
 _BEST, _LATEST = 30, 270
+
+
+# Of one parameter, among the good trials and the others; quick ones where there are.
+Densities = tuple[_ParzenEstimator, _ParzenEstimator, tuple[Density, Density] | None]
 
 
 class Lore:
@@ -43,9 +51,7 @@ class Lore:
         self._seen = -1
         self._good: Sequence[FrozenTrial] = ()
         self._others: Sequence[FrozenTrial] = ()
-        self._densities: dict[
-            tuple[str, BaseDistribution], tuple[_ParzenEstimator, _ParzenEstimator]
-        ] = {}
+        self._densities: dict[tuple[str, BaseDistribution], Densities] = {}
 
     def learn(self, study: Study) -> int:
         """Look at the trials again if enough have come; return how many there are."""
@@ -64,16 +70,19 @@ class Lore:
 
     def densities(
         self, sampler: TPESampler, study: Study, name: str, kind: BaseDistribution
-    ) -> tuple[_ParzenEstimator, _ParzenEstimator]:
+    ) -> Densities:
         """Return the densities of a parameter among the good and the other trials."""
         key = (name, kind)
         if key not in self._densities:
             space = {name: kind}
             build = sampler._build_parzen_estimator  # noqa: SLF001
-            self._densities[key] = (
-                build(study, space, list(self._good), handle_below=True),
-                build(study, space, list(self._others), handle_below=False),
-            )
+            good = build(study, space, list(self._good), handle_below=True)
+            others = build(study, space, list(self._others), handle_below=False)
+            fast = None
+            plain = isinstance(kind, FloatDistribution) and not (kind.log or kind.step)
+            if plain and self._seen > _QUICK_BEYOND:
+                fast = (quick(good), quick(others))
+            self._densities[key] = (good, others, fast)
         return self._densities[key]
 
 
@@ -103,7 +112,13 @@ class QuickTPESampler(TPESampler):
             return self._random_sampler.sample_independent(
                 study, trial, param_name, param_distribution
             )
-        good, others = self._lore.densities(self, study, param_name, param_distribution)
+        good, others, fast = self._lore.densities(
+            self, study, param_name, param_distribution
+        )
+        if fast is not None:
+            points = fast[0].sample(self._rng.rng, self._n_ei_candidates)
+            gains = fast[0].log_pdf(points) - fast[1].log_pdf(points)
+            return points[gains.argmax()].item()
         samples = good.sample(self._rng.rng, self._n_ei_candidates)
         values = self._compute_acquisition_func(samples, good, others)
         drawn = self._compare(samples, values)[param_name]
