@@ -7,7 +7,9 @@ lock, and the server frees it when the connection ends, however its owner died.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import json
 import logging
 import os
 import secrets
@@ -16,9 +18,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from optuna.distributions import distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -213,10 +218,55 @@ class _PatientStorage(RDBStorage):
         self._counts[study_id] += 1
         return trial_id
 
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Any
+    ) -> models.TrialModel:
+        """Add the trial in the open transaction: Optuna's, with a tenth of its queries.
+
+        It would look up the trial and another one with the same parameter before it
+        writes each of some fifty parameters, and search for each new attribute. In a
+        space the same name always comes with the same range, and the trial is new.
+        """
+        prepare = super()._get_prepared_new_trial
+        if template_trial is None:
+            return prepare(study_id, None, session)
+        bare = copy.copy(template_trial)
+        bare.params, bare.distributions, bare.user_attrs = {}, {}, {}
+        trial = prepare(study_id, bare, session)
+        kinds = template_trial.distributions
+        session.add_all(
+            models.TrialParamModel(
+                trial_id=trial.trial_id,
+                param_name=name,
+                param_value=kinds[name].to_internal_repr(value),
+                distribution_json=distribution_to_json(kinds[name]),
+            )
+            for name, value in template_trial.params.items()
+        )
+        session.add_all(
+            models.TrialUserAttributeModel(
+                trial_id=trial.trial_id, key=key, value_json=json.dumps(value)
+            )
+            for key, value in template_trial.user_attrs.items()
+        )
+        return trial
+
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Write an attribute."""
-        write = super().set_trial_user_attr
-        self._insist(lambda _: write(trial_id, key, value))
+        """Write an attribute by one statement, where Optuna looks twice first."""
+        table = models.TrialUserAttributeModel
+        new = insert(table).values(
+            trial_id=trial_id, key=key, value_json=json.dumps(value)
+        )
+        statement = new.on_conflict_do_update(
+            index_elements=[table.trial_id, table.key],
+            set_={"value_json": new.excluded.value_json},
+        )
+
+        def action(_: bool) -> None:  # noqa: FBT001
+            with self.engine.begin() as connection:
+                connection.execute(statement)
+
+        self._insist(action)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
