@@ -16,6 +16,7 @@ from nas.cli import handler
 from nas.cli.importing import import_
 from nas.cli.looking import compare, front, list_studies, show
 from nas.cli.pages import dashboard, report
+from nas.cli.resizing import resize
 from nas.cli.searching import search
 from nas.cli.training import best, train
 
@@ -55,6 +56,7 @@ app.command()(search)
 app.command()(best)
 app.command()(train)
 app.command("import")(import_)
+app.command()(resize)
 app.command()(front)
 app.command()(show)
 app.command()(compare)

@@ -16,6 +16,21 @@ StudyName = Annotated[
     str | None,
     Argument(help="Name of the study; not needed where there is only one."),
 ]
+ArchitectureName = Annotated[
+    str,
+    Argument(
+        metavar="NAME|FILE|STUDY:TRIAL",
+        help="A reference that comes with nas, a .toml file like theirs or an "
+        "architecture.json, or a candidate.",
+    ),
+]
+MaxMacs = Annotated[
+    int | None, Option(min=1, help="Hard cap: multiply-accumulates of one image.")
+]
+MaxMemory = Annotated[
+    int | None,
+    Option(min=1, help="Hard cap: peak of the activations in bytes, as int8."),
+]
 Studies = Annotated[
     Path,
     Option("--studies", envvar="NAS_STUDIES", help="Folder in which the studies are."),

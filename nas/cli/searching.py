@@ -14,6 +14,8 @@ from nas.cli.handler import Interrupted
 from nas.cli.options import (
     DataDir,
     Device,
+    MaxMacs,
+    MaxMemory,
     Storage,
     Studies,
     Workers,
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     # Starts the trainers; returns them, their devices and how many there are.
     _Start = Callable[[Dataset, Study], tuple[Engine, list[str], int]]
 
-# The time between two writings of front.html, which takes some 30 ms.
+# The time between two writings of front.html, which take some 30 ms each; in studies of
+# many thousand trials over a second, and then no more than this share of the time.
 _SECONDS_BETWEEN_FRONTS = 20.0
+_SHARE_OF_FRONTS = 0.02
 
 
 def search(  # one parameter an option
@@ -58,13 +62,8 @@ def search(  # one parameter an option
         str | None,
         Option(help="Search space: a name or a .toml file [default: mixed]."),
     ] = None,
-    max_macs: Annotated[
-        int | None, Option(min=1, help="Hard cap: multiply-accumulates of one image.")
-    ] = None,
-    max_memory: Annotated[
-        int | None,
-        Option(min=1, help="Hard cap: peak of the activations in bytes, as int8."),
-    ] = None,
+    max_macs: MaxMacs = None,
+    max_memory: MaxMemory = None,
     epochs: Annotated[
         int | None,
         Option(
@@ -235,15 +234,17 @@ def _run_search(
     from nas.display import SearchDisplay
     from nas.search import search as run
 
-    written = 0.0
+    due = 0.0
 
     def show(progress: Progress) -> None:
-        nonlocal written
+        nonlocal due
         display.show(progress)
         ended = progress.changed is not None and progress.changed.state != "running"
-        if ended and time.monotonic() - written > _SECONDS_BETWEEN_FRONTS:
+        began = time.monotonic()
+        if ended and began >= due:
             _write_front(study)
-            written = time.monotonic()
+            spent = time.monotonic() - began
+            due = began + max(_SECONDS_BETWEEN_FRONTS, spent / _SHARE_OF_FRONTS)
 
     with SearchDisplay(console()) as display:
         return run(

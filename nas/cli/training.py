@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from nas.cli.options import (
+    ArchitectureName,
     DataDir,
     Device,
     Storage,
@@ -108,14 +109,7 @@ def best(  # one parameter an option
 
 
 def train(  # one parameter an option
-    architecture: Annotated[
-        str,
-        Argument(
-            metavar="NAME|FILE|STUDY:TRIAL",
-            help="A reference that comes with nas, a .toml file like theirs or an "
-            "architecture.json, or a candidate.",
-        ),
-    ],
+    architecture: ArchitectureName,
     *,
     epochs: Annotated[
         int | None,

@@ -5,6 +5,7 @@ from nas.space.drawing import Draws, RandomDraws, sample
 from nas.space.encoding import encode
 from nas.space.limits import smallest
 from nas.space.reading import SearchSpace, available, find_space, read_space
+from nas.space.widening import resize
 
 __all__ = [
     "Caps",
@@ -15,6 +16,7 @@ __all__ = [
     "encode",
     "find_space",
     "read_space",
+    "resize",
     "sample",
     "smallest",
 ]

@@ -1,4 +1,4 @@
-"""Gives an architecture of minimal widths the widest blocks that its caps allow."""
+"""Gives an architecture the widest blocks of some proportions that its caps allow."""
 
 from __future__ import annotations
 
@@ -8,39 +8,64 @@ from functools import cache
 
 from nas.architecture import Architecture, Block, conv_size, feature_shapes
 from nas.cost import Cost, head_layers, total
+from nas.errors import ArchitectureError
 from nas.space.completion import Caps
-from nas.space.reading import SearchSpace
+
+# No image needs more, and with no cap but MACs something has to end the widening.
+_MOST_CHANNELS = 4096
+
+
+def resize(architecture: Architecture, caps: Caps) -> Architecture:
+    """Return the architecture as wide as the caps allow, in its own proportions.
+
+    Depth, kernels and all else stay. Raises ArchitectureError where even blocks of one
+    channel are over a cap.
+    """
+    widths = [block.out_channels for block in architecture.blocks]
+    sized = widen(architecture, widths, caps, least=1, most=_MOST_CHANNELS)
+    costs = widths_to_cost(sized)([block.out_channels for block in sized.blocks])
+    if not caps.allow(costs):
+        raise ArchitectureError(
+            f"at its narrowest it has {costs.num_params} parameters, {costs.macs} "
+            f"multiply-accumulates an image and {costs.peak_memory} bytes of "
+            "activations, which is over the cap: give a larger one"
+        )
+    return sized
 
 
 def widen(
-    narrow: Architecture, relative: Sequence[float], space: SearchSpace, caps: Caps
+    narrow: Architecture,
+    relative: Sequence[float],
+    caps: Caps,
+    *,
+    least: int,
+    most: int,
 ) -> Architecture:
     """Return the architecture with the widest blocks of these proportions that fit.
 
     ``relative`` has one width for each block, of which only the proportions matter.
-    ``narrow`` has minimal widths and fits.
+    Widths are from ``least`` to ``most`` channels; where not even the least fit, they
+    are what is returned.
     """
     cost_of = widths_to_cost(narrow)
     blocks = narrow.blocks
-    classifier = len(blocks) - 1 if narrow.head.kind == "pool" else None
+    classifiers = _classifiers(narrow)
 
     def at(factor: float) -> list[int]:
         widths: list[int] = []
         for number, (share, block) in enumerate(zip(relative, blocks, strict=True)):
-            if number == classifier:
+            if number in classifiers:
                 widths.append(narrow.num_classes)
             elif block.repeats > 1:
                 # Its output is its input again.
-                widths.append(widths[-1])
+                widths.append(widths[-1] if widths else narrow.input_shape[0])
             else:
-                least = max(space.min_width, len(block.branches))
-                wanted = min(round(factor * share), space.max_width)
-                widths.append(max(least, wanted))
+                wanted = min(round(factor * share), most)
+                widths.append(max(least, len(block.branches), wanted))
         return widths
 
     # Costs never fall as the factor grows, so halving finds the largest that fits.
-    # All widths are minimal at the lower end, which fits by construction.
-    low, high = 0.0, space.max_width / min(relative)
+    low, high = 0.0, most / min(relative, default=1.0)
     if caps.allow(cost_of(at(high))):
         low = high
     while high - low > 1e-3:
@@ -54,6 +79,22 @@ def widen(
         for block, width in zip(blocks, at(low), strict=True)
     )
     return replace(narrow, blocks=widest)
+
+
+def _classifiers(architecture: Architecture) -> set[int]:
+    """Return the blocks whose width is the number of classes.
+
+    That is the last one before a bare pooling; where it is applied repeatedly, its
+    input and so the block before it have that width, too.
+    """
+    if architecture.head.kind != "pool":
+        return set()
+    number = len(architecture.blocks) - 1
+    found = {number}
+    while number and architecture.blocks[number].repeats > 1:
+        number -= 1
+        found.add(number)
+    return found
 
 
 def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost]:
