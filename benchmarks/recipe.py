@@ -1,10 +1,10 @@
 """Which recipe trains tiny networks best: one change at a time, several seeds each.
 
-Trains members of a study's front from scratch on 50,000 of the official training
-images and measures on the 10,000 others; the test set is not read. Writes a row a
-training to recipe.csv as it goes; rows that are there are not made again. ::
+Trains networks from scratch on 50,000 of the official training images and measures on
+the 10,000 others; the test set is not read. Writes a row a training to recipe.csv as it
+goes; rows that are there are not made again. Networks are named as for `nas train`. ::
 
-    python benchmarks/recipe.py --trials 191 192 --seeds 3 --processes 2
+    python benchmarks/recipe.py mnist-10000:191 mnist-10000:192 --seeds 3
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 COLUMNS = [
-    *("variant", "trial", "num_params", "seed", "epochs"),
+    *("variant", "net", "num_params", "seed", "epochs"),
     *("accuracy", "loss", "train_loss", "seconds"),
 ]
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch 32, rate 0.25": {"batch_size": 32, "max_lr": 0.25},
     "adamw 0.02": {"optimizer": "adamw", "max_lr": 0.02, "weight_decay": 0.01},
     "averaged": {"average": 0.1},
+    "averaged longer": {"average": 0.3},
+    "augment all, averaged": {"augment": 1.0, "average": 0.1},
     "augment none, averaged": {"augment": 0.0, "average": 0.1},
 }
 
@@ -42,10 +44,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Train what recipe.csv lacks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--front", default=HERE.parent / "studies/mnist-10000/front.csv"
-    )
-    parser.add_argument("--trials", type=int, nargs="+", default=[191, 192])
+    parser.add_argument("nets", nargs="+")
+    parser.add_argument("--studies", type=Path, default=HERE.parent / "studies")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=15)
@@ -53,13 +53,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "recipe.csv")
     arguments = parser.parse_args()
     known = read(arguments.output)
-    done = {(r["variant"], int(r["trial"]), int(r["seed"])) for r in known}
+    done = {(r["variant"], r["net"], int(r["seed"]), int(r["epochs"])) for r in known}
     jobs = [
-        (variant, trial, seed, arguments.epochs, str(arguments.front))
+        (variant, net, seed, arguments.epochs, arguments.studies)
         for variant in arguments.variants
         for seed in range(arguments.seeds)
-        for trial in arguments.trials
-        if (variant, trial, seed) not in done
+        for net in arguments.nets
+        if (variant, Path(net).stem, seed, arguments.epochs) not in done
     ]
     context = multiprocessing.get_context("spawn")
     with context.Pool(arguments.processes) as pool:
@@ -74,23 +74,21 @@ def main() -> None:
     table(read(arguments.output))
 
 
-def run(job: tuple[str, int, int, int, str]) -> dict[str, Any]:
+def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
     """Train one network by one variant of the recipe."""
     import torch
     from torch.nn import functional
 
-    from nas.architecture import Architecture
     from nas.cost import count_params
     from nas.data import load_dataset, split_indices
+    from nas.lookup import find
     from nas.model import build
     from nas.recipe import final_recipe
     from nas.training import TrainingData, evaluate, train
 
     torch.set_num_threads(1)
-    variant, trial, seed, epochs, front = job
-    with Path(front).open() as file:
-        member = next(r for r in csv.DictReader(file) if int(r["trial"]) == trial)
-    architecture = Architecture.from_json(member["architecture"])
+    variant, net, seed, epochs, studies = job
+    architecture = find(net, studies).reference.architecture
     num_params = count_params(architecture)
     dataset = load_dataset("mnist")
     images, labels = dataset.images, dataset.labels
@@ -125,7 +123,7 @@ def run(job: tuple[str, int, int, int, str]) -> dict[str, Any]:
         ]
     return {
         "variant": variant,
-        "trial": trial,
+        "net": Path(net).stem,
         "num_params": num_params,
         "seed": seed,
         "epochs": epochs,
@@ -146,21 +144,23 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def table(rows: list[dict[str, str]]) -> None:
     """Print mean and spread of accuracy and loss for each variant and size."""
-    groups: dict[tuple[int, str], list[dict[str, str]]] = defaultdict(list)
+    groups: dict[tuple[int, str, int, str], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        groups[int(row["num_params"]), row["variant"]].append(row)
+        key = (int(row["num_params"]), row["net"], int(row["epochs"]), row["variant"])
+        groups[key].append(row)
     out = sys.stdout.write
-    out("| parameters | recipe | held-out accuracy % | held-out loss | n |\n")
-    out("|--:|---|--:|--:|--:|\n")
+    out("| parameters | net | epochs | recipe | held-out accuracy % | loss | n |\n")
+    out("|--:|---|--:|---|--:|--:|--:|\n")
     order = list(VARIANTS)
-    for (size, variant), some in sorted(
-        groups.items(), key=lambda item: (item[0][0], order.index(item[0][1]))
+    for (size, net, epochs, variant), some in sorted(
+        groups.items(), key=lambda item: (*item[0][:3], order.index(item[0][3]))
     ):
         accuracies = [100 * float(row["accuracy"]) for row in some]
         losses = [float(row["loss"]) for row in some]
         spread = statistics.stdev(accuracies) if len(some) > 1 else float("nan")
         out(
-            f"| {size:,} | {variant} | {statistics.fmean(accuracies):.2f} ± {spread:.2f} "
+            f"| {size:,} | {net} | {epochs} | {variant} "
+            f"| {statistics.fmean(accuracies):.2f} ± {spread:.2f} "
             f"| {statistics.fmean(losses):.4f} | {len(some)} |\n"
         )
 

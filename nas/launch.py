@@ -164,7 +164,7 @@ def _check_caps(reference: Reference, caps: Caps) -> None:
         if cap is not None and value > cap:
             raise ArchitectureError(
                 f"{reference.name} has {value} {unit}, over {option} {cap}: give at "
-                f"least {option} {value}, or do not start from it"
+                f"least {option} {value}, or narrow it with `nas resize`"
             )
 
 
