@@ -8,9 +8,10 @@
 ``rate`` is a search as `nas search` runs it: the real loop, sampler, pruning and storage
 (with its fsync), and trainers that are real processes. Only they do not train: they
 sleep through recorded curves (benchmarks/curves.csv), stretched so that a full training
-takes 5 s in the mean. For each number of trainers and size of the study it prints
-trials per second, the share of the trainers' time in which they had nothing to do, and
-where the asker's time went. Each measurement lasts a minute, after a warm-up.
+takes 17 s in the mean (--seconds): with what the rule prunes a candidate then takes
+about 5 s. For each number of trainers and size of the study it prints trials per second,
+the share of the trainers' time in which they had nothing to do, and where the asker's
+time went. Each measurement lasts a minute (--run), after a warm-up (--warm).
 
 ``quality`` lets the sampler search a made-up landscape, in which accuracy follows from
 size and a few features of the architecture, with no training at all: nas's TPE against
@@ -26,12 +27,12 @@ import csv
 import hashlib
 import math
 import multiprocessing as mp
-import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -77,7 +78,7 @@ def read_curves(path: Path, seconds: float) -> list[tuple[int, Curve]]:
     ]
 
 
-def replay(pipe: Connection, busy: Any, place: int) -> None:
+def replay(pipe: Connection, busy: Any, since: Any, place: int) -> None:
     """Be a trainer that sleeps through the curves that it is sent."""
     while True:
         try:
@@ -86,9 +87,10 @@ def replay(pipe: Connection, busy: Any, place: int) -> None:
             return
         before = 0.0
         for rung, (epochs, accuracy, loss, seconds) in enumerate(curve):
-            began = time.monotonic()
+            since[place] = began = time.monotonic()
             time.sleep(seconds - before)
             busy[place] += time.monotonic() - began
+            since[place] = 0.0
             before = seconds
             pipe.send(Reported(number, RungReport(
                 rung=rung, epochs=epochs, val_accuracy=accuracy, train_loss=loss,
@@ -100,21 +102,30 @@ def replay(pipe: Connection, busy: Any, place: int) -> None:
             pipe.send(Finished(number))
 
 
+class Enough(Exception):  # noqa: N818  # no error
+    """A measurement has lasted long enough."""
+
+
 class ReplayEngine:
     """Trainers that are processes, but sleep instead of training; an `Engine`."""
 
     def __init__(self, trainers: int, curves: list[tuple[int, Curve]]) -> None:
         """Start them."""
-        self._curves = sorted(curves)
+        self._curves = curves
         context = mp.get_context("spawn")
-        self.busy = context.Array("d", trainers, lock=False)
+        # Seconds of training that are over, and when the present one began, or 0.
+        self._busy = context.Array("d", trainers, lock=False)
+        self._since = context.Array("d", trainers, lock=False)
+        self.started = 0
         self._jobs: list[int | None] = [None] * trainers
         self._pipes: list[Connection] = []
         self._processes = []
         for place in range(trainers):
             ours, theirs = mp.Pipe()
             process = context.Process(
-                target=replay, args=(theirs, self.busy, place), daemon=True
+                target=replay,
+                args=(theirs, self._busy, self._since, place),
+                daemon=True,
             )
             process.start()
             theirs.close()
@@ -126,11 +137,17 @@ class ReplayEngine:
         """How many trainers have nothing to do."""
         return self._jobs.count(None)
 
+    def busy(self, now: float) -> float:
+        """Return the seconds of training so far, summed over the trainers."""
+        return sum(self._busy) + sum(now - since for since in self._since if since)
+
     def start(self, job: Job) -> None:
         """Send an idle trainer the curve of a net of about the job's size."""
         place = self._jobs.index(None)
         self._jobs[place] = job.number
-        self._pipes[place].send((job.number, self._curve(job.architecture)))
+        self.started += 1
+        curve = curve_of(job.architecture, self._curves)
+        self._pipes[place].send((job.number, curve))
 
     def wait(self, timeout: float) -> Sequence[Event]:
         """Return what has happened."""
@@ -159,14 +176,15 @@ class ReplayEngine:
         for process in self._processes:
             process.join()
 
-    def _curve(self, architecture: Architecture) -> Curve:
-        """Return one of the nine recorded curves of the nearest sizes, by the key."""
-        from nas.cost import count_params
 
-        size = count_params(architecture)
-        near = sorted(self._curves, key=lambda c: abs(math.log(c[0] / size)))[:9]
-        digest = hashlib.sha256(architecture.key.encode()).digest()
-        return near[digest[0] % len(near)][1]
+def curve_of(architecture: Architecture, curves: list[tuple[int, Curve]]) -> Curve:
+    """Return one of the nine recorded curves of the nearest sizes, by the key."""
+    from nas.cost import count_params
+
+    size = count_params(architecture)
+    near = sorted(curves, key=lambda c: abs(math.log(c[0] / size)))[:9]
+    digest = hashlib.sha256(architecture.key.encode()).digest()
+    return near[digest[0] % len(near)][1]
 
 
 def make_settings(name: str, rungs: tuple[float, ...], **changes: Any) -> Settings:
@@ -210,10 +228,11 @@ def landscape(architecture: Architecture) -> float:
     return 1 - 0.9 * (52 / count_params(architecture)) ** (0.35 + 0.3 * merit)
 
 
-def finish(study: Study, curve: Sequence[tuple[float, float, float, float]]) -> None:
+def finish(study: Study, curves: list[tuple[int, Curve]]) -> None:
     """Ask, and report a whole curve at once."""
     candidate = study.ask()
     assert candidate is not None
+    curve = curve_of(candidate.architecture, curves)
     for rung, (epochs, accuracy, loss, seconds) in enumerate(curve):
         report = RungReport(
             rung=rung, epochs=epochs, val_accuracy=accuracy, train_loss=loss,
@@ -234,7 +253,7 @@ def filled(folder: Path, trials: int, curves: list[tuple[int, Curve]]) -> Path:
     settings = make_settings(path.name, rungs, sampler="random")
     with mock.patch("os.fsync"), create(path, settings) as study:
         while (count := len(study.candidates())) < trials:
-            finish(study, curves[count * 7919 % len(curves)][1])
+            finish(study, curves)
             if count % 1000 == 0:
                 print(f"filling: {count} of {trials}", file=sys.stderr, flush=True)
     return path
@@ -256,21 +275,23 @@ def use_sampler(study: Study, sampler: str) -> None:
         study._sampler = draw  # type: ignore[method-assign]
 
 
-def into_database(folder: Path, filled_folder: Path, url: str) -> Study:
-    """Return the study, copied into the database under a name of its own."""
+def into_database(folder: Path, source: Path, url: str) -> None:
+    """Copy the study into a database of its own, to be copied for each measurement."""
     from optuna.trial import create_trial
 
     from nas.study import create, open_study, read_study
 
-    name = f"scaling-{os.getpid()}-{time.monotonic_ns()}"
-    source = read_study(filled_folder)
-    settings = replace(source.settings, name=name)
-    create(folder / name, settings, url).close()
-    trials = source._storage.get_all_trials(source._id, deepcopy=False)
-    with open_study(folder / name, url) as target:
+    execute(url, f'CREATE DATABASE "{source.name}"')
+    # Only the copying does without waiting for the disk.
+    url = f"{address(url, source.name)}?options=-csynchronous_commit%3Doff"
+    study = read_study(source)
+    trials = study._storage.get_all_trials(study._id, deepcopy=False)
+    target = folder / "in-database" / source.name
+    create(target, study.settings, url).close()
+    with open_study(target, url) as target_study:
         for trial in trials:
-            target._storage.create_new_trial(
-                target._id,
+            target_study._storage.create_new_trial(
+                target_study._id,
                 create_trial(
                     state=trial.state,
                     params=trial.params,
@@ -279,7 +300,36 @@ def into_database(folder: Path, filled_folder: Path, url: str) -> Study:
                     values=trial.values,
                 ),
             )
-    return open_study(folder / name, url)
+
+
+def address(url: str, database: str) -> str:
+    """Return the address of another database on the same server."""
+    return f"{url.rsplit('/', 1)[0]}/{database}"
+
+
+def execute(url: str, statement: str) -> None:
+    """Have the server do something."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+def fresh_copy(folder: Path, source: Path, url: str | None) -> Study:
+    """Return a study to be spoilt, with all trials of the one that was filled."""
+    from nas.study import open_study
+
+    copy = folder / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    if url is None:
+        shutil.copytree(source, copy)
+        return open_study(copy)
+    if not (folder / "in-database" / source.name).exists():
+        into_database(folder, source, url)
+    shutil.copytree(folder / "in-database" / source.name, copy)
+    execute(url, 'DROP DATABASE IF EXISTS "scaling-copy"')
+    execute(url, f'CREATE DATABASE "scaling-copy" TEMPLATE "{source.name}"')
+    return open_study(copy, address(url, "scaling-copy"))
 
 
 def measure(
@@ -289,47 +339,52 @@ def measure(
     warm: float,
     run: float,
 ) -> dict[str, object]:
-    """Search for a while and return what the trainers and the asker did."""
-    from nas.search import Progress, search
+    """Search for a while and return what the trainers and the asker did.
+
+    It counts from some time after all trainers have begun.
+    """
+    from nas.search import Clock, Progress, search
 
     engine = ReplayEngine(trainers, curves)
+    # When, seconds of training so far, candidates ended so far.
     marks: list[tuple[float, float, int]] = []
-    began = time.monotonic()
+    full: list[float] = []
     cpu = time.process_time()
 
     def show(progress: Progress) -> None:
         now = time.monotonic()
-        if now - began >= warm or marks:
+        if not full:
+            if engine.started >= trainers:
+                full.append(now)
+        elif now >= full[0] + warm:
             ended = sum(c.state in {"complete", "pruned"} for c in progress.candidates)
-            mark = (now, sum(engine.busy), ended)
-            marks[1:] = [mark] if marks else []
-            if not marks:
-                marks.append(mark)
+            marks[1:] = [(now, engine.busy(now), ended)]
+            if now >= marks[0][0] + run:
+                raise Enough
 
+    began = time.monotonic()
+    clock = Clock()
     try:
-        outcome = search(study, engine, trials=10**9, time_limit=warm + run, show=show)
-        busy_at_end, end = sum(engine.busy), time.monotonic()
+        with mock.patch("nas.search.Clock", return_value=clock), suppress(Enough):
+            search(study, engine, trials=10**9, show=show)
     finally:
         engine.close()
-    if len(marks) < 2:
-        raise SystemExit("nothing happened after the warm-up: give a longer --run")
+    total = time.monotonic() - began
     first, last = marks
-    elapsed = end - first[0]
-    clock = outcome.clock
+    elapsed, busy, ended = (b - a for a, b in zip(first, last, strict=True))
     return {
-        "trials_per_second": round((last[2] - first[2]) / elapsed, 3),
-        "idle_share": round(1 - (busy_at_end - first[1]) / (trainers * elapsed), 4),
-        "sampling_share": round(clock.sampling / clock.total, 4),
-        "storage_share": round(clock.storage / clock.total, 4),
-        "waiting_share": round(clock.waiting / clock.total, 4),
-        "asker_cpu_share": round((time.process_time() - cpu) / clock.total, 4),
+        "seconds_per_candidate": round(busy / ended, 2) if ended else "",
+        "trials_per_second": round(ended / elapsed, 2),
+        "idle_share": round(1 - busy / (trainers * elapsed), 4),
+        "sampling_share": round(clock.sampling / total, 4),
+        "storage_share": round(clock.storage / total, 4),
+        "waiting_share": round(clock.waiting / total, 4),
+        "asker_cpu_share": round((time.process_time() - cpu) / total, 4),
     }
 
 
 def rate(arguments: argparse.Namespace) -> None:
     """Measure every combination."""
-    from nas.study import open_study
-
     curves = read_curves(CURVES, arguments.seconds)
     stores = ["journal", *(["postgres"] if arguments.postgres else [])]
     rows: list[dict[str, object]] = []
@@ -338,28 +393,21 @@ def rate(arguments: argparse.Namespace) -> None:
         for trials in arguments.trials:
             source = filled(folder, trials, curves)
             for store in stores:
+                url = arguments.postgres if store == "postgres" else None
                 for sampler in arguments.samplers:
                     for trainers in arguments.trainers:
-                        if store == "journal":
-                            copy = folder / "copy"
-                            shutil.rmtree(copy, ignore_errors=True)
-                            shutil.copytree(source, copy)
-                            study = open_study(copy)
-                        else:
-                            study = into_database(folder, source, arguments.postgres)
-                        with study:
+                        with fresh_copy(folder, source, url) as study:
                             use_sampler(study, sampler)
                             row = {
                                 "storage": store,
                                 "sampler": sampler,
                                 "trials_in_study": trials,
                                 "trainers": trainers,
-                                "seconds_per_training": arguments.seconds,
                                 **measure(
                                     study,
                                     trainers,
                                     curves,
-                                    2 * arguments.seconds,
+                                    arguments.warm,
                                     arguments.run,
                                 ),
                             }
@@ -450,8 +498,11 @@ def main() -> None:
         if name == "rate":
             kind.add_argument("--trainers", type=numbers, default=[1, 4, 16, 64])
             kind.add_argument("--trials", type=numbers, default=[200, 2000, 10_000])
-            kind.add_argument("--seconds", type=float, default=5.0)
-            kind.add_argument("--run", type=float, default=60.0)
+            kind.add_argument(
+                "--seconds", type=float, default=17.0, help="a full training takes"
+            )
+            kind.add_argument("--warm", type=float, default=10.0, help="seconds")
+            kind.add_argument("--run", type=float, default=60.0, help="seconds each")
             kind.add_argument("--postgres", help="address of a database to use, too")
         else:
             kind.add_argument("--trials", type=numbers, default=[100, 200, 500, 1000])
