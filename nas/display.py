@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -13,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.candidate import Candidate, front
+from nas.candidate import Candidate
 from nas.compare import Comparison, Point
 from nas.cost import layers, total
 from nas.engines import Finished, Job, Reported
@@ -73,7 +72,7 @@ class SearchDisplay:
 
 
 def _line(progress: Progress, changed: Candidate) -> str:
-    counts = Counter(c.state for c in progress.candidates)
+    counts = progress.study.counts()
     finished = counts["complete"] + counts["pruned"]
     text = (
         f"{finished}/{progress.trials}  trial {changed.trial} {changed.state}  "
@@ -86,7 +85,7 @@ def _line(progress: Progress, changed: Candidate) -> str:
 
 
 def _dashboard(progress: Progress) -> Group:
-    counts = Counter(c.state for c in progress.candidates)
+    counts = progress.study.counts()
     finished = counts["complete"] + counts["pruned"]
     bar = ProgressBar(total=progress.trials, completed=finished, width=40)
     speed = (finished - progress.finished_before) / max(progress.seconds, 1e-9) * 60
@@ -100,7 +99,7 @@ def _dashboard(progress: Progress) -> Group:
     if left is not None:
         paced += f", about {duration(left)} left"
     best = Table.grid(padding=(0, 2))
-    for member in _three(front(progress.candidates)):
+    for member in _three(progress.study.front()):
         best.add_row(
             Text(f"{member.num_params:,} params", justify="right"),
             percent(member.val_accuracy),

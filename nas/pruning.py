@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 
 class Standing(NamedTuple):
     """Where a candidate stands at a rung; accuracy is 0 to 1, loss a cross entropy."""
@@ -24,6 +27,43 @@ class Standing(NamedTuple):
     num_params: float
     val_accuracy: float
     train_loss: float
+
+
+Peers = Sequence[Standing] | npt.NDArray[np.float64]
+"""The standings of others at the same rung, one a row where they are an array."""
+
+
+class Standings:
+    """The standings at one rung, in one array: thousands are compared at once."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._rows = np.empty((64, 3))
+        self._trials: list[int] = []  # whose standing each row is
+        self._places: dict[int, int] = {}
+
+    def put(self, trial: int, standing: Standing) -> None:
+        """Note where a trial stands, in place of what was noted before."""
+        place = self._places.setdefault(trial, len(self._trials))
+        if place == len(self._trials):
+            self._trials.append(trial)
+            if place == len(self._rows):
+                self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+        self._rows[place] = standing
+
+    def drop(self, trial: int) -> None:
+        """Forget a trial, where it was noted; the last one takes its row."""
+        place = self._places.pop(trial, None)
+        if place is None:
+            return
+        last = self._trials.pop()
+        if last != trial:
+            self._rows[place] = self._rows[len(self._trials)]
+            self._trials[place], self._places[last] = last, place
+
+    def peers(self) -> npt.NDArray[np.float64]:
+        """Return all standings ``[trials, 3]``, in no order; valid until the next change."""
+        return self._rows[: len(self._trials)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,21 +94,22 @@ def accuracy_noise(val_accuracy: float, val_size: int) -> float:
 
 
 def count_rivals(
-    standing: Standing, peers: Sequence[Standing], *, rule: PruningRule, val_size: int
+    standing: Standing, peers: Peers, *, rule: PruningRule, val_size: int
 ) -> int:
     """Return how many peers are at most as large and clearly better."""
+    sizes, accuracies, losses = np.asarray(peers, dtype=np.float64).reshape(-1, 3).T
     bar = (1 - rule.lead) * standing.train_loss
     margin = rule.noise * accuracy_noise(standing.val_accuracy, val_size)
-    return sum(
-        peer.num_params <= standing.num_params
-        and peer.val_accuracy > standing.val_accuracy + margin
-        and peer.train_loss < bar
-        for peer in peers
+    rivals = (
+        (sizes <= standing.num_params)
+        & (accuracies > standing.val_accuracy + margin)
+        & (losses < bar)
     )
+    return int(np.count_nonzero(rivals))
 
 
 def should_prune(
-    standing: Standing, peers: Sequence[Standing], *, rule: PruningRule, val_size: int
+    standing: Standing, peers: Peers, *, rule: PruningRule, val_size: int
 ) -> bool:
     """Return whether a candidate that stands like this is to stop.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from nas.candidate import Candidate, RungReport
 from nas.engines import Engine, Failed, Finished, Job, Lost, Reported
 from nas.errors import StudyError
-from nas.pruning import Standing, count_rivals, should_prune
+from nas.pruning import Standing, Standings, count_rivals, should_prune
 from nas.study import Study
 
 # The same cause of failure so often in a row is no accident of one candidate.
@@ -47,7 +47,8 @@ class Clock:
 class Progress:
     """Where a search stands; handed to whoever shows it."""
 
-    candidates: tuple[Candidate, ...]
+    study: Study
+    """With all that has happened up to now."""
     trials: int
     """The number of finished trials that the study is to have."""
     finished_before: int
@@ -55,6 +56,11 @@ class Progress:
     time_limit: float | None = None
     changed: Candidate | None = None
     """The candidate that this news is about: begun, reported or ended."""
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All candidates of the study; a copy, which takes its time."""
+        return self.study.candidates()
 
 
 @dataclass(slots=True)
@@ -117,7 +123,7 @@ class _Search:
         self.last_failures: list[str] = []
         self.exhausted = False
         # Where each candidate stood at each rung: the rivals of those to come.
-        self.standings: list[dict[int, Standing]] = [{} for _ in study.settings.rungs]
+        self.standings = [Standings() for _ in study.settings.rungs]
         for candidate in filter(_is_finished, candidates):
             for report in candidate.curve:
                 self.note(candidate, report)
@@ -235,7 +241,7 @@ class _Search:
         if settings.pruning is None or last:
             return None
         standing = _standing(candidate, report)
-        peers = list(self.standings[report.rung].values())
+        peers = self.standings[report.rung].peers()
         rule, size = settings.pruning, settings.val_size
         if not should_prune(standing, peers, rule=rule, val_size=size):
             return None
@@ -243,7 +249,7 @@ class _Search:
         return _pruning_reason(report, rivals)
 
     def note(self, candidate: Candidate, report: RungReport) -> None:
-        self.standings[report.rung][candidate.trial] = _standing(candidate, report)
+        self.standings[report.rung].put(candidate.trial, _standing(candidate, report))
 
     def end(self, trial: int, state: str, reason: str | None = None) -> None:
         with _timed(self.clock, "storage"):
@@ -255,7 +261,7 @@ class _Search:
             self.longest = max(age, self.longest or 0.0)
         if state == "failed":
             for standings in self.standings:
-                standings.pop(trial, None)
+                standings.drop(trial)
         else:
             self.finished += 1
             self.last_failures.clear()
@@ -290,7 +296,7 @@ class _Search:
         self.clock.training += time.monotonic() - self.in_training.pop(trial)
         del self.ages[trial]
         for standings in self.standings:
-            standings.pop(trial, None)
+            standings.drop(trial)
         self.unfinished.appendleft(trial)
 
     def grow_older(self, waited: float) -> None:
@@ -315,7 +321,7 @@ class _Search:
         with _timed(self.clock, "reporting"):
             self.show(
                 Progress(
-                    candidates=tuple(self.study.candidates()),
+                    study=self.study,
                     trials=self.trials,
                     finished_before=self.finished_before,
                     seconds=time.monotonic() - self.started,

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from asking import Ask
 from studying import (
+    FakeEngine,
     big_study,
     command,
     environment,
@@ -31,7 +32,8 @@ from studying import (
     run_python,
 )
 
-from nas.study import create, read_study
+from nas.cli import searching
+from nas.study import Study, create, read_study
 
 NEW: list[object] = [
     "search",
@@ -687,6 +689,28 @@ def test_a_terminal_gets_one_live_display(tmp_path: Path) -> None:
     assert not re.search(r"^4/4  trial", text, re.MULTILINE)
     assert "4 trials finished" in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h")  # the cursor is back
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.0, 5, 20), (0.2, 1, 1)])
+def test_the_front_is_written_no_more_often_than_it_may_take_time(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    least: int,
+    most: int,
+) -> None:
+    """Where one writing takes long the next one comes much later."""
+    written = []
+
+    def write(study: Study) -> None:
+        time.sleep(seconds)
+        written.append(study)
+
+    monkeypatch.setattr(searching, "_SECONDS_BETWEEN_FRONTS", 0.0)
+    monkeypatch.setattr(searching, "_write_front", write)
+    with create(tmp_path / "small", make_settings()) as study:
+        searching._run_search(study, FakeEngine(), 20, None, None)
+    assert least <= len(written) <= most
 
 
 def _read_all(terminal: int) -> str:

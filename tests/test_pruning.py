@@ -13,6 +13,7 @@ from nas.pareto import Point, dominates
 from nas.pruning import (
     PruningRule,
     Standing,
+    Standings,
     accuracy_noise,
     count_rivals,
     should_prune,
@@ -90,6 +91,52 @@ def test_better_candidates_are_pruned_less(
     assert rivals_of(smaller, peers, rule) <= rivals_of(point, peers, rule)
     if prunes(point, peers, rule):
         assert prunes(point, [*peers, (1, gain)], rule)
+
+
+STANDINGS = st.builds(
+    Standing, st.integers(1, 20), st.floats(0, 1), st.floats(0, 3, allow_nan=False)
+)
+
+
+@given(STANDINGS, st.lists(STANDINGS), RULES)
+def test_rivals_are_counted_as_one_by_one(
+    mine: Standing, peers: list[Standing], rule: PruningRule
+) -> None:
+    """All at once gives what the definition gives peer by peer, as an array, too."""
+    margin = rule.noise * accuracy_noise(mine.val_accuracy, VAL_SIZE)
+    count = sum(
+        peer.num_params <= mine.num_params
+        and peer.val_accuracy > mine.val_accuracy + margin
+        and peer.train_loss < (1 - rule.lead) * mine.train_loss
+        for peer in peers
+    )
+    assert count_rivals(mine, peers, rule=rule, val_size=VAL_SIZE) == count
+    standings = Standings()
+    for trial, peer in enumerate(peers):
+        standings.put(trial, peer)
+    rows = standings.peers()
+    assert count_rivals(mine, rows, rule=rule, val_size=VAL_SIZE) == count
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.none() | STANDINGS)), st.integers(0, 200)
+)
+def test_standings_are_noted_and_forgotten(
+    changes: list[tuple[int, Standing | None]], more: int
+) -> None:
+    """In any order of both, what is held is what a dict would hold."""
+    standings, expected = Standings(), dict[int, Standing]()
+    for trial, standing in changes:
+        if standing is None:
+            standings.drop(trial)
+            expected.pop(trial, None)
+        else:
+            standings.put(trial, standing)
+            expected[trial] = standing
+    for trial in range(100, 100 + more):
+        expected[trial] = Standing(trial, 0.5, 1.0)
+        standings.put(trial, expected[trial])
+    assert sorted(map(tuple, standings.peers().tolist())) == sorted(expected.values())
 
 
 @given(st.floats(0, 1), st.integers(1, 100_000))

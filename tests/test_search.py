@@ -25,6 +25,7 @@ from studying import (
     report_of,
 )
 
+from nas.candidate import front
 from nas.engines import Event, Failed, Finished, Job, Lost
 from nas.errors import StudyError
 from nas.pruning import PruningRule, Standing, should_prune
@@ -308,6 +309,12 @@ def test_any_order_of_events_keeps_the_promises(
             return Failed(job.number, f"cause {job.number}.{begun}.{rung}")
         return Lost(job.number) if chance.random() < losing else None
 
+    def check_at_once(progress: Progress) -> None:
+        """Compare what the study keeps up to date with what all candidates give."""
+        candidates = progress.candidates
+        assert progress.study.front() == front(candidates)
+        assert +progress.study.counts() == Counter(c.state for c in candidates)
+
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "small"
         create(folder, make_settings()).close()
@@ -319,7 +326,7 @@ def test_any_order_of_events_keeps_the_promises(
                     c.trial: c for c in study.candidates() if c.state != "running"
                 }
                 try:
-                    search(study, engine, trials=trials)
+                    search(study, engine, trials=trials, show=check_at_once)
                 except StudyError as error:
                     # Three trials in a row may well lose three trainers each.
                     assert "trainer died" in str(error)  # noqa: PT017

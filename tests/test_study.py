@@ -110,6 +110,21 @@ def test_the_writer_and_a_later_reader_see_the_same(
         assert again.candidates() == written
 
 
+def test_trials_of_a_journal_share_names_and_ranges(tmp_path: Path) -> None:
+    """A copy for each trial took more than half of the memory of a large study."""
+    small_study(tmp_path / "small")
+    study = read_study(tmp_path / "small")
+    first, *others = study._storage.get_all_trials(study._id, deepcopy=False)
+    held = {name: (id(name), id(kind)) for name, kind in first.distributions.items()}
+    shared = 0
+    for trial in others:
+        for name, kind in trial.distributions.items():
+            if name in held:
+                assert held[name] == (id(name), id(kind))
+                shared += 1
+    assert shared > 20
+
+
 def test_a_reader_follows_a_search(tmp_path: Path) -> None:
     """refresh() shows new trials and how unfinished ones have come along."""
     with create(tmp_path / "small", make_settings()) as study:

@@ -149,11 +149,16 @@ def _points(
 def _hover(candidate: Candidate) -> str:
     """Return the candidate's details as plotly's HTML, cut into narrow lines."""
     head, *rest = [
-        escape(part)
-        for line in details(candidate)
-        for part in textwrap.wrap(line, _HOVER_WIDTH, subsequent_indent="  ")
+        escape(part) for line in details(candidate) for part in _wrapped(line)
     ]
     return "<br>".join([f"<b>{head}</b>", *rest])
+
+
+def _wrapped(line: str) -> list[str]:
+    # Most lines fit, and textwrap would take half the time of the whole figure.
+    if len(line) <= _HOVER_WIDTH:
+        return [line]
+    return textwrap.wrap(line, _HOVER_WIDTH, subsequent_indent="  ")
 
 
 def _layout(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.distributions import json_to_distribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import _storage as journal_storage
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.study import StudyDirection
 
@@ -20,6 +25,23 @@ from nas.redaction import redact
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# Each trial of a journal has a copy of its some fifty ranges, the same as in all others.
+# Read once, they take half the memory and half the time to open a study.
+journal_storage.json_to_distribution = functools.cache(  # type: ignore[attr-defined]
+    json_to_distribution
+)
+
+
+class _Journal(JournalFileBackend):
+    """The journal, read with one copy of each parameter's name."""
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        for log in super().read_logs(log_number_from):
+            for part in ("params", "distributions"):
+                if part in log:
+                    log[part] = {sys.intern(k): value for k, value in log[part].items()}
+            yield log
 
 
 class _NoLock(BaseJournalFileLock):
@@ -61,7 +83,7 @@ def open_storage(
             ) from None
     with storage_errors(folder):
         path = str(folder / "journal.log")
-        return JournalStorage(JournalFileBackend(path, lock_obj=_NoLock()))
+        return JournalStorage(_Journal(path, lock_obj=_NoLock()))
 
 
 def is_postgres(url: str) -> bool:

@@ -12,6 +12,7 @@ the process is killed; and a draw costs one write instead of one for each parame
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -29,7 +30,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.architecture import Architecture
-from nas.candidate import Candidate, RungReport, State
+from nas.candidate import Candidate, RungReport, State, front
 from nas.cost import cost
 from nas.errors import StudyError
 from nas.settings import Settings, derived_seed
@@ -74,6 +75,9 @@ class Study:
         self._storage_ids: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
         self._candidates: dict[int, Candidate] = {}
+        self._counts: Counter[State] = Counter()
+        self._front: list[Candidate] = []
+        self._new: list[Candidate] = []  # complete since the front was asked for
         self._keys: dict[str, int] = {}
         for trial in trials:
             self._load(trial)
@@ -101,6 +105,22 @@ class Study:
     def candidates(self) -> list[Candidate]:
         """Return all candidates in the order of their trials."""
         return list(self._candidates.values())
+
+    def counts(self) -> Counter[State]:
+        """Return how many candidates there are in each state."""
+        return self._counts.copy()
+
+    def front(self) -> list[Candidate]:
+        """Return what nas.candidate.front makes of all candidates.
+
+        It looks only at those that are complete since it was last asked for.
+        """
+        if self._new:
+            # In the order of their trials, as the first of equal ones is a member.
+            some = sorted([*self._front, *self._new], key=lambda c: c.trial)
+            self._front = front(some)
+            self._new.clear()
+        return list(self._front)
 
     def candidate(self, trial: int) -> Candidate:
         """Return one candidate; raise StudyError if there is no such trial."""
@@ -251,7 +271,7 @@ class Study:
     def _remember(
         self, candidate: Candidate, trial_id: int, memory_number: int, attempt: int
     ) -> None:
-        self._candidates[candidate.trial] = candidate
+        self._keep(candidate)
         self._keys.setdefault(candidate.key, candidate.trial)
         self._storage_ids[candidate.trial] = trial_id
         self._memory_ids[candidate.trial] = memory_number
@@ -280,8 +300,18 @@ class Study:
 
     def _update(self, trial: int, **changes: Any) -> Candidate:
         candidate = replace(self._candidates[trial], **changes)
-        self._candidates[trial] = candidate
+        self._keep(candidate)
         return candidate
+
+    def _keep(self, candidate: Candidate) -> None:
+        """Hold this in place of what was known of the candidate."""
+        known = self._candidates.get(candidate.trial)
+        if known is not None:
+            self._counts[known.state] -= 1
+        self._candidates[candidate.trial] = candidate
+        self._counts[candidate.state] += 1
+        if candidate.state == "complete":
+            self._new.append(candidate)
 
     def _set(self, trial: int, name: str, value: Any) -> None:
         with storage_errors(self.folder):
