@@ -54,3 +54,20 @@ def test_candidates_train_together_as_processes(tmp_path: Path) -> None:
         (row,) = csv.DictReader(file)
     assert (row["way"], row["at_once"]) == ("processes", "2")
     assert float(row["epochs_per_s"]) > 0
+
+
+@pytest.mark.slow
+def test_the_overhead_is_told_by_what_it_is_for(tmp_path: Path) -> None:
+    """Each row's parts add up, and the table has a line a size and a clock."""
+    options = ("--sizes", "3,6", "--trials", "2", "--repeats", "1")
+    printed = run(tmp_path, "overhead.py", *options)
+    assert len(printed.splitlines()) == 5
+    with (tmp_path / "overhead.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trials_in_study"] for row in rows] == ["3", "6"]
+    parts = ("duplicates", "storage", "pruning", "progress", "front", "other")
+    for row in rows:
+        own = sum(float(row[f"{part}_cpu_ms"]) for part in parts)
+        assert float(row["own_cpu_ms"]) == pytest.approx(own, abs=0.01)
+        assert float(row["draw_cpu_ms"]) > 0
+        assert float(row["peak_mb"]) > 50

@@ -146,7 +146,7 @@ def write_front(
 ) -> None:
     """Write front.csv and front.html into the folder, each whole or not at all.
 
-    Takes some 40 ms for 200 candidates and 130 ms for 1,000 on one CPU core, 0.4 s
+    Takes some 30 ms for 200 candidates and 130 ms for 2,000 on one CPU core, 0.3 s
     more the first time in a process.
     ``title`` names the study. See front_html for ``interactive``.
 
