@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 from nas.references import find_reference
@@ -123,11 +122,6 @@ def train(processes: int) -> None:
     """Make the reports that are missing, so many at a time, each on one core."""
     reports = FOLDER / "reports"
     reports.mkdir(parents=True, exist_ok=True)
-
-    cores: Queue[int] = Queue()
-    for core in sorted(os.sched_getaffinity(0))[:processes]:
-        cores.put(core)
-
     nas = os.environ.get("NAS", "nas").split()
     studies = f"--studies={ROOT / 'studies'}"
     for net in _nets().values():
@@ -145,12 +139,9 @@ def train(processes: int) -> None:
         target = reports / f"{name}.json"
         if target.exists():
             return
-        core = cores.get()
         with tempfile.TemporaryDirectory() as folder:
-            # One trainer with all cores to itself would use them with threads.
             subprocess.run(  # noqa: S603 - nas itself
                 [
-                    *("taskset", "--cpu-list", str(core)),
                     *(*nas, "train", *arguments, "--workers=1"),
                     *(f"--output={folder}", studies),
                 ],
@@ -158,7 +149,6 @@ def train(processes: int) -> None:
                 stdout=sys.stderr,
             )
             target.write_text((Path(folder) / "report.json").read_text())
-        cores.put(core)
 
     with ThreadPoolExecutor(processes) as pool:
         list(pool.map(run, *zip(*commands().items(), strict=True)))

@@ -431,7 +431,7 @@ def test_two_shortages_at_once_leave_one_trainer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("of", SHORTAGES)
 def test_every_shortage_of_memory_is_known_as_one(of: str, tmp_path: Path) -> None:
     """Whoever raises it, and by the time of the report the model is gone."""
-    options = Orders(split_seed=0, val_size=240, device="cpu", threads=1)
+    options = Orders(split_seed=0, val_size=240, device="cpu")
     trainer = Trainer(load_dataset("digits"), options)
     models: list[weakref.ref[Any]] = []
     emptied: list[Any] = []

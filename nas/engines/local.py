@@ -63,10 +63,7 @@ class LocalEngine:
             dataset.test_labels,
         ):
             tensor.share_memory_()
-        # Threads beyond those it may run on would only wait for each other, and spin.
-        cores = len(os.sched_getaffinity(0))
         self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
-        self._threads = max(1, cores // workers)
         self._starts_in_vain = 0
         self._trainers = [
             self._hire(devices[number % len(devices)]) for number in range(workers)
@@ -139,7 +136,7 @@ class LocalEngine:
 
     def _hire(self, device: str) -> _Trainer:
         ours, theirs = mp.Pipe()
-        orders = Orders(self._split_seed, self._val_size, device, self._threads)
+        orders = Orders(self._split_seed, self._val_size, device)
         process = mp.get_context("spawn").Process(
             target=_train_jobs, args=(theirs, self._dataset, orders), daemon=True
         )

@@ -118,7 +118,7 @@ class RayEngine:
             _check_room(self.workers, gpus, resources)
             self.device = "cuda" if gpus else "cpu"
             self._takes = _words(gpus)
-            self._orders = Orders(split_seed, val_size, self.device, threads=1)
+            self._orders = Orders(split_seed, val_size, self.device)
             self._arrays = ray.put(_to_arrays(dataset))
             self._actor = ray.remote(_Actor).options(
                 num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0

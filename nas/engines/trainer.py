@@ -22,7 +22,6 @@ class Orders:
     split_seed: int
     val_size: int
     device: str
-    threads: int
 
 
 class Trainer:
@@ -30,7 +29,8 @@ class Trainer:
 
     def __init__(self, dataset: Dataset, orders: Orders) -> None:
         """Take the data; it is put on the device when it is first needed."""
-        torch.set_num_threads(orders.threads)
+        # The kernels use one core, and torch's own get slower with more on such networks.
+        torch.set_num_threads(1)
         self.device = torch.device(orders.device)
         self._dataset = dataset
         self._indices = split_indices(
