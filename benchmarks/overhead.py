@@ -43,10 +43,20 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from scaling import CURVES, Curve, curve_of, filled, numbers, read_curves, write
-
 from nas.candidate import RungReport
 from nas.engines import Event, Finished, Job, Reported
+
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
+from scaling import (
+    CURVES,
+    Curve,
+    curve_of,
+    filled,
+    numbers,
+    read_curves,
+    write,
+)
 
 KINDS = ("draw", "duplicates", "storage", "pruning", "progress", "front", "other")
 SIZES = [200, 2_000, 20_000]

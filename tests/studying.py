@@ -233,7 +233,7 @@ def run_nas(
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,  # of a machine that other work keeps busy
         check=False,
         **options,
     )
