@@ -12,12 +12,15 @@ import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
 
 from nas.errors import NasError
 from nas.redaction import redact
+
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class Interrupted(Exception):  # noqa: N818  # the user's wish, no error
@@ -28,10 +31,15 @@ def run(app: typer.Typer) -> None:
     """Run the command line; every error ends here, as one line and an exit code."""
     interrupted = False
 
-    def interrupt(*_: object) -> None:
+    def interrupt(_: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         interrupted = True
-        raise KeyboardInterrupt
+        if not _importing(frame):
+            raise KeyboardInterrupt
+        # An exception in the midst of loading a library such as torch may abort the
+        # process: ask again soon.
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_LOOKS)
 
     # `kill` ends a search as Ctrl-C does: cleanly, and with word on how to go on.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -52,6 +60,15 @@ def run(app: typer.Typer) -> None:
         sys.exit(_usage_error(error) or _bug(error))
     # Typer turns a KeyboardInterrupt into the code 130.
     sys.exit(_complain("interrupted", 130) if code == 130 else code or 0)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Return whether this frame is, at any depth, part of an import."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _usage_error(error: Any) -> int | None:
