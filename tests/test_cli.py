@@ -438,6 +438,29 @@ def test_an_interruption_is_code_130(ask: Ask, monkeypatch: pytest.MonkeyPatch) 
     assert one_line(answer.err) == "nas: interrupted"
 
 
+def test_an_import_ends_before_an_interruption_does(tmp_path: Path) -> None:
+    """In the midst of it an exception could abort the process, from torch's C++."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, time\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "time.sleep(0.3)\n"
+        "print('loaded', flush=True)\n"
+    )
+    code = (
+        "import sys, time\n"
+        "from nas.cli import handler\n"
+        "sys.path.insert(0, '.')\n"
+        "def app(**_):\n"
+        "    import slow\n"
+        "    time.sleep(20)\n"
+        "handler.run(app)"
+    )
+    answer = run_python(code, cwd=tmp_path)
+    assert answer.returncode == 130
+    assert answer.stdout == "loaded\n"
+    assert one_line(answer.stderr) == "nas: interrupted"
+
+
 def test_a_search_stopped_while_its_trainers_start_says_how_to_go_on(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
