@@ -31,12 +31,13 @@ from unittest import mock
 
 from playwright.sync_api import CDPSession, Page, sync_playwright
 
-from nas.candidate import RungReport
 from nas.environment import hardware
-from nas.recipe import Recipe
-from nas.settings import Settings
 from nas.space import find_space
-from nas.study import Study, create, open_study
+from nas.study.folders import create, open_study
+from nas.study.settings import Settings
+from nas.study.study import Study
+from nas.training.recipe import Recipe
+from nas.training.report import RungReport
 
 FLAGS = (
     "--no-sandbox",

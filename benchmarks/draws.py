@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.cost import cost
+from nas.architecture.cost import cost
 from nas.space import Caps, RandomDraws, available, find_space, sample, smallest
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -40,11 +40,16 @@ from nas.architecture import Architecture, Block, Head
 from nas.data import idx, npz, wheel
 from nas.data.folder import load_folder
 from nas.errors import ArchitectureError, NasError
-from nas.recipe import Recipe
-from nas.references import available, find_reference, read_reference, write_reference
-from nas.settings import Settings, from_toml, to_toml
+from nas.references.bundled import (
+    available,
+    find_reference,
+    read_reference,
+    write_reference,
+)
 from nas.space import find_space, read_space
-from nas.study import create, read_study
+from nas.study.folders import create, read_study
+from nas.study.settings import Settings, from_toml, to_toml
+from nas.training.recipe import Recipe
 
 Reader = Callable[[bytes], object]
 # What is worth putting in: ends of numbers, quotes, brackets, pickle and zip codes.

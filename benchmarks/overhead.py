@@ -43,8 +43,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from nas.candidate import RungReport
 from nas.engines import Event, Finished, Job, Reported
+from nas.training.report import RungReport
 
 # Its neighbour, also where Python is told to leave a script's folder out (-P).
 sys.path.insert(0, str(Path(__file__).parent))
@@ -149,9 +149,9 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
     from rich.console import Console
     from scaling import use_sampler
 
-    from nas import search as searching
     from nas.cli import searching as command
-    from nas.study import open_study
+    from nas.search import loop as searching
+    from nas.study.folders import open_study
 
     engine = InstantEngine(read_curves(CURVES, seconds=5.0))
     with (

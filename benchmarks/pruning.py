@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.candidate import Candidate
-from nas.pareto import pareto_front
-from nas.pruning import PruningRule, Standing, should_prune
-from nas.study import read_study
+from nas.candidates.candidate import Candidate
+from nas.candidates.pareto import pareto_front
+from nas.candidates.pruning import PruningRule, Standing, should_prune
+from nas.study.folders import read_study
 
 HERE = Path(__file__).parent
 ORDERS = 200

@@ -79,12 +79,13 @@ def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
     import torch
     from torch.nn import functional
 
-    from nas.cost import count_params
+    from nas.architecture.cost import count_params
     from nas.data import load_dataset, split_indices
-    from nas.lookup import find
-    from nas.model import build
-    from nas.recipe import final_recipe
-    from nas.training import TrainingData, evaluate, train
+    from nas.search.lookup import find
+    from nas.training.loop import evaluate, train
+    from nas.training.model import build
+    from nas.training.recipe import final_recipe
+    from nas.training.step import TrainingData
 
     torch.set_num_threads(1)
     variant, net, seed, epochs, studies = job

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.references import find_reference
+from nas.references.bundled import find_reference
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "studies/references"

@@ -18,15 +18,16 @@ from pathlib import Path
 
 import torch
 
-from nas.candidate import Candidate, front
+from nas.candidates.candidate import Candidate, front
+from nas.candidates.pareto import hypervolume
 from nas.data import load_dataset, split_indices
 from nas.engines import Event, Failed, Finished, Job, Reported
 from nas.errors import TrainingError
-from nas.launch import Request, launch
-from nas.model import build
-from nas.pareto import hypervolume
-from nas.search import search
-from nas.training import TrainingData, train
+from nas.search.loop import search
+from nas.search.start import Request, launch
+from nas.training.loop import train
+from nas.training.model import build
+from nas.training.step import TrainingData
 
 SAMPLERS = ("random", "tpe", "tpe-multivariate", "nsga2")
 FLOOR = 0.5

@@ -39,14 +39,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-# What is heavy is imported where it is needed: 64 trainers need none of it.
-from nas.candidate import RungReport
 from nas.engines import Event, Finished, Job, Reported
+
+# What is heavy is imported where it is needed: 64 trainers need none of it.
+from nas.training.report import RungReport
 
 if TYPE_CHECKING:
     from nas.architecture import Architecture
-    from nas.settings import Settings
-    from nas.study import Study
+    from nas.study.settings import Settings
+    from nas.study.study import Study
 
 CURVES = Path(__file__).with_name("curves.csv")
 SAMPLERS = ("tpe", "optuna-tpe", "random")
@@ -179,7 +180,7 @@ class ReplayEngine:
 
 def curve_of(architecture: Architecture, curves: list[tuple[int, Curve]]) -> Curve:
     """Return one of the nine recorded curves of the nearest sizes, by the key."""
-    from nas.cost import count_params
+    from nas.architecture.cost import count_params
 
     size = count_params(architecture)
     near = sorted(curves, key=lambda c: abs(math.log(c[0] / size)))[:9]
@@ -189,9 +190,9 @@ def curve_of(architecture: Architecture, curves: list[tuple[int, Curve]]) -> Cur
 
 def make_settings(name: str, rungs: tuple[float, ...], **changes: Any) -> Settings:
     """Return the settings of a study of MNIST's shape under 10,000 parameters."""
-    from nas.recipe import Recipe
-    from nas.settings import Settings
     from nas.space import find_space
+    from nas.study.settings import Settings
+    from nas.training.recipe import Recipe
 
     space = find_space("mixed")
     plain: dict[str, Any] = {
@@ -212,7 +213,7 @@ def make_settings(name: str, rungs: tuple[float, ...], **changes: Any) -> Settin
 
 def landscape(architecture: Architecture) -> float:
     """Return a made-up accuracy: size counts most, then a few features."""
-    from nas.cost import count_params
+    from nas.architecture.cost import count_params
 
     blocks = architecture.blocks
     kernels = sum(b.kernel_size for b in blocks) / len(blocks)
@@ -244,7 +245,7 @@ def finish(study: Study, curves: list[tuple[int, Curve]]) -> None:
 
 def filled(folder: Path, trials: int, curves: list[tuple[int, Curve]]) -> Path:
     """Return the folder of a study of so many finished trials, drawn at random."""
-    from nas.study import create
+    from nas.study.folders import create
 
     path = folder / f"filled-{trials}"
     if path.exists():
@@ -266,7 +267,7 @@ def use_sampler(study: Study, sampler: str) -> None:
     if sampler == "optuna-tpe":
         from optuna.samplers import TPESampler
 
-        from nas.settings import derived_seed
+        from nas.study.settings import derived_seed
 
         def draw(number: int, attempt: int) -> TPESampler:
             seed = derived_seed(study.settings.seed, "draw", number, attempt)
@@ -279,7 +280,7 @@ def into_database(folder: Path, source: Path, url: str) -> None:
     """Copy the study into a database of its own, to be copied for each measurement."""
     from optuna.trial import create_trial
 
-    from nas.study import create, open_study, read_study
+    from nas.study.folders import create, open_study, read_study
 
     execute(url, f'CREATE DATABASE "{source.name}"')
     # Only the copying does without waiting for the disk.
@@ -317,7 +318,7 @@ def execute(url: str, statement: str) -> None:
 
 def fresh_copy(folder: Path, source: Path, url: str | None) -> Study:
     """Return a study to be spoilt, with all trials of the one that was filled."""
-    from nas.study import open_study
+    from nas.study.folders import open_study
 
     copy = folder / "copy"
     shutil.rmtree(copy, ignore_errors=True)
@@ -343,7 +344,7 @@ def measure(
 
     It counts from some time after all trainers have begun.
     """
-    from nas.search import Clock, Progress, search
+    from nas.search.loop import Clock, Progress, search
 
     engine = ReplayEngine(trainers, curves)
     # When, seconds of training so far, candidates ended so far.
@@ -365,7 +366,7 @@ def measure(
     began = time.monotonic()
     clock = Clock()
     try:
-        with mock.patch("nas.search.Clock", return_value=clock), suppress(Enough):
+        with mock.patch("nas.search.loop.Clock", return_value=clock), suppress(Enough):
             search(study, engine, trials=10**9, show=show)
     finally:
         engine.close()
@@ -418,9 +419,9 @@ def rate(arguments: argparse.Namespace) -> None:
 
 def quality(arguments: argparse.Namespace) -> None:
     """Search the landscape with every sampler, seed by seed."""
-    from nas.candidate import front
-    from nas.pareto import hypervolume
-    from nas.study import create
+    from nas.candidates.candidate import front
+    from nas.candidates.pareto import hypervolume
+    from nas.study.folders import create
 
     rows: list[dict[str, object]] = []
     marks = sorted(arguments.trials)

@@ -54,12 +54,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from nas.architecture import Architecture
-from nas.cost import count_macs, count_params, layers
+from nas.architecture.cost import count_macs, count_params, layers
 from nas.environment import hardware, versions
-from nas.model import build
-from nas.recipe import Recipe
-from nas.references import find_reference
-from nas.training import TrainingData, kernels, train
+from nas.references.bundled import find_reference
+from nas.training import kernels
+from nas.training.loop import train
+from nas.training.model import build
+from nas.training.recipe import Recipe
+from nas.training.step import TrainingData
 
 NETS = "s0,s3a,s4,public-1936"
 EPOCH = 55_000

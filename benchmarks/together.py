@@ -25,12 +25,11 @@ from typing import Any
 import torch
 
 from nas.environment import hardware, versions
-from nas.model import build
-from nas.recipe import Recipe
-from nas.references import find_reference
-from nas.training import train
-from nas.training.capture import runner
-from nas.training.loop import learning_rate
+from nas.references.bundled import find_reference
+from nas.training.cuda_graph import runner
+from nas.training.loop import learning_rate, train
+from nas.training.model import build
+from nas.training.recipe import Recipe
 from nas.training.step import Step
 
 # Python leaves a script's folder out where PYTHONSAFEPATH is set.

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nas import augmentation
-from nas.recipe import Recipe
-from nas.training import TrainingData, learning_rate
+from nas.training import augmentation
+from nas.training.loop import learning_rate
+from nas.training.recipe import Recipe
+from nas.training.step import TrainingData
 
 
 def plain_loop(

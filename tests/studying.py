@@ -20,12 +20,14 @@ from unittest import mock
 import numpy as np
 
 import nas
-from nas.candidate import Candidate, RungReport
+from nas.candidates.candidate import Candidate
 from nas.engines import Event, Failed, Finished, Job, Lost, Reported
-from nas.recipe import Recipe
-from nas.settings import Settings
 from nas.space import find_space
-from nas.study import Study, create
+from nas.study.folders import create
+from nas.study.settings import Settings
+from nas.study.study import Study
+from nas.training.recipe import Recipe
+from nas.training.report import RungReport
 
 # Six architectures for images of 8x8 and ten classes, all under 3,000 parameters.
 SIX_NETS = """\

@@ -14,7 +14,7 @@ from strategies import architectures, blocks
 
 from nas.architecture import Architecture, Block, Head, Order, feature_shapes
 from nas.errors import ArchitectureError
-from nas.model import build
+from nas.training.model import build
 
 
 @given(architectures())

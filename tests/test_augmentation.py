@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from nas.augmentation import random_matrices, warp
-from nas.recipe import Recipe
+from nas.training.augmentation import random_matrices, warp
+from nas.training.recipe import Recipe
 
 STILL = Recipe(rotation=0, shift=0, scale=0, shear=0, augment=1)
 

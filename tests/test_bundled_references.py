@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nas.references import available, find_reference
+from nas.references.bundled import available, find_reference
 from nas.space import Caps, encode, find_space, sample
 from nas.space.encoding import FixedDraws
 

@@ -33,7 +33,8 @@ from studying import (
 )
 
 from nas.cli import searching
-from nas.study import Study, create, read_study
+from nas.study.folders import create, read_study
+from nas.study.study import Study
 
 NEW: list[object] = [
     "search",
@@ -405,7 +406,7 @@ def test_a_bug_leaves_its_traceback_in_a_file_that_the_line_names(
     def broken(*_: object) -> None:
         raise RuntimeError("unheard of\nin two lines")
 
-    monkeypatch.setattr("nas.study.overview", broken)
+    monkeypatch.setattr("nas.study.folders.overview", broken)
     answer = ask("studies")
     assert answer.code == 3
     named = re.search(r"report it with (\S+)$", one_line(answer.err))
@@ -418,7 +419,7 @@ def test_a_bug_without_a_place_for_its_traceback(
     ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then it goes to stderr, the line last."""
-    monkeypatch.setattr("nas.study.overview", lambda *_: 1 / 0)
+    monkeypatch.setattr("nas.study.folders.overview", lambda *_: 1 / 0)
     (tmp_path / "state").write_text("in the way")
     answer = ask("studies")
     assert answer.code == 3
@@ -432,7 +433,7 @@ def test_an_interruption_is_code_130(ask: Ask, monkeypatch: pytest.MonkeyPatch) 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nas.study.overview", interrupted)
+    monkeypatch.setattr("nas.study.folders.overview", interrupted)
     answer = ask("studies")
     assert answer.code == 130
     assert one_line(answer.err) == "nas: interrupted"

@@ -15,13 +15,20 @@ from strategies import points
 from studying import finish, make_settings
 
 from nas.architecture import Architecture, Block, Head
-from nas.candidate import Candidate
-from nas.compare import TEST, VALIDATION, Point, compare, read_winners, references_for
-from nas.cost import cost
+from nas.architecture.cost import cost
+from nas.candidates.candidate import Candidate
 from nas.errors import ArchitectureError
-from nas.references import Published, Reference, write_reference
+from nas.references.bundled import Published, Reference, write_reference
+from nas.references.comparison import (
+    TEST,
+    VALIDATION,
+    Point,
+    compare,
+    read_winners,
+    references_for,
+)
 from nas.report import comparison_figure, comparison_frame, format_frame
-from nas.study import create
+from nas.study.folders import create
 
 SETTINGS = make_settings()
 

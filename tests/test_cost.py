@@ -13,8 +13,16 @@ from strategies import architectures
 from torch import nn
 
 from nas.architecture import Architecture, Block, Head
-from nas.cost import Cost, cost, count_macs, count_params, layers, peak_memory, total
-from nas.model import Inception, build
+from nas.architecture.cost import (
+    Cost,
+    cost,
+    count_macs,
+    count_params,
+    layers,
+    peak_memory,
+    total,
+)
+from nas.training.model import Inception, build
 
 
 @dataclass

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 from studying import command, environment, finished, one_line
 
-from nas.candidate import Candidate
+from nas.candidates.candidate import Candidate
 from nas.errors import StudyError
-from nas.study import read_study
+from nas.study.folders import read_study
 
 _OPTIONS = "--dataset digits --budget 1000 --epochs 1 --sampler random --device cpu"
 

@@ -29,9 +29,9 @@ from studying import (
     train_made_up,
 )
 
-from nas.candidate import Candidate, front
-from nas.cost import layers
-from nas.study import create, open_study, read_study
+from nas.architecture.cost import layers
+from nas.candidates.candidate import Candidate, front
+from nas.study.folders import create, open_study, read_study
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 TOKEN = "a-token-of-the-tests"  # noqa: S105  # of these tests alone

@@ -30,8 +30,9 @@ from studying import (
     train_made_up,
 )
 
-from nas.candidate import Candidate, front
-from nas.cost import layers
+from nas.architecture.cost import layers
+from nas.candidates.candidate import Candidate, front
+from nas.candidates.pareto import hypervolume
 from nas.dashboard.app import application
 from nas.dashboard.assets import script_json
 from nas.dashboard.catalogue import Catalogue
@@ -40,7 +41,7 @@ from nas.dashboard.export import report_html
 from nas.dashboard.guard import Guard, is_loopback
 from nas.dashboard.live import LiveStudy
 from nas.dashboard.markers import markers
-from nas.dashboard.optunas import importances
+from nas.dashboard.optuna_bridge import importances
 from nas.dashboard.progress import (
     active_seconds,
     hypervolumes,
@@ -49,9 +50,8 @@ from nas.dashboard.progress import (
     reference_point,
 )
 from nas.errors import NasError, StudyError
-from nas.pareto import hypervolume
 from nas.report.labels import STATES
-from nas.study import create, open_study, read_study
+from nas.study.folders import create, open_study, read_study
 
 TOKEN = "a-token-of-the-tests"  # noqa: S105  # of these tests alone
 

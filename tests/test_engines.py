@@ -23,15 +23,15 @@ from hunger import SHORTAGES, Hungry
 from studying import environment
 
 from nas.architecture import Architecture, Block, Head
-from nas.cost import cost
+from nas.architecture.cost import cost
 from nas.data import load_dataset
 from nas.engines import Engine, Event, Failed, Finished, Job, Lost, Reported
 from nas.engines.local import LocalEngine, devices_for
 from nas.engines.shortage import OutOfMemory
 from nas.engines.trainer import Orders, Trainer
 from nas.errors import DeviceError
-from nas.model import build
-from nas.recipe import Recipe
+from nas.training.model import build
+from nas.training.recipe import Recipe
 
 SMALL = Architecture(
     input_shape=(1, 8, 8),

@@ -19,11 +19,11 @@ from strategies import architectures
 from torch import nn
 
 from nas.architecture import Architecture, Block, Head
-from nas.cost import count_params
+from nas.architecture.cost import count_params
 from nas.errors import StudyError
 from nas.export import source, write_best
 from nas.files import write_atomically, write_together
-from nas.model import build
+from nas.training.model import build
 
 SMALL = Architecture(
     input_shape=(3, 12, 9),

@@ -30,13 +30,13 @@ from test_crashes import Search, kill_group, trainers, wait_for_growth
 
 import nas
 from nas.architecture import Architecture, Block, Head
-from nas.candidate import Candidate, front
+from nas.candidates.candidate import Candidate, front
 from nas.errors import StudyError
 from nas.export import write_best
-from nas.model import build
 from nas.report import write_front
-from nas.search import search
-from nas.study import create, open_study, read_study
+from nas.search.loop import search
+from nas.study.folders import create, open_study, read_study
+from nas.training.model import build
 
 KILOBYTE = 1024
 
@@ -247,7 +247,7 @@ def test_without_a_limit_the_longest_training_sets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten times as long, at least ten minutes; before a first end there is none."""
-    monkeypatch.setattr("nas.search._LEAST_LIMIT", 1.5)
+    monkeypatch.setattr("nas.search.loop._LEAST_LIMIT", 1.5)
     engine = HangingEngine({2: 1})
     with create(tmp_path / "small", make_settings()) as study:
         search(study, engine, trials=4)
@@ -323,7 +323,7 @@ def test_a_clock_that_jumps_back_changes_nothing(
     assert len(finished(known)) == 6
 
 
-def vars_of(clock: nas.search.Clock) -> list[float]:
+def vars_of(clock: nas.search.loop.Clock) -> list[float]:
     """Return the numbers of a clock, which has slots."""
     return [getattr(clock, name) for name in clock.__slots__]
 

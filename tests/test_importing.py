@@ -18,8 +18,8 @@ from nas.architecture import Architecture, Block, Head, Shape
 from nas.errors import ArchitectureError
 from nas.export import source
 from nas.importing import assemble, check_same, load_module, trace
-from nas.model import build
-from nas.references import available, find_reference
+from nas.references.bundled import available, find_reference
+from nas.training.model import build
 
 
 def imported(model: nn.Module, shape: Shape = (1, 8, 8)) -> Architecture:

@@ -12,12 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nas import augmentation
 from nas.architecture import Architecture, Block, Head
-from nas.model import build
-from nas.recipe import Recipe
-from nas.training import kernels
+from nas.training import augmentation, kernels
 from nas.training.kernels import library
+from nas.training.model import build
+from nas.training.recipe import Recipe
 
 needs_kernels = pytest.mark.skipif(
     not kernels.available(), reason="no C compiler made the kernels"

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from studying import SIX_NETS
 
-from nas import launch as launching
 from nas.errors import NasError, SpaceError, StudyError
-from nas.launch import Request, launch
-from nas.recipe import Recipe
-from nas.settings import Settings
-from nas.study import load_settings
+from nas.search import start as launching
+from nas.search.start import Request, launch
+from nas.study.folders import load_settings
+from nas.study.settings import Settings
+from nas.training.recipe import Recipe
 
 
 def begin(studies: Path, **wishes: Any) -> Settings:

@@ -17,7 +17,7 @@ from nas.architecture import (
     Pool,
     feature_shapes,
 )
-from nas.model import build
+from nas.training.model import build
 
 
 def architecture(*blocks: Block, **head: Any) -> Architecture:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import points
 
-from nas.pareto import Point, dominates, hypervolume, pareto_front
+from nas.candidates.pareto import Point, dominates, hypervolume, pareto_front
 
 REFERENCE = (500.0, 0.25)
 

@@ -33,11 +33,12 @@ from studying import (
     train_made_up,
 )
 
-from nas.candidate import Candidate
+from nas.candidates.candidate import Candidate
+from nas.credentials import redact
 from nas.errors import StudyError
-from nas.redaction import redact
-from nas.study import Study, create, open_study, read_study
+from nas.study.folders import create, open_study, read_study
 from nas.study.storages import open_storage
+from nas.study.study import Study
 
 SEARCH = [
     *("--dataset", "digits", "--budget", "1000", "--epochs", "1"),
@@ -117,7 +118,7 @@ def test_a_second_asker_is_refused_while_the_first_lives(
 _HOLD = """
 import sys, time
 from pathlib import Path
-from nas.study import open_study
+from nas.study.folders import open_study
 study = open_study(Path(sys.argv[1]), sys.argv[2])
 print("open", flush=True)
 time.sleep(600)
@@ -430,10 +431,10 @@ def test_a_bug_is_logged_without_the_password(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from nas.cli import main\n"
-        "import nas.study\n"
+        "import nas.study.folders\n"
         "def broken(folder, storage=None):\n"
         "    raise RuntimeError(f'a bug with {storage} and password = s3cret-too')\n"
-        "nas.study.read_study = broken\n"
+        "nas.study.folders.read_study = broken\n"
         "sys.argv = ['nas', 'front', 'x', '--storage', sys.argv[1]]\n"
         "main()\n"
     )

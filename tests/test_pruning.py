@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import points
 
-from nas.pareto import Point, dominates
-from nas.pruning import (
+from nas.candidates.pareto import Point, dominates
+from nas.candidates.pruning import (
     PruningRule,
     Standing,
     Standings,

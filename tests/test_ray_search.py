@@ -14,11 +14,11 @@ import pytest
 from clusters import Cluster, running_cluster
 from studying import command, environment, finished, one_line, run_python
 
-from nas.candidate import Candidate
+from nas.candidates.candidate import Candidate
 from nas.data import load_dataset
 from nas.engines.ray import RayEngine, _Place
 from nas.errors import EngineError, StudyError
-from nas.study import read_study
+from nas.study.folders import read_study
 
 OPTIONS = "--dataset digits --budget 1000 --epochs 1 --sampler random --engine ray"
 

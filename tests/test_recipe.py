@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nas.recipe import Recipe, read_recipe
+from nas.training.recipe import Recipe, read_recipe
 
 # What study.toml of the first studies held; they have to be read for ever.
 FIRST: dict[str, Any] = {

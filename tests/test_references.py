@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures
 
-from nas import references
 from nas.architecture import Architecture, Block, Head
-from nas.cost import count_params
+from nas.architecture.cost import count_params
 from nas.errors import ArchitectureError
-from nas.recipe import Recipe
-from nas.references import (
+from nas.references import bundled as references
+from nas.references.bundled import (
     Published,
     Reference,
     available,
@@ -26,6 +25,7 @@ from nas.references import (
     read_reference,
     write_reference,
 )
+from nas.training.recipe import Recipe
 
 GOOD: dict[str, Any] = {
     "description": "Two convolutions.",

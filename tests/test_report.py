@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from strategies import architectures, points
 
 from nas.architecture import Architecture, Block, Head
-from nas.candidate import Candidate, RungReport, State, front
-from nas.cost import cost
+from nas.architecture.cost import cost
+from nas.architecture.notation import describe
+from nas.candidates.candidate import Candidate, State, front
+from nas.candidates.pareto import dominates
 from nas.errors import StudyError
-from nas.notation import describe
-from nas.pareto import dominates
 from nas.report import (
     candidates_frame,
     format_frame,
@@ -36,6 +36,7 @@ from nas.report import (
     write_front,
 )
 from nas.report.axes import one_two_five, size_label, staircase
+from nas.training.report import RungReport
 
 EVIL = '</script><img src=x onerror=alert(1)> & "|" $x'
 SVG = "{http://www.w3.org/2000/svg}"

@@ -13,9 +13,9 @@ from strategies import architectures
 from studying import one_line
 
 from nas.architecture import Architecture
-from nas.cost import cost, count_params
+from nas.architecture.cost import cost, count_params
 from nas.errors import ArchitectureError
-from nas.references import available, find_reference
+from nas.references.bundled import available, find_reference
 from nas.space import Caps, resize
 
 

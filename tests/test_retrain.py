@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from studying import FakeEngine, make_settings
 
 from nas.architecture import Architecture, Block, Head
-from nas.candidate import Candidate, State
-from nas.cost import cost
+from nas.architecture.cost import cost
+from nas.candidates.candidate import Candidate, State
 from nas.engines import Event, Failed, Job, Lost
 from nas.errors import StudyError
-from nas.retrain import News, Winner, Wish, retrain
+from nas.search.best import News, Winner, Wish, retrain
 
 SETTINGS = make_settings()
 

@@ -25,12 +25,13 @@ from studying import (
     report_of,
 )
 
-from nas.candidate import front
+from nas.candidates.candidate import front
+from nas.candidates.pruning import PruningRule, Standing, should_prune
 from nas.engines import Event, Failed, Finished, Job, Lost
 from nas.errors import StudyError
-from nas.pruning import PruningRule, Standing, should_prune
-from nas.search import Outcome, Progress, search
-from nas.study import Study, create, open_study, read_study
+from nas.search.loop import Outcome, Progress, search
+from nas.study.folders import create, open_study, read_study
+from nas.study.study import Study
 
 
 def run(

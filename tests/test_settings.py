@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from studying import make_settings
 
 from nas.architecture import Architecture, Head
+from nas.candidates.pruning import PruningRule
 from nas.errors import StudyError
-from nas.pruning import PruningRule
-from nas.recipe import Recipe
-from nas.settings import (
+from nas.study.settings import (
     Sampler,
     Settings,
     default_rungs,
@@ -23,6 +22,7 @@ from nas.settings import (
     from_toml,
     to_toml,
 )
+from nas.training.recipe import Recipe
 
 _RULES = st.builds(
     PruningRule,

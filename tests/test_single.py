@@ -15,12 +15,18 @@ from studying import FakeEngine, finish, make_settings
 from nas.architecture import Architecture, Block, Head
 from nas.engines import Event, Failed, Finished, Job, Lost, Reported
 from nas.errors import ArchitectureError, RecipeError, StudyError
-from nas.lookup import find
-from nas.recipe import Recipe, final_recipe
-from nas.references import Published, Reference, write_reference
-from nas.settings import derived_seed
-from nas.single import Plan, Trained, choose_recipe, default_recipe, train_single
-from nas.study import create
+from nas.references.bundled import Published, Reference, write_reference
+from nas.search.lookup import find
+from nas.search.train_one import (
+    Plan,
+    Trained,
+    choose_recipe,
+    default_recipe,
+    train_single,
+)
+from nas.study.folders import create
+from nas.study.settings import derived_seed
+from nas.training.recipe import Recipe, final_recipe
 
 PUBLISHED = Published(
     num_params=200,

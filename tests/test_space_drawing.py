@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import architectures, shapes, spaces
 
 from nas.architecture import Architecture, Block, Head
-from nas.cost import Cost, cost
+from nas.architecture.cost import Cost, cost
 from nas.errors import ArchitectureError, SpaceError
 from nas.space import (
     Caps,

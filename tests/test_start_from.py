@@ -11,14 +11,14 @@ from asking import Ask
 from studying import FakeEngine, make_settings
 
 from nas.architecture import Architecture, Block, Head
-from nas.cost import count_params
+from nas.architecture.cost import count_params
 from nas.errors import StudyError
-from nas.launch import Request, launch
-from nas.references import Reference, available, find_reference, write_reference
-from nas.search import search
-from nas.settings import Sampler, Settings, differences, from_toml, to_toml
+from nas.references.bundled import Reference, available, find_reference, write_reference
+from nas.search.loop import search
+from nas.search.start import Request, launch
 from nas.space import encode, read_space
-from nas.study import create, open_study
+from nas.study.folders import create, open_study
+from nas.study.settings import Sampler, Settings, differences, from_toml, to_toml
 
 
 def net(width: int, activation: str = "relu") -> Architecture:

@@ -28,10 +28,9 @@ from studying import (
     train_made_up,
 )
 
-from nas.candidate import Candidate
+from nas.candidates.candidate import Candidate
 from nas.errors import NasError, StudyError
-from nas.settings import check_name, derived_seed
-from nas.study import (
+from nas.study.folders import (
     check_data,
     check_same,
     create,
@@ -41,6 +40,7 @@ from nas.study import (
     overview,
     read_study,
 )
+from nas.study.settings import check_name, derived_seed
 
 
 @pytest.fixture(params=["journal", "sqlite"])
@@ -85,7 +85,7 @@ def test_everything_of_a_candidate_is_read_back_in_another_process(
     # Taken up anew: what it reported before is forgotten.
     assert [r.val_accuracy for r in read[4].curve] == [0.75]
     code = (
-        "import sys, pathlib; from nas.study import read_study;"
+        "import sys, pathlib; from nas.study.folders import read_study;"
         "folder, storage = sys.argv[1:];"
         "study = read_study(pathlib.Path(folder), storage or None);"
         "print(study.candidates())"
@@ -270,7 +270,7 @@ def test_other_data_under_the_same_name_is_refused() -> None:
 
 _HOLD = """
 import sys, pathlib, time
-from nas.study import open_study
+from nas.study.folders import open_study
 study = open_study(pathlib.Path(sys.argv[1]))
 print("open", flush=True)
 time.sleep(60)
@@ -478,7 +478,7 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
 
 _FILL = """
 import sys, pathlib, resource
-from nas.study import open_study
+from nas.study.folders import open_study
 from nas.errors import StudyError
 study = open_study(pathlib.Path(sys.argv[1]))
 size = (study.folder / "journal.log").stat().st_size

@@ -17,8 +17,8 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import Trial, create_trial
 from studying import make_settings, train_made_up
 
-from nas.study import create, open_study
 from nas.study.densities import quick
+from nas.study.folders import create, open_study
 from nas.study.tpe import Lore, QuickTPESampler
 
 

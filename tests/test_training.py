@@ -15,12 +15,13 @@ from torch import nn
 
 from nas.architecture import Architecture, Block, Head
 from nas.errors import TrainingError
-from nas.model import build
-from nas.recipe import Recipe
-from nas.training import TrainingData, evaluate, kernels, learning_rate, train
-from nas.training.averaging import Average
-from nas.training.capture import undone
-from nas.training.step import Step
+from nas.training import kernels
+from nas.training.cuda_graph import undone
+from nas.training.ema import Average
+from nas.training.loop import evaluate, learning_rate, train
+from nas.training.model import build
+from nas.training.recipe import Recipe
+from nas.training.step import Step, TrainingData
 
 RECIPE = Recipe(epochs=4, batch_size=64, rotation=5, shift=0.05)
 SMALL = Architecture(

@@ -11,10 +11,12 @@ import torch
 from plain_loop import plain_loop
 
 from nas.data import load_dataset, split_indices
-from nas.model import build
-from nas.recipe import Recipe
-from nas.references import find_reference
-from nas.training import TrainingData, evaluate, kernels, train
+from nas.references.bundled import find_reference
+from nas.training import kernels
+from nas.training.loop import evaluate, train
+from nas.training.model import build
+from nas.training.recipe import Recipe
+from nas.training.step import TrainingData
 
 SEEDS = range(4)
 TRAIN_SIZE, VAL_SIZE = 3_200, 2_000

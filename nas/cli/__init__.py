@@ -14,11 +14,11 @@ from typer import Option
 from nas import __version__
 from nas.cli import handler
 from nas.cli.importing import import_
-from nas.cli.looking import compare, front, list_studies, show
-from nas.cli.pages import dashboard, report
+from nas.cli.inspecting import compare, front, list_studies, show
 from nas.cli.resizing import resize
 from nas.cli.searching import search
 from nas.cli.training import best, train
+from nas.cli.web import dashboard, report
 
 __all__ = ["app", "main"]
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import typer
 
+from nas.credentials import redact
 from nas.errors import NasError
-from nas.redaction import redact
 
 _SECONDS_BETWEEN_LOOKS = 0.05
 

@@ -38,10 +38,10 @@ def import_(
         raise typer.BadParameter(
             f"{input_shape!r} is no shape: write 1x28x28", param_hint="--input-shape"
         )
+    from nas.architecture.notation import describe
     from nas.files import write_atomically
     from nas.importing import assemble, check_same, load_module, trace
-    from nas.notation import describe
-    from nas.references import Reference, write_reference
+    from nas.references.bundled import Reference, write_reference
 
     channels, height, width = map(int, match.groups())
     shape = (channels, height, width)

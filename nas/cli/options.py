@@ -10,7 +10,7 @@ from typer import Argument, Option
 # The commands import what they need: `nas --help` answers without torch.
 if TYPE_CHECKING:
     from nas.engines.local import LocalEngine
-    from nas.study import Study
+    from nas.study.study import Study
 
 StudyName = Annotated[
     str | None,
@@ -65,7 +65,7 @@ def console() -> Any:
 
 def read(name: str | None, studies: Path, storage: str | None) -> Study:
     """Return the study of that name, or the only one there is, for reading."""
-    from nas.study import only_study, read_study
+    from nas.study.folders import only_study, read_study
 
     return read_study(studies / name if name else only_study(studies), storage)
 

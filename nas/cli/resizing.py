@@ -30,11 +30,11 @@ def resize(
 
     Its blocks keep their proportions; depth, kernels and all else stay.
     """
-    from nas.cost import cost
+    from nas.architecture.cost import cost
+    from nas.architecture.notation import describe
     from nas.files import write_atomically
-    from nas.lookup import find
-    from nas.notation import describe
-    from nas.references import Reference, write_reference
+    from nas.references.bundled import Reference, write_reference
+    from nas.search.lookup import find
     from nas.space import Caps
     from nas.space import resize as resized
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from nas.data import Dataset
     from nas.engines import Engine
-    from nas.search import Outcome, Progress
-    from nas.study import Study
+    from nas.search.loop import Outcome, Progress
+    from nas.study.study import Study
 
     # Starts the trainers; returns them, their devices and how many there are.
     _Start = Callable[[Dataset, Study], tuple[Engine, list[str], int]]
@@ -132,7 +132,7 @@ def search(  # one parameter an option
     if engine != "ray" and (address is not None or gpus_per_worker is not None):
         raise typer.BadParameter("--address and --gpus-per-worker need --engine ray")
 
-    from nas.launch import Request, launch
+    from nas.search.start import Request, launch
 
     start = _local(device, workers)
     if engine == "ray":
@@ -231,8 +231,8 @@ def _run_search(
 ) -> Outcome:
     import time
 
-    from nas.display import SearchDisplay
-    from nas.search import search as run
+    from nas.cli.display import SearchDisplay
+    from nas.search.loop import search as run
 
     due = 0.0
 
@@ -304,8 +304,8 @@ def _write_timing(
 
 
 def _say_outcome(study: Study, outcome: Outcome) -> None:
-    from nas.candidate import front as front_of
-    from nas.display import duration, front_table
+    from nas.candidates.candidate import front as front_of
+    from nas.cli.display import duration, front_table
 
     settings = study.settings
     members = front_of(study.candidates())

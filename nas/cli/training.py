@@ -24,8 +24,8 @@ from nas.cli.options import (
 if TYPE_CHECKING:
     from nas.architecture import Architecture
     from nas.data import Dataset
-    from nas.retrain import Winner
-    from nas.single import Trained
+    from nas.search.best import Winner
+    from nas.search.train_one import Trained
 
 
 def best(  # one parameter an option
@@ -69,13 +69,13 @@ def best(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Retrain the winner, read the test set once, write it out ready for use."""
+    from nas.cli.display import RetrainDisplay
     from nas.data import load_dataset
-    from nas.display import RetrainDisplay
     from nas.engines.local import devices_for
     from nas.environment import hardware
-    from nas.recipe import full_epochs
-    from nas.retrain import Wish, retrain
-    from nas.study import check_data
+    from nas.search.best import Wish, retrain
+    from nas.study.folders import check_data
+    from nas.training.recipe import full_epochs
 
     devices, count = devices_for(device, workers)
     opened = read(study, studies, storage)
@@ -157,15 +157,15 @@ def train(  # one parameter an option
         raise typer.BadParameter(
             "--like-published takes the recipe of the source", param_hint="--recipe"
         )
+    from nas.cli.display import SingleDisplay
     from nas.data import load_dataset
-    from nas.display import SingleDisplay
     from nas.engines.local import LocalEngine, devices_for
     from nas.environment import hardware
-    from nas.launch import held_out
-    from nas.lookup import find
-    from nas.references import check_fits
-    from nas.single import Plan, choose_recipe, train_single
-    from nas.study import check_data
+    from nas.references.bundled import check_fits
+    from nas.search.lookup import find
+    from nas.search.start import held_out
+    from nas.search.train_one import Plan, choose_recipe, train_single
+    from nas.study.folders import check_data
 
     found = find(architecture, studies, storage)
     reference, settings = found.reference, found.settings
@@ -246,7 +246,7 @@ def _single_in_words(report: dict[str, Any]) -> str:
 
 
 def _tested_in_words(report: dict[str, Any]) -> str:
-    from nas.display import percent
+    from nas.cli.display import percent
 
     text = (
         f"{report['num_params']:,} parameters: test accuracy "
@@ -258,7 +258,7 @@ def _tested_in_words(report: dict[str, Any]) -> str:
 
 def _best_epoch_in_words(report: dict[str, Any]) -> str:
     """Return what stands beside the honest number, with what it is."""
-    from nas.display import percent
+    from nas.cli.display import percent
 
     text = (
         "best epoch, selected on the test set: "
@@ -278,7 +278,7 @@ def _best_epoch_in_words(report: dict[str, Any]) -> str:
 
 
 def _spread_in_words(report: dict[str, Any], name: str) -> str:
-    from nas.display import percent
+    from nas.cli.display import percent
 
     if report["seeds"] == 1:
         return ""

@@ -12,7 +12,7 @@ from bottle import Bottle, HTTPResponse, request
 from nas.dashboard.assets import assets, live_page
 from nas.dashboard.catalogue import Catalogue
 from nas.dashboard.guard import Application
-from nas.dashboard.optunas import optuna_page
+from nas.dashboard.optuna_bridge import optuna_page
 from nas.errors import NasError
 
 # Optuna's page asks for these absolute paths, so they cannot be moved below another.

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nas.dashboard.live import LiveStudy
-from nas.dashboard.optunas import Place
+from nas.dashboard.optuna_bridge import Place
 from nas.dashboard.progress import hypervolumes, reference_point
 from nas.errors import NasError, StudyError
-from nas.settings import check_name
-from nas.study import load_settings
+from nas.study.folders import load_settings
+from nas.study.settings import check_name
 
 _SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 """Of the largest cap: the sizes at which studies are compared."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nas.candidate import Candidate
-from nas.notation import describe
-from nas.pareto import pareto_front
+from nas.architecture.notation import describe
+from nas.candidates.candidate import Candidate
+from nas.candidates.pareto import pareto_front
 from nas.report.labels import STATES
 
 SIZES = ("num_params", "macs", "peak_memory")

@@ -10,10 +10,11 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from nas.candidate import Candidate, RungReport
-from nas.cost import Layer, layers
-from nas.notation import describe, describe_block, describe_head
-from nas.settings import Settings
+from nas.architecture.cost import Layer, layers
+from nas.architecture.notation import describe, describe_block, describe_head
+from nas.candidates.candidate import Candidate
+from nas.study.settings import Settings
+from nas.training.report import RungReport
 
 _PEERS = 12
 """How many curves still can be told apart behind the candidate's own."""

@@ -9,17 +9,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas.candidate import Candidate, front
+from nas.candidates.candidate import Candidate, front
+from nas.candidates.pareto import Point
 from nas.dashboard.columns import Row, columns, fronts, row
 from nas.dashboard.details import Peers, details, peer_curves
 from nas.dashboard.markers import markers
-from nas.dashboard.optunas import Place, importances, place_of, trial_times
+from nas.dashboard.optuna_bridge import Place, importances, place_of, trial_times
 from nas.dashboard.progress import losses_at_size, progress, reference_point, timing
 from nas.errors import NasError, StudyError
-from nas.pareto import Point
 from nas.report.labels import STATES
-from nas.settings import Settings
-from nas.study import Study, journal_of, read_study
+from nas.study.folders import read_study
+from nas.study.journal import journal_of
+from nas.study.settings import Settings
+from nas.study.study import Study
 
 _FRESH = 0.5
 """Seconds for which what was read is new enough: many open pages cost as one."""

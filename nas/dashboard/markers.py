@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nas.cost import cost
-from nas.references import available, find_reference
-from nas.settings import Settings
+from nas.architecture.cost import cost
+from nas.references.bundled import available, find_reference
+from nas.study.settings import Settings
 
 _WINNER = ("num_params", "macs", "peak_memory", "test_accuracy_mean")
 

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nas.candidate import Candidate
-from nas.pareto import Point, hypervolume
-from nas.settings import Settings
+from nas.candidates.candidate import Candidate
+from nas.candidates.pareto import Point, hypervolume
+from nas.study.settings import Settings
 
 Times = Sequence[tuple[datetime | None, datetime | None]]
 

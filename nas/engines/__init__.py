@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.architecture import Architecture
-from nas.candidate import RungReport
-from nas.recipe import Recipe
+from nas.training.recipe import Recipe
+from nas.training.report import RungReport
 
 if TYPE_CHECKING:
     import numpy as np

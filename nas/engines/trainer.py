@@ -11,8 +11,10 @@ from nas.data import Dataset, split_indices
 from nas.engines import Event, Failed, Finished, Job, Reported
 from nas.engines.shortage import OutOfMemory
 from nas.errors import OutOfMemoryError, TrainingError
-from nas.model import build
-from nas.training import TrainingData, evaluate, memory_errors, train
+from nas.training.loop import evaluate, train
+from nas.training.memory import memory_errors
+from nas.training.model import build
+from nas.training.step import TrainingData
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.errors import ArchitectureError
 from nas.importing.tracing import Chain, trace
-from nas.model import build
+from nas.training.model import build
 
 
 def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> None:

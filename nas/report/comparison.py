@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from nas.candidate import Candidate
-from nas.compare import Comparison, Point
+from nas.candidates.candidate import Candidate
 from nas.files import write_atomically
+from nas.references.comparison import Comparison, Point
 from nas.report import axes
 from nas.report.figure import INK, front_figure
 from nas.report.labels import percent

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from nas.candidate import Candidate, State, front
+from nas.candidates.candidate import Candidate, State, front
 from nas.report import axes
 from nas.report.labels import STATES, details
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from nas.candidate import Candidate, front
-from nas.notation import describe
+from nas.architecture.notation import describe
+from nas.candidates.candidate import Candidate, front
 
 TextFormat = Literal["csv", "json", "md"]
 
@@ -37,7 +37,7 @@ def candidates_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
     ``val_accuracy`` (0 to 1, of the last report) and ``reason`` are missing where
     there is none. ``macs`` are of one image, ``peak_memory`` is bytes of int8
     activations, ``epochs`` is how many were trained, ``depth`` the number of blocks,
-    ``summary`` the architecture in the notation of nas.notation, ``architecture`` the
+    ``summary`` the architecture in the notation of nas.architecture.notation, ``architecture`` the
     whole of it as JSON for Architecture.from_json.
     """
     rows = [_row(candidate) for candidate in candidates]

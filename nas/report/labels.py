@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nas.architecture import feature_shapes
-from nas.candidate import Candidate, State
-from nas.notation import describe_block, describe_head
+from nas.architecture.notation import describe_block, describe_head
+from nas.candidates.candidate import Candidate, State
 
 STATES: tuple[State, ...] = ("complete", "pruned", "running", "failed")
 """In the order in which they are counted and drawn."""

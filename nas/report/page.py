@@ -19,9 +19,9 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
-from nas.candidate import Candidate, front
+from nas.architecture.notation import describe
+from nas.candidates.candidate import Candidate, front
 from nas.files import write_together
-from nas.notation import describe
 from nas.report.figure import front_figure
 from nas.report.frames import format_frame, front_frame
 from nas.report.labels import STATES, percent

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from nas.candidate import Candidate, front
+from nas.candidates.candidate import Candidate, front
 from nas.report import axes
 from nas.report.labels import STATES, details, percent
 

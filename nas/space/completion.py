@@ -19,7 +19,7 @@ from functools import cache, lru_cache
 from itertools import product
 
 from nas.architecture import Block, Head, Shape, conv_size
-from nas.cost import Cost, block_layers, head_layers, total
+from nas.architecture.cost import Cost, block_layers, head_layers, total
 from nas.space.reading import SearchSpace
 
 

@@ -20,7 +20,7 @@ from itertools import accumulate, product
 from typing import Any, Protocol, TypeVar
 
 from nas.architecture import Architecture, Block, Head, Shape
-from nas.cost import cost
+from nas.architecture.cost import cost
 from nas.errors import SpaceError
 from nas.space.completion import Caps, Move, State
 from nas.space.limits import completion, counts, heads_of, kinds_of_caps, smallest

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TypeVar
 
 from nas.architecture import Architecture, Block
-from nas.cost import count_params
+from nas.architecture.cost import count_params
 from nas.errors import NasError
 from nas.space.completion import Caps
 from nas.space.drawing import deviations, sample, size_of, usual_finish

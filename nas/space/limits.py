@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from nas.architecture import Head, Shape
-from nas.cost import Cost
+from nas.architecture.cost import Cost
 from nas.errors import SpaceError
 from nas.space.completion import Caps, Completion, State
 from nas.space.reading import SearchSpace

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 from nas.architecture import Architecture, Block, conv_size, feature_shapes
-from nas.cost import Cost, head_layers, total
+from nas.architecture.cost import Cost, head_layers, total
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps
 
@@ -100,7 +100,7 @@ def _classifiers(architecture: Architecture) -> set[int]:
 def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost]:
     """Return a function from the blocks' output channels to the cost.
 
-    Its result is `nas.cost.cost`'s of the architecture with these widths, some twenty
+    Its result is `nas.architecture.cost.cost`'s of the architecture with these widths, some twenty
     times faster: all that does not depend on the widths is computed once.
     """
     shapes = feature_shapes(architecture)

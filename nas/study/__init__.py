@@ -6,33 +6,10 @@
     folders.py   begins, opens and lists studies in their folders
     postgres.py  a study in PostgreSQL: its lock, and patience with outages
     storages.py  opens a storage; turns what it raises into one line
+    settings.py  what a study keeps from its start: study.toml
     tpe.py       Optuna's TPE at a cost that hardly grows with the study
     journal.py   the lock on a study's folder; a journal that is packed, or cut at its end
     records.py   a candidate as a trial's attributes and back
+
+Importing the package loads no optuna.
 """
-
-from nas.study.folders import (
-    check_data,
-    check_same,
-    create,
-    load_settings,
-    only_study,
-    open_study,
-    overview,
-    read_study,
-)
-from nas.study.journal import journal_of
-from nas.study.study import Study
-
-__all__ = [
-    "Study",
-    "check_data",
-    "check_same",
-    "create",
-    "journal_of",
-    "load_settings",
-    "only_study",
-    "open_study",
-    "overview",
-    "read_study",
-]

@@ -9,12 +9,12 @@ from typing import Any, get_args
 
 from optuna.storages import BaseStorage
 
-from nas.candidate import State
+from nas.candidates.candidate import State
 from nas.errors import NasError, StudyError
 from nas.files import write_atomically
-from nas.settings import Settings, check_name, differences, from_toml, to_toml
 from nas.space import read_space, smallest
 from nas.study.journal import journal_of, mend_journal, take_lock
+from nas.study.settings import Settings, check_name, differences, from_toml, to_toml
 from nas.study.storages import close_storage, open_storage, storage_errors
 from nas.study.study import Study
 

@@ -9,9 +9,10 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
-from nas.candidate import Candidate, RungReport, State
+from nas.candidates.candidate import Candidate, State
 from nas.errors import StudyError
-from nas.settings import Settings
+from nas.study.settings import Settings
+from nas.training.report import RungReport
 
 STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",

@@ -19,8 +19,8 @@ from optuna.storages.journal import _storage as journal_storage
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.study import StudyDirection
 
+from nas.credentials import redact
 from nas.errors import NasError, StudyError
-from nas.redaction import redact
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 

@@ -30,12 +30,12 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.architecture import Architecture
-from nas.candidate import Candidate, RungReport, State, front
-from nas.cost import cost
+from nas.architecture.cost import cost
+from nas.candidates.candidate import Candidate, State, front
 from nas.errors import StudyError
-from nas.settings import Settings, derived_seed
 from nas.space import encode, read_space, sample
 from nas.study.records import STATES, attributes, read_trial, report_attribute
+from nas.study.settings import Settings, derived_seed
 from nas.study.storages import (
     DIRECTIONS,
     close_storage,
@@ -44,6 +44,7 @@ from nas.study.storages import (
     study_id,
 )
 from nas.study.tpe import Lore, QuickTPESampler
+from nas.training.report import RungReport
 
 # After so many draws in a row that the study already has, it is taken to have them all.
 _DUPLICATES_IN_A_ROW = 300
@@ -111,7 +112,7 @@ class Study:
         return self._counts.copy()
 
     def front(self) -> list[Candidate]:
-        """Return what nas.candidate.front makes of all candidates.
+        """Return what nas.candidates.candidate.front makes of all candidates.
 
         It looks only at those that are complete since it was last asked for.
         """

@@ -1,11 +1,6 @@
 """Training and evaluating one model.
 
-``loop.py`` is the training loop and ``step.py`` what it repeats; ``kernels/`` makes
-that fast on a CPU and ``capture.py`` on a GPU.
+``recipe.py`` is the hyperparameters, ``model.py`` builds the model, ``loop.py`` is the
+training loop and ``step.py`` what it repeats; ``kernels/`` makes that fast on a CPU and
+``cuda_graph.py`` on a GPU. Importing the package loads no torch.
 """
-
-from nas.training.loop import evaluate, learning_rate, train
-from nas.training.memory import memory_errors
-from nas.training.step import TrainingData
-
-__all__ = ["TrainingData", "evaluate", "learning_rate", "memory_errors", "train"]

@@ -13,12 +13,12 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from nas.candidate import RungReport
 from nas.errors import TrainingError
-from nas.recipe import Recipe
-from nas.training.averaging import Average
-from nas.training.capture import runner
+from nas.training.cuda_graph import runner
+from nas.training.ema import Average
 from nas.training.memory import memory_errors
+from nas.training.recipe import Recipe
+from nas.training.report import RungReport
 from nas.training.step import Step, TrainingData, normalisation, predictor
 
 

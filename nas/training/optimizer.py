@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nas.recipe import Recipe
+from nas.training.recipe import Recipe
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.augmentation import random_matrices, warp
-from nas.recipe import Recipe
 from nas.training import kernels
+from nas.training.augmentation import random_matrices, warp
 from nas.training.optimizer import Optimizer
+from nas.training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

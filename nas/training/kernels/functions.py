@@ -73,7 +73,7 @@ def dropout(features: Tensor, probability: float) -> Tensor:
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Return what nas.augmentation.warp does, for images on the CPU."""
+    """Return what nas.training.augmentation.warp does, for images on the CPU."""
     images = images.contiguous()
     result = torch.empty_like(images)
     call("warp", images, matrices.contiguous(), result, *images.shape)

@@ -1,4 +1,4 @@
-"""A model that `nas.model.build` built, computed by the kernels."""
+"""A model that `nas.training.model.build` built, computed by the kernels."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.model import Inception, Shared
 from nas.training.kernels import functions
 from nas.training.kernels.functions import Around
 from nas.training.kernels.library import count_lanes, load
+from nas.training.model import Inception, Shared
 
 _LAYERS = (
     nn.Conv2d,
@@ -36,7 +36,7 @@ def available() -> bool:
 def supports(model: nn.Module, batch_size: int) -> bool:
     """Return whether forward can stand in for ``model(images)`` in training.
 
-    It can for what ``nas.model.build`` builds, on the CPU, in batches that fill the
+    It can for what ``nas.training.model.build`` builds, on the CPU, in batches that fill the
     vector registers: multiples of 16 always do.
     """
     blocks = getattr(model, "blocks", None)

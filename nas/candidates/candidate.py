@@ -7,25 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nas.architecture import Architecture
-from nas.pareto import pareto_front
+from nas.candidates.pareto import pareto_front
+from nas.training.report import RungReport
 
 State = Literal["running", "complete", "pruned", "failed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RungReport:
-    """What a trainer tells at a rung of one training.
-
-    ``rung`` counts from 0; ``epochs`` is how many epochs (a fraction, too) were
-    trained by then; ``val_accuracy`` is 0 to 1; ``train_loss`` is the mean cross
-    entropy in the last third of the steps since the last report; ``seconds`` is the time since the training began.
-    """
-
-    rung: int
-    epochs: float
-    val_accuracy: float
-    train_loss: float
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,7 @@ def report(
 ) -> None:
     """Write the dashboard's page of a study as one file that needs no network."""
     from nas.dashboard import write_report
-    from nas.study import only_study
+    from nas.study.folders import only_study
 
     folder = studies / study if study else only_study(studies)
     path = output or folder / "report.html"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas.recipe import Recipe
+from nas.training.recipe import Recipe
 
 
 def random_matrices(

@@ -20,11 +20,11 @@ def front(
     storage: Storage = None,
 ) -> None:
     """Print the Pareto front: the fully trained nets that no other beats."""
-    from nas.candidate import front as front_of
+    from nas.candidates.candidate import front as front_of
 
     opened = read(study, studies, storage)
     if output_format == "table":
-        from nas.display import front_table
+        from nas.cli.display import front_table
 
         members = front_of(opened.candidates())
         title = f"{opened.settings.name}: accuracy on the validation split"
@@ -50,7 +50,7 @@ def show(
     storage: Storage = None,
 ) -> None:
     """Print one candidate layer by layer, with its costs and learning curve."""
-    from nas.display import candidate_view
+    from nas.cli.display import candidate_view
 
     opened = read(study, studies, storage)
     console().print(candidate_view(opened.candidate(trial)))
@@ -77,9 +77,9 @@ def compare(
     storage: Storage = None,
 ) -> None:
     """Tell what of a study's front beats hand-made nets, and by how much."""
-    from nas.compare import compare as set_against
-    from nas.compare import read_winners, references_for
-    from nas.lookup import find
+    from nas.references.comparison import compare as set_against
+    from nas.references.comparison import read_winners, references_for
+    from nas.search.lookup import find
 
     opened = read(study, studies, storage)
     settings, candidates = opened.settings, opened.candidates()
@@ -106,7 +106,7 @@ def compare(
         )
         write_comparison(html, figure)
     if output_format == "table":
-        from nas.display import comparison_view
+        from nas.cli.display import comparison_view
 
         console().print(comparison_view(rows, title))
         typer.echo(
@@ -129,13 +129,13 @@ def list_studies(
     storage: Storage = None,
 ) -> None:
     """List the studies with their counts of trials."""
-    from nas.study import overview
+    from nas.study.folders import overview
 
     rows, faults = overview(studies, storage)
     if output_format == "json":
         typer.echo(json.dumps(rows))
     elif rows:
-        from nas.display import studies_table
+        from nas.cli.display import studies_table
 
         console().print(studies_table(rows))
     else:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.candidate import Candidate, front
+from nas.candidates.candidate import Candidate, front
 from nas.errors import ArchitectureError
-from nas.references import Reference, available, check_fits, find_reference
-from nas.settings import Settings
+from nas.references.bundled import Reference, available, check_fits, find_reference
+from nas.study.settings import Settings
 
 VALIDATION = "validation, search"
 TEST = "test, retrained"

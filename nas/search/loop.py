@@ -7,11 +7,12 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nas.candidate import Candidate, RungReport
+from nas.candidates.candidate import Candidate
+from nas.candidates.pruning import Standing, Standings, count_rivals, should_prune
 from nas.engines import Engine, Failed, Finished, Job, Lost, Reported
 from nas.errors import StudyError
-from nas.pruning import Standing, Standings, count_rivals, should_prune
-from nas.study import Study
+from nas.study.study import Study
+from nas.training.report import RungReport
 
 # The same cause of failure so often in a row is no accident of one candidate.
 _FAILURES_IN_A_ROW = 3

@@ -20,7 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna_dashboard import wsgi
 
-from nas.study import Study
+from nas.study.study import Study
 
 Place = tuple[BaseStorage, int]
 """Where a study is: its storage and its number there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nas.recipe import Recipe
+from nas.training.recipe import Recipe
 
 
 class Average:

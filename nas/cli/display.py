@@ -12,13 +12,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.candidate import Candidate
-from nas.compare import Comparison, Point
-from nas.cost import layers, total
+from nas.architecture.cost import layers, total
+from nas.architecture.notation import describe
+from nas.candidates.candidate import Candidate
 from nas.engines import Finished, Job, Reported
-from nas.notation import describe
-from nas.retrain import News
-from nas.search import Progress
+from nas.references.comparison import Comparison, Point
+from nas.search.best import News
+from nas.search.loop import Progress
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.references import Reference, find_reference
-from nas.settings import Settings
-from nas.study import load_settings, read_study
+from nas.references.bundled import Reference, find_reference
+from nas.study.folders import load_settings, read_study
+from nas.study.settings import Settings
 
 _TRIAL = re.compile(r"(?P<study>[^:/\\]+):(?P<trial>\d{1,9})")
 

@@ -1,6 +1,6 @@
 """The winner as files that outlive nas: weights, description, source and report.
 
-The source is rendered from the model that nas.model builds, layer by layer, so the
+The source is rendered from the model that nas.training.model builds, layer by layer, so the
 names of its weights cannot drift from those that were trained.
 """
 
@@ -18,10 +18,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from nas.architecture import Architecture, feature_shapes
-from nas.cost import cost
+from nas.architecture.cost import cost
+from nas.architecture.notation import describe, describe_block, describe_head
 from nas.files import write_together
-from nas.model import Inception, Shared, build
-from nas.notation import describe, describe_block, describe_head
+from nas.training.model import Inception, Shared, build
 
 _LINE_LENGTH = 88
 _FILE_NAME = "model.py"
@@ -129,7 +129,7 @@ def write_best(
 ) -> None:
     """Write weights.safetensors, architecture.json, model.py and report.json.
 
-    ``state`` is the state dict of nas.model.build's model, on any device; ``report``
+    ``state`` is the state dict of nas.training.model.build's model, on any device; ``report``
     is plain data for JSON. The rest is as for source. All four are written or none.
 
     Raises StudyError where they cannot be written, RuntimeError for a state that is

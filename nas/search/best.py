@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nas.candidate import Candidate, RungReport, front
+from nas.candidates.candidate import Candidate, front
 from nas.engines import Engine, Finished, Job, Part, Reported
 from nas.environment import versions
 from nas.errors import StudyError
-from nas.recipe import Recipe, final_recipe
-from nas.runs import train_all
-from nas.settings import Settings, derived_seed
+from nas.search.train_all import train_all
+from nas.study.settings import Settings, derived_seed
+from nas.training.recipe import Recipe, final_recipe
+from nas.training.report import RungReport
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeVar, get_args
 import tomli_w
 
 from nas.architecture import Architecture
+from nas.candidates.pruning import PruningRule
 from nas.errors import ArchitectureError, StudyError
-from nas.pruning import PruningRule
-from nas.recipe import Recipe, read_recipe
 from nas.space import Caps
+from nas.training.recipe import Recipe, read_recipe
 
 _T = TypeVar("_T")
 Sampler = Literal["tpe", "tpe-multivariate", "nsga2", "random"]

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture import Architecture
-from nas.cost import cost
+from nas.architecture.cost import cost
+from nas.candidates.pruning import PruningRule
 from nas.data import Dataset, load_dataset, split_indices
 from nas.errors import ArchitectureError, StudyError
-from nas.lookup import find
-from nas.pruning import PruningRule
-from nas.recipe import Recipe, search_recipe
-from nas.references import Reference, check_fits
-from nas.settings import Sampler, Settings, check_name, default_rungs
+from nas.references.bundled import Reference, check_fits
+from nas.search.lookup import find
 from nas.space import Caps, find_space
-from nas.study import Study, check_data, check_same, create, load_settings, open_study
+from nas.study.folders import check_data, check_same, create, load_settings, open_study
+from nas.study.settings import Sampler, Settings, check_name, default_rungs
+from nas.study.study import Study
+from nas.training.recipe import Recipe, search_recipe
 
 DEFAULT_SPACE = "mixed"
 # Of an official training set this much is held out, or a sixth of a small one.

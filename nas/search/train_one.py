@@ -17,15 +17,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cost import cost
+from nas.architecture.cost import cost
 from nas.engines import Engine, Finished, Job, Reported
 from nas.environment import versions
 from nas.errors import ArchitectureError, RecipeError
-from nas.launch import held_out, search_training
-from nas.recipe import Recipe, final_recipe, fit_batch, full_epochs, read_recipe
-from nas.references import Published, Reference
-from nas.runs import train_all
-from nas.settings import derived_seed
+from nas.references.bundled import Published, Reference
+from nas.search.start import held_out, search_training
+from nas.search.train_all import train_all
+from nas.study.settings import derived_seed
+from nas.training.recipe import (
+    Recipe,
+    final_recipe,
+    fit_batch,
+    full_epochs,
+    read_recipe,
+)
 
 if TYPE_CHECKING:
     import numpy as np

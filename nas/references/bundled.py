@@ -17,10 +17,10 @@ from typing import Any
 import tomli_w
 
 from nas.architecture import Architecture, Block, Head, Shape
-from nas.cost import count_params
+from nas.architecture.cost import count_params
 from nas.errors import ArchitectureError, NasError
 from nas.files import shipped
-from nas.recipe import Recipe, read_recipe
+from nas.training.recipe import Recipe, read_recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
