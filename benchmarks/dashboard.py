@@ -49,7 +49,7 @@ FLAGS = (
     "--disable-sync",
 )
 NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
-PATIENCE = 300_000
+TIMEOUT = 300_000
 """Milliseconds."""
 UPDATES = 5
 OPEN_SECONDS = 60
@@ -136,13 +136,13 @@ def measure(studies: Path, name: str, trials: int) -> dict[str, Any]:
             path = shutil.which("chromium") or shutil.which("google-chrome")
             browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
             page = browser.new_page()
-            page.set_default_timeout(PATIENCE)
+            page.set_default_timeout(TIMEOUT)
             page.goto(address)
             page.wait_for_selector(f'#plot[data-points="{trials}"]')
             row["server_reads_s"] = time.monotonic() - began
             page.close()
             page = browser.new_page()
-            page.set_default_timeout(PATIENCE)
+            page.set_default_timeout(TIMEOUT)
             session = page.context.new_cdp_session(page)
             session.send("Performance.enable", {"timeDomain": "threadTicks"})
             began = time.monotonic()

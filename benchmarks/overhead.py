@@ -4,7 +4,7 @@
     python benchmarks/overhead.py
     python benchmarks/overhead.py --sizes 200 --trials 20 --repeats 1
 
-What runs is `nas search` less its trainers: the real loop, TPE, pruning, the journal with
+What runs is `nas search` less its workers: the real loop, TPE, pruning, the journal with
 its fsync, the display as on a terminal and the writing of the front, both as often as
 there. The engine reports recorded curves (benchmarks/curves.csv) and needs no time. In
 studies of so many trials, drawn at random, it goes on for --trials more and tells, in ms
@@ -20,7 +20,7 @@ of the processor and of the clock for each of these, the time spent on
 
 ``own`` is all of that but the draw. ``front_write`` is one writing of the front. Memory
 is that of the whole process, at its end and its peak, but without torch, which a search
-loads for its trainers and the asker does not use. What happens once, as the reading of
+loads for its workers and the coordinator does not use. What happens once, as the reading of
 the study, is left out.
 
 Each measurement is a process of its own; sizes alternate within a repeat.
@@ -63,7 +63,7 @@ SIZES = [200, 2_000, 20_000]
 
 
 class InstantEngine:
-    """Trainers whose trainings are over at once; an `Engine`."""
+    """Workers whose trainings are over at once; an `Engine`."""
 
     idle = 1
 
@@ -94,10 +94,10 @@ class InstantEngine:
             self.idle = 1
         return events
 
-    def answer(self, job: int, *, go_on: bool) -> None:
+    def decide(self, job: int, *, proceed: bool) -> None:
         """Report the next rung at once, or be free."""
         del job
-        if go_on:
+        if proceed:
             self._events = [self._rest.pop(0)]
         else:
             self.idle = 1
@@ -168,7 +168,7 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
         study.front()
         study.ask()
         meter = Meter()
-        for name in ("start", "wait", "answer"):
+        for name in ("start", "wait", "decide"):
             meter.wrap(engine, name, "engine")
         meter.wrap(searching._Search, "__init__", "beginning")
         meter.wrap(study._storage, "create_new_trial", "storage")
@@ -179,7 +179,7 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
         for name in ("enqueue_trial", "ask"):
             meter.wrap(study._memory, name, "draw")
         meter.wrap(searching._Search, "reason_to_prune", "pruning")
-        meter.wrap(searching._Search, "tell_news", "progress")
+        meter.wrap(searching._Search, "report_progress", "progress")
         meter.wrap(command, "_write_front", "front")
         meter.charge()
         meter.wall.clear()

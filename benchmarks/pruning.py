@@ -22,7 +22,7 @@ from pathlib import Path
 
 from nas.candidates.candidate import Candidate
 from nas.candidates.pareto import pareto_front
-from nas.candidates.pruning import PruningRule, Standing, should_prune
+from nas.candidates.pruning import PruningRule, RungResult, should_prune
 from nas.study.folders import read_study
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ ORDERS = 200
 IN_TRAINING = 2
 VAL_SIZE = 5000
 
-Rule = Callable[[Standing, Sequence[Standing]], bool]
+Rule = Callable[[RungResult, Sequence[RungResult]], bool]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Curve:
 
     trial: int
     epochs: tuple[float, ...]
-    standings: tuple[Standing, ...]
+    results: tuple[RungResult, ...]
 
 
 def record(folder: Path) -> None:
@@ -88,7 +88,7 @@ def read_curves() -> list[Curve]:
             trial,
             tuple(float(r["epochs"]) for r in reports),
             tuple(
-                Standing(
+                RungResult(
                     int(r["num_params"]),
                     float(r["val_accuracy"]),
                     float(r["train_loss"]),
@@ -109,14 +109,14 @@ def accuracy_alone(rule: PruningRule) -> Rule:
     """Return our rule without its second witness, the training loss."""
     rule_of_both = size_aware(rule)
 
-    def without_loss(own: Standing, peers: Sequence[Standing]) -> bool:
+    def without_loss(own: RungResult, peers: Sequence[RungResult]) -> bool:
         blind = [peer._replace(train_loss=0.0) for peer in peers]
         return rule_of_both(own._replace(train_loss=1.0), blind)
 
     return without_loss
 
 
-def below_median(own: Standing, peers: Sequence[Standing]) -> bool:
+def below_median(own: RungResult, peers: Sequence[RungResult]) -> bool:
     """Prune what is less accurate than half of all peers, as a median pruner does."""
     accuracies = [peer.val_accuracy for peer in peers]
     return len(peers) >= 5 and own.val_accuracy < statistics.median(accuracies)
@@ -125,7 +125,7 @@ def below_median(own: Standing, peers: Sequence[Standing]) -> bool:
 def replay(curves: Sequence[Curve], rule: Rule) -> tuple[float, set[int]]:
     """Return the epochs trained in this order, and the trials that were pruned."""
     rungs = len(curves[0].epochs)
-    seen: list[list[Standing]] = [[] for _ in range(rungs)]
+    seen: list[list[RungResult]] = [[] for _ in range(rungs)]
     waiting, training = list(curves), list[tuple[float, int, Curve]]()
     now, spent, pruned = 0.0, 0.0, set[int]()
     while waiting or training:
@@ -135,10 +135,10 @@ def replay(curves: Sequence[Curve], rule: Rule) -> tuple[float, set[int]]:
         # The next report is that of whoever reaches its rung first.
         training.sort(key=lambda item: item[0])
         now, rung, curve = training.pop(0)
-        standing = curve.standings[rung]
+        result = curve.results[rung]
         last = rung == rungs - 1
-        stop = not last and rule(standing, seen[rung])
-        seen[rung].append(standing)
+        stop = not last and rule(result, seen[rung])
+        seen[rung].append(result)
         if stop:
             pruned.add(curve.trial)
         if stop or last:
@@ -151,7 +151,7 @@ def replay(curves: Sequence[Curve], rule: Rule) -> tuple[float, set[int]]:
 
 def measure(curves: Sequence[Curve], rule: Rule) -> dict[str, float]:
     """Return the mean share of epochs saved and of front members lost."""
-    points = [c.standings[-1][:2] for c in curves]
+    points = [c.results[-1][:2] for c in curves]
     members = {curves[i].trial for i in pareto_front(points)}
     full = sum(c.epochs[-1] for c in curves)
     saved, lost = [], []

@@ -81,7 +81,7 @@ def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
 
     from nas.architecture.cost import count_params
     from nas.data import load_dataset, split_indices
-    from nas.search.lookup import find
+    from nas.search.resolve import resolve
     from nas.training.loop import evaluate, train
     from nas.training.model import build
     from nas.training.recipe import final_recipe
@@ -89,7 +89,7 @@ def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     variant, net, seed, epochs, studies = job
-    architecture = find(net, studies).reference.architecture
+    architecture = resolve(net, studies).reference.architecture
     num_params = count_params(architecture)
     dataset = load_dataset("mnist")
     images, labels = dataset.images, dataset.labels

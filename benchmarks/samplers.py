@@ -34,7 +34,7 @@ FLOOR = 0.5
 
 
 class InlineEngine:
-    """One trainer, in this process: what is measured is the search alone."""
+    """One worker, in this process: what is measured is the search alone."""
 
     def __init__(self, dataset_name: str, seed: int, val_size: int) -> None:
         """Load the data and split it as the study does."""
@@ -85,14 +85,14 @@ class InlineEngine:
         self.last = report.epochs
         return [Reported(job.number, report)]
 
-    def answer(self, job: int, *, go_on: bool) -> None:
+    def decide(self, job: int, *, proceed: bool) -> None:
         """Drop the training or go on with it."""
         del job
-        if not go_on:
+        if not proceed:
             self.job = None
 
     def abandon(self, job: int) -> None:
-        """Have no trainer that could hang."""
+        """Have no worker that could hang."""
 
     def close(self) -> None:
         """Have nothing to stop."""
@@ -137,8 +137,8 @@ def run(
         "complete": sum(c.state == "complete" for c in candidates),
         **quarters,
         "epochs": round(engine.epochs, 1),
-        "sampling_seconds": round(outcome.clock.sampling, 2),
-        "total_seconds": round(outcome.clock.total, 1),
+        "sampling_seconds": round(outcome.timing.sampling, 2),
+        "total_seconds": round(outcome.timing.total, 1),
     }
 
 

@@ -1,16 +1,16 @@
 # ruff: noqa: SLF001  # what is measured has no public way in
-"""How many trainers one asker can keep busy, and what the sampler's haste costs.
+"""How many workers one coordinator can keep busy, and what the sampler's haste costs.
 
     python benchmarks/scaling.py rate --out benchmarks/scaling.csv
     python benchmarks/scaling.py rate --postgres postgresql://nas@localhost/nas ...
     python benchmarks/scaling.py quality --out benchmarks/scaling_quality.csv
 
 ``rate`` is a search as `nas search` runs it: the real loop, sampler, pruning and storage
-(with its fsync), and trainers that are real processes. Only they do not train: they
+(with its fsync), and workers that are real processes. Only they do not train: they
 sleep through recorded curves (benchmarks/curves.csv), stretched so that a full training
 takes 17 s in the mean (--seconds): with what the rule prunes a candidate then takes
-about 5 s. For each number of trainers and size of the study it prints trials per second,
-the share of the trainers' time in which they had nothing to do, and where the asker's
+about 5 s. For each number of workers and size of the study it prints trials per second,
+the share of the workers' time in which they had nothing to do, and where the coordinator's
 time went. Each measurement lasts a minute (--run), after a warm-up (--warm).
 
 ``quality`` lets the sampler search a made-up landscape, in which accuracy follows from
@@ -41,7 +41,7 @@ from unittest import mock
 
 from nas.engines import Event, Finished, Job, Reported
 
-# What is heavy is imported where it is needed: 64 trainers need none of it.
+# What is heavy is imported where it is needed: 64 workers need none of it.
 from nas.training.report import RungReport
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_curves(path: Path, seconds: float) -> list[tuple[int, Curve]]:
 
 
 def replay(pipe: Connection, busy: Any, since: Any, place: int) -> None:
-    """Be a trainer that sleeps through the curves that it is sent."""
+    """Be a worker that sleeps through the curves that it is sent."""
     while True:
         try:
             number, curve = pipe.recv()
@@ -108,20 +108,20 @@ class Enough(Exception):  # noqa: N818  # no error
 
 
 class ReplayEngine:
-    """Trainers that are processes, but sleep instead of training; an `Engine`."""
+    """Workers that are processes, but sleep instead of training; an `Engine`."""
 
-    def __init__(self, trainers: int, curves: list[tuple[int, Curve]]) -> None:
+    def __init__(self, workers: int, curves: list[tuple[int, Curve]]) -> None:
         """Start them."""
         self._curves = curves
         context = mp.get_context("spawn")
         # Seconds of training that are over, and when the present one began, or 0.
-        self._busy = context.Array("d", trainers, lock=False)
-        self._since = context.Array("d", trainers, lock=False)
+        self._busy = context.Array("d", workers, lock=False)
+        self._since = context.Array("d", workers, lock=False)
         self.started = 0
-        self._jobs: list[int | None] = [None] * trainers
+        self._jobs: list[int | None] = [None] * workers
         self._pipes: list[Connection] = []
         self._processes = []
-        for place in range(trainers):
+        for place in range(workers):
             ours, theirs = mp.Pipe()
             process = context.Process(
                 target=replay,
@@ -135,15 +135,15 @@ class ReplayEngine:
 
     @property
     def idle(self) -> int:
-        """How many trainers have nothing to do."""
+        """How many workers have nothing to do."""
         return self._jobs.count(None)
 
     def busy(self, now: float) -> float:
-        """Return the seconds of training so far, summed over the trainers."""
+        """Return the seconds of training so far, summed over the workers."""
         return sum(self._busy) + sum(now - since for since in self._since if since)
 
     def start(self, job: Job) -> None:
-        """Send an idle trainer the curve of a net of about the job's size."""
+        """Send an idle worker the curve of a net of about the job's size."""
         place = self._jobs.index(None)
         self._jobs[place] = job.number
         self.started += 1
@@ -160,15 +160,15 @@ class ReplayEngine:
             events.append(event)
         return events
 
-    def answer(self, job: int, *, go_on: bool) -> None:
-        """Let a trainer go on, or free it."""
+    def decide(self, job: int, *, proceed: bool) -> None:
+        """Let a worker go on, or free it."""
         place = self._jobs.index(job)
-        if not go_on:
+        if not proceed:
             self._jobs[place] = None
-        self._pipes[place].send(go_on)
+        self._pipes[place].send(proceed)
 
     def abandon(self, job: int) -> None:
-        """Have no trainer that hangs."""
+        """Have no worker that hangs."""
 
     def close(self) -> None:
         """Stop them."""
@@ -261,7 +261,7 @@ def filled(folder: Path, trials: int, curves: list[tuple[int, Curve]]) -> Path:
 
 
 def use_sampler(study: Study, sampler: str) -> None:
-    """Let an open study draw by another sampler than it was born with."""
+    """Let an open study draw by another sampler than it was created with."""
     kind = "random" if sampler == "random" else "tpe"
     study.settings = replace(study.settings, sampler=kind)
     if sampler == "optuna-tpe":
@@ -335,18 +335,18 @@ def fresh_copy(folder: Path, source: Path, url: str | None) -> Study:
 
 def measure(
     study: Study,
-    trainers: int,
+    workers: int,
     curves: list[tuple[int, Curve]],
     warm: float,
     run: float,
 ) -> dict[str, object]:
-    """Search for a while and return what the trainers and the asker did.
+    """Search for a while and return what the workers and the coordinator did.
 
-    It counts from some time after all trainers have begun.
+    It counts from some time after all workers have begun.
     """
-    from nas.search.loop import Clock, Progress, search
+    from nas.search.loop import Progress, Timing, search
 
-    engine = ReplayEngine(trainers, curves)
+    engine = ReplayEngine(workers, curves)
     # When, seconds of training so far, candidates ended so far.
     marks: list[tuple[float, float, int]] = []
     full: list[float] = []
@@ -355,7 +355,7 @@ def measure(
     def show(progress: Progress) -> None:
         now = time.monotonic()
         if not full:
-            if engine.started >= trainers:
+            if engine.started >= workers:
                 full.append(now)
         elif now >= full[0] + warm:
             ended = sum(c.state in {"complete", "pruned"} for c in progress.candidates)
@@ -364,9 +364,12 @@ def measure(
                 raise Enough
 
     began = time.monotonic()
-    clock = Clock()
+    timing = Timing()
     try:
-        with mock.patch("nas.search.loop.Clock", return_value=clock), suppress(Enough):
+        with (
+            mock.patch("nas.search.loop.Timing", return_value=timing),
+            suppress(Enough),
+        ):
             search(study, engine, trials=10**9, show=show)
     finally:
         engine.close()
@@ -376,11 +379,11 @@ def measure(
     return {
         "seconds_per_candidate": round(busy / ended, 2) if ended else "",
         "trials_per_second": round(ended / elapsed, 2),
-        "idle_share": round(1 - busy / (trainers * elapsed), 4),
-        "sampling_share": round(clock.sampling / total, 4),
-        "storage_share": round(clock.storage / total, 4),
-        "waiting_share": round(clock.waiting / total, 4),
-        "asker_cpu_share": round((time.process_time() - cpu) / total, 4),
+        "idle_share": round(1 - busy / (workers * elapsed), 4),
+        "sampling_share": round(timing.sampling / total, 4),
+        "storage_share": round(timing.storage / total, 4),
+        "waiting_share": round(timing.waiting / total, 4),
+        "coordinator_cpu_share": round((time.process_time() - cpu) / total, 4),
     }
 
 
@@ -396,17 +399,17 @@ def rate(arguments: argparse.Namespace) -> None:
             for store in stores:
                 url = arguments.postgres if store == "postgres" else None
                 for sampler in arguments.samplers:
-                    for trainers in arguments.trainers:
+                    for workers in arguments.workers:
                         with fresh_copy(folder, source, url) as study:
                             use_sampler(study, sampler)
                             row = {
                                 "storage": store,
                                 "sampler": sampler,
                                 "trials_in_study": trials,
-                                "trainers": trainers,
+                                "workers": workers,
                                 **measure(
                                     study,
-                                    trainers,
+                                    workers,
                                     curves,
                                     arguments.warm,
                                     arguments.run,
@@ -497,7 +500,7 @@ def main() -> None:
             "--samplers", type=lambda text: text.split(","), default=list(SAMPLERS)
         )
         if name == "rate":
-            kind.add_argument("--trainers", type=numbers, default=[1, 4, 16, 64])
+            kind.add_argument("--workers", type=numbers, default=[1, 4, 16, 64])
             kind.add_argument("--trials", type=numbers, default=[200, 2000, 10_000])
             kind.add_argument(
                 "--seconds", type=float, default=17.0, help="a full training takes"

@@ -8,7 +8,7 @@
     ├── SpaceError          a search space that cannot be read, or that no cap allows
     ├── DataError           a data set that is unknown, missing, damaged or misshapen
     ├── DeviceError         a device that is not there
-    ├── EngineError         trainers that cannot be started, a cluster out of reach
+    ├── EngineError         workers that cannot be started, a cluster out of reach
     ├── TrainingError       a candidate that could not be trained; the search goes on
     │   └── OutOfMemoryError  its device, or the machine, had no more memory
     └── StudyError          a study that is missing, in use, damaged or frozen otherwise
@@ -40,7 +40,7 @@ class DeviceError(NasError):
 
 
 class EngineError(NasError):
-    """Trainers cannot be started where they were asked for, or are out of reach."""
+    """Workers cannot be started where they were asked for, or are out of reach."""
 
 
 class TrainingError(NasError):
@@ -48,8 +48,8 @@ class TrainingError(NasError):
 
 
 class OutOfMemoryError(TrainingError):
-    """Memory ran out, which need not be the candidate's fault: trainers share it."""
+    """Memory ran out, which need not be the candidate's fault: workers share it."""
 
 
 class StudyError(NasError):
-    """The study is missing, in use, damaged, or was born with other settings."""
+    """The study is missing, in use, damaged, or was created with other settings."""

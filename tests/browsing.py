@@ -23,7 +23,7 @@ FLAGS = (
     "--disable-sync",
 )
 # Milliseconds; the tests share their cores with others.
-PATIENCE = 180_000
+TIMEOUT = 180_000
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def look(browser: Browser, *, width: int = 1280, dark: bool = False) -> Iterator
         viewport={"width": width, "height": 800},
         color_scheme="dark" if dark else "light",
     )
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT)
     page = context.new_page()
     asked: list[str] = []
     errors: list[str] = []

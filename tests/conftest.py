@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from asking import ask
+from cli_runner import invoke
 from hypothesis import HealthCheck, settings
 
 import nas
 
-__all__ = ["ask"]  # a fixture for all tests of the command line
+__all__ = ["invoke"]  # a fixture for all tests of the command line
 
 # Before the first import of torch: several tests at once share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -21,7 +21,7 @@ import numpy as np
 
 import nas
 from nas.candidates.candidate import Candidate
-from nas.engines import Event, Failed, Finished, Job, Lost, Reported
+from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
 from nas.space import find_space
 from nas.study.folders import create
 from nas.study.settings import Settings
@@ -132,11 +132,11 @@ class _Training:
 
 @dataclass
 class FakeEngine:
-    """An engine in this process: reports what it is told to, and checks its asker.
+    """An engine in this process: reports what it is told to, and checks its coordinator.
 
     ``accuracy`` gives the report at each rung; ``trouble`` may return an event (Failed
-    or Lost) to happen instead of the next report, given the job, how often it was
-    begun, and the rung. With ``shuffle`` the trainers come on in any order.
+    or WorkerLost) to happen instead of the next report, given the job, how often it was
+    begun, and the rung. With ``shuffle`` the workers come on in any order.
     """
 
     workers: int = 1
@@ -151,24 +151,24 @@ class FakeEngine:
 
     @property
     def idle(self) -> int:
-        """How many trainers have nothing to do."""
+        """How many workers have nothing to do."""
         return self.workers - len(self.running)
 
     def start(self, job: Job) -> None:
         """Take a job."""
-        assert self.idle > 0, "started more jobs than there are trainers"
+        assert self.idle > 0, "started more jobs than there are workers"
         assert job.number not in self.running, "started a job twice at once"
         self.running[job.number] = _Training(job)
         self.started.append(job)
         self.begun[job.number] += 1
 
     def wait(self, timeout: float) -> Sequence[Event]:
-        """Let some of the trainers come to their next event."""
+        """Let some of the workers come to their next event."""
         assert timeout >= 0
         lost = [job for job in self.abandoned if self.running.pop(job, None)]
         self.abandoned.clear()
         if lost:
-            return [Lost(job) for job in lost]
+            return [WorkerLost(job) for job in lost]
         some = [t for t in self.running.values() if not t.waits]
         assert some, "waits although nobody trains: the search would never end"
         if self.shuffle:
@@ -176,16 +176,16 @@ class FakeEngine:
             some = some[: self.shuffle.randint(0, len(some))]
         return [self._next(training) for training in some]
 
-    def answer(self, job: int, *, go_on: bool) -> None:
-        """Let a trainer that reported go on, or free it."""
+    def decide(self, job: int, *, proceed: bool) -> None:
+        """Let a worker that reported go on, or free it."""
         assert self.running[job].waits, "answered where nothing was asked"
-        if go_on:
+        if proceed:
             self.running[job].waits = False
         else:
             del self.running[job]
 
     def abandon(self, job: int) -> None:
-        """Let the trainer of a job die; the next wait tells so."""
+        """Let the worker of a job die; the next wait tells so."""
         assert job in self.running, "abandoned a job that is not in training"
         self.abandoned.append(job)
 
@@ -197,13 +197,13 @@ class FakeEngine:
         job, rung = training.job, training.rung
         event = self.trouble(job, self.begun[job.number], rung)
         if event is not None:
-            assert isinstance(event, Failed | Lost)
+            assert isinstance(event, Failed | WorkerLost)
         elif rung < len(job.rungs):
             training.rung += 1
             training.waits = True
             report = report_of(rung, self.accuracy(job, rung), job.rungs[rung])
             return Reported(job.number, report)
-        elif job.part != "search":
+        elif job.mode != "search":
             accuracy = self.accuracy(job, len(job.rungs) - 1)
             weights = {"seed": np.array(job.seed)}
             event = Finished(job.number, accuracy, weights)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import Ask
+from cli_runner import Invoke
 from studying import (
     FakeEngine,
     big_study,
@@ -107,12 +107,12 @@ def test_the_same_search_again_has_nothing_to_do(place: Path, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_the_front_in_each_format(ask: Ask, at: list[str]) -> None:
+def test_the_front_in_each_format(invoke: Invoke, at: list[str]) -> None:
     """Table, CSV, JSON and Markdown show the same members, smallest first."""
-    table = ask("front", *at)
-    comma = ask("front", *at, "--format", "csv")
-    plain = ask("front", "digits-2000", *at, "--format", "json")
-    marks = ask("front", *at, "--format", "md")
+    table = invoke("front", *at)
+    comma = invoke("front", *at, "--format", "csv")
+    plain = invoke("front", "digits-2000", *at, "--format", "json")
+    marks = invoke("front", *at, "--format", "md")
     assert {a.code for a in (table, comma, plain, marks)} == {0}
     assert {a.err for a in (table, comma, plain, marks)} == {""}
     rows = list(csv.DictReader(io.StringIO(comma.out)))
@@ -129,70 +129,74 @@ def test_the_front_in_each_format(ask: Ask, at: list[str]) -> None:
         assert f"{size:,}" in table.out
 
 
-def test_the_front_of_a_study_without_one(ask: Ask, tmp_path: Path) -> None:
+def test_the_front_of_a_study_without_one(invoke: Invoke, tmp_path: Path) -> None:
     """Said in words, or as an empty table in the other formats."""
     create(tmp_path / "studies" / "new", make_settings(name="new")).close()
-    assert "no fully trained candidate in new yet" in ask("front").out
-    assert ask("front", "--format", "json").out == "[]\n"
-    assert len(ask("front", "--format", "csv").out.splitlines()) == 1
-    assert len(ask("front", "--format", "md").out.splitlines()) == 2
+    assert "no fully trained candidate in new yet" in invoke("front").out
+    assert invoke("front", "--format", "json").out == "[]\n"
+    assert len(invoke("front", "--format", "csv").out.splitlines()) == 1
+    assert len(invoke("front", "--format", "md").out.splitlines()) == 2
 
 
 def test_show_prints_layers_costs_and_curve(
-    ask: Ask, place: Path, at: list[str]
+    invoke: Invoke, place: Path, at: list[str]
 ) -> None:
     """The totals are those of the candidate, the curve has all its reports."""
     candidate = read_study(place / "studies" / "digits-2000").candidate(0)
-    answer = ask("show", 0, *at)
-    assert answer.code == 0
-    assert f"{candidate.num_params:,}" in answer.out
-    assert f"{candidate.macs:,}" in answer.out
-    assert candidate.key in answer.out
+    result = invoke("show", 0, *at)
+    assert result.code == 0
+    assert f"{candidate.num_params:,}" in result.out
+    assert f"{candidate.macs:,}" in result.out
+    assert candidate.key in result.out
     for report in candidate.curve:
-        assert f"{100 * report.val_accuracy:.2f} %" in answer.out
+        assert f"{100 * report.val_accuracy:.2f} %" in result.out
 
 
-def test_show_tells_why_a_candidate_ended(ask: Ask, tmp_path: Path) -> None:
+def test_show_tells_why_a_candidate_ended(invoke: Invoke, tmp_path: Path) -> None:
     """The reason of a pruned and of a failed one, and the state of all."""
     made_up(tmp_path / "studies")
-    answers = [ask("show", trial).out for trial in range(4)]
-    for answer, state in zip(
+    answers = [invoke("show", trial).out for trial in range(4)]
+    for result, state in zip(
         answers, ["complete", "pruned", "failed", "running"], strict=True
     ):
-        assert state in answer
+        assert state in result
     assert "pruned: it was hopeless" in answers[1]
     assert "failed: loss became NaN" in answers[2]
 
 
-def test_studies_as_json_and_as_a_table(ask: Ask, tmp_path: Path) -> None:
+def test_studies_as_json_and_as_a_table(invoke: Invoke, tmp_path: Path) -> None:
     """Name, the four counts and the cap; nothing of it where there is none."""
-    assert ask("studies", "--format", "json").out == "[]\n"
-    assert "no studies in studies" in ask("studies").out
+    assert invoke("studies", "--format", "json").out == "[]\n"
+    assert "no studies in studies" in invoke("studies").out
     made_up(tmp_path / "studies")
-    answer = ask("studies", "--format", "json")
+    result = invoke("studies", "--format", "json")
     expected = {"complete": 1, "pruned": 1, "failed": 1, "running": 1, "budget": 2000}
-    assert json.loads(answer.out) == [{"name": "made-up"} | expected]
-    assert "made-up" in ask("studies").out
+    assert json.loads(result.out) == [{"name": "made-up"} | expected]
+    assert "made-up" in invoke("studies").out
 
 
-def test_a_damaged_study_is_named_among_the_others(ask: Ask, tmp_path: Path) -> None:
+def test_a_damaged_study_is_named_among_the_others(
+    invoke: Invoke, tmp_path: Path
+) -> None:
     """The others are listed on stdout, the damaged one has its line on stderr."""
     made_up(tmp_path / "studies", "good")
     (made_up(tmp_path / "studies", "bad") / "journal.log").write_text("no\njournal\n")
-    answer = ask("studies", "--format", "json")
-    assert [row["name"] for row in json.loads(answer.out)] == ["good"]
-    assert len(answer.err.splitlines()) == 1
-    assert answer.err.startswith("bad: ")
+    result = invoke("studies", "--format", "json")
+    assert [row["name"] for row in json.loads(result.out)] == ["good"]
+    assert len(result.err.splitlines()) == 1
+    assert result.err.startswith("bad: ")
 
 
-def test_a_study_in_a_database(ask: Ask, tmp_path: Path) -> None:
+def test_a_study_in_a_database(invoke: Invoke, tmp_path: Path) -> None:
     """--storage takes any storage that Optuna knows, for reading, too."""
     url = f"sqlite:///{tmp_path}/trials.db"
     with create(tmp_path / "studies" / "far", make_settings(name="far"), url) as study:
         study.ask()
         finish(study, 0, [0.5, 0.6, 0.7])
-    assert len(json.loads(ask("front", "--format", "json", "--storage", url).out)) == 1
-    assert "--storage" in one_line(ask("front").err)
+    assert (
+        len(json.loads(invoke("front", "--format", "json", "--storage", url).out)) == 1
+    )
+    assert "--storage" in one_line(invoke("front").err)
 
 
 # --- bad input --------------------------------------------------------------------
@@ -334,15 +338,17 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_code_1(ask: Ask, tmp_path: Path, case: str) -> None:
+def test_bad_input_is_one_line_and_code_1(
+    invoke: Invoke, tmp_path: Path, case: str
+) -> None:
     """The line says what is wrong; what was on the disk is as it was."""
     prepare, phrase = BAD[case]
     arguments = prepare(tmp_path)
     before = _contents(tmp_path)
-    answer = ask(*arguments)
-    assert answer.code == 1, answer.err
-    assert phrase in one_line(answer.err)
-    assert answer.out == ""
+    result = invoke(*arguments)
+    assert result.code == 1, result.err
+    assert phrase in one_line(result.err)
+    assert result.out == ""
     assert {path: _contents(tmp_path).get(path) for path in before} == before
 
 
@@ -376,30 +382,32 @@ def _contents(folder: Path) -> dict[Path, bytes]:
         ["serch"],
     ],
 )
-def test_wrong_usage_is_one_line_and_code_2(ask: Ask, arguments: list[str]) -> None:
+def test_wrong_usage_is_one_line_and_code_2(
+    invoke: Invoke, arguments: list[str]
+) -> None:
     """The line says what is wrong and where the help is."""
-    answer = ask(*arguments)
-    assert answer.code == 2
-    assert re.search(r"see `nas( \w+)? --help`$", one_line(answer.err))
+    result = invoke(*arguments)
+    assert result.code == 2
+    assert re.search(r"see `nas( \w+)? --help`$", one_line(result.err))
 
 
-def test_nas_alone_shows_the_help(ask: Ask) -> None:
+def test_nas_alone_shows_the_help(invoke: Invoke) -> None:
     """With the code of wrong usage, for there is nothing that it did."""
-    answer = ask()
-    assert answer.code == 2
-    assert "Usage: nas" in answer.out
-    assert answer.err == ""
+    result = invoke()
+    assert result.code == 2
+    assert "Usage: nas" in result.out
+    assert result.err == ""
 
 
-def test_an_unknown_trial_is_an_error(ask: Ask, at: list[str]) -> None:
+def test_an_unknown_trial_is_an_error(invoke: Invoke, at: list[str]) -> None:
     """With the numbers that there are."""
-    answer = ask("show", 99, *at)
-    assert answer.code == 1
-    assert "its trials are 0 to " in one_line(answer.err)
+    result = invoke("show", 99, *at)
+    assert result.code == 1
+    assert "its trials are 0 to " in one_line(result.err)
 
 
 def test_a_bug_leaves_its_traceback_in_a_file_that_the_line_names(
-    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Code 3; nobody but the one who mends it has to read a traceback."""
 
@@ -407,36 +415,38 @@ def test_a_bug_leaves_its_traceback_in_a_file_that_the_line_names(
         raise RuntimeError("unheard of\nin two lines")
 
     monkeypatch.setattr("nas.study.folders.overview", broken)
-    answer = ask("studies")
-    assert answer.code == 3
-    named = re.search(r"report it with (\S+)$", one_line(answer.err))
+    result = invoke("studies")
+    assert result.code == 3
+    named = re.search(r"report it with (\S+)$", one_line(result.err))
     assert named
     assert "unheard of" in Path(named[1]).read_text()
     assert Path(named[1]).is_relative_to(tmp_path)
 
 
 def test_a_bug_without_a_place_for_its_traceback(
-    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then it goes to stderr, the line last."""
     monkeypatch.setattr("nas.study.folders.overview", lambda *_: 1 / 0)
     (tmp_path / "state").write_text("in the way")
-    answer = ask("studies")
-    assert answer.code == 3
-    assert "Traceback" in answer.err
-    assert answer.err.splitlines()[-1].startswith("nas: a bug in nas: ZeroDivision")
+    result = invoke("studies")
+    assert result.code == 3
+    assert "Traceback" in result.err
+    assert result.err.splitlines()[-1].startswith("nas: a bug in nas: ZeroDivision")
 
 
-def test_an_interruption_is_code_130(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_code_130(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In any command."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nas.study.folders.overview", interrupted)
-    answer = ask("studies")
-    assert answer.code == 130
-    assert one_line(answer.err) == "nas: interrupted"
+    result = invoke("studies")
+    assert result.code == 130
+    assert one_line(result.err) == "nas: interrupted"
 
 
 def test_an_import_ends_before_an_interruption_does(tmp_path: Path) -> None:
@@ -456,14 +466,14 @@ def test_an_import_ends_before_an_interruption_does(tmp_path: Path) -> None:
         "    time.sleep(20)\n"
         "handler.run(app)"
     )
-    answer = run_python(code, cwd=tmp_path)
-    assert answer.returncode == 130
-    assert answer.stdout == "loaded\n"
-    assert one_line(answer.stderr) == "nas: interrupted"
+    result = run_python(code, cwd=tmp_path)
+    assert result.returncode == 130
+    assert result.stdout == "loaded\n"
+    assert one_line(result.stderr) == "nas: interrupted"
 
 
-def test_a_search_stopped_while_its_trainers_start_says_how_to_go_on(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
+def test_a_search_stopped_while_its_workers_start_says_how_to_go_on(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They take seconds; the study is there already."""
 
@@ -471,15 +481,15 @@ def test_a_search_stopped_while_its_trainers_start_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nas.cli.searching.start_engine", interrupted)
-    answer = ask(*NEW)
-    assert answer.code == 130
-    assert one_line(answer.err) == (
+    result = invoke(*NEW)
+    assert result.code == 130
+    assert one_line(result.err) == (
         "nas: stopped with 0 of 200 trials finished; go on with the same command"
     )
 
 
 def test_a_dashboard_stopped_before_it_serves_is_no_error(
-    ask: Ask, at: list[str], monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, at: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C is how it ends, from the moment that it has told its address."""
 
@@ -487,10 +497,10 @@ def test_a_dashboard_stopped_before_it_serves_is_no_error(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nas.dashboard.server.webbrowser.open", interrupted)
-    answer = ask("dashboard", "--port", 0, "--open", *at)
-    assert answer.code == 0
-    assert "dashboard at http://127.0.0.1:" in answer.out
-    assert answer.err == ""
+    result = invoke("dashboard", "--port", 0, "--open", *at)
+    assert result.code == 0
+    assert "dashboard at http://127.0.0.1:" in result.out
+    assert result.err == ""
 
 
 def test_nas_runs_as_a_module(tmp_path: Path) -> None:
@@ -559,9 +569,9 @@ def on_disk(
     )
 
 
-def codes_of(answer: subprocess.CompletedProcess[str]) -> list[str]:
+def codes_of(result: subprocess.CompletedProcess[str]) -> list[str]:
     """Return the exit codes of the commands."""
-    return re.findall(r"^code (\d+)$", answer.stdout, re.MULTILINE)
+    return re.findall(r"^code (\d+)$", result.stdout, re.MULTILINE)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
@@ -569,7 +579,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     search = " ".join(
         [*map(str, NEW), "--epochs 1 --sampler random --workers 1 --trials 3"]
     )
-    answer = on_disk(
+    result = on_disk(
         "size=160k",
         tmp_path / "disk",
         search,
@@ -577,8 +587,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
         search,
         f"$ cp -r studies {tmp_path}/roomy",
     )
-    assert codes_of(answer) == ["1", "0"], answer
-    assert "o space left on device" in one_line(answer.stderr)
+    assert codes_of(result) == ["1", "0"], result
+    assert "o space left on device" in one_line(result.stderr)
     full = read_study(tmp_path / "full" / "digits-2000").candidates()
     done = [c for c in full if c.state in {"complete", "pruned"}]
     assert len(done) == 1
@@ -590,7 +600,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
 def test_a_read_only_disk(tmp_path: Path) -> None:
     """A search there is refused with one line, new or old; reading goes on working."""
     source = made_up(tmp_path / "source" / "studies").parents[1]
-    answer = on_disk(
+    result = on_disk(
         "size=9m",
         tmp_path / "disk",
         f"$ cp -r {source}/. . && mount -o remount,ro .",
@@ -599,8 +609,8 @@ def test_a_read_only_disk(tmp_path: Path) -> None:
         "front --format csv",
         "show 0",
     )
-    assert codes_of(answer) == ["1", "1", "0", "0"], answer
-    errors = answer.stderr.splitlines()
+    assert codes_of(result) == ["1", "1", "0", "0"], result
+    errors = result.stderr.splitlines()
     assert len(errors) == 2, errors
     assert all("ead-only file system" in line for line in errors), errors
 
@@ -643,8 +653,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> Non
         "    heavy = {'torch', 'optuna', 'pandas', 'plotly', 'sklearn', 'numpy'}\n"
         "    print('LOADED', *(heavy & set(sys.modules)))"
     )
-    answer = run_python(code, cwd=tmp_path)
-    assert answer.stdout.splitlines()[-1].strip() == "LOADED", answer.stderr
+    result = run_python(code, cwd=tmp_path)
+    assert result.stdout.splitlines()[-1].strip() == "LOADED", result.stderr
 
 
 def test_the_front_of_a_thousand_trials_is_fast(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from asking import Ask
+from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import points
@@ -188,7 +188,7 @@ def test_frame_and_figure_hold_every_row() -> None:
 # --- the command ------------------------------------------------------------------
 
 
-def test_the_command_prints_and_draws(ask: Ask, tmp_path: Path) -> None:
+def test_the_command_prints_and_draws(invoke: Invoke, tmp_path: Path) -> None:
     """A table for people, CSV for programs, a page that needs no network."""
     with create(tmp_path / "studies/small", SETTINGS) as study:
         for _ in range(3):
@@ -196,19 +196,19 @@ def test_the_command_prints_and_draws(ask: Ask, tmp_path: Path) -> None:
         for trial in range(3):
             finish(study, trial, [0.5, 0.6, 0.7 + trial / 10])
     (tmp_path / "mine.toml").write_text(write_reference(reference(10, 0.5)))
-    answer = ask("compare", "mine.toml", "--html", "c.html")
-    assert answer.code == 0, answer.err
-    assert "validation" in answer.out
-    assert "written to c.html" in answer.err
+    result = invoke("compare", "mine.toml", "--html", "c.html")
+    assert result.code == 0, result.err
+    assert "validation" in result.out
+    assert "written to c.html" in result.err
     page = (tmp_path / "c.html").read_text()
     assert "references (1)" in page
     assert 'src="http' not in page
-    answer = ask("compare", "mine.toml", "small:0", "--format", "csv")
-    rows = list(csv.DictReader(io.StringIO(answer.out)))
+    result = invoke("compare", "mine.toml", "small:0", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(result.out)))
     assert [row["reference"] for row in rows] == ["mine", "small:0"]
-    answer = ask("compare")
-    assert answer.code == 0
-    assert answer.out.startswith("nothing to compare: ")
-    answer = ask("compare", "none")
-    assert answer.code == 1
-    assert "unknown reference 'none'" in answer.err
+    result = invoke("compare")
+    assert result.code == 0
+    assert result.out.startswith("nothing to compare: ")
+    result = invoke("compare", "none")
+    assert result.code == 1
+    assert "unknown reference 'none'" in result.err

@@ -96,14 +96,14 @@ def kill_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def trainers(asker: int) -> list[int]:
-    """Return the process ids of the trainers that this asker has at the moment."""
+def workers(coordinator: int) -> list[int]:
+    """Return the process ids of the workers that this coordinator has at the moment."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
             arguments = (path / "cmdline").read_bytes()
-            if parent == asker and b"spawn_main" in arguments:
+            if parent == coordinator and b"spawn_main" in arguments:
                 found.append(int(path.name))
     return found
 
@@ -133,8 +133,8 @@ def cut_last_record(search: Search, chance: random.Random) -> None:
 
 
 @pytest.mark.slow
-def test_killed_askers(tmp_path: Path, chance: random.Random) -> None:
-    """Eight times kill -9 of the asker or of all, half with a cut last record."""
+def test_killed_coordinators(tmp_path: Path, chance: random.Random) -> None:
+    """Eight times kill -9 of the coordinator or of all, half with a cut last record."""
     search = Search(tmp_path, trials=100_000)
     known: list[Candidate] = []
     for round_number in range(8):
@@ -145,7 +145,7 @@ def test_killed_askers(tmp_path: Path, chance: random.Random) -> None:
             else:  # while it starts up
                 time.sleep(chance.uniform(0, 4))
             assert process.poll() is None
-            left = trainers(process.pid)
+            left = workers(process.pid)
             if chance.random() < 0.5:
                 kill_group(process, signal.SIGKILL)
             else:
@@ -153,7 +153,7 @@ def test_killed_askers(tmp_path: Path, chance: random.Random) -> None:
             process.wait()
             deadline = time.monotonic() + 10
             while any(Path(f"/proc/{pid}/cmdline").exists() for pid in left):
-                assert time.monotonic() < deadline, "a trainer outlived its asker"
+                assert time.monotonic() < deadline, "a worker outlived its coordinator"
                 time.sleep(0.05)
         known = search.check(known)
         if round_number % 2 and search.size():
@@ -173,8 +173,8 @@ def test_killed_askers(tmp_path: Path, chance: random.Random) -> None:
 
 
 @pytest.mark.slow
-def test_killed_trainers(tmp_path: Path, chance: random.Random) -> None:
-    """Twelve times kill -9 of a trainer: the search itself goes on to its end."""
+def test_killed_workers(tmp_path: Path, chance: random.Random) -> None:
+    """Twelve times kill -9 of a worker: the search itself goes on to its end."""
     search = Search(tmp_path, trials=100_000)
     known: list[Candidate] = []
     with search.started() as process:
@@ -182,7 +182,7 @@ def test_killed_trainers(tmp_path: Path, chance: random.Random) -> None:
             wait_for_growth(search, process)
             time.sleep(chance.uniform(0, 0.5))
             assert process.poll() is None
-            victims = trainers(process.pid)
+            victims = workers(process.pid)
             assert len(victims) == 1
             os.kill(victims[0], signal.SIGKILL)
             known = search.check(known)
@@ -191,7 +191,7 @@ def test_killed_trainers(tmp_path: Path, chance: random.Random) -> None:
     last.finish()
     known = last.check(known)
     assert len(finished(known)) == last.trials
-    # A candidate under which the trainer died is trained anew, not given up.
+    # A candidate under which the worker died is trained anew, not given up.
     assert {c.state for c in known} <= {"complete", "pruned"}
 
 
@@ -203,9 +203,9 @@ def test_an_interrupted_search_says_how_to_go_on(
     search = Search(tmp_path, trials=100_000)
     with search.started() as process:
         wait_for_growth(search, process)
-        # While the trainers start up, and in the midst of the search.
+        # While the workers start up, and in the midst of the search.
         time.sleep(chance.choice([0.5, 1.5, 6]))
-        children = trainers(process.pid)
+        children = workers(process.pid)
         began = time.monotonic()
         if number == signal.SIGINT:
             kill_group(process, number)  # as a terminal does

@@ -1,4 +1,4 @@
-"""The contract of every engine: reports in order, verdicts obeyed, deaths survived.
+"""The contract of every engine: reports in order, decisions obeyed, deaths survived.
 
 Ray's is that of a real cluster of two nodes, which all tests of this file share.
 """
@@ -19,16 +19,16 @@ from unittest import mock
 
 import pytest
 from clusters import running_cluster
-from hunger import SHORTAGES, Hungry
+from memory_errors import MEMORY_ERRORS, RungsOutOfMemory
 from studying import environment
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
 from nas.data import load_dataset
-from nas.engines import Engine, Event, Failed, Finished, Job, Lost, Reported
+from nas.engines import Engine, Event, Failed, Finished, Job, Reported, WorkerLost
 from nas.engines.local import LocalEngine, devices_for
-from nas.engines.shortage import OutOfMemory
-from nas.engines.trainer import Orders, Trainer
+from nas.engines.out_of_memory import OutOfMemory
+from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import DeviceError
 from nas.training.model import build
 from nas.training.recipe import Recipe
@@ -71,14 +71,14 @@ class EngineUnderTest(Engine, Protocol):
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the trainers that there are."""
+        """The process ids of the workers that there are."""
 
 
 ENGINES: dict[str, Callable[[int], EngineUnderTest]] = {"local": local, "ray": on_ray}
-# Seconds in which all trainers must be gone after the end of their engine or asker.
+# Seconds in which all workers must be gone after the end of their engine or coordinator.
 ENDS_WITHIN = {"local": 4, "ray": 20}
 # A machine that is busy otherwise may be given more.
-PATIENCE = 60 * float(os.environ.get("NAS_TEST_PATIENCE", "1"))
+TIMEOUT = 60 * float(os.environ.get("NAS_TEST_TIMEOUT_FACTOR", "1"))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ _shared: dict[str, EngineUnderTest] = {}
 
 @pytest.fixture
 def engine(name: str) -> EngineUnderTest:
-    """Return an engine with one trainer, which has come up."""
+    """Return an engine with one worker, which has come up."""
     if name not in _shared:
         close_shared()
         _shared[name] = ENGINES[name](1)
@@ -124,11 +124,11 @@ def _close_at_the_end() -> Iterator[None]:
     close_shared()
 
 
-def wait_until_idle(engine: Engine, trainers: int = 1) -> None:
-    """Wait until so many trainers have nothing to do; one that comes up is none yet."""
-    deadline = time.monotonic() + PATIENCE
-    while engine.idle < trainers:
-        assert time.monotonic() < deadline, "the trainers do not come up"
+def wait_until_idle(engine: Engine, workers: int = 1) -> None:
+    """Wait until so many workers have nothing to do; one that comes up is none yet."""
+    deadline = time.monotonic() + TIMEOUT
+    while engine.idle < workers:
+        assert time.monotonic() < deadline, "the workers do not come up"
         assert list(engine.wait(0.1)) == []
 
 
@@ -145,19 +145,19 @@ def make_job(number: int, **changes: object) -> Job:
 
 
 def events_of(
-    engine: Engine, *, until: int = 1, go_on: bool = True, patience: float = PATIENCE
+    engine: Engine, *, until: int = 1, proceed: bool = True, timeout: float = TIMEOUT
 ) -> list[Event]:
     """Answer all reports alike and return the events until so many jobs are over."""
     seen: list[Event] = []
     over = 0
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while over < until:
         assert time.monotonic() < deadline, f"nothing more after {seen}"
         for event in engine.wait(1.0):
             seen.append(event)
             if isinstance(event, Reported):
-                engine.answer(event.job, go_on=go_on)
-                over += not go_on
+                engine.decide(event.job, proceed=proceed)
+                over += not proceed
             else:
                 over += 1
     return seen
@@ -199,7 +199,7 @@ def test_reports_come_in_order_and_then_the_end(engine: EngineUnderTest) -> None
 
 
 def test_the_same_job_gives_the_same_curve(engine: EngineUnderTest) -> None:
-    """With one trainer a search can be repeated."""
+    """With one worker a search can be repeated."""
     curves = []
     for number, seed in [(1, 5), (2, 5), (3, 6)]:
         engine.start(make_job(number, seed=seed))
@@ -212,27 +212,27 @@ def test_the_same_job_gives_the_same_curve(engine: EngineUnderTest) -> None:
     assert curves[0] == curves[1] != curves[2]
 
 
-def test_a_no_frees_the_trainer(engine: EngineUnderTest) -> None:
+def test_a_no_frees_the_worker(engine: EngineUnderTest) -> None:
     """After "do not go on" no more is heard of the job, and the next one runs."""
     engine.start(make_job(1))
-    assert len(events_of(engine, go_on=False)) == 1
+    assert len(events_of(engine, proceed=False)) == 1
     assert engine.idle == 1
     engine.start(make_job(2))
     assert {event.job for event in events_of(engine)} == {2}
 
 
-def test_a_trainer_waits_for_the_verdict(engine: EngineUnderTest) -> None:
+def test_a_worker_waits_for_the_decision(engine: EngineUnderTest) -> None:
     """Until it is answered nothing further comes, however long one waits."""
     engine.start(make_job(1))
     (first,) = _first_events(engine)
     assert isinstance(first, Reported)
     assert list(engine.wait(0.5)) == []
-    engine.answer(1, go_on=True)
+    engine.decide(1, proceed=True)
     assert isinstance(events_of(engine)[-1], Finished)
 
 
 def _first_events(engine: Engine) -> Sequence[Event]:
-    for _ in range(int(PATIENCE)):
+    for _ in range(int(TIMEOUT)):
         if events := engine.wait(1.0):
             return events
     raise AssertionError("no event in a minute")
@@ -248,7 +248,7 @@ def test_waiting_ends_in_time(engine: EngineUnderTest) -> None:
 def test_a_training_that_breaks_off_is_reported_with_its_cause(
     engine: EngineUnderTest,
 ) -> None:
-    """A loss that is no number has one cause, and the trainer goes on working."""
+    """A loss that is no number has one cause, and the worker goes on working."""
     wild = replace(RECIPE, max_lr=1e30, optimizer="sgd")
     causes = []
     for number in (1, 2):
@@ -262,7 +262,7 @@ def test_a_training_that_breaks_off_is_reported_with_its_cause(
     assert events_of(engine)[-1] == Finished(3)
 
 
-def test_a_bug_in_one_training_does_not_end_the_trainer(
+def test_a_bug_in_one_training_does_not_end_the_worker(
     engine: EngineUnderTest,
 ) -> None:
     """Whatever a job raises becomes its cause, on one line."""
@@ -278,7 +278,7 @@ def test_a_final_job_returns_the_weights_and_the_test_accuracy(
     engine: EngineUnderTest,
 ) -> None:
     """The weights have the model's names and shapes; the test set is read at the end."""
-    engine.start(make_job(1, part="final", rungs=(2.0,)))
+    engine.start(make_job(1, mode="final", rungs=(2.0,)))
     final = events_of(engine)[-1]
     assert isinstance(final, Finished)
     assert final.test_accuracy is not None
@@ -295,7 +295,7 @@ def test_a_final_job_returns_the_weights_and_the_test_accuracy(
 
 
 def warm(name: str, workers: int = 1) -> EngineUnderTest:
-    """Return an engine of its own whose trainers have come up, one with a job done."""
+    """Return an engine of its own whose workers have come up, one with a job done."""
     close_shared()
     engine = ENGINES[name](workers)
     try:
@@ -308,23 +308,23 @@ def warm(name: str, workers: int = 1) -> EngineUnderTest:
     return engine
 
 
-def test_dead_trainers_are_replaced_and_their_jobs_reported_lost(name: str) -> None:
-    """Killed in training and waiting for a verdict: the engine goes on."""
+def test_dead_workers_are_replaced_and_their_jobs_reported_lost(name: str) -> None:
+    """Killed in training and waiting for a decision: the engine goes on."""
     engine = warm(name)
     try:
         engine.start(make_job(1, recipe=replace(RECIPE, epochs=5000), rungs=(5000.0,)))
         assert list(engine.wait(1)) == []
         first = engine.pids
         os.kill(first[0], signal.SIGKILL)
-        assert events_of(engine) == [Lost(1)]
+        assert events_of(engine) == [WorkerLost(1)]
         wait_until_idle(engine)
         assert set(engine.pids).isdisjoint(first)
         engine.start(make_job(2))
         assert isinstance(_first_events(engine)[0], Reported)
         os.kill(engine.pids[0], signal.SIGKILL)
         wait_until_dead(engine.pids)
-        engine.answer(2, go_on=True)
-        assert events_of(engine) == [Lost(2)]
+        engine.decide(2, proceed=True)
+        assert events_of(engine) == [WorkerLost(2)]
         wait_until_idle(engine)
         engine.start(make_job(3))
         assert events_of(engine)[-1] == Finished(3)
@@ -334,8 +334,8 @@ def test_dead_trainers_are_replaced_and_their_jobs_reported_lost(name: str) -> N
     wait_until_dead(pids, ENDS_WITHIN[name])
 
 
-def test_an_abandoned_trainer_is_replaced_even_if_it_is_stopped(name: str) -> None:
-    """A trainer that hangs, here since SIGSTOP, is killed and its job reported lost."""
+def test_an_abandoned_worker_is_replaced_even_if_it_is_stopped(name: str) -> None:
+    """A worker that hangs, here since SIGSTOP, is killed and its job reported lost."""
     engine = warm(name)
     try:
         hung = engine.pids
@@ -343,7 +343,7 @@ def test_an_abandoned_trainer_is_replaced_even_if_it_is_stopped(name: str) -> No
         assert list(engine.wait(1)) == []
         os.kill(hung[0], signal.SIGSTOP)
         engine.abandon(1)
-        assert events_of(engine) == [Lost(1)]
+        assert events_of(engine) == [WorkerLost(1)]
         wait_until_dead(hung, ENDS_WITHIN[name])
         wait_until_idle(engine)
         engine.start(make_job(2))
@@ -352,7 +352,7 @@ def test_an_abandoned_trainer_is_replaced_even_if_it_is_stopped(name: str) -> No
         engine.close()
 
 
-def test_a_local_trainer_that_dies_at_its_start_costs_no_job() -> None:
+def test_a_local_worker_that_dies_at_its_start_costs_no_job() -> None:
     """The job that it had not begun is left to the next."""
     engine = local(1)
     try:
@@ -360,55 +360,57 @@ def test_a_local_trainer_that_dies_at_its_start_costs_no_job() -> None:
         wait_until_dead(engine.pids)
         engine.start(make_job(3))
         events = events_of(engine)
-        assert Lost(3) not in events
+        assert WorkerLost(3) not in events
         assert events[-1] == Finished(3)
     finally:
         engine.close()
 
 
-def hungry_job(number: int, folder: Path, of: str = "gpu", times: int = 9) -> Job:
+def out_of_memory_job(
+    number: int, folder: Path, of: str = "gpu", times: int = 9
+) -> Job:
     """Return a job that runs out of memory the first times that it begins."""
     rungs = make_job(number).rungs
-    return make_job(number, rungs=Hungry(rungs, of, times, folder))
+    return make_job(number, rungs=RungsOutOfMemory(rungs, of, times, folder))
 
 
-def test_a_shortage_of_memory_leaves_one_trainer_fewer(
+def test_out_of_memory_leaves_one_worker_fewer(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The job is blameless where several share the memory; alone it has failed."""
-    # Ray's cluster has two nodes, and four trainers fill both.
+    """The job is given back where several share the memory; alone it has failed."""
+    # Ray's cluster has two nodes, and four workers fill both.
     workers, most = {"local": (2, 1), "ray": (4, 2)}[name]
     engine = warm(name, workers)
     try:
         lost = 0
-        event: Event = Lost(0)
-        while isinstance(event, Lost):
+        event: Event = WorkerLost(0)
+        while isinstance(event, WorkerLost):
             pids = set(engine.pids)
-            engine.start(hungry_job(lost, tmp_path))
+            engine.start(out_of_memory_job(lost, tmp_path))
             (event,) = events_of(engine)
-            if isinstance(event, Lost):
-                assert event == Lost(lost, blameless=True)
+            if isinstance(event, WorkerLost):
+                assert event == WorkerLost(lost, out_of_memory=True)
                 assert set(engine.pids) < pids
                 wait_until_dead(pids - set(engine.pids), ENDS_WITHIN[name])
                 lost += 1
             assert len(engine.pids) == engine.idle == workers - lost
         assert 1 <= lost <= most
         assert isinstance(event, Failed)
-        assert event.cause.startswith("out of memory on cpu with one trainer at a time")
+        assert event.cause.startswith("out of memory on cpu with one worker at a time")
         assert "--max-memory" in event.cause
         engine.start(make_job(9))
         assert events_of(engine)[-1] == Finished(9)
         lines = [record.getMessage() for record in caplog.records]
-        # Ray may also have said that it waits for its trainers.
+        # Ray may also have said that it waits for its workers.
         lines = [line for line in lines if line.startswith("out of memory on cpu")]
         assert len(lines) == lost
         for line in lines:
-            assert line.endswith("from now on 1 trainer at a time there, one fewer")
+            assert line.endswith("from now on 1 worker at a time there, one fewer")
     finally:
         engine.close()
 
 
-def test_two_shortages_at_once_leave_one_trainer(tmp_path: Path) -> None:
+def test_out_of_memory_twice_at_once_leaves_one_worker(tmp_path: Path) -> None:
     """The second one was not alone either when it began: neither job has failed."""
     engine = warm("local", 2)
     try:
@@ -416,9 +418,9 @@ def test_two_shortages_at_once_leave_one_trainer(tmp_path: Path) -> None:
         for number in (1, 2):
             folder = tmp_path / str(number)
             folder.mkdir()
-            jobs.append(hungry_job(number, folder, times=1))
+            jobs.append(out_of_memory_job(number, folder, times=1))
             engine.start(jobs[-1])
-        lost = {Lost(1, blameless=True), Lost(2, blameless=True)}
+        lost = {WorkerLost(1, out_of_memory=True), WorkerLost(2, out_of_memory=True)}
         assert set(events_of(engine, until=2)) == lost
         assert engine.idle == 1
         for job in jobs:
@@ -428,11 +430,11 @@ def test_two_shortages_at_once_leave_one_trainer(tmp_path: Path) -> None:
         engine.close()
 
 
-@pytest.mark.parametrize("of", SHORTAGES)
-def test_every_shortage_of_memory_is_known_as_one(of: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("of", MEMORY_ERRORS)
+def test_every_out_of_memory_error_is_recognised(of: str, tmp_path: Path) -> None:
     """Whoever raises it, and by the time of the report the model is gone."""
-    options = Orders(split_seed=0, val_size=240, device="cpu")
-    trainer = Trainer(load_dataset("digits"), options)
+    options = WorkerConfig(split_seed=0, val_size=240, device="cpu")
+    worker = Worker(load_dataset("digits"), options)
     models: list[weakref.ref[Any]] = []
     emptied: list[Any] = []
 
@@ -445,15 +447,17 @@ def test_every_shortage_of_memory_is_known_as_one(of: str, tmp_path: Path) -> No
         emptied.extend(model() for model in models)
 
     with (
-        mock.patch("nas.engines.trainer.build", remember),
+        mock.patch("nas.engines.worker.build", remember),
         mock.patch("torch.cuda.empty_cache", empty_cache),
     ):
-        assert list(trainer.events(hungry_job(1, tmp_path, of))) == [OutOfMemory(1)]
+        assert list(worker.events(out_of_memory_job(1, tmp_path, of))) == [
+            OutOfMemory(1)
+        ]
     assert emptied == [None]
 
 
 def test_closing_leaves_no_process(name: str) -> None:
-    """Not of a trainer that is starting up, and not of one in a long training."""
+    """Not of a worker that is starting up, and not of one in a long training."""
     engine = warm(name, 2)
     engine.start(make_job(1, recipe=replace(RECIPE, epochs=5000), rungs=(5000.0,)))
     os.kill(engine.pids[1], signal.SIGKILL)
@@ -471,15 +475,15 @@ engine = warm("NAME")
 engine.start(make_job(1, recipe=replace(RECIPE, epochs=5000), rungs=(1.0, 5000.0)))
 while not (events := engine.wait(1.0)):
     pass
-engine.answer(1, go_on=True)
+engine.decide(1, proceed=True)
 print(*engine.pids, flush=True)
 while True:
     engine.wait(1.0)
 """
 
 
-def test_trainers_die_with_the_asker(name: str, tmp_path: Path) -> None:
-    """With kill -9 of the asker every trainer, in the midst of training too."""
+def test_workers_die_with_the_coordinator(name: str, tmp_path: Path) -> None:
+    """With kill -9 of the coordinator every worker, in the midst of training too."""
     here = str(Path(__file__).parent)
     path = os.pathsep.join([here, environment()["PYTHONPATH"]])
     with subprocess.Popen(
@@ -488,17 +492,17 @@ def test_trainers_die_with_the_asker(name: str, tmp_path: Path) -> None:
         env=environment(PYTHONPATH=path),
         stdout=subprocess.PIPE,
         text=True,
-    ) as asker:
-        assert asker.stdout is not None
-        pids = [int(pid) for pid in asker.stdout.readline().split()]
+    ) as coordinator:
+        assert coordinator.stdout is not None
+        pids = [int(pid) for pid in coordinator.stdout.readline().split()]
         assert len(pids) == 1
         assert is_alive(pids[0])
-        asker.kill()
+        coordinator.kill()
         wait_until_dead(pids, ENDS_WITHIN[name])
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One trainer a core on a CPU, four a GPU but no more than cores; else an error."""
+    """One worker a core on a CPU, four a GPU but no more than cores; else an error."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert devices_for("auto", None) == (["cpu"], 6)

@@ -1,4 +1,4 @@
-"""What can go wrong around a search: full disks, trainers that hang, signals, clocks.
+"""What can go wrong around a search: full disks, workers that hang, signals, clocks.
 
 Kill -9 at any moment is in test_crashes.py, outages of a database in test_postgres.py,
 nodes that die in test_ray_search.py, a journal's damage in test_study.py.
@@ -26,7 +26,7 @@ from studying import (
     run_nas,
     train_made_up,
 )
-from test_crashes import Search, kill_group, trainers, wait_for_growth
+from test_crashes import Search, kill_group, wait_for_growth, workers
 
 import nas
 from nas.architecture import Architecture, Block, Head
@@ -196,7 +196,7 @@ def test_a_search_on_a_full_disk_ends_with_one_line_and_goes_on(
 
 
 class HangingEngine(FakeEngine):
-    """Trainers that hang at the first rung of some jobs, so many times each."""
+    """Workers that hang at the first rung of some jobs, so many times each."""
 
     def __init__(self, times: dict[int, int], workers: int = 1) -> None:
         super().__init__(workers=workers)
@@ -221,7 +221,7 @@ class HangingEngine(FakeEngine):
                 training.waits = False
 
 
-def test_a_trainer_that_hangs_once_costs_no_candidate(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_once_costs_no_candidate(tmp_path: Path) -> None:
     """It is replaced after the limit, and its candidate trained anew."""
     engine = HangingEngine({1: 1})
     with create(tmp_path / "small", make_settings()) as study:
@@ -256,13 +256,13 @@ def test_without_a_limit_the_longest_training_sets_it(
 
 
 @pytest.mark.slow
-def test_a_stopped_trainer_is_replaced(tmp_path: Path) -> None:
+def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
     """SIGSTOP in the midst of a training: killed after the limit, its work done anew."""
     search = Search(tmp_path, trials=12, more=["--trial-time-limit", "15s"])
     with search.started() as process:
         wait_for_growth(search, process)
         wait_for_growth(search, process)
-        (victim,) = trainers(process.pid)
+        (victim,) = workers(process.pid)
         os.kill(victim, signal.SIGSTOP)
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
@@ -274,14 +274,14 @@ def test_a_stopped_trainer_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_slurms_sigterm_ends_it_cleanly(workers: int, tmp_path: Path) -> None:
-    """Slurm sends SIGCONT and SIGTERM to every process of the job, trainers too."""
+    """Slurm sends SIGCONT and SIGTERM to every process of the job, workers too."""
     search = Search(tmp_path, trials=100_000, workers=workers)
     with search.started() as process:
         wait_for_growth(search, process)
         deadline = time.monotonic() + 120
-        # The journal's first records are older than the trainers.
-        while not (children := trainers(process.pid)):
-            assert time.monotonic() < deadline, "no trainer comes up"
+        # The journal's first records are older than the workers.
+        while not (children := workers(process.pid)):
+            assert time.monotonic() < deadline, "no worker comes up"
             time.sleep(0.1)
         kill_group(process, signal.SIGCONT)
         kill_group(process, signal.SIGTERM)
@@ -289,11 +289,11 @@ def test_slurms_sigterm_ends_it_cleanly(workers: int, tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 130
         assert children
-        # Whoever adopts the dead has to collect them; a trainer that lives on leaves when
-        # it finds its asker gone, looking twice a second.
+        # Whoever adopts the dead has to collect them; a worker that lives on leaves when
+        # it finds its coordinator gone, looking twice a second.
         deadline = time.monotonic() + 3
         while any(Path(f"/proc/{pid}/cmdline").exists() for pid in children):
-            assert time.monotonic() < deadline, "a trainer outlives the search"
+            assert time.monotonic() < deadline, "a worker outlives the search"
             time.sleep(0.1)
     count = len(finished(search.candidates()))
     assert f"stopped with {count} of 100000 trials finished" in one_line(errors)
@@ -317,15 +317,15 @@ def test_a_clock_that_jumps_back_changes_nothing(
     with create(tmp_path / "small", make_settings()) as study:
         outcome = search(study, FakeEngine(2), trials=6, time_limit=60)
         assert outcome.reason == "done"
-        assert all(0 <= spent < 60 for spent in vars_of(outcome.clock))
+        assert all(0 <= spent < 60 for spent in vars_of(outcome.timing))
         known = study.candidates()
     assert read_study(tmp_path / "small").candidates() == known
     assert len(finished(known)) == 6
 
 
-def vars_of(clock: nas.search.loop.Clock) -> list[float]:
-    """Return the numbers of a clock, which has slots."""
-    return [getattr(clock, name) for name in clock.__slots__]
+def vars_of(timing: nas.search.loop.Timing) -> list[float]:
+    """Return the numbers of a Timing, which has slots."""
+    return [getattr(timing, name) for name in timing.__slots__]
 
 
 def test_nothing_is_timed_by_the_time_of_day() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from asking import Ask
+from cli_runner import Invoke
 from hypothesis import given, settings
 from strategies import architectures
 from torch import Tensor, nn
@@ -299,11 +299,13 @@ def test_what_is_no_module_is_said(
         load_module(name)
 
 
-def test_the_command_writes_what_nas_train_takes(ask: Ask, code: Path) -> None:
+def test_the_command_writes_what_nas_train_takes(invoke: Invoke, code: Path) -> None:
     """And what nas itself wrote as model.py comes back."""
-    answer = ask("import", f"{code}:net", "--input-shape", "1x8x8", "-o", "mine.toml")
-    assert answer.code == 0, answer.err
-    assert answer.out.splitlines() == [
+    result = invoke(
+        "import", f"{code}:net", "--input-shape", "1x8x8", "-o", "mine.toml"
+    )
+    assert result.code == 0, result.err
+    assert result.out.splitlines() == [
         "5c3v/max late - flatten, 515 parameters",
         "written to mine.toml: `nas train mine.toml` trains it",
     ]
@@ -312,13 +314,13 @@ def test_the_command_writes_what_nas_train_takes(ask: Ask, code: Path) -> None:
         architecture, mean=[0.5], std=[0.5], class_names=[str(n) for n in range(10)]
     )
     Path("model.py").write_text(text)
-    answer = ask("import", "model.py:Model", "--input-shape", "1x8x8")
-    assert answer.code == 0, answer.err
+    result = invoke("import", "model.py:Model", "--input-shape", "1x8x8")
+    assert result.code == 0, result.err
     assert find_reference("Model.toml").architecture == architecture
     for shape in ("8x8", "0x8x8", "1x8x8x"):
-        answer = ask("import", f"{code}:net", "--input-shape", shape)
-        assert (answer.code, "is no shape" in answer.err) == (2, True)
-    answer = ask("import", f"{code}:net")
-    assert answer.code == 1
-    assert "does not take 1x28x28 images" in answer.err
-    assert "Traceback" not in answer.err
+        result = invoke("import", f"{code}:net", "--input-shape", shape)
+        assert (result.code, "is no shape" in result.err) == (2, True)
+    result = invoke("import", f"{code}:net")
+    assert result.code == 1
+    assert "does not take 1x28x28 images" in result.err
+    assert "Traceback" not in result.err

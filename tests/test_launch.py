@@ -84,7 +84,7 @@ def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "phrase"),
+    ("changes", "phrase"),
     [
         ({"param_budget": 1999}, "param_budget 2000 -> 1999"),
         ({"dataset": "mnist"}, "dataset digits -> mnist"),
@@ -99,13 +99,13 @@ def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_other_options_are_refused(
-    tmp_path: Path, wish: dict[str, Any], phrase: str
+    tmp_path: Path, changes: dict[str, Any], phrase: str
 ) -> None:
     """The message names what was stored and what was asked; the study stays."""
     digits(tmp_path)
     before = (tmp_path / "digits-2000" / "study.toml").read_bytes()
-    with pytest.raises(StudyError, match="born with other settings") as caught:
-        begin(tmp_path, study="digits-2000", **wish)
+    with pytest.raises(StudyError, match="created with other settings") as caught:
+        begin(tmp_path, study="digits-2000", **changes)
     assert phrase in str(caught.value)
     assert (tmp_path / "digits-2000" / "study.toml").read_bytes() == before
 
@@ -174,7 +174,7 @@ def test_a_bad_space_is_found_before_the_data_is_loaded(
 
 
 def test_too_few_images_are_refused_at_the_start(tmp_path: Path) -> None:
-    """The trainers would die of what can be seen beforehand."""
+    """The workers would die of what can be seen beforehand."""
     path = save_npz(tmp_path / "few.npz", 12, classes=3)
     with pytest.raises(NasError, match="for validation"):
         begin(tmp_path / "studies", dataset=path, param_budget=2000)

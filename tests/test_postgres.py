@@ -1,4 +1,4 @@
-"""A study in a real PostgreSQL: one asker, outages, and passwords that nobody sees."""
+"""A study in a real PostgreSQL: one coordinator, outages, and passwords that nobody sees."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_other_ways_to_write_the_address(scheme: str, url: str, tmp_path: Path) 
         assert study.ask() is not None
 
 
-def test_a_second_asker_is_refused_while_the_first_lives(
+def test_a_second_coordinator_is_refused_while_the_first_lives(
     url: str, tmp_path: Path
 ) -> None:
     """From another folder, where no lock of the file system helps; it names the owner."""
@@ -190,11 +190,11 @@ def test_an_outage_is_waited_out(
             open_study(elsewhere(study, tmp_path), url)
 
 
-def test_patience_ends_with_one_line(
+def test_the_timeout_ends_with_one_line(
     server: Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database that stays away ends the search; what was written is there after."""
-    monkeypatch.setenv("NAS_STORAGE_PATIENCE", "1")
+    monkeypatch.setenv("NAS_STORAGE_TIMEOUT", "1")
     with create(tmp_path / "small", make_settings(), url) as study:
         train_made_up(study, study.ask())
         known = study.candidates()
@@ -358,7 +358,9 @@ def test_a_search_outlives_its_database(
 
 
 @pytest.mark.slow
-def test_a_killed_asker_goes_on_with_the_same_command(url: str, tmp_path: Path) -> None:
+def test_a_killed_coordinator_goes_on_with_the_same_command(
+    url: str, tmp_path: Path
+) -> None:
     """Three times kill -9 in the midst of a search in the database."""
     known: list[Candidate] = []
     for round_number in range(3):
@@ -415,7 +417,7 @@ def test_an_address_that_does_not_work_is_refused_in_one_line(
     """With a cause, and without any part of the password."""
     for address in bad_addresses(url):
         with pytest.raises(StudyError) as caught:
-            open_storage(tmp_path, address, study="small", asking=True)
+            open_storage(tmp_path, address, study="small", exclusive=True)
         text = str(caught.value)
         assert "--storage" in text
         assert "\n" not in text

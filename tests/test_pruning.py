@@ -12,8 +12,8 @@ from strategies import points
 from nas.candidates.pareto import Point, dominates
 from nas.candidates.pruning import (
     PruningRule,
-    Standing,
-    Standings,
+    RungResult,
+    RungResults,
     accuracy_noise,
     count_rivals,
     should_prune,
@@ -30,14 +30,14 @@ RULES = st.builds(
 )
 
 
-def ahead(peers: list[Point]) -> list[Standing]:
+def ahead(peers: list[Point]) -> list[RungResult]:
     """Return peers whose training loss is lower than that of `own`."""
-    return [Standing(*peer, train_loss=0.1) for peer in peers]
+    return [RungResult(*peer, train_loss=0.1) for peer in peers]
 
 
-def own(point: Point, train_loss: float = 0.2) -> Standing:
+def own(point: Point, train_loss: float = 0.2) -> RungResult:
     """Return where the candidate stands that is judged."""
-    return Standing(*point, train_loss=train_loss)
+    return RungResult(*point, train_loss=train_loss)
 
 
 def prunes(point: Point, peers: list[Point], rule: PruningRule) -> bool:
@@ -93,14 +93,14 @@ def test_better_candidates_are_pruned_less(
         assert prunes(point, [*peers, (1, gain)], rule)
 
 
-STANDINGS = st.builds(
-    Standing, st.integers(1, 20), st.floats(0, 1), st.floats(0, 3, allow_nan=False)
+RESULTS = st.builds(
+    RungResult, st.integers(1, 20), st.floats(0, 1), st.floats(0, 3, allow_nan=False)
 )
 
 
-@given(STANDINGS, st.lists(STANDINGS), RULES)
+@given(RESULTS, st.lists(RESULTS), RULES)
 def test_rivals_are_counted_as_one_by_one(
-    mine: Standing, peers: list[Standing], rule: PruningRule
+    mine: RungResult, peers: list[RungResult], rule: PruningRule
 ) -> None:
     """All at once gives what the definition gives peer by peer, as an array, too."""
     margin = rule.noise * accuracy_noise(mine.val_accuracy, VAL_SIZE)
@@ -111,32 +111,30 @@ def test_rivals_are_counted_as_one_by_one(
         for peer in peers
     )
     assert count_rivals(mine, peers, rule=rule, val_size=VAL_SIZE) == count
-    standings = Standings()
+    results = RungResults()
     for trial, peer in enumerate(peers):
-        standings.put(trial, peer)
-    rows = standings.peers()
+        results.put(trial, peer)
+    rows = results.peers()
     assert count_rivals(mine, rows, rule=rule, val_size=VAL_SIZE) == count
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.none() | STANDINGS)), st.integers(0, 200)
-)
+@given(st.lists(st.tuples(st.integers(0, 9), st.none() | RESULTS)), st.integers(0, 200))
 def test_standings_are_noted_and_forgotten(
-    changes: list[tuple[int, Standing | None]], more: int
+    changes: list[tuple[int, RungResult | None]], more: int
 ) -> None:
     """In any order of both, what is held is what a dict would hold."""
-    standings, expected = Standings(), dict[int, Standing]()
-    for trial, standing in changes:
-        if standing is None:
-            standings.drop(trial)
+    results, expected = RungResults(), dict[int, RungResult]()
+    for trial, result in changes:
+        if result is None:
+            results.drop(trial)
             expected.pop(trial, None)
         else:
-            standings.put(trial, standing)
-            expected[trial] = standing
+            results.put(trial, result)
+            expected[trial] = result
     for trial in range(100, 100 + more):
-        expected[trial] = Standing(trial, 0.5, 1.0)
-        standings.put(trial, expected[trial])
-    assert sorted(map(tuple, standings.peers().tolist())) == sorted(expected.values())
+        expected[trial] = RungResult(trial, 0.5, 1.0)
+        results.put(trial, expected[trial])
+    assert sorted(map(tuple, results.peers().tolist())) == sorted(expected.values())
 
 
 @given(st.floats(0, 1), st.integers(1, 100_000))

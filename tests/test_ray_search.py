@@ -1,4 +1,4 @@
-"""`nas search --engine ray` on a real cluster: nodes come and go, askers die."""
+"""`nas search --engine ray` on a real cluster: nodes come and go, coordinators die."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS = "--dataset digits --budget 1000 --epochs 1 --sampler random --engine r
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Run a head without room for trainers; each test adds its nodes and removes them."""
+    """Run a head without room for workers; each test adds its nodes and removes them."""
     with running_cluster(cpus=0) as cluster:
         yield cluster
 
@@ -79,7 +79,7 @@ class Search:
 
 
 def told(errors: str) -> list[str]:
-    """Return the lines of stderr but those on trainers that take long to come up."""
+    """Return the lines of stderr but those on workers that take long to come up."""
     return [line for line in errors.splitlines() if "has come up for" not in line]
 
 
@@ -126,7 +126,7 @@ def test_nodes_come_and_go_during_a_search(cluster: Cluster, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_killed_asker_is_started_again_on_the_same_cluster(
+def test_a_killed_coordinator_is_started_again_on_the_same_cluster(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     """Twice kill -9, once SIGTERM; the same command goes on each time."""
@@ -164,7 +164,7 @@ def test_without_an_address_ray_is_started_here(tmp_path: Path) -> None:
 def test_the_data_set_is_put_once_and_shared(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many trainers; what they get lies in the node's memory, read-only."""
+    """However many workers; what they get lies in the node's memory, read-only."""
     import ray
 
     put, times = ray.put, []
@@ -175,41 +175,43 @@ def test_the_data_set_is_put_once_and_shared(
 
     monkeypatch.setattr(ray, "put", counted)
     node = cluster.add_node(cpus=3)
-    trainers = engine(cluster.address, 3)
+    ray_engine = engine(cluster.address, 3)
     try:
         deadline = time.monotonic() + 120
-        while trainers.idle < 3:
+        while ray_engine.idle < 3:
             assert time.monotonic() < deadline
-            trainers.wait(0.1)
+            ray_engine.wait(0.1)
         assert len(times) == 1
-        assert set(trainers.nodes) == {node}
+        assert set(ray_engine.nodes) == {node}
 
         def look(arrays: dict[str, object]) -> tuple[bool, bool]:
             flags = arrays["images"].flags  # type: ignore[attr-defined]
             return flags.owndata, flags.writeable
 
         look_there = ray.remote(look).options(num_cpus=0)
-        assert ray.get(look_there.remote(trainers._arrays)) == (False, False)
+        assert ray.get(look_there.remote(ray_engine._arrays)) == (False, False)
     finally:
-        trainers.close()
+        ray_engine.close()
     cluster.remove_node(node)
 
 
 def test_other_versions_on_a_node_are_refused(cluster: Cluster) -> None:
     """With both versions, before anything is trained there."""
     node = cluster.add_node(cpus=1)
-    trainers = engine(cluster.address)
+    ray_engine = engine(cluster.address)
     try:
         with pytest.raises(EngineError, match=r"has nas 0\.0 with torch 1\.0, the sea"):
-            trainers._welcome(trainers._trainers[0], _Place(1, "n", [], ("0.0", "1.0")))
+            ray_engine._on_ready(
+                ray_engine._workers[0], _Place(1, "n", [], ("0.0", "1.0"))
+            )
     finally:
-        trainers.close()
+        ray_engine.close()
     cluster.remove_node(node)
 
 
 def test_no_room_is_told_at_once(cluster: Cluster) -> None:
-    """Where the number of trainers would follow from the room, and there is none."""
-    with pytest.raises(EngineError, match="no room for a trainer: each takes 1 CPU"):
+    """Where the number of workers would follow from the room, and there is none."""
+    with pytest.raises(EngineError, match="no room for a worker: each takes 1 CPU"):
         engine(cluster.address, workers=None, gpus_per_worker=1.0)
 
 

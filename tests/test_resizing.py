@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from asking import Ask
+from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures
@@ -70,29 +70,31 @@ def test_every_cap_holds() -> None:
 # --- from the command line --------------------------------------------------------
 
 
-def test_the_file_can_be_trained_and_started_from(ask: Ask, tmp_path: Path) -> None:
+def test_the_file_can_be_trained_and_started_from(
+    invoke: Invoke, tmp_path: Path
+) -> None:
     """Its name and source say what it is."""
-    answer = ask("resize", "s4", "--budget", 10_000)
-    assert answer.code == 0
-    assert answer.out.splitlines()[-1] == (
+    result = invoke("resize", "s4", "--budget", 10_000)
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == (
         "written to s4-10000.toml: `nas train s4-10000.toml` trains it"
     )
     written = find_reference(str(tmp_path / "s4-10000.toml"))
     assert 9_000 < written.num_params <= 10_000
     assert written.source == "s4, of 18,962 parameters, resized"
-    assert ask("resize", "s4-10000.toml", "--budget", 5_000).code == 0
+    assert invoke("resize", "s4-10000.toml", "--budget", 5_000).code == 0
     again = find_reference(str(tmp_path / "s4-10000-5000.toml"))
     assert 4_000 < again.num_params <= 5_000
 
 
-def test_what_cannot_be_is_one_line(ask: Ask) -> None:
+def test_what_cannot_be_is_one_line(invoke: Invoke) -> None:
     """A cap that is too small, a name that is none, no cap at all."""
-    answer = ask("resize", "s4", "--budget", 100)
-    assert answer.code == 1
-    assert "at its narrowest it has 274 parameters" in one_line(answer.err)
-    answer = ask("resize", "s44", "--budget", 100)
-    assert answer.code == 1
-    assert "s4" in one_line(answer.err)
-    answer = ask("resize", "s4")
-    assert answer.code == 2
-    assert "--budget" in one_line(answer.err)
+    result = invoke("resize", "s4", "--budget", 100)
+    assert result.code == 1
+    assert "at its narrowest it has 274 parameters" in one_line(result.err)
+    result = invoke("resize", "s44", "--budget", 100)
+    assert result.code == 1
+    assert "s4" in one_line(result.err)
+    result = invoke("resize", "s4")
+    assert result.code == 2
+    assert "--budget" in one_line(result.err)

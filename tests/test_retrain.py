@@ -15,9 +15,9 @@ from studying import FakeEngine, make_settings
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate, State
-from nas.engines import Event, Failed, Job, Lost
+from nas.engines import Event, Failed, Job, WorkerLost
 from nas.errors import StudyError
-from nas.search.best import News, Winner, Wish, retrain
+from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
 
 SETTINGS = make_settings()
 
@@ -78,14 +78,14 @@ AFTER = dict(enumerate([0.97, 0.98, 0.985, 0.999, 0.99, 0.98], start=2))
 def choose(
     engine: FakeEngine | None = None,
     candidates: list[Candidate] | None = None,
-    **wish: Any,
+    **criteria: Any,
 ) -> Winner:
-    """Retrain with a wish."""
+    """Retrain by these criteria."""
     return retrain(
         CANDIDATES if candidates is None else candidates,
         SETTINGS,
         engine or FakeEngine(2, accuracy=after(AFTER)),
-        Wish(**{"max_params": 10**6, "epochs": 3} | wish),
+        SelectionCriteria(**{"max_params": 10**6, "epochs": 3} | criteria),
         hardware={"processor": "made up"},
     )
 
@@ -99,7 +99,7 @@ def test_the_winner_is_chosen_by_validation_accuracy_after_the_longer_training()
     assert winner.candidate.trial == 3
     assert [f["trial"] for f in winner.report["finalists"]] == [3, 4, 5]
     assert winner.report["val_accuracy"] == 0.999
-    assert [job.part for job in engine.started] == ["search"] * 3 + ["final"]
+    assert [job.mode for job in engine.started] == ["search"] * 3 + ["final"]
     assert engine.started[-1].architecture == CANDIDATES[3].architecture
     assert not engine.running
 
@@ -151,7 +151,7 @@ def test_the_deviation_of_several_seeds() -> None:
     made: dict[int, float] = {}
 
     def accuracy(job: Job, _: int) -> float:
-        if job.part == "final" and job.seed not in made:
+        if job.mode == "final" and job.seed not in made:
             made[job.seed] = next(values)
         return made.get(job.seed, 0.5)
 
@@ -165,11 +165,11 @@ def test_one_seed_has_no_deviation() -> None:
     assert choose().report["test_accuracy_std"] is None
 
 
-def test_a_shortage_of_memory_is_no_death_of_a_trainer() -> None:
-    """The training goes to another trainer as often as it takes."""
+def test_out_of_memory_is_no_death_of_a_worker() -> None:
+    """The training goes to another worker as often as it takes."""
 
     def trouble(job: Job, begun: int, _: int) -> Event | None:
-        return Lost(job.number, blameless=True) if begun < 6 else None
+        return WorkerLost(job.number, out_of_memory=True) if begun < 6 else None
 
     engine = FakeEngine(2, accuracy=after(AFTER), trouble=trouble)
     assert len(choose(engine, seeds=2).report["test_accuracy"]) == 2
@@ -177,10 +177,10 @@ def test_a_shortage_of_memory_is_no_death_of_a_trainer() -> None:
 
 
 def test_the_weights_are_those_of_the_first_seed_in_any_order_of_ends() -> None:
-    """However the trainers end, and whoever is lost on the way."""
+    """However the workers end, and whoever is lost on the way."""
 
     def trouble(job: Job, begun: int, _: int) -> Event | None:
-        return Lost(job.number) if job.number == 0 and begun < 3 else None
+        return WorkerLost(job.number) if job.number == 0 and begun < 3 else None
 
     for seed in range(5):
         engine = FakeEngine(
@@ -196,19 +196,19 @@ def test_the_weights_are_those_of_the_first_seed_in_any_order_of_ends() -> None:
 
 def test_every_part_is_told() -> None:
     """The display hears of each epoch of each finalist and of the winner's test."""
-    told: list[News] = []
+    told: list[ProgressEvent] = []
     retrain(
         CANDIDATES,
         SETTINGS,
         FakeEngine(accuracy=after(AFTER)),
-        Wish(max_params=10**6, epochs=3, seeds=2),
+        SelectionCriteria(max_params=10**6, epochs=3, seeds=2),
         hardware={},
         show=told.append,
     )
-    reports = [news for news in told if news.report is not None]
+    reports = [event for event in told if event.report is not None]
     assert len(reports) == 3 * 3 + 2 * 3
-    tests = [news for news in told if news.test_accuracy is not None]
-    assert [(news.stage, news.trial) for news in tests] == [("winner", 3)] * 2
+    tests = [event for event in told if event.test_accuracy is not None]
+    assert [(event.stage, event.trial) for event in tests] == [("winner", 3)] * 2
 
 
 @given(
@@ -237,7 +237,7 @@ def test_min_accuracy_takes_the_smallest_that_reaches_it(
     else:
         with pytest.raises(StudyError, match="no net of the front reaches"):
             choose(engine, members, min_accuracy=wanted / 1000, finalists=finalists)
-    searched = [job.architecture.key for job in engine.started if job.part == "search"]
+    searched = [job.architecture.key for job in engine.started if job.mode == "search"]
     assert len(searched) == len(set(searched))
     rounds = 1
     while (finalists + 1) ** rounds < len(members) + 1:
@@ -275,15 +275,15 @@ def test_a_failure_is_an_error_with_its_cause() -> None:
         choose(engine)
 
 
-def test_three_deaths_of_a_trainer_are_an_error_two_are_not() -> None:
+def test_three_deaths_of_a_worker_are_an_error_two_are_not() -> None:
     """A lost job is trained again from its beginning."""
 
     def dying(times: int) -> FakeEngine:
         def trouble(job: Job, begun: int, rung: int) -> Event | None:
-            return Lost(job.number) if begun <= times and rung == 1 else None
+            return WorkerLost(job.number) if begun <= times and rung == 1 else None
 
         return FakeEngine(accuracy=after(AFTER), trouble=trouble)
 
     assert choose(dying(2)).candidate.trial == 3
-    with pytest.raises(StudyError, match="its trainer died 3 times"):
+    with pytest.raises(StudyError, match="its worker died 3 times"):
         choose(dying(3))

@@ -1,4 +1,4 @@
-"""The search: exactly as many trials as asked, whatever happens to the trainers."""
+"""The search: exactly as many trials as asked, whatever happens to the workers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from studying import (
 )
 
 from nas.candidates.candidate import front
-from nas.candidates.pruning import PruningRule, Standing, should_prune
-from nas.engines import Event, Failed, Finished, Job, Lost
+from nas.candidates.pruning import PruningRule, RungResult, should_prune
+from nas.engines import Event, Failed, Finished, Job, WorkerLost
 from nas.errors import StudyError
 from nas.search.loop import Outcome, Progress, search
 from nas.study.folders import create, open_study, read_study
@@ -58,7 +58,7 @@ def on(trial: int, event: Callable[[int], Event], times: int = 1) -> Any:
 def test_a_search_ends_with_exactly_the_trials_asked_for(
     tmp_path: Path, workers: int
 ) -> None:
-    """However many trainers there are, none trains more than what is asked."""
+    """However many workers there are, none trains more than what is asked."""
     engine = FakeEngine(workers)
     study, outcome = run(tmp_path / "small", engine, 12)
     candidates = study.candidates()
@@ -82,20 +82,20 @@ def test_the_total_counts_what_was_there_before(tmp_path: Path) -> None:
 
 
 def test_the_pruning_rule_decides_on_every_report(tmp_path: Path) -> None:
-    """With one trainer the decisions are those of the rule applied by hand."""
+    """With one worker the decisions are those of the rule applied by hand."""
     # The made-up losses lie too close together for the default's lead.
     rule = PruningRule(lead=0.05)
     study, _ = run(tmp_path / "small", FakeEngine(), 40, pruning=rule)
-    peers: list[list[Standing]] = [[], [], []]
+    peers: list[list[RungResult]] = [[], [], []]
     for candidate in study.candidates():
         for report in candidate.curve:
-            standing = Standing(
+            result = RungResult(
                 candidate.num_params, report.val_accuracy, report.train_loss
             )
             prune = report.rung < 2 and should_prune(
-                standing, peers[report.rung], rule=rule, val_size=240
+                result, peers[report.rung], rule=rule, val_size=240
             )
-            peers[report.rung].append(standing)
+            peers[report.rung].append(result)
             assert prune == (
                 candidate.state == "pruned" and report is candidate.curve[-1]
             )
@@ -173,9 +173,9 @@ def test_failures_apart_or_of_different_causes_do_not_stop_it(
     assert len(finished(study.candidates())) == 5
 
 
-def test_the_candidate_of_a_dead_trainer_is_trained_anew(tmp_path: Path) -> None:
+def test_the_candidate_of_a_dead_worker_is_trained_anew(tmp_path: Path) -> None:
     """The same candidate with the same seed; what it had reported is forgotten."""
-    engine = FakeEngine(trouble=on(1, Lost, times=2))
+    engine = FakeEngine(trouble=on(1, WorkerLost, times=2))
     study, _ = run(tmp_path / "small", engine, 4)
     assert [job.number for job in engine.started] == [0, 1, 1, 1, 2, 3]
     assert len({(j.seed, j.architecture) for j in engine.started[1:4]}) == 1
@@ -183,19 +183,21 @@ def test_the_candidate_of_a_dead_trainer_is_trained_anew(tmp_path: Path) -> None
     assert [c.state for c in study.candidates()] == ["complete"] * 4
 
 
-def test_a_candidate_that_kills_three_trainers_has_failed(tmp_path: Path) -> None:
+def test_a_candidate_that_kills_three_workers_has_failed(tmp_path: Path) -> None:
     """The search goes on without it."""
-    engine = FakeEngine(trouble=on(1, Lost, times=9))
+    engine = FakeEngine(trouble=on(1, WorkerLost, times=9))
     study, _ = run(tmp_path / "small", engine, 4)
     assert study.candidate(1).state == "failed"
-    assert study.candidate(1).reason == "its trainer died 3 times"
+    assert study.candidate(1).reason == "its worker died 3 times"
     assert engine.begun[1] == 3
     assert len(finished(study.candidates())) == 4
 
 
-def test_a_shortage_of_memory_is_no_death_of_a_trainer(tmp_path: Path) -> None:
-    """Its candidate goes to another trainer as often as it takes."""
-    engine = FakeEngine(trouble=on(1, lambda job: Lost(job, blameless=True), times=9))
+def test_out_of_memory_is_no_death_of_a_worker(tmp_path: Path) -> None:
+    """Its candidate goes to another worker as often as it takes."""
+    engine = FakeEngine(
+        trouble=on(1, lambda job: WorkerLost(job, out_of_memory=True), times=9)
+    )
     study, _ = run(tmp_path / "small", engine, 4)
     assert [c.state for c in study.candidates()] == ["complete"] * 4
     assert engine.begun[1] == 10
@@ -211,7 +213,7 @@ def test_a_time_limit_stops_and_leaves_the_rest_to_the_next(tmp_path: Path) -> N
     engine = FakeEngine(2, accuracy=slow)
     study, outcome = run(tmp_path / "small", engine, 10_000, time_limit=0.3)
     assert outcome.reason == "time limit"
-    assert outcome.clock.total < 3
+    assert outcome.timing.total < 3
     unfinished = [c.trial for c in study.candidates() if c.state == "running"]
     assert unfinished == sorted(engine.running)
     count = len(finished(study.candidates()))
@@ -253,7 +255,7 @@ def test_no_more_unfinished_candidates_are_taken_up_than_are_wanted(
 
 
 def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
-    """Of six nets six are trained, with more trainers than nets, too."""
+    """Of six nets six are trained, with more workers than nets, too."""
     for workers in (1, 9):
         engine = FakeEngine(workers)
         study, outcome = run(
@@ -280,14 +282,14 @@ def test_the_progress_tells_each_step(tmp_path: Path) -> None:
 def test_the_clock_accounts_for_the_time(tmp_path: Path) -> None:
     """Sampling, storage, waiting and reporting are parts of the total."""
     _, outcome = run(tmp_path / "small", FakeEngine(), 10)
-    clock = outcome.clock
-    parts = [clock.sampling, clock.storage, clock.waiting, clock.reporting]
+    timing = outcome.timing
+    parts = [timing.sampling, timing.storage, timing.waiting, timing.reporting]
     assert all(part >= 0 for part in parts)
-    assert clock.sampling > 0
-    assert clock.storage > 0
-    assert clock.training > 0
-    assert sum(parts) <= clock.total
-    assert sum(parts) > 0.8 * clock.total
+    assert timing.sampling > 0
+    assert timing.storage > 0
+    assert timing.training > 0
+    assert sum(parts) <= timing.total
+    assert sum(parts) > 0.8 * timing.total
 
 
 @given(
@@ -308,7 +310,7 @@ def test_any_order_of_events_keeps_the_promises(
         # A cause of its own for each: they are not to stop the search.
         if chance.random() < failing:
             return Failed(job.number, f"cause {job.number}.{begun}.{rung}")
-        return Lost(job.number) if chance.random() < losing else None
+        return WorkerLost(job.number) if chance.random() < losing else None
 
     def check_at_once(progress: Progress) -> None:
         """Compare what the study keeps up to date with what all candidates give."""
@@ -329,8 +331,8 @@ def test_any_order_of_events_keeps_the_promises(
                 try:
                     search(study, engine, trials=trials, show=check_at_once)
                 except StudyError as error:
-                    # Three trials in a row may well lose three trainers each.
-                    assert "trainer died" in str(error)  # noqa: PT017
+                    # Three trials in a row may well lose three workers each.
+                    assert "worker died" in str(error)  # noqa: PT017
                 else:
                     assert len(finished(study.candidates())) == max(had, trials)
                     assert not engine.running

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import Ask
+from cli_runner import Invoke
 from studying import FakeEngine, finish, make_settings
 
 from nas.architecture import Architecture, Block, Head
-from nas.engines import Event, Failed, Finished, Job, Lost, Reported
+from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import ArchitectureError, RecipeError, StudyError
 from nas.references.bundled import Published, Reference, write_reference
-from nas.search.lookup import find
+from nas.search.resolve import resolve
 from nas.search.train_one import (
     Plan,
     Trained,
@@ -69,7 +69,7 @@ def test_the_test_set_is_read_once_a_seed_after_the_last_epoch() -> None:
     """Each seed is a "final" job; the report has each value, mean and spread."""
     engine = FakeEngine(2, accuracy=seeds_curve)
     trained = train(engine, seeds=3, seed=7)
-    assert [job.part for job in engine.started] == ["final"] * 3
+    assert [job.mode for job in engine.started] == ["final"] * 3
     assert trained.report["test_accuracy"] == pytest.approx([0.8, 0.79, 0.78])
     assert trained.report["test_accuracy_mean"] == pytest.approx(0.79)
     assert trained.report["test_accuracy_std"] == pytest.approx(0.01)
@@ -96,11 +96,11 @@ def test_like_published_tells_the_best_epoch_beside_the_honest_number() -> None:
 
 
 def lost_once(job: Job, begun: int, rung: int) -> Event | None:
-    """Let the trainer die after its second report."""
-    return Lost(job.number) if begun == 1 and rung == 2 else None
+    """Let the worker die after its second report."""
+    return WorkerLost(job.number) if begun == 1 and rung == 2 else None
 
 
-def test_a_trainer_that_dies_leaves_no_trace_in_the_curve() -> None:
+def test_a_worker_that_dies_leaves_no_trace_in_the_curve() -> None:
     """The job begins anew and its later reports count."""
     engine = FakeEngine(1, accuracy=seeds_curve, trouble=lost_once)
     report = train(engine, like_published=True).report
@@ -112,7 +112,7 @@ def test_a_trainer_that_dies_leaves_no_trace_in_the_curve() -> None:
     ("trouble", "words"),
     [
         (lambda job, _begun, _rung: Failed(job.number, "NaN"), "own could not .* NaN"),
-        (lambda job, _begun, _rung: Lost(job.number), "own .* died 3 times"),
+        (lambda job, _begun, _rung: WorkerLost(job.number), "own .* died 3 times"),
     ],
 )
 def test_a_training_that_fails_is_an_error(
@@ -179,27 +179,27 @@ def test_a_candidate_is_found_by_its_study_and_trial(tmp_path: Path) -> None:
     with create(tmp_path / "some", make_settings(name="some")) as study:
         study.ask()
         candidate = finish(study, 0, [0.5, 0.6, 0.7])
-    found = find("some:0", tmp_path)
+    found = resolve("some:0", tmp_path)
     assert found.reference.architecture == candidate.architecture
     assert found.dataset == "digits"
     with pytest.raises(StudyError, match="no trial 1"):
-        find("some:1", tmp_path)
+        resolve("some:1", tmp_path)
     with pytest.raises(StudyError, match="no study 'other'"):
-        find("other:0", tmp_path)
+        resolve("other:0", tmp_path)
 
 
 # --- the command ------------------------------------------------------------------
 
 
-def test_the_command_trains_and_writes(ask: Ask, tmp_path: Path) -> None:
+def test_the_command_trains_and_writes(invoke: Invoke, tmp_path: Path) -> None:
     """The honest number first, the best epoch under it; a folder as of nas best."""
     (tmp_path / "own.toml").write_text(write_reference(OWN))
     common = ["--dataset", "digits", "--device", "cpu", "--workers", 1]
-    answer = ask(
+    result = invoke(
         "train", "own.toml", *common, "--like-published", "--epochs", 2, "-o", "out"
     )
-    assert answer.code == 0, answer.err
-    *_, honest, best, written = answer.out.splitlines()
+    assert result.code == 0, result.err
+    *_, honest, best, written = result.out.splitlines()
     assert honest.startswith("own, 136 parameters: test accuracy ")
     assert honest.endswith("after the last of 2 epochs")
     assert best.startswith("best epoch, selected on the test set: ")
@@ -227,11 +227,11 @@ def test_the_command_trains_and_writes(ask: Ask, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_trained_is_one_line(
-    ask: Ask, tmp_path: Path, arguments: list[str], code: int, words: str
+    invoke: Invoke, tmp_path: Path, arguments: list[str], code: int, words: str
 ) -> None:
     """Before anything is loaded that takes long."""
     (tmp_path / "own.toml").write_text(write_reference(OWN))
-    answer = ask("train", *arguments)
-    assert answer.code == code
-    assert words in answer.err
-    assert answer.err.count("\n") == 1
+    result = invoke("train", *arguments)
+    assert result.code == code
+    assert words in result.err
+    assert result.err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Architectures that a study is born with: its first trials, frozen with it."""
+"""Architectures that a study is created with: its first trials, frozen with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from asking import Ask
+from cli_runner import Invoke
 from studying import FakeEngine, make_settings
 
 from nas.architecture import Architecture, Block, Head
@@ -181,13 +181,13 @@ def test_a_candidate_of_another_study_can_be_a_start(
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(
-    ask: Ask, tmp_path: Path, architecture: Architecture, words: str
+    invoke: Invoke, tmp_path: Path, architecture: Architecture, words: str
 ) -> None:
     """And no study is begun."""
     path = write(tmp_path / "big.toml", architecture)
     arguments = ["search", "--dataset", "digits", "--budget", 2000]
-    answer = ask(*arguments, "--start-from", path)
-    assert answer.code == 1
-    assert words in answer.err
-    assert answer.err.count("\n") == 1
+    result = invoke(*arguments, "--start-from", path)
+    assert result.code == 1
+    assert words in result.err
+    assert result.err.count("\n") == 1
     assert not (tmp_path / "studies").exists()

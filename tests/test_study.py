@@ -61,7 +61,7 @@ def small_study(folder: Path, storage: str | None = None, **changes: Any) -> Non
         study.record(3, report_of(0, 0.5))
         study.record(4, report_of(0, 0.5))
         study.record(4, report_of(1, 0.6))
-        study.take_up(4)
+        study.resume(4)
         study.record(4, report_of(0, 0.75))
 
 
@@ -224,13 +224,13 @@ def test_the_sizes_cover_the_range_evenly_whatever_the_sampler(tmp_path: Path) -
 def test_the_reason_of_an_end_that_was_never_written_is_forgotten(
     tmp_path: Path,
 ) -> None:
-    """An asker killed between reason and end leaves no reason on a complete trial."""
+    """A coordinator killed between reason and end leaves no reason on a complete trial."""
     with create(tmp_path / "small", make_settings()) as study:
         study.ask()
         study._set(0, "reason", "it was hopeless")
     with open_study(tmp_path / "small") as study:
         assert study.candidate(0).reason is None
-        study.take_up(0)
+        study.resume(0)
         finish(study, 0, [0.1, 0.2, 0.3])
     assert read_study(tmp_path / "small").candidate(0).reason is None
 
@@ -328,7 +328,7 @@ def test_a_journal_cut_anywhere_in_its_last_records_opens(
             # The same search goes on: the same candidate, the same end.
             if len(known) < 3:
                 study.ask()
-            study.take_up(2)
+            study.resume(2)
             finish(study, 2, [0.1, 0.2, 0.3])
         assert read_study(folder).candidates() == before
 

@@ -17,9 +17,9 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import Trial, create_trial
 from studying import make_settings, train_made_up
 
-from nas.study.densities import quick
+from nas.study.densities import from_parzen
 from nas.study.folders import create, open_study
-from nas.study.tpe import Lore, QuickTPESampler
+from nas.study.tpe import CachedTPESampler, DensityCache
 
 
 def _objective(trial: Trial) -> tuple[float, float]:
@@ -45,8 +45,8 @@ def _draws(
 
 def test_up_to_a_hundred_trials_it_draws_as_optuna_does() -> None:
     """The oracle is Optuna's TPE itself, with the same seeds."""
-    lore = Lore()
-    ours = _draws(101, lambda seed: QuickTPESampler(lore, seed=seed))
+    cache = DensityCache()
+    ours = _draws(101, lambda seed: CachedTPESampler(cache, seed=seed))
     optunas = _draws(101, lambda seed: TPESampler(seed=seed, multivariate=False))
     assert ours == optunas
 
@@ -71,7 +71,7 @@ def test_quick_densities_are_optunas(
     oracle = TPESampler(seed=0)._build_parzen_estimator(
         study, {"x": kind}, trials, handle_below=True
     )
-    density = quick(oracle)
+    density = from_parzen(oracle)
     theirs = oracle.sample(np.random.RandomState(seed), 24)["x"]
     ours = density.sample(np.random.RandomState(seed), 24)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
@@ -85,9 +85,11 @@ def test_quick_densities_draw_as_optuna_does(monkeypatch: pytest.MonkeyPatch) ->
     """With them and without, beyond a hundred trials."""
     draws = []
     for beyond in (100, 10**9):
-        lore = Lore()
-        monkeypatch.setattr("nas.study.tpe._QUICK_BEYOND", beyond)
-        trials = _draws(140, lambda seed, lore=lore: QuickTPESampler(lore, seed=seed))
+        cache = DensityCache()
+        monkeypatch.setattr("nas.study.tpe._FAST_BEYOND", beyond)
+        trials = _draws(
+            140, lambda seed, cache=cache: CachedTPESampler(cache, seed=seed)
+        )
         draws.append([sorted(trial.items()) for trial in trials])
     assert draws[0] != draws[1]  # but by rounding alone
     for ours, theirs in zip(*draws, strict=True):
@@ -99,11 +101,11 @@ def test_quick_densities_draw_as_optuna_does(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_beyond_it_learns_again_at_each_percent() -> None:
     """After 200 trials at every second, after 300 at every third."""
-    lore = Lore()
+    cache = DensityCache()
     with mock.patch(
         "nas.study.tpe._split_trials", wraps=optuna.samplers._tpe.sampler._split_trials
     ) as split:
-        _draws(330, lambda seed: QuickTPESampler(lore, seed=seed))
+        _draws(330, lambda seed: CachedTPESampler(cache, seed=seed))
     counts = [len(call.args[1]) for call in split.call_args_list]
     assert counts[:195] == list(range(195))
     assert [count for count in counts if 195 <= count <= 210] == [
@@ -118,10 +120,10 @@ def test_beyond_it_learns_again_at_each_percent() -> None:
 
 def test_it_looks_at_no_more_trials_than_its_limits() -> None:
     """However many there are."""
-    lore = Lore(best=5, latest=20)
-    _draws(80, lambda seed: QuickTPESampler(lore, seed=seed))
-    assert len(lore._good) == 5
-    assert len(lore._others) == 20
+    cache = DensityCache(best=5, latest=20)
+    _draws(80, lambda seed: CachedTPESampler(cache, seed=seed))
+    assert len(cache._good) == 5
+    assert len(cache._others) == 20
 
 
 @pytest.mark.parametrize("before", [15, 25])

@@ -17,7 +17,7 @@ from nas.architecture import Architecture, Block, Head
 from nas.errors import TrainingError
 from nas.training import kernels
 from nas.training.cuda_graph import undone
-from nas.training.ema import Average
+from nas.training.ema import EMA
 from nas.training.loop import evaluate, learning_rate, train
 from nas.training.model import build
 from nas.training.recipe import Recipe
@@ -369,7 +369,7 @@ def test_the_average_is_measured_and_handed_over(digits: TrainingData) -> None:
 def test_the_average_follows_its_formula() -> None:
     """A plain mean at first, then a memory of a fifth of its steps; buffers, too."""
     layer = nn.BatchNorm1d(1)
-    average = Average(layer, 100, Recipe(average=0.5))
+    average = EMA(layer, 100, Recipe(average=0.5))
     expected = 0.0
     for step in range(100):
         for tensor in (layer.weight, layer.running_mean):

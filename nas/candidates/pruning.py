@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Standing(NamedTuple):
+class RungResult(NamedTuple):
     """Where a candidate stands at a rung; accuracy is 0 to 1, loss a cross entropy."""
 
     num_params: float
@@ -29,27 +29,27 @@ class Standing(NamedTuple):
     train_loss: float
 
 
-Peers = Sequence[Standing] | npt.NDArray[np.float64]
-"""The standings of others at the same rung, one a row where they are an array."""
+Peers = Sequence[RungResult] | npt.NDArray[np.float64]
+"""The results of others at the same rung, one a row where they are an array."""
 
 
-class Standings:
-    """The standings at one rung, in one array: thousands are compared at once."""
+class RungResults:
+    """The results at one rung, in one array: thousands are compared at once."""
 
     def __init__(self) -> None:
         """Begin with none."""
         self._rows = np.empty((64, 3))
-        self._trials: list[int] = []  # whose standing each row is
+        self._trials: list[int] = []  # whose result each row is
         self._places: dict[int, int] = {}
 
-    def put(self, trial: int, standing: Standing) -> None:
+    def put(self, trial: int, result: RungResult) -> None:
         """Note where a trial stands, in place of what was noted before."""
         place = self._places.setdefault(trial, len(self._trials))
         if place == len(self._trials):
             self._trials.append(trial)
             if place == len(self._rows):
                 self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
-        self._rows[place] = standing
+        self._rows[place] = result
 
     def drop(self, trial: int) -> None:
         """Forget a trial, where it was noted; the last one takes its row."""
@@ -62,7 +62,7 @@ class Standings:
             self._trials[place], self._places[last] = last, place
 
     def peers(self) -> npt.NDArray[np.float64]:
-        """Return all standings ``[trials, 3]``, in no order; valid until the next change."""
+        """Return all results ``[trials, 3]``, in no order; valid until the next change."""
         return self._rows[: len(self._trials)]
 
 
@@ -94,28 +94,28 @@ def accuracy_noise(val_accuracy: float, val_size: int) -> float:
 
 
 def count_rivals(
-    standing: Standing, peers: Peers, *, rule: PruningRule, val_size: int
+    result: RungResult, peers: Peers, *, rule: PruningRule, val_size: int
 ) -> int:
     """Return how many peers are at most as large and clearly better."""
     sizes, accuracies, losses = np.asarray(peers, dtype=np.float64).reshape(-1, 3).T
-    bar = (1 - rule.lead) * standing.train_loss
-    margin = rule.noise * accuracy_noise(standing.val_accuracy, val_size)
+    bar = (1 - rule.lead) * result.train_loss
+    margin = rule.noise * accuracy_noise(result.val_accuracy, val_size)
     rivals = (
-        (sizes <= standing.num_params)
-        & (accuracies > standing.val_accuracy + margin)
+        (sizes <= result.num_params)
+        & (accuracies > result.val_accuracy + margin)
         & (losses < bar)
     )
     return int(np.count_nonzero(rivals))
 
 
 def should_prune(
-    standing: Standing, peers: Peers, *, rule: PruningRule, val_size: int
+    result: RungResult, peers: Peers, *, rule: PruningRule, val_size: int
 ) -> bool:
     """Return whether a candidate that stands like this is to stop.
 
-    ``peers`` are the standings of all other candidates at the same rung, whatever has
+    ``peers`` are the results of all other candidates at the same rung, whatever has
     become of them since.
     """
     if len(peers) < rule.min_peers:
         return False
-    return count_rivals(standing, peers, rule=rule, val_size=val_size) >= rule.rivals
+    return count_rivals(result, peers, rule=rule, val_size=val_size) >= rule.rivals

@@ -17,7 +17,7 @@ from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate
 from nas.engines import Finished, Job, Reported
 from nas.references.comparison import Comparison, Point
-from nas.search.best import News
+from nas.search.best import ProgressEvent
 from nas.search.loop import Progress
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -138,19 +138,19 @@ class RetrainDisplay:
         self._console = console
         self._began = time.monotonic()
 
-    def show(self, news: News) -> None:
+    def show(self, event: ProgressEvent) -> None:
         """Print one line."""
-        who = f"{news.stage} trial {news.trial} ({news.num_params} params)"
-        if news.stage == "winner":
-            who += f", seed {news.seed}"
-        if news.test_accuracy is not None:
-            what = f"test accuracy {percent(news.test_accuracy)}"
-        elif news.report is None:
+        who = f"{event.stage} trial {event.trial} ({event.num_params} params)"
+        if event.stage == "winner":
+            who += f", seed {event.seed}"
+        if event.test_accuracy is not None:
+            what = f"test accuracy {percent(event.test_accuracy)}"
+        elif event.report is None:
             return
         else:
-            what = f"epoch {news.report.epochs:g}: loss {news.report.train_loss:.4f}"
-            if news.stage == "finalist":
-                what += f", validation {percent(news.report.val_accuracy)}"
+            what = f"epoch {event.report.epochs:g}: loss {event.report.train_loss:.4f}"
+            if event.stage == "finalist":
+                what += f", validation {percent(event.report.val_accuracy)}"
         spent = duration(time.monotonic() - self._began)
         self._console.print(
             f"{spent:>12}  {who}: {what}", highlight=False, soft_wrap=True
@@ -171,7 +171,7 @@ class SingleDisplay:
         else:
             report = event.report
             what = f"epoch {report.epochs:g}: loss {report.train_loss:.4f}"
-            if job.part == "published":
+            if job.mode == "published":
                 what += f", test {percent(report.val_accuracy)}"
         spent = duration(time.monotonic() - self._began)
         self._console.print(

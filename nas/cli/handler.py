@@ -23,7 +23,7 @@ from nas.errors import NasError
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
-class Interrupted(Exception):  # noqa: N818  # the user's wish, no error
+class Interrupted(Exception):  # noqa: N818  # the user's choice, no error
     """Ctrl-C came; the text says how to go on."""
 
 

@@ -79,11 +79,11 @@ def compare(
     """Tell what of a study's front beats hand-made nets, and by how much."""
     from nas.references.comparison import compare as set_against
     from nas.references.comparison import read_winners, references_for
-    from nas.search.lookup import find
+    from nas.search.resolve import resolve
 
     opened = read(study, studies, storage)
     settings, candidates = opened.settings, opened.candidates()
-    chosen = [find(name, studies, storage).reference for name in references or []]
+    chosen = [resolve(name, studies, storage).reference for name in references or []]
     winners = read_winners(opened.folder)
     rows = set_against(
         chosen or references_for(settings), candidates, winners, settings

@@ -48,7 +48,7 @@ DataDir = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    Option(min=1, help="Trainer processes [default: one a core; four a GPU]."),
+    Option(min=1, help="Worker processes [default: one a core; four a GPU]."),
 ]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
 Format = Annotated[
@@ -73,7 +73,7 @@ def read(name: str | None, studies: Path, storage: str | None) -> Study:
 def start_engine(
     dataset: Any, study: Study, devices: list[str], workers: int
 ) -> LocalEngine:
-    """Start trainers on the data set, split as the study has it."""
+    """Start workers on the data set, split as the study has it."""
     from nas.engines.local import LocalEngine
 
     return LocalEngine(

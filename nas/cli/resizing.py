@@ -34,11 +34,11 @@ def resize(
     from nas.architecture.notation import describe
     from nas.files import write_atomically
     from nas.references.bundled import Reference, write_reference
-    from nas.search.lookup import find
+    from nas.search.resolve import resolve
     from nas.space import Caps
     from nas.space import resize as resized
 
-    found = find(architecture, studies, storage).reference
+    found = resolve(architecture, studies, storage).reference
     sized = resized(found.architecture, Caps(budget, max_macs, max_memory))
     stem = Path(found.name).stem.replace(":", "-")
     path = output or Path(f"{stem}-{budget}.toml")

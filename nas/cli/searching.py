@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nas.search.loop import Outcome, Progress
     from nas.study.study import Study
 
-    # Starts the trainers; returns them, their devices and how many there are.
+    # Starts the workers; returns them, their devices and how many there are.
     _Start = Callable[[Dataset, Study], tuple[Engine, list[str], int]]
 
 # The time between two writings of front.html, which take some 30 ms each; in studies of
@@ -95,7 +95,7 @@ def search(  # one parameter an option
     device: Device = "auto",
     engine: Annotated[
         Literal["local", "ray"],
-        Option(help="Where the trainers are: on this machine, or on a Ray cluster."),
+        Option(help="Where the workers are: on this machine, or on a Ray cluster."),
     ] = "local",
     address: Annotated[
         str | None,
@@ -103,7 +103,7 @@ def search(  # one parameter an option
     ] = None,
     gpus_per_worker: Annotated[
         float | None,
-        Option(min=0.0, help="GPUs of a trainer on Ray [default: 0.25, if there are]."),
+        Option(min=0.0, help="GPUs of a worker on Ray [default: 0.25, if there are]."),
     ] = None,
     time_limit: Annotated[
         str | None,
@@ -112,7 +112,7 @@ def search(  # one parameter an option
     trial_time_limit: Annotated[
         str | None,
         Option(
-            help="Replace a trainer that takes longer for one candidate [default: 10m, "
+            help="Replace a worker that takes longer for one candidate [default: 10m, "
             "or ten times the longest training]."
         ),
     ] = None,
@@ -156,23 +156,23 @@ def search(  # one parameter an option
         )
     )
     with opened, _word_on_how_to_go_on(opened, trials):
-        trainers, devices, count = start(data, opened)
+        pool, devices, count = start(data, opened)
         try:
-            outcome = _run_search(opened, trainers, trials, limit, trial_limit)
+            outcome = _run_search(opened, pool, trials, limit, trial_limit)
         except BaseException:
             # The error that led here is the one to tell.
             with contextlib.suppress(NasError):
                 _write_front(opened)
             raise
         finally:
-            trainers.close()
+            pool.close()
         _write_front(opened)
         _write_timing(opened, outcome, devices, count)
     _say_outcome(opened, outcome)
 
 
 def _local(device: str, workers: int | None) -> _Start:
-    """Check the device; return what starts trainers on this machine."""
+    """Check the device; return what starts workers on this machine."""
     from nas.engines.local import devices_for
 
     devices, count = devices_for(device, workers)
@@ -186,7 +186,7 @@ def _local(device: str, workers: int | None) -> _Start:
 def _on_ray(
     device: str, workers: int | None, gpus_per_worker: float | None, address: str | None
 ) -> _Start:
-    """Return what starts trainers on Ray, which must be installed."""
+    """Return what starts workers on Ray, which must be installed."""
     from nas.engines.ray import RayEngine
 
     def start(data: Dataset, study: Study) -> tuple[Engine, list[str], int]:
@@ -199,7 +199,7 @@ def _on_ray(
             gpus_per_worker=gpus_per_worker,
             address=address,
         )
-        return engine, [engine.device], engine.workers
+        return engine, [engine.device], engine.num_workers
 
     return start
 
@@ -259,7 +259,7 @@ def _run_search(
 
 @contextlib.contextmanager
 def _word_on_how_to_go_on(study: Study, trials: int) -> Iterator[None]:
-    """Tell who stops the search, while its trainers are starting too, what it has."""
+    """Tell who stops the search, while its workers are starting too, what it has."""
     try:
         yield
     except KeyboardInterrupt:
@@ -296,7 +296,7 @@ def _write_timing(
         {
             "ended": outcome.reason,
             "workers": workers,
-            "seconds": {k: round(v, 2) for k, v in asdict(outcome.clock).items()},
+            "seconds": {k: round(v, 2) for k, v in asdict(outcome.timing).items()},
             "hardware": hardware(devices),
             "versions": versions(),
         },
@@ -313,7 +313,7 @@ def _say_outcome(study: Study, outcome: Outcome) -> None:
         title = f"{settings.name}: accuracy on the validation split"
         console().print(front_table(members, title))
     finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
-    spent = duration(outcome.clock.total)
+    spent = duration(outcome.timing.total)
     typer.echo(f"{finished} trials finished; this run took {spent}")
     if outcome.reason == "time limit":
         typer.echo("the time is up; go on with the same command")

@@ -73,7 +73,7 @@ def best(  # one parameter an option
     from nas.data import load_dataset
     from nas.engines.local import devices_for
     from nas.environment import hardware
-    from nas.search.best import Wish, retrain
+    from nas.search.best import SelectionCriteria, retrain
     from nas.study.folders import check_data
     from nas.training.recipe import full_epochs
 
@@ -82,7 +82,7 @@ def best(  # one parameter an option
     settings = opened.settings
     dataset = load_dataset(settings.dataset, data_dir)
     check_data(settings, dataset.fingerprint)
-    wish = Wish(
+    criteria = SelectionCriteria(
         max_params=max_params or settings.param_budget,
         min_accuracy=min_accuracy,
         finalists=finalists,
@@ -95,7 +95,7 @@ def best(  # one parameter an option
             opened.candidates(),
             settings,
             engine,
-            wish,
+            criteria,
             hardware=hardware(devices),
             show=RetrainDisplay(console()).show,
         )
@@ -162,12 +162,12 @@ def train(  # one parameter an option
     from nas.engines.local import LocalEngine, devices_for
     from nas.environment import hardware
     from nas.references.bundled import check_fits
-    from nas.search.lookup import find
+    from nas.search.resolve import resolve
     from nas.search.start import held_out
     from nas.search.train_one import Plan, choose_recipe, train_single
     from nas.study.folders import check_data
 
-    found = find(architecture, studies, storage)
+    found = resolve(architecture, studies, storage)
     reference, settings = found.reference, found.settings
     devices, count = devices_for(device, workers)
     data = load_dataset(dataset or found.dataset, data_dir)

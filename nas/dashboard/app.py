@@ -17,7 +17,7 @@ from nas.errors import NasError
 
 # Optuna's page asks for these absolute paths, so they cannot be moved below another.
 _OPTUNAS = ("/dashboard", "/api", "/static", "/csv", "/favicon.ico")
-_PATIENCE = 0.3
+_READY_TIMEOUT = 0.3
 """Seconds to wait for a study that is being read, before saying so."""
 _WORTH_PACKING = 1000
 
@@ -71,7 +71,7 @@ def _our_page(catalogue: Catalogue) -> Bottle:
     def study(name: str, what: str, trial: int = 0) -> HTTPResponse:
         try:
             live = catalogue.live(name)
-            if not live.ready(_PATIENCE):
+            if not live.ready(_READY_TIMEOUT):
                 return _json({"reading": name}, 202)
             match what:
                 case "changes":

@@ -118,12 +118,12 @@ def timing(folder: Path) -> dict[str, float]:
     """Return where the time of the study's searches went, as shares of 0 to 1.
 
     From timing.json; empty where there is none yet. Training is the share of the
-    trainers' time, the others shares of the asker's.
+    workers' time, the others shares of the coordinator's.
     """
     try:
         runs = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
         total = sum(run["seconds"]["total"] for run in runs)
-        trainers = sum(run["seconds"]["total"] * run["workers"] for run in runs)
+        worker_seconds = sum(run["seconds"]["total"] * run["workers"] for run in runs)
         spent: Counter[str] = Counter()
         for run in runs:
             spent.update(run["seconds"])
@@ -134,7 +134,7 @@ def timing(folder: Path) -> dict[str, float]:
     shares = {
         name: spent[name] / total for name in ("sampling", "storage", "reporting")
     }
-    return {"training": min(spent["training"] / trainers, 1.0)} | shares
+    return {"training": min(spent["training"] / worker_seconds, 1.0)} | shares
 
 
 def losses_at_size(candidates: Iterable[Candidate]) -> dict[int, float]:

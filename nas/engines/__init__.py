@@ -1,8 +1,8 @@
 """Who trains: the jobs, the events, and what every engine does with them.
 
-An engine is "start trainers, hand them jobs, stream their reports" and nothing more.
-At each rung a trainer reports and waits for the verdict. What is trained, what is
-pruned and what is written down, the asker decides.
+An engine is "start workers, hand them jobs, stream their reports" and nothing more.
+At each rung a worker reports and waits for the decision. What is trained, what is
+pruned and what is written down, the coordinator decides.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from nas.training.report import RungReport
 if TYPE_CHECKING:
     import numpy as np
 
-Part = Literal["search", "final", "published"]
+Mode = Literal["search", "final", "published"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One training; ``number`` is the asker's own and comes back with every event.
+    """One training; ``number`` is the coordinator's own and comes back with every event.
 
-    ``part`` "search" trains on the training split and measures on the validation
+    ``mode`` "search" trains on the training split and measures on the validation
     split; "final" trains on both, reads the test set once, after the last epoch,
     and hands back the weights. "published" is "final" with the test set read at each
     rung, too, in place of a validation split: as the logs of hand-made nets have it.
@@ -37,12 +37,12 @@ class Job:
     recipe: Recipe
     seed: int
     rungs: tuple[float, ...]
-    part: Part = "search"
+    mode: Mode = "search"
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A trainer came to a rung and waits for the verdict."""
+    """A worker came to a rung and waits for the decision."""
 
     job: int
     report: RungReport
@@ -50,7 +50,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A trainer came to the end; one that read the test set brings its result.
+    """A worker came to the end; one that read the test set brings its result.
 
     ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays.
     """
@@ -69,18 +69,18 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """A trainer died under the job; the engine has started another.
+class WorkerLost:
+    """A worker died under the job; the engine has started another.
 
     Or it was one too many for the memory of its device: then there is one fewer, and
-    the job is ``blameless``. Of one job that happens at most once a trainer.
+    ``out_of_memory`` is true. Of one job that happens at most once a worker.
     """
 
     job: int
-    blameless: bool = False
+    out_of_memory: bool = False
 
 
-Event = Reported | Finished | Failed | Lost
+Event = Reported | Finished | Failed | WorkerLost
 
 
 class Engine(Protocol):
@@ -88,22 +88,22 @@ class Engine(Protocol):
 
     @property
     def idle(self) -> int:
-        """How many trainers have nothing to do."""
+        """How many workers have nothing to do."""
 
     def start(self, job: Job) -> None:
-        """Hand a job to an idle trainer."""
+        """Hand a job to an idle worker."""
 
     def wait(self, timeout: float) -> Sequence[Event]:
         """Return what has happened; wait up to timeout seconds for the first event."""
 
-    def answer(self, job: int, *, go_on: bool) -> None:
-        """Tell the trainer that reported whether to train on."""
+    def decide(self, job: int, *, proceed: bool) -> None:
+        """Tell the worker that reported whether to train on."""
 
     def abandon(self, job: int) -> None:
-        """Kill the trainer of a job that takes too long and start another.
+        """Kill the worker of a job that takes too long and start another.
 
-        Lost follows for the job, soon, and nothing else of it.
+        WorkerLost follows for the job, soon, and nothing else of it.
         """
 
     def close(self) -> None:
-        """Stop all trainers at once, whatever they are doing."""
+        """Stop all workers at once, whatever they are doing."""

@@ -1,8 +1,8 @@
-"""Trainers as processes on this machine: started once, kept warm, replaced if they die.
+"""Workers as processes on this machine: started once, kept warm, replaced if they die.
 
 Where memory runs out there is one fewer on that device.
 
-The data set is loaded by the asker and shared with the trainers, not copied.
+The data set is loaded by the coordinator and shared with the workers, not copied.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ import torch
 import torch.multiprocessing as mp
 
 from nas.data import Dataset
-from nas.engines import Event, Job, Lost, Reported
-from nas.engines.shortage import OutOfMemory, tell_fewer, verdict
-from nas.engines.trainer import Orders, Trainer
+from nas.engines import Event, Job, Reported, WorkerLost
+from nas.engines.out_of_memory import (
+    OutOfMemory,
+    out_of_memory_event,
+    warn_fewer_workers,
+)
+from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import DeviceError, EngineError
 
-# A trainer that dies this often before it was ever ready cannot be helped.
-_STARTS_IN_VAIN = 3
+# A worker that dies this often before it was ever ready cannot be helped.
+_MAX_FAILED_STARTS = 3
 
 
 @dataclass(slots=True, eq=False)
-class _Trainer:
+class _WorkerHandle:
     process: BaseProcess
     pipe: Connection
     device: str
@@ -44,7 +48,7 @@ class _Trainer:
 
 
 class LocalEngine:
-    """Trainer processes on this machine; an `Engine`."""
+    """Worker processes on this machine; an `Engine`."""
 
     def __init__(
         self,
@@ -55,7 +59,7 @@ class LocalEngine:
         workers: int,
         devices: Sequence[str],
     ) -> None:
-        """Start ``workers`` trainers, spread over the devices in turn."""
+        """Start so many workers, spread over the devices in turn."""
         for tensor in (
             dataset.images,
             dataset.labels,
@@ -64,145 +68,144 @@ class LocalEngine:
         ):
             tensor.share_memory_()
         self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
-        self._starts_in_vain = 0
-        self._trainers = [
-            self._hire(devices[number % len(devices)]) for number in range(workers)
+        self._failed_starts = 0
+        self._workers = [
+            self._start_worker(devices[number % len(devices)])
+            for number in range(workers)
         ]
 
     @property
     def idle(self) -> int:
-        """How many trainers have nothing to do."""
-        return sum(trainer.job is None for trainer in self._trainers)
+        """How many workers have nothing to do."""
+        return sum(worker.job is None for worker in self._workers)
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the trainers."""
-        return [t.process.pid for t in self._trainers if t.process.pid is not None]
+        """The process ids of the workers."""
+        return [w.process.pid for w in self._workers if w.process.pid is not None]
 
     def start(self, job: Job) -> None:
-        """Hand a job to an idle trainer, one that has started up if there is one."""
-        trainer = max(
-            (t for t in self._trainers if t.job is None), key=lambda t: t.ready
-        )
-        self._hand(trainer, job)
+        """Hand a job to an idle worker, one that has started up if there is one."""
+        worker = max((w for w in self._workers if w.job is None), key=lambda w: w.ready)
+        self._assign(worker, job)
 
     def wait(self, timeout: float) -> Sequence[Event]:
         """Return what has happened; wait up to timeout seconds for the first event."""
-        pipes = [trainer.pipe for trainer in self._trainers]
+        pipes = [worker.pipe for worker in self._workers]
         happened = wait(pipes, timeout)
         events: list[Event] = []
-        for trainer in tuple(self._trainers):
-            if trainer.pipe not in happened:
+        for worker in tuple(self._workers):
+            if worker.pipe not in happened:
                 continue
             try:
-                message = trainer.pipe.recv()
+                message = worker.pipe.recv()
             except (EOFError, OSError):
-                events += self._replace(trainer)
+                events += self._replace(worker)
                 continue
             if message is None:
-                trainer.ready = True
-                self._starts_in_vain = 0
+                worker.ready = True
+                self._failed_starts = 0
                 continue
             if not isinstance(message, Reported):
-                trainer.job = None
+                worker.job = None
             if isinstance(message, OutOfMemory):
-                message = self._make_room(trainer, message.job)
+                message = self._drop_worker(worker, message.job)
             events.append(message)
         return events
 
-    def answer(self, job: int, *, go_on: bool) -> None:
-        """Tell the trainer that reported whether to train on."""
-        for trainer in self._trainers:
-            if trainer.job is not None and trainer.job.number == job:
-                if not go_on:
-                    trainer.job = None
+    def decide(self, job: int, *, proceed: bool) -> None:
+        """Tell the worker that reported whether to train on."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.number == job:
+                if not proceed:
+                    worker.job = None
                 with contextlib.suppress(OSError):
-                    trainer.pipe.send(go_on)
+                    worker.pipe.send(proceed)
 
     def abandon(self, job: int) -> None:
-        """Kill the trainer of a job that takes too long; Lost follows."""
-        for trainer in self._trainers:
-            if trainer.job is not None and trainer.job.number == job:
-                trainer.abandoned = True
+        """Kill the worker of a job that takes too long; WorkerLost follows."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.number == job:
+                worker.abandoned = True
                 # Unlike any other signal it reaches a stopped process, too.
-                trainer.process.kill()
+                worker.process.kill()
 
     def close(self) -> None:
-        """Stop all trainers at once, whatever they are doing."""
-        for trainer in self._trainers:
-            trainer.process.kill()
-        for trainer in self._trainers:
-            _bury(trainer)
+        """Stop all workers at once, whatever they are doing."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            _stop_worker(worker)
 
-    def _hire(self, device: str) -> _Trainer:
+    def _start_worker(self, device: str) -> _WorkerHandle:
         ours, theirs = mp.Pipe()
-        orders = Orders(self._split_seed, self._val_size, device)
+        config = WorkerConfig(self._split_seed, self._val_size, device)
         process = mp.get_context("spawn").Process(
-            target=_train_jobs, args=(theirs, self._dataset, orders), daemon=True
+            target=_train_jobs, args=(theirs, self._dataset, config), daemon=True
         )
         with _without_interrupts():
             process.start()
         # With the only other copy of this end closed, our end reads "end of file" the
-        # moment the trainer dies, however it dies.
+        # moment the worker dies, however it dies.
         theirs.close()
-        return _Trainer(process, ours, device)
+        return _WorkerHandle(process, ours, device)
 
-    def _replace(self, dead: _Trainer) -> list[Event]:
-        """Replace a dead trainer; return the loss of its job, if it had one.
+    def _replace(self, dead: _WorkerHandle) -> list[Event]:
+        """Replace a dead worker; return the loss of its job, if it had one.
 
         A job that it had not begun yet is no loss: it waits for the new one.
         """
-        _bury(dead)
+        _stop_worker(dead)
         if not dead.ready:
-            self._starts_in_vain += 1
-            if self._starts_in_vain >= _STARTS_IN_VAIN:
+            self._failed_starts += 1
+            if self._failed_starts >= _MAX_FAILED_STARTS:
                 raise EngineError(
-                    f"the trainers die at their start (exit code "
+                    f"the workers die at their start (exit code "
                     f"{dead.process.exitcode}): try fewer --workers, or look at the "
                     "messages above"
                 )
-        new = self._hire(dead.device)
-        self._trainers[self._trainers.index(dead)] = new
+        new = self._start_worker(dead.device)
+        self._workers[self._workers.index(dead)] = new
         if dead.job is None:
             return []
         if dead.ready or dead.abandoned:
-            return [Lost(dead.job.number)]
-        self._hand(new, dead.job)
+            return [WorkerLost(dead.job.number)]
+        self._assign(new, dead.job)
         return []
 
-    def _make_room(self, trainer: _Trainer, job: int) -> Event:
-        """Let a trainer that ran out of memory go, unless it is its device's last."""
-        device = trainer.device
-        others = self._trainers_on(device) - 1
+    def _drop_worker(self, worker: _WorkerHandle, job: int) -> Event:
+        """Let a worker that ran out of memory go, unless it is its device's last."""
+        device = worker.device
+        others = self._workers_on(device) - 1
         if others:
-            self._trainers.remove(trainer)
-            trainer.process.kill()
-            _bury(trainer)
-            tell_fewer(device, others)
-        return verdict(job, device, alone=trainer.alone and not others)
+            self._workers.remove(worker)
+            worker.process.kill()
+            _stop_worker(worker)
+            warn_fewer_workers(device, others)
+        return out_of_memory_event(job, device, alone=worker.alone and not others)
 
-    def _trainers_on(self, device: str) -> int:
-        return sum(trainer.device == device for trainer in self._trainers)
+    def _workers_on(self, device: str) -> int:
+        return sum(worker.device == device for worker in self._workers)
 
-    def _hand(self, trainer: _Trainer, job: Job) -> None:
-        trainer.job = job
-        trainer.alone = self._trainers_on(trainer.device) == 1
-        # A dead trainer is found by the next wait.
+    def _assign(self, worker: _WorkerHandle, job: Job) -> None:
+        worker.job = job
+        worker.alone = self._workers_on(worker.device) == 1
+        # A dead worker is found by the next wait.
         with contextlib.suppress(OSError):
-            trainer.pipe.send(job)
+            worker.pipe.send(job)
 
 
-def _bury(trainer: _Trainer) -> None:
-    """Clean up after a trainer that is dead or about to be."""
-    trainer.pipe.close()
-    trainer.process.join(timeout=5)
+def _stop_worker(worker: _WorkerHandle) -> None:
+    """Clean up after a worker that is dead or about to be."""
+    worker.pipe.close()
+    worker.process.join(timeout=5)
 
 
 def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
-    """Return the devices to use and how many trainers, for ``--device`` and ``--workers``.
+    """Return the devices to use and how many workers, for ``--device`` and ``--workers``.
 
     ``device`` is "auto" (GPUs where there are any), "cpu", "cuda" or "cuda:N". By
-    default one trainer a core on a CPU and, on GPUs, four a GPU but no more than cores:
+    default one worker a core on a CPU and, on GPUs, four a GPU but no more than cores:
     a tiny network leaves most of a GPU idle.
     Raises DeviceError if the device is not there.
     """
@@ -226,7 +229,7 @@ def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
 def _without_interrupts() -> Iterator[None]:
     """Let a process that is started here never hear Ctrl-C.
 
-    That goes to the whole terminal; the asker decides what becomes of it. A signal
+    That goes to the whole terminal; the coordinator decides what becomes of it. A signal
     that is blocked stays so in the new process, from its first moment.
     """
     # Starting it, which happens but once, would unblock the signal.
@@ -238,23 +241,23 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _train_jobs(pipe: Connection, dataset: Dataset, orders: Orders) -> None:
-    """Be a trainer: take jobs from the pipe until the asker is gone."""
+def _train_jobs(pipe: Connection, dataset: Dataset, config: WorkerConfig) -> None:
+    """Be a worker: take jobs from the pipe until the coordinator is gone."""
     threading.Thread(
-        target=_leave_with_parent, args=(os.getppid(),), daemon=True
+        target=_exit_with_parent, args=(os.getppid(),), daemon=True
     ).start()
-    trainer = Trainer(dataset, orders)
+    worker = Worker(dataset, config)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
         while True:
-            for event in trainer.events(pipe.recv()):
+            for event in worker.events(pipe.recv()):
                 pipe.send(event)
                 if isinstance(event, Reported) and not pipe.recv():
                     break
 
 
-def _leave_with_parent(parent: int) -> None:
-    """End this process once the asker is dead, in the midst of an epoch too."""
+def _exit_with_parent(parent: int) -> None:
+    """End this process once the coordinator is dead, in the midst of an epoch too."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

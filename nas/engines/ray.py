@@ -1,8 +1,8 @@
-"""Trainers as Ray actors: placed by Ray on the nodes of a cluster, kept warm, replaced.
+"""Workers as Ray actors: placed by Ray on the nodes of a cluster, kept warm, replaced.
 
-A trainer that dies, alone or with its node, is replaced; Ray places the new one where
+A worker that dies, alone or with its node, is replaced; Ray places the new one where
 there is room. One that finds no room waits until a node joins. The data set is put into
-Ray's object store once; each node fetches one copy, which its trainers share.
+Ray's object store once; each node fetches one copy, which its workers share.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ import torch
 
 from nas import __version__
 from nas.data import Dataset
-from nas.engines import Event, Failed, Job, Lost, Reported
-from nas.engines.shortage import OutOfMemory, tell_fewer, verdict
-from nas.engines.trainer import Orders, Trainer
+from nas.engines import Event, Failed, Job, Reported, WorkerLost
+from nas.engines.out_of_memory import (
+    OutOfMemory,
+    out_of_memory_event,
+    warn_fewer_workers,
+)
+from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import EngineError
 
 try:
@@ -33,11 +37,11 @@ try:
 except ModuleNotFoundError as error:
     raise EngineError("--engine ray needs Ray: pip install 'nas[ray]'") from error
 
-# So many trainers that die at their start in a row, per trainer that is wanted, cannot
+# So many workers that die at their start in a row, per worker that is wanted, cannot
 # be helped. A node that dies takes several with it that were just starting.
-_STARTS_IN_VAIN = 3
-# After so many seconds without any trainer the user is told what is waited for.
-_PATIENCE = 20.0
+_MAX_FAILED_STARTS = 3
+# After so many seconds without any worker the user is told what is waited for.
+_WARN_AFTER = 20.0
 _GPUS_PER_WORKER = 0.25
 
 _logger = logging.getLogger("nas")
@@ -45,7 +49,7 @@ _logger = logging.getLogger("nas")
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a trainer came to be, and with which versions."""
+    """Where a worker came to be, and with which versions."""
 
     pid: int
     node: str
@@ -54,11 +58,11 @@ class _Place:
 
 
 class _Actor:
-    """A trainer in a process that Ray started; it is driven one event at a time."""
+    """A worker in a process that Ray started; it is driven one event at a time."""
 
-    def __init__(self, arrays: dict[str, Any], orders: Orders) -> None:
-        """Take the data, which lies in the memory that all trainers of a node share."""
-        self._trainer = Trainer(_from_arrays(arrays), orders)
+    def __init__(self, arrays: dict[str, Any], config: WorkerConfig) -> None:
+        """Take the data, which lies in the memory that all workers of a node share."""
+        self._worker = Worker(_from_arrays(arrays), config)
         self._events: Iterator[Event | OutOfMemory] = iter(())
 
     def hello(self) -> _Place:
@@ -69,16 +73,16 @@ class _Actor:
 
     def begin(self, job: Job) -> Event | OutOfMemory:
         """Begin a job, dropping what is left of the one before."""
-        self._events = self._trainer.events(job)
+        self._events = self._worker.events(job)
         return next(self._events)
 
-    def go_on(self) -> Event | OutOfMemory:
+    def proceed(self) -> Event | OutOfMemory:
         """Train up to the next event."""
         return next(self._events)
 
 
 @dataclass(slots=True, eq=False)
-class _Trainer:
+class _WorkerHandle:
     actor: Any
     call: Any
     """What it is doing: coming up, or training towards the next event."""
@@ -89,7 +93,7 @@ class _Trainer:
 
 
 class RayEngine:
-    """Trainers on a Ray cluster; an `Engine`."""
+    """Workers on a Ray cluster; an `Engine`."""
 
     def __init__(
         self,
@@ -104,7 +108,7 @@ class RayEngine:
     ) -> None:
         """Connect to the cluster at the address, or start one on this machine.
 
-        Each trainer takes one CPU and ``gpus_per_worker`` GPUs, by default a quarter of
+        Each worker takes one CPU and ``gpus_per_worker`` GPUs, by default a quarter of
         one where the cluster has any. ``workers`` is by default as many as find room.
         Raises EngineError where the cluster cannot be reached or has no such room.
         """
@@ -114,56 +118,54 @@ class RayEngine:
             gpus = _gpus(device, gpus_per_worker, resources)
             room = _room(gpus, resources)
             # To a cluster given by its address nodes may still come.
-            self.workers = workers or room if room or address else 0
-            _check_room(self.workers, gpus, resources)
+            self.num_workers = workers or room if room or address else 0
+            _check_room(self.num_workers, gpus, resources)
             self.device = "cuda" if gpus else "cpu"
             self._takes = _words(gpus)
-            self._orders = Orders(split_seed, val_size, self.device)
+            self._config = WorkerConfig(split_seed, val_size, self.device)
             self._arrays = ray.put(_to_arrays(dataset))
             self._actor = ray.remote(_Actor).options(
                 num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0
             )
-            self._starts_in_vain = 0
+            self._failed_starts = 0
             self._without_any: float | None = time.monotonic()
             self._lost: list[Event] = []
-            self._trainers = [self._hire() for _ in range(self.workers)]
+            self._workers = [self._start_worker() for _ in range(self.num_workers)]
         except BaseException:
             ray.shutdown()
             raise
 
     @property
     def idle(self) -> int:
-        """How many trainers have come up and have nothing to do."""
-        return sum(t.place is not None and t.job is None for t in self._trainers)
+        """How many workers have come up and have nothing to do."""
+        return sum(w.place is not None and w.job is None for w in self._workers)
 
     @property
     def pids(self) -> list[int]:
-        """The process ids, each on its own node, of the trainers that have come up."""
-        return [t.place.pid for t in self._trainers if t.place is not None]
+        """The process ids, each on its own node, of the workers that have come up."""
+        return [w.place.pid for w in self._workers if w.place is not None]
 
     @property
     def nodes(self) -> list[str]:
-        """The nodes of the trainers that have come up."""
-        return [t.place.node for t in self._trainers if t.place is not None]
+        """The nodes of the workers that have come up."""
+        return [w.place.node for w in self._workers if w.place is not None]
 
     def start(self, job: Job) -> None:
-        """Hand a job to an idle trainer."""
-        trainer = next(
-            t for t in self._trainers if t.place is not None and t.job is None
-        )
-        trainer.job = job
-        trainer.alone = self._others_beside(trainer) == 0
-        trainer.call = trainer.actor.begin.remote(job)
+        """Hand a job to an idle worker."""
+        worker = next(w for w in self._workers if w.place is not None and w.job is None)
+        worker.job = job
+        worker.alone = self._others_beside(worker) == 0
+        worker.call = worker.actor.begin.remote(job)
 
     def wait(self, timeout: float) -> Sequence[Event]:
         """Return what has happened; wait up to timeout seconds for the first event.
 
-        It also returns, with nothing, when a trainer has come up.
+        It also returns, with nothing, when a worker has come up.
         """
         if self._lost:
             timeout = 0.0
-        self._complain_if_without_any()
-        calls = [t.call for t in self._trainers if t.call is not None]
+        self._warn_if_without_workers()
+        calls = [w.call for w in self._workers if w.call is not None]
         if calls:
             done, rest = ray.wait(calls, timeout=timeout)
             if rest and done:
@@ -172,115 +174,115 @@ class RayEngine:
             time.sleep(timeout)
             done = []
         events, self._lost = self._lost, []
-        for trainer in tuple(self._trainers):
-            if trainer.call in done:
-                events += self._collect(trainer)
+        for worker in tuple(self._workers):
+            if worker.call in done:
+                events += self._collect(worker)
         return events
 
-    def answer(self, job: int, *, go_on: bool) -> None:
-        """Tell the trainer that reported whether to train on."""
-        for trainer in self._trainers:
-            if trainer.job is not None and trainer.job.number == job:
-                if go_on:
-                    trainer.call = trainer.actor.go_on.remote()
+    def decide(self, job: int, *, proceed: bool) -> None:
+        """Tell the worker that reported whether to train on."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.number == job:
+                if proceed:
+                    worker.call = worker.actor.proceed.remote()
                 else:
-                    trainer.job = None
+                    worker.job = None
 
     def abandon(self, job: int) -> None:
-        """Kill the trainer of a job that takes too long; Lost follows."""
-        for trainer in tuple(self._trainers):
-            if trainer.job is not None and trainer.job.number == job:
-                self._lost += self._replace(trainer)
+        """Kill the worker of a job that takes too long; WorkerLost follows."""
+        for worker in tuple(self._workers):
+            if worker.job is not None and worker.job.number == job:
+                self._lost += self._replace(worker)
 
     def close(self) -> None:
-        """Stop all trainers at once; stop Ray, too, if it was started here."""
-        for trainer in self._trainers:
-            _kill(trainer)
-        self._trainers = []
+        """Stop all workers at once; stop Ray, too, if it was started here."""
+        for worker in self._workers:
+            _kill(worker)
+        self._workers = []
         ray.shutdown()
 
-    def _hire(self) -> _Trainer:
-        actor = self._actor.remote(self._arrays, self._orders)
-        return _Trainer(actor, actor.hello.remote())
+    def _start_worker(self) -> _WorkerHandle:
+        actor = self._actor.remote(self._arrays, self._config)
+        return _WorkerHandle(actor, actor.hello.remote())
 
-    def _collect(self, trainer: _Trainer) -> list[Event]:
-        """Take what a trainer's call has come to."""
-        call, trainer.call = trainer.call, None
+    def _collect(self, worker: _WorkerHandle) -> list[Event]:
+        """Take what a worker's call has come to."""
+        call, worker.call = worker.call, None
         try:
             result = ray.get(call)
         except (ray.exceptions.RayTaskError, ray.exceptions.RayActorError) as error:
-            if trainer.place is None:
-                self._count_start_in_vain(error)
-            elif trainer.job is not None and not _is_death(error):
-                number, trainer.job = trainer.job.number, None
+            if worker.place is None:
+                self._count_failed_start(error)
+            elif worker.job is not None and not _is_death(error):
+                number, worker.job = worker.job.number, None
                 return [Failed(number, f"{type(error).__name__}: {_last_line(error)}")]
-            return self._replace(trainer)
+            return self._replace(worker)
         except ray.exceptions.RayError:
             # Its answer was lost with the node on which it lay.
-            return self._replace(trainer)
+            return self._replace(worker)
         if isinstance(result, _Place):
-            self._welcome(trainer, result)
+            self._on_ready(worker, result)
             return []
         if not isinstance(result, Reported):
-            trainer.job = None
+            worker.job = None
         if isinstance(result, OutOfMemory):
-            result = self._make_room(trainer, result.job)
+            result = self._drop_worker(worker, result.job)
         return [result]
 
-    def _welcome(self, trainer: _Trainer, place: _Place) -> None:
+    def _on_ready(self, worker: _WorkerHandle, place: _Place) -> None:
         if place.versions != _versions():
             raise EngineError(
                 f"a node of the cluster has nas {place.versions[0]} with torch "
                 f"{place.versions[1]}, the search nas {_versions()[0]} with torch "
                 f"{_versions()[1]}: install the same on all nodes"
             )
-        trainer.place = place
-        self._starts_in_vain = 0
+        worker.place = place
+        self._failed_starts = 0
         self._without_any = None
 
-    def _replace(self, dead: _Trainer) -> list[Event]:
-        """Replace a trainer; return the loss of its job, if it had one."""
+    def _replace(self, dead: _WorkerHandle) -> list[Event]:
+        """Replace a worker; return the loss of its job, if it had one."""
         _kill(dead)
-        self._trainers[self._trainers.index(dead)] = self._hire()
+        self._workers[self._workers.index(dead)] = self._start_worker()
         if self._without_any is None and not self.pids:
             self._without_any = time.monotonic()
-        return [] if dead.job is None else [Lost(dead.job.number)]
+        return [] if dead.job is None else [WorkerLost(dead.job.number)]
 
-    def _make_room(self, trainer: _Trainer, job: int) -> Event:
-        """Let a trainer that ran out of memory go, unless it is the last there."""
-        others = self._others_beside(trainer)
+    def _drop_worker(self, worker: _WorkerHandle, job: int) -> Event:
+        """Let a worker that ran out of memory go, unless it is the last there."""
+        others = self._others_beside(worker)
         if others:
-            self._trainers.remove(trainer)
-            _kill(trainer)
-            tell_fewer(f"{self.device} of a Ray node", others)
-        return verdict(job, self.device, alone=trainer.alone and not others)
+            self._workers.remove(worker)
+            _kill(worker)
+            warn_fewer_workers(f"{self.device} of a Ray node", others)
+        return out_of_memory_event(job, self.device, alone=worker.alone and not others)
 
-    def _others_beside(self, trainer: _Trainer) -> int:
-        """Return how many others share the trainer's node and GPUs, and so its memory."""
-        places = [(t.place.node, t.place.gpus) for t in self._trainers if t.place]
-        here = trainer.place
+    def _others_beside(self, worker: _WorkerHandle) -> int:
+        """Return how many others share the worker's node and GPUs, and so its memory."""
+        places = [(w.place.node, w.place.gpus) for w in self._workers if w.place]
+        here = worker.place
         return places.count((here.node, here.gpus)) - 1 if here else 0
 
-    def _count_start_in_vain(self, error: Exception) -> None:
-        self._starts_in_vain += 1
-        # An error of its own making meets every trainer; a node's death does not.
+    def _count_failed_start(self, error: Exception) -> None:
+        self._failed_starts += 1
+        # An error of its own making meets every worker; a node's death does not.
         own = getattr(error, "actor_init_failed", False)
-        limit = _STARTS_IN_VAIN * (1 if own else self.workers + 1)
-        if self._starts_in_vain >= limit:
+        limit = _MAX_FAILED_STARTS * (1 if own else self.num_workers + 1)
+        if self._failed_starts >= limit:
             raise EngineError(
-                f"the trainers die at their start ({_last_line(error)}): is the same nas "
+                f"the workers die at their start ({_last_line(error)}): is the same nas "
                 "installed on every node, and is there memory enough for --workers?"
             )
 
-    def _complain_if_without_any(self) -> None:
+    def _warn_if_without_workers(self) -> None:
         began = self._without_any
-        if began is None or time.monotonic() - began < _PATIENCE:
+        if began is None or time.monotonic() - began < _WARN_AFTER:
             return
         self._without_any = float("inf")
         _logger.warning(
-            "no trainer has come up for %g s: each takes %s, and the cluster has %s; "
+            "no worker has come up for %g s: each takes %s, and the cluster has %s; "
             "waiting for a node to join",
-            _PATIENCE,
+            _WARN_AFTER,
             self._takes,
             _have(ray.cluster_resources()),
         )
@@ -290,13 +292,13 @@ def _connect(address: str | None) -> None:
     """Connect to a cluster, or start one here; Ray is kept quiet, signals are ours."""
     # Ray would report how it is used to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Without GPUs of their own trainers must not see those of others; Ray's new way.
+    # Without GPUs of their own workers must not see those of others; Ray's new way.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     with _own_signals():
         try:
             if address is not None:
-                _knock(address)
+                _check_reachable(address)
             ray.init(
                 # "local" starts a new one whatever else runs on this machine.
                 address=address or "local",
@@ -319,7 +321,7 @@ def _connect(address: str | None) -> None:
             ) from error
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raise OSError or ValueError where nobody listens; Ray itself would try for minutes.
 
     "auto" and addresses with a scheme are left to Ray.
@@ -333,7 +335,7 @@ def _knock(address: str) -> None:
 def _own_signals() -> Iterator[None]:
     """Keep the handlers that nas has set; Ray sets its own when it starts.
 
-    What it starts never hears Ctrl-C, which goes to the whole terminal: the asker
+    What it starts never hears Ctrl-C, which goes to the whole terminal: the coordinator
     decides what becomes of it. A signal that is blocked stays so in new processes.
     """
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -359,7 +361,7 @@ def _gpus(device: str, asked: float | None, resources: dict[str, float]) -> floa
 
 
 def _room(gpus: float, resources: dict[str, float]) -> int:
-    """Return how many trainers find room."""
+    """Return how many workers find room."""
     room = int(resources.get("CPU", 0))
     return min(room, int(resources.get("GPU", 0) / gpus + 1e-6)) if gpus else room
 
@@ -367,7 +369,7 @@ def _room(gpus: float, resources: dict[str, float]) -> int:
 def _check_room(workers: int, gpus: float, resources: dict[str, float]) -> None:
     if not workers:
         raise EngineError(
-            f"no room for a trainer: each takes {_words(gpus)}, and the cluster has "
+            f"no room for a worker: each takes {_words(gpus)}, and the cluster has "
             f"{_have(resources)}; give other --gpus-per-worker, --device or --workers"
         )
 
@@ -393,9 +395,9 @@ def _last_line(error: Exception) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def _kill(trainer: _Trainer) -> None:
+def _kill(worker: _WorkerHandle) -> None:
     with contextlib.suppress(ray.exceptions.RayError):
-        ray.kill(trainer.actor)
+        ray.kill(worker.actor)
 
 
 def _to_arrays(dataset: Dataset) -> dict[str, Any]:

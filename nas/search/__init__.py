@@ -2,5 +2,5 @@
 
 ``start.py`` begins or resumes a study, ``loop.py`` is the search itself, ``best.py``
 chooses and retrains the winner, ``train_one.py`` trains a single architecture,
-``lookup.py`` finds one by name, file or trial.
+``resolve.py`` finds one by name, file or trial.
 """

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas.candidates.candidate import Candidate, front
-from nas.engines import Engine, Finished, Job, Part, Reported
+from nas.engines import Engine, Finished, Job, Mode, Reported
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.train_all import train_all
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class SelectionCriteria:
     """What the user wants: the most accurate net, or the smallest accurate enough.
 
     ``max_params`` limits both. With ``min_accuracy`` (validation, 0 to 1) it is the
@@ -42,8 +42,8 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class News:
-    """A sign of life of a retraining, for whoever shows it."""
+class ProgressEvent:
+    """One step of a retraining, for whoever shows it."""
 
     stage: str
     trial: int
@@ -62,14 +62,14 @@ class Winner:
     report: dict[str, Any]
 
 
-Show = Callable[[News], None]
+Show = Callable[[ProgressEvent], None]
 
 
 def retrain(
     candidates: Sequence[Candidate],
     settings: Settings,
     engine: Engine,
-    wish: Wish,
+    criteria: SelectionCriteria,
     *,
     hardware: dict[str, Any],
     show: Show = lambda _: None,
@@ -80,16 +80,16 @@ def retrain(
     enough.
     """
     began = time.monotonic()
-    members = _members(candidates, wish, settings)
-    runs = _Runs(engine, settings, wish.epochs, show)
-    if wish.min_accuracy is None:
-        finalists = members[-wish.finalists :]
+    members = _members(candidates, criteria, settings)
+    runs = _Runs(engine, settings, criteria.epochs, show)
+    if criteria.min_accuracy is None:
+        finalists = members[-criteria.finalists :]
         measured = runs.finalists(finalists)
         # Of equally accurate ones the smaller.
         winner = max(finalists, key=lambda c: (measured[c.trial], -c.num_params))
     else:
-        winner, measured = _smallest_reaching(members, wish, runs)
-    tests, weights = runs.final(winner, wish.seeds)
+        winner, measured = _smallest_reaching(members, criteria, runs)
+    tests, weights = runs.final(winner, criteria.seeds)
     report = {
         "study": settings.name,
         "dataset": settings.dataset,
@@ -98,15 +98,15 @@ def retrain(
         "num_params": winner.num_params,
         "macs": winner.macs,
         "peak_memory": winner.peak_memory,
-        "epochs": wish.epochs,
-        "seeds": wish.seeds,
+        "epochs": criteria.epochs,
+        "seeds": criteria.seeds,
         "test_accuracy": tests,
         "test_accuracy_mean": statistics.fmean(tests),
         "test_accuracy_std": statistics.stdev(tests) if len(tests) > 1 else None,
         "test_accuracy_is": "after the last epoch, read once a seed; trained on the "
         "training and validation data",
         "val_accuracy": measured[winner.trial],
-        "val_accuracy_is": f"after {wish.epochs} epochs on the training split alone",
+        "val_accuracy_is": f"after {criteria.epochs} epochs on the training split alone",
         "finalists": [
             {
                 "trial": c.trial,
@@ -117,8 +117,8 @@ def retrain(
             for c in members
             if c.trial in measured
         ],
-        "recipe": asdict(_recipe(winner, settings, wish.epochs)),
-        "seed_values": [_seed(settings, number) for number in range(wish.seeds)],
+        "recipe": asdict(_recipe(winner, settings, criteria.epochs)),
+        "seed_values": [_seed(settings, number) for number in range(criteria.seeds)],
         "weights_seed": _seed(settings, 0),
         "duration_seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
@@ -128,10 +128,10 @@ def retrain(
 
 
 def _members(
-    candidates: Sequence[Candidate], wish: Wish, settings: Settings
+    candidates: Sequence[Candidate], criteria: SelectionCriteria, settings: Settings
 ) -> list[Candidate]:
     """Return the front's members that are small enough, smallest first."""
-    members = front(c for c in candidates if c.num_params <= wish.max_params)
+    members = front(c for c in candidates if c.num_params <= criteria.max_params)
     if members:
         return members
     complete = [c for c in candidates if c.state == "complete"]
@@ -142,13 +142,13 @@ def _members(
         )
     least = min(c.num_params for c in complete)
     raise StudyError(
-        f"no fully trained candidate has at most {wish.max_params} parameters: the "
+        f"no fully trained candidate has at most {criteria.max_params} parameters: the "
         f"smallest has {least}; give at least --max-params {least}"
     )
 
 
 def _smallest_reaching(
-    members: Sequence[Candidate], wish: Wish, runs: _Runs
+    members: Sequence[Candidate], criteria: SelectionCriteria, runs: _Runs
 ) -> tuple[Candidate, dict[int, float]]:
     """Return the smallest member that is accurate enough, and all that was measured.
 
@@ -158,13 +158,15 @@ def _smallest_reaching(
     measured: dict[int, float] = {}
     low, high = 0, len(members)  # the sought one's place is in low..high
     while low < high:
-        some = min(wish.finalists, high - low)
+        some = min(criteria.finalists, high - low)
         places = sorted(
             {low + (high - low) * (2 * i + 1) // (2 * some) for i in range(some)}
         )
         measured |= runs.finalists([members[place] for place in places])
         reaching = [
-            p for p in places if measured[members[p].trial] >= (wish.min_accuracy or 0)
+            p
+            for p in places
+            if measured[members[p].trial] >= (criteria.min_accuracy or 0)
         ]
         if reaching:
             high = reaching[0]
@@ -174,7 +176,7 @@ def _smallest_reaching(
     if high == len(members):
         best = max(members, key=lambda c: measured.get(c.trial, 0.0))
         raise StudyError(
-            f"no net of the front reaches {wish.min_accuracy:g} after {wish.epochs} "
+            f"no net of the front reaches {criteria.min_accuracy:g} after {criteria.epochs} "
             f"epochs: the best, trial {best.trial} with {best.num_params} parameters, "
             f"has {measured[best.trial]:.4f} on the validation split; search on, allow "
             "more parameters or train longer"
@@ -223,14 +225,14 @@ class _Runs:
         tests = [ended[number].test_accuracy or 0.0 for number in range(seeds)]
         return tests, ended[0].weights or {}
 
-    def job(self, candidate: Candidate, number: int, seed: int, part: Part) -> Job:
+    def job(self, candidate: Candidate, number: int, seed: int, mode: Mode) -> Job:
         return Job(
             number=number,
             architecture=candidate.architecture,
             recipe=_recipe(candidate, self.settings, self.epochs),
             seed=_seed(self.settings, seed),
             rungs=tuple(float(epoch) for epoch in range(1, self.epochs + 1)),
-            part=part,
+            mode=mode,
         )
 
     def run(
@@ -247,8 +249,8 @@ class _Runs:
 
 def _news(
     stage: str, job: Job, candidate: Candidate, event: Reported | Finished
-) -> News:
-    return News(
+) -> ProgressEvent:
+    return ProgressEvent(
         stage=stage,
         trial=candidate.trial,
         num_params=candidate.num_params,

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nas.candidates.candidate import Candidate
-from nas.candidates.pruning import Standing, Standings, count_rivals, should_prune
-from nas.engines import Engine, Failed, Finished, Job, Lost, Reported
+from nas.candidates.pruning import RungResult, RungResults, count_rivals, should_prune
+from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import StudyError
 from nas.study.study import Study
 from nas.training.report import RungReport
 
 # The same cause of failure so often in a row is no accident of one candidate.
 _FAILURES_IN_A_ROW = 3
-# A candidate under which the trainer died so often is taken to be what kills it.
+# A candidate under which the worker died so often is taken to be what kills it.
 _LOSSES = 3
 # One that took too long so often is given up; the first time the machine may be to blame.
 _OVERDUE = 2
@@ -24,16 +24,16 @@ _OVERDUE = 2
 # times the longest that came to its end, whichever is more.
 _LEAST_LIMIT = 600.0
 _TIMES_THE_LONGEST = 10
-# For each so many trainers one candidate is drawn before it is wanted, while nothing
+# For each so many workers one candidate is drawn before it is wanted, while nothing
 # else is to be done. With fewer, what the next draw learns is worth more than the time.
-_TRAINERS_A_DRAW_AHEAD = 8
-# No more of one wait counts as training: the asker may have been stopped meanwhile.
+_WORKERS_PER_DRAW_AHEAD = 8
+# No more of one wait counts as training: the coordinator may have been stopped meanwhile.
 _LONGEST_WAIT = 2.0
 
 
 @dataclass(slots=True)
-class Clock:
-    """Seconds spent by the asker, by kind of work."""
+class Timing:
+    """Seconds spent by the coordinator, by kind of work."""
 
     sampling: float = 0.0
     storage: float = 0.0
@@ -41,7 +41,7 @@ class Clock:
     reporting: float = 0.0
     total: float = 0.0
     training: float = 0.0
-    """Summed over the trainers: between a candidate's start and its end."""
+    """Summed over the workers: between a candidate's start and its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Progress:
     seconds: float
     time_limit: float | None = None
     changed: Candidate | None = None
-    """The candidate that this news is about: begun, reported or ended."""
+    """The candidate that has changed: begun, reported or ended."""
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -69,7 +69,7 @@ class Outcome:
     """How a search ended: "done", "time limit" or "exhausted", and its times."""
 
     reason: str
-    clock: Clock = field(default_factory=Clock)
+    timing: Timing = field(default_factory=Timing)
 
 
 def search(
@@ -85,7 +85,7 @@ def search(
 
     Unfinished candidates of an interrupted search are trained anew first. After
     ``time_limit`` seconds it stops; what is in training then stays unfinished. A
-    training that takes more than ``trial_time_limit`` seconds loses its trainer, which
+    training that takes more than ``trial_time_limit`` seconds loses its worker, which
     may hang, and is given to another one; at the second time it has failed. By default
     that is ten minutes or ten times the longest training, whichever is more. ``show``
     is called after each event. Raises StudyError when three candidates in a row fail of
@@ -108,15 +108,15 @@ class _Search:
         self.time_limit, self.show = time_limit, show
         self.trial_time_limit = trial_time_limit
         self.started = time.monotonic()
-        self.clock = Clock()
+        self.timing = Timing()
         candidates = study.candidates()
         self.finished = sum(_is_finished(c) for c in candidates)
         self.finished_before = self.finished
         self.unfinished = deque(c.trial for c in candidates if c.state == "running")
-        self.drawn_ahead: deque[Candidate] = deque()
+        self.prefetched: deque[Candidate] = deque()
         self.in_training: dict[int, float] = {}
-        # Seconds that the asker saw each of them train.
-        self.ages: dict[int, float] = {}
+        # Seconds that the coordinator saw each of them train.
+        self.elapsed: dict[int, float] = {}
         self.longest: float | None = None
         self.abandoned: set[int] = set()
         self.overdue: Counter[int] = Counter()
@@ -124,7 +124,7 @@ class _Search:
         self.last_failures: list[str] = []
         self.exhausted = False
         # Where each candidate stood at each rung: the rivals of those to come.
-        self.standings = [Standings() for _ in study.settings.rungs]
+        self.results = [RungResults() for _ in study.settings.rungs]
         for candidate in filter(_is_finished, candidates):
             for report in candidate.curve:
                 self.note(candidate, report)
@@ -132,16 +132,16 @@ class _Search:
     def run(self) -> Outcome:
         reason = None
         while reason is None:
-            self.start_trainers()
+            self.assign_candidates()
             reason = self.over()
             if reason is None:
-                ahead = self.may_draw_ahead()
-                before = self.clock.waiting
-                with _timed(self.clock, "waiting"):
-                    events = self.engine.wait(0.0 if ahead else self.patience())
-                self.grow_older(self.clock.waiting - before)
+                ahead = self.may_prefetch()
+                before = self.timing.waiting
+                with _timed(self.timing, "waiting"):
+                    events = self.engine.wait(0.0 if ahead else self.wait_timeout())
+                self.add_elapsed(self.timing.waiting - before)
                 if ahead and not events:
-                    self.draw_ahead()
+                    self.prefetch()
                 for event in events:
                     match event:
                         case Reported(trial, report):
@@ -150,37 +150,37 @@ class _Search:
                             self.end(trial, "complete")
                         case Failed(trial, cause):
                             self.fail(trial, cause)
-                        case Lost(trial, blameless):
-                            self.lose(trial, blameless=blameless)
+                        case WorkerLost(trial, out_of_memory):
+                            self.requeue(trial, out_of_memory=out_of_memory)
                 self.abandon_overdue()
-        self.clock.total = time.monotonic() - self.started
-        return Outcome(reason, self.clock)
+        self.timing.total = time.monotonic() - self.started
+        return Outcome(reason, self.timing)
 
     def over(self) -> str | None:
         if self.finished >= self.trials:
             return "done"
         if self.time_limit and time.monotonic() - self.started >= self.time_limit:
             return "time limit"
-        left = self.in_training or self.unfinished or self.drawn_ahead
+        left = self.in_training or self.unfinished or self.prefetched
         if self.exhausted and not left:
             return "exhausted"
         return None
 
-    def patience(self) -> float:
+    def wait_timeout(self) -> float:
         if self.time_limit is None:
             return 1.0
         left = self.time_limit - (time.monotonic() - self.started)
         return min(1.0, max(0.0, left))
 
-    def start_trainers(self) -> None:
-        """Give every idle trainer a candidate, but never more than are wanted."""
+    def assign_candidates(self) -> None:
+        """Give every idle worker a candidate, but never more than are wanted."""
         while self.engine.idle and self.finished + len(self.in_training) < self.trials:
             candidate = self.next_candidate()
             if candidate is None:
                 return
             settings = self.study.settings
             self.in_training[candidate.trial] = time.monotonic()
-            self.ages[candidate.trial] = 0.0
+            self.elapsed[candidate.trial] = 0.0
             self.engine.start(
                 Job(
                     number=candidate.trial,
@@ -190,49 +190,49 @@ class _Search:
                     rungs=settings.rungs,
                 )
             )
-            self.tell_news(candidate)
+            self.report_progress(candidate)
 
     def next_candidate(self) -> Candidate | None:
         if self.unfinished:
-            with _timed(self.clock, "storage"):
-                return self.study.take_up(self.unfinished.popleft())
-        if self.drawn_ahead:
-            return self.drawn_ahead.popleft()
+            with _timed(self.timing, "storage"):
+                return self.study.resume(self.unfinished.popleft())
+        if self.prefetched:
+            return self.prefetched.popleft()
         return self.draw()
 
     def draw(self) -> Candidate | None:
         if self.exhausted:
             return None
-        with _timed(self.clock, "sampling"):
+        with _timed(self.timing, "sampling"):
             candidate = self.study.ask()
         self.exhausted = candidate is None
         return candidate
 
-    def may_draw_ahead(self) -> bool:
+    def may_prefetch(self) -> bool:
         """Return whether another candidate will be wanted soon."""
-        trainers = len(self.in_training) + self.engine.idle
-        ahead = len(self.drawn_ahead)
+        workers = len(self.in_training) + self.engine.idle
+        ahead = len(self.prefetched)
         planned = self.finished + len(self.in_training) + len(self.unfinished) + ahead
         return (
             not self.exhausted
-            and ahead < trainers // _TRAINERS_A_DRAW_AHEAD
+            and ahead < workers // _WORKERS_PER_DRAW_AHEAD
             and planned < self.trials
         )
 
-    def draw_ahead(self) -> None:
+    def prefetch(self) -> None:
         candidate = self.draw()
         if candidate is not None:
-            self.drawn_ahead.append(candidate)
+            self.prefetched.append(candidate)
 
     def judge(self, trial: int, report: RungReport) -> None:
-        """Write a report down and tell the trainer whether to go on."""
-        with _timed(self.clock, "storage"):
+        """Write a report down and tell the worker whether to go on."""
+        with _timed(self.timing, "storage"):
             candidate = self.study.record(trial, report)
         reason = self.reason_to_prune(candidate, report)
         self.note(candidate, report)
-        self.engine.answer(trial, go_on=reason is None)
+        self.engine.decide(trial, proceed=reason is None)
         if reason is None:
-            self.tell_news(candidate)
+            self.report_progress(candidate)
         else:
             self.end(trial, "pruned", reason)
 
@@ -241,32 +241,32 @@ class _Search:
         last = report.rung == len(settings.rungs) - 1
         if settings.pruning is None or last:
             return None
-        standing = _standing(candidate, report)
-        peers = self.standings[report.rung].peers()
+        result = _rung_result(candidate, report)
+        peers = self.results[report.rung].peers()
         rule, size = settings.pruning, settings.val_size
-        if not should_prune(standing, peers, rule=rule, val_size=size):
+        if not should_prune(result, peers, rule=rule, val_size=size):
             return None
-        rivals = count_rivals(standing, peers, rule=rule, val_size=size)
+        rivals = count_rivals(result, peers, rule=rule, val_size=size)
         return _pruning_reason(report, rivals)
 
     def note(self, candidate: Candidate, report: RungReport) -> None:
-        self.standings[report.rung].put(candidate.trial, _standing(candidate, report))
+        self.results[report.rung].put(candidate.trial, _rung_result(candidate, report))
 
     def end(self, trial: int, state: str, reason: str | None = None) -> None:
-        with _timed(self.clock, "storage"):
+        with _timed(self.timing, "storage"):
             candidate = self.study.tell(trial, state, reason)  # type: ignore[arg-type]
-        self.clock.training += time.monotonic() - self.in_training.pop(trial)
-        age = self.ages.pop(trial)
+        self.timing.training += time.monotonic() - self.in_training.pop(trial)
+        seconds = self.elapsed.pop(trial)
         self.abandoned.discard(trial)
         if state == "complete":
-            self.longest = max(age, self.longest or 0.0)
+            self.longest = max(seconds, self.longest or 0.0)
         if state == "failed":
-            for standings in self.standings:
-                standings.drop(trial)
+            for results in self.results:
+                results.drop(trial)
         else:
             self.finished += 1
             self.last_failures.clear()
-        self.tell_news(candidate)
+        self.report_progress(candidate)
 
     def fail(self, trial: int, cause: str) -> None:
         self.end(trial, "failed", cause)
@@ -280,8 +280,8 @@ class _Search:
                 "command again"
             )
 
-    def lose(self, trial: int, *, blameless: bool) -> None:
-        """Give the candidate of a trainer that is gone to another one."""
+    def requeue(self, trial: int, *, out_of_memory: bool) -> None:
+        """Give the candidate of a worker that is gone to another one."""
         if trial in self.abandoned:
             self.abandoned.remove(trial)
             if self.overdue[trial] >= _OVERDUE:
@@ -289,37 +289,37 @@ class _Search:
                     trial, f"it took too long {_OVERDUE} times (--trial-time-limit)"
                 )
                 return
-        elif not blameless:
+        elif not out_of_memory:
             self.losses[trial] += 1
             if self.losses[trial] >= _LOSSES:
-                self.fail(trial, f"its trainer died {_LOSSES} times")
+                self.fail(trial, f"its worker died {_LOSSES} times")
                 return
-        self.clock.training += time.monotonic() - self.in_training.pop(trial)
-        del self.ages[trial]
-        for standings in self.standings:
-            standings.drop(trial)
+        self.timing.training += time.monotonic() - self.in_training.pop(trial)
+        del self.elapsed[trial]
+        for results in self.results:
+            results.drop(trial)
         self.unfinished.appendleft(trial)
 
-    def grow_older(self, waited: float) -> None:
-        """Add what was waited to the ages of all that train."""
-        for trial in self.ages:
-            self.ages[trial] += min(waited, _LONGEST_WAIT)
+    def add_elapsed(self, waited: float) -> None:
+        """Add the time waited to every training that runs."""
+        for trial in self.elapsed:
+            self.elapsed[trial] += min(waited, _LONGEST_WAIT)
 
     def abandon_overdue(self) -> None:
-        """Kill the trainers that have been at one candidate for too long."""
+        """Kill the workers that have been at one candidate for too long."""
         limit = self.trial_time_limit
         if limit is None:
             if self.longest is None:
                 return
             limit = max(_LEAST_LIMIT, _TIMES_THE_LONGEST * self.longest)
-        for trial, age in self.ages.items():
-            if age > limit and trial not in self.abandoned:
+        for trial, seconds in self.elapsed.items():
+            if seconds > limit and trial not in self.abandoned:
                 self.abandoned.add(trial)
                 self.overdue[trial] += 1
                 self.engine.abandon(trial)
 
-    def tell_news(self, candidate: Candidate) -> None:
-        with _timed(self.clock, "reporting"):
+    def report_progress(self, candidate: Candidate) -> None:
+        with _timed(self.timing, "reporting"):
             self.show(
                 Progress(
                     study=self.study,
@@ -332,8 +332,8 @@ class _Search:
             )
 
 
-def _standing(candidate: Candidate, report: RungReport) -> Standing:
-    return Standing(candidate.num_params, report.val_accuracy, report.train_loss)
+def _rung_result(candidate: Candidate, report: RungReport) -> RungResult:
+    return RungResult(candidate.num_params, report.val_accuracy, report.train_loss)
 
 
 def _pruning_reason(report: RungReport, rivals: int) -> str:
@@ -349,17 +349,17 @@ def _is_finished(candidate: Candidate) -> bool:
 
 
 class _timed:  # noqa: N801  # reads as a verb where it is used
-    """Add the time spent in the block to one of the clock's counters."""
+    """Add the time spent in the block to one of the timing's counters."""
 
-    def __init__(self, clock: Clock, name: str) -> None:
-        self.clock, self.name = clock, name
+    def __init__(self, timing: Timing, name: str) -> None:
+        self.timing, self.name = timing, name
 
     def __enter__(self) -> None:
         self.began = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        spent = getattr(self.clock, self.name) + time.monotonic() - self.began
-        setattr(self.clock, self.name, spent)
+        spent = getattr(self.timing, self.name) + time.monotonic() - self.began
+        setattr(self.timing, self.name, spent)
 
 
-__all__ = ["Clock", "Outcome", "Progress", "search"]
+__all__ = ["Outcome", "Progress", "Timing", "search"]

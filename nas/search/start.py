@@ -14,7 +14,7 @@ from nas.candidates.pruning import PruningRule
 from nas.data import Dataset, load_dataset, split_indices
 from nas.errors import ArchitectureError, StudyError
 from nas.references.bundled import Reference, check_fits
-from nas.search.lookup import find
+from nas.search.resolve import resolve
 from nas.space import Caps, find_space
 from nas.study.folders import check_data, check_same, create, load_settings, open_study
 from nas.study.settings import Sampler, Settings, check_name, default_rungs
@@ -52,7 +52,7 @@ class Request:
 def launch(request: Request) -> tuple[Study, Dataset]:
     """Return the study, open for searching, and its data set.
 
-    Raises StudyError when an existing study was born with other settings, and what
+    Raises StudyError when an existing study was created with other settings, and what
     load_dataset, find_space, create and open_study raise.
     """
     name = check_name(request.study or _default_name(request))
@@ -79,7 +79,7 @@ def _begin(request: Request, name: str, folder: Path) -> tuple[Study, Dataset]:
     space = find_space(request.space or DEFAULT_SPACE)
     dataset = load_dataset(request.dataset or "mnist", request.data_dir)
     val_size = held_out(len(dataset.labels))
-    # The trainers will split; here it shows whether that can be done.
+    # The workers will split; here it shows whether that can be done.
     split_indices(dataset.labels, seed=request.seed or 0, val_size=val_size)
     train_size = len(dataset.labels) - val_size
     recipe, rungs = search_training(request.epochs, train_size)
@@ -146,7 +146,7 @@ def _starts(request: Request, settings: Settings) -> tuple[Architecture, ...]:
     """
     starts: dict[str, Architecture] = {}
     for name in request.start_from:
-        reference = find(name, request.studies, request.storage).reference
+        reference = resolve(name, request.studies, request.storage).reference
         check_fits(
             reference, settings.input_shape, settings.num_classes, settings.dataset
         )

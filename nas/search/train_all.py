@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from nas.engines import Engine, Failed, Finished, Job, Lost, Reported
+from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import StudyError
 
-# A job under which the trainer died so often is given up.
+# A job under which the worker died so often is given up.
 _LOSSES = 3
 
 
@@ -21,7 +21,7 @@ def train_all(
     """Train all jobs; return their reports and ends, and show each as it comes.
 
     Each job's number is its place in ``jobs``; ``names`` say in messages what is
-    trained. Raises StudyError when one of them fails, or its trainer dies three times.
+    trained. Raises StudyError when one of them fails, or its worker dies three times.
     """
     happened: list[tuple[Job, Reported | Finished]] = []
     waiting, running = deque(jobs), set[int]()
@@ -35,17 +35,17 @@ def train_all(
             job, name = jobs[event.job], names[event.job]
             match event:
                 case Reported():
-                    engine.answer(event.job, go_on=True)
+                    engine.decide(event.job, proceed=True)
                 case Failed(_, cause):
                     raise StudyError(f"{name} could not be trained: {cause}")
                 case Finished():
                     running.discard(event.job)
-                case Lost(_, blameless):
+                case WorkerLost(_, out_of_memory):
                     running.discard(event.job)
-                    losses[event.job] += not blameless
+                    losses[event.job] += not out_of_memory
                     if losses[event.job] >= _LOSSES:
                         raise StudyError(
-                            f"{name} could not be trained: its trainer died "
+                            f"{name} could not be trained: its worker died "
                             f"{_LOSSES} times"
                         )
                     waiting.append(job)

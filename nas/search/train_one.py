@@ -82,7 +82,7 @@ def train_single(
             recipe=plan.recipe,
             seed=seed,
             rungs=tuple(float(e) for e in range(1, plan.recipe.epochs + 1)),
-            part="published" if plan.like_published else "final",
+            mode="published" if plan.like_published else "final",
         )
         for number, seed in enumerate(seeds)
     ]
@@ -92,7 +92,7 @@ def train_single(
         if isinstance(event, Finished):
             ended[job.number] = event
         else:
-            # A trainer that died began anew: its later report of a rung counts.
+            # A worker that died began anew: its later report of a rung counts.
             curves[job.number][event.report.rung] = event.report.val_accuracy
     costs = cost(reference.architecture)
     report: dict[str, Any] = {

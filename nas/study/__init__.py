@@ -4,7 +4,7 @@
 
     study.py     Study: ask, record, tell, candidates
     folders.py   begins, opens and lists studies in their folders
-    postgres.py  a study in PostgreSQL: its lock, and patience with outages
+    postgres.py  a study in PostgreSQL: its lock, and retries over outages
     storages.py  opens a storage; turns what it raises into one line
     settings.py  what a study keeps from its start: study.toml
     tpe.py       Optuna's TPE at a cost that hardly grows with the study

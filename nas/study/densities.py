@@ -53,7 +53,7 @@ class Density:
         return np.asarray(top + np.log(total))
 
 
-def quick(estimator: _ParzenEstimator) -> Density:
+def from_parzen(estimator: _ParzenEstimator) -> Density:
     """Return the density of Optuna's estimator of one number, on a plain scale."""
     mixture = estimator._mixture_distribution  # noqa: SLF001
     (kernels,) = mixture.distributions

@@ -39,7 +39,7 @@ def create(folder: Path, settings: Settings, storage: str | None = None) -> Stud
     with contextlib.ExitStack() as undo:
         lock = undo.enter_context(take_lock(folder))
         _check_new(folder)
-        opened = open_storage(folder, storage, study=settings.name, asking=True)
+        opened = open_storage(folder, storage, study=settings.name, exclusive=True)
         undo.callback(close_storage, opened)
         if storage is not None:
             _check_new_in(opened, settings.name)
@@ -87,7 +87,7 @@ def open_study(folder: Path, storage: str | None = None) -> Study:
         _check_storage(folder, settings, storage, reading=False)
         if storage is None:
             mend_journal(folder / "journal.log")
-        opened = open_storage(folder, storage, study=settings.name, asking=True)
+        opened = open_storage(folder, storage, study=settings.name, exclusive=True)
         undo.callback(close_storage, opened)
         study = Study(folder, settings, opened, lock)
         undo.pop_all()
@@ -139,11 +139,11 @@ def load_settings(folder: Path) -> Settings:
 
 
 def check_same(stored: Settings, asked: Settings) -> None:
-    """Raise StudyError with the differences if a study was born with other settings."""
+    """Raise StudyError with the differences if a study was created with other settings."""
     different = differences(stored, asked)
     if different:
         raise StudyError(
-            f"the study {stored.name!r} was born with other settings "
+            f"the study {stored.name!r} was created with other settings "
             f"({'; '.join(different)}): leave them out to go on with it, or give a new "
             "name with --study"
         )

@@ -1,6 +1,6 @@
-"""A study in PostgreSQL: one asker at a time, who outlives the server's restarts.
+"""A study in PostgreSQL: one coordinator at a time, who outlives the server's restarts.
 
-The asker has a single connection. Whenever it is opened, at the start or after an
+The coordinator has a single connection. Whenever it is opened, at the start or after an
 outage, it first takes the study's advisory lock; so nothing can be written without the
 lock, and the server frees it when the connection ends, however its owner died.
 """
@@ -40,8 +40,8 @@ except ModuleNotFoundError as error:
 
 _T = TypeVar("_T")
 
-PATIENCE = 300.0
-"""Seconds for which an outage is waited out; NAS_STORAGE_PATIENCE gives another."""
+TIMEOUT = 300.0
+"""Seconds for which an outage is waited out; NAS_STORAGE_TIMEOUT gives another."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0
 
 # SQLSTATE classes of an outage: connection, resources, shutdown and start of a server.
@@ -54,11 +54,11 @@ class _ConnectionLostError(Exception):
     """The connection went in the midst of what must not simply be done again."""
 
 
-class _StillOursError(Exception):
+class _LockStillHeldError(Exception):
     """The server has not noticed yet that our last connection is dead."""
 
 
-def open_postgres(url: str, study: str, *, asking: bool) -> RDBStorage:
+def open_postgres(url: str, study: str, *, exclusive: bool) -> RDBStorage:
     """Return the storage at the URL, locked for this process if it is to ask.
 
     Neither Optuna nor SQLAlchemy is told the URL, so no message of theirs can show its
@@ -74,9 +74,9 @@ def open_postgres(url: str, study: str, *, asking: bool) -> RDBStorage:
         "postgresql+psycopg://",
         engine_kwargs={"creator": _Connector(address).connect, "poolclass": NullPool},
     )
-    if not asking:
+    if not exclusive:
         return storage
-    return _PatientStorage(_Connector(address, study))
+    return _RetryingStorage(_Connector(address, study))
 
 
 def _address(url: str) -> URL:
@@ -151,7 +151,7 @@ class _Connector:
         pid, name = holder or (None, "")
         if name == self.name:
             connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
-            raise _StillOursError
+            raise _LockStillHeldError
         owner = name.removeprefix("nas ").rsplit(" (", 1)[0] if name else "another"
         raise StudyError(
             f"the study {self._study!r} is being searched by {owner}: wait for it or "
@@ -165,7 +165,7 @@ def _lock_key(study: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-class _PatientStorage(RDBStorage):
+class _RetryingStorage(RDBStorage):
     """Optuna's storage with one connection; it waits while the database is away.
 
     What is written again after an outage may have been written before it: the end of
@@ -176,7 +176,7 @@ class _PatientStorage(RDBStorage):
         self._connector = connector
         self._counts: dict[int, int] = {}
         # Written since the last write that waited for the server's disk.
-        self._unsure: list[Executable] = []
+        self._unflushed: list[Executable] = []
         super().__init__(
             "postgresql+psycopg://",
             engine_kwargs={
@@ -192,7 +192,7 @@ class _PatientStorage(RDBStorage):
     def get_all_trials(self, study_id: int, *args: Any, **kw: Any) -> list[FrozenTrial]:
         """Return all trials of the study, as Optuna's does."""
         read = super().get_all_trials
-        trials = self._insist(lambda _: read(study_id, *args, **kw))
+        trials = self._retry(lambda _: read(study_id, *args, **kw))
         self._counts[study_id] = len(trials)
         return trials
 
@@ -217,9 +217,9 @@ class _PatientStorage(RDBStorage):
             finally:
                 self._connector.may_connect = True
 
-        trial_id = self._insist(action)
+        trial_id = self._retry(action)
         self._counts[study_id] += 1
-        self._unsure.clear()
+        self._unflushed.clear()
         return trial_id
 
     def _get_prepared_new_trial(
@@ -269,8 +269,8 @@ class _PatientStorage(RDBStorage):
             index_elements=[table.trial_id, table.key],
             set_={"value_json": new.excluded.value_json},
         )
-        self._insist(lambda _: self._write([statement]))
-        self._unsure.append(statement)
+        self._retry(lambda _: self._write([statement]))
+        self._unflushed.append(statement)
 
     def _write(self, statements: Sequence[Executable]) -> None:
         if not statements:
@@ -294,18 +294,18 @@ class _PatientStorage(RDBStorage):
                     return True
                 raise
 
-        done = self._insist(action)
-        self._unsure.clear()
+        done = self._retry(action)
+        self._unflushed.clear()
         return done
 
-    def _insist(self, action: Callable[[bool], _T]) -> _T:
+    def _retry(self, action: Callable[[bool], _T]) -> _T:
         """Do it; wait and do it again while the database is away."""
-        patience = float(os.environ.get("NAS_STORAGE_PATIENCE") or PATIENCE)
+        timeout = float(os.environ.get("NAS_STORAGE_TIMEOUT") or TIMEOUT)
         pause, began = _FIRST_PAUSE, None
         while True:
             try:
                 if began is not None:
-                    self._write(self._unsure)
+                    self._write(self._unflushed)
                 result = action(began is not None)
             except Exception as error:
                 cause = outage(error)
@@ -318,12 +318,12 @@ class _PatientStorage(RDBStorage):
                         "the database at %s is away (%s): trying again for %g s",
                         self._connector.place,
                         cause,
-                        patience,
+                        timeout,
                     )
-                if now - began + pause > patience:
+                if now - began + pause > timeout:
                     raise StudyError(
                         f"the database at {self._connector.place} has been away for "
-                        f"{patience:g} s ({cause}): nothing that was written is lost; "
+                        f"{timeout:g} s ({cause}): nothing that was written is lost; "
                         "run the same command again when it is back"
                     ) from None
                 time.sleep(pause)
@@ -342,7 +342,7 @@ def outage(error: BaseException) -> str | None:
     while seen is not None:
         if isinstance(seen, _ConnectionLostError):
             return "the connection was lost"
-        if isinstance(seen, _StillOursError):
+        if isinstance(seen, _LockStillHeldError):
             return "the last connection is still open"
         if isinstance(seen, DBAPIError):
             if seen.connection_invalidated:

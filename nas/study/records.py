@@ -44,7 +44,7 @@ def report_attribute(report: RungReport, attempt: int) -> tuple[str, list[float]
 def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
     """Return the candidate of a trial and the number of its last attempt.
 
-    Reports of earlier attempts, which ended when a trainer or the asker died, are left
+    Reports of earlier attempts, which ended when a worker or the coordinator died, are left
     out. Raises StudyError for a trial that nas did not write.
     """
     attrs = trial.user_attrs
@@ -63,7 +63,7 @@ def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
             seed=attrs["seed"],
             curve=curve,
             val_accuracy=curve[-1].val_accuracy if curve else None,
-            # A killed asker may have written the reason and not the end.
+            # A killed coordinator may have written the reason and not the end.
             reason=attrs.get("reason") if state in {"pruned", "failed"} else None,
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The settings that a study is born with and keeps: study.toml."""
+"""The settings that a study is created with and keeps: study.toml."""
 
 from __future__ import annotations
 

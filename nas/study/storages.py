@@ -58,7 +58,7 @@ class _NoLock(BaseJournalFileLock):
 
 
 def open_storage(
-    folder: Path, url: str | None, *, study: str = "", asking: bool = False
+    folder: Path, url: str | None, *, study: str = "", exclusive: bool = False
 ) -> BaseStorage:
     """Return the storage at the URL, or else the journal in the folder.
 
@@ -70,8 +70,8 @@ def open_storage(
                 # Imported here, since its driver is an extra.
                 from nas.study.postgres import open_postgres
 
-                storage = open_postgres(url, study, asking=asking)
-                return storage if asking else optuna.storages.get_storage(storage)
+                storage = open_postgres(url, study, exclusive=exclusive)
+                return storage if exclusive else optuna.storages.get_storage(storage)
             return optuna.storages.get_storage(url)
         except NasError:
             raise

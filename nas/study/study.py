@@ -43,7 +43,7 @@ from nas.study.storages import (
     storage_errors,
     study_id,
 )
-from nas.study.tpe import Lore, QuickTPESampler
+from nas.study.tpe import CachedTPESampler, DensityCache
 from nas.training.report import RungReport
 
 # After so many draws in a row that the study already has, it is taken to have them all.
@@ -71,7 +71,7 @@ class Study:
             trials = storage.get_all_trials(self._id, deepcopy=False)
         self._space = read_space(settings.space_toml, settings.space)
         self._memory = optuna.create_study(directions=list(DIRECTIONS))
-        self._lore = Lore()
+        self._density_cache = DensityCache()
         self._memory_ids: dict[int, int] = {}
         self._storage_ids: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
@@ -146,7 +146,7 @@ class Study:
     def ask(self) -> Candidate | None:
         """Draw a new candidate and record it as running.
 
-        The first are those that the study was born with; they are not drawn.
+        The first are those that the study was created with; they are not drawn.
         Returns None when the space holds no architecture under the caps that the
         study does not have yet (after many draws in vain).
         """
@@ -166,7 +166,7 @@ class Study:
             return self._add(number, drawn.number, architecture, frozen)
         return None
 
-    def take_up(self, trial: int) -> Candidate:
+    def resume(self, trial: int) -> Candidate:
         """Begin the training of an unfinished candidate anew; forget its reports."""
         self._attempts[trial] += 1
         self._set(trial, "attempt", self._attempts[trial])
@@ -199,7 +199,7 @@ class Study:
         return candidate
 
     def _start(self, number: int, architecture: Architecture) -> Candidate:
-        """Record an architecture that the study was born with.
+        """Record an architecture that the study was created with.
 
         The sampler learns from it where the space can draw it, too: then the trial has
         the parameters that draw it, and otherwise none.
@@ -340,6 +340,6 @@ class Study:
         if kind == "nsga2":
             return NSGAIISampler(seed=seed, population_size=20)
         if kind == "tpe":
-            return QuickTPESampler(self._lore, seed=seed)
+            return CachedTPESampler(self._density_cache, seed=seed)
         with no_experimental_warning():
             return TPESampler(seed=seed, multivariate=True, group=True)

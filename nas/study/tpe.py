@@ -2,7 +2,7 @@
 
 Optuna's own sorts all trials and fits its densities anew for each parameter of each
 draw: 0.17 s a draw at 200 trials of some sixty parameters, 0.67 s at 1,000, and 64
-trainers of 5 s a candidate want one every 0.08 s. Here
+workers of 5 s a candidate want one every 0.08 s. Here
 
 - up to 100 trials every draw is the one that Optuna would make;
 - beyond, what it has learnt is kept until the study has grown by one percent, and drawn
@@ -27,10 +27,10 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.study.densities import Density, quick
+from nas.study.densities import Density, from_parzen
 
 _PERCENT = 100
-_QUICK_BEYOND = 100
+_FAST_BEYOND = 100
 _BEST, _LATEST = 30, 270
 
 
@@ -38,7 +38,7 @@ _BEST, _LATEST = 30, 270
 Densities = tuple[_ParzenEstimator, _ParzenEstimator, tuple[Density, Density] | None]
 
 
-class Lore:
+class DensityCache:
     """What TPE has learnt from the trials so far; kept from draw to draw.
 
     It follows from the trials alone, so a study that was interrupted and read again
@@ -80,22 +80,22 @@ class Lore:
             others = build(study, space, list(self._others), handle_below=False)
             fast = None
             plain = isinstance(kind, FloatDistribution) and not (kind.log or kind.step)
-            if plain and self._seen > _QUICK_BEYOND:
-                fast = (quick(good), quick(others))
+            if plain and self._seen > _FAST_BEYOND:
+                fast = (from_parzen(good), from_parzen(others))
             self._densities[key] = (good, others, fast)
         return self._densities[key]
 
 
-class QuickTPESampler(TPESampler):
+class CachedTPESampler(TPESampler):
     """Optuna's TPE, one parameter after the other, with what it has learnt kept.
 
     Made anew for each draw, as every sampler of a study, with that draw's seed.
     """
 
-    def __init__(self, lore: Lore, *, seed: int) -> None:
+    def __init__(self, cache: DensityCache, *, seed: int) -> None:
         """Draw with this seed from what has been learnt."""
         super().__init__(seed=seed, multivariate=False)
-        self._lore = lore
+        self._density_cache = cache
         self._learnt: int | None = None
 
     def sample_independent(
@@ -107,12 +107,12 @@ class QuickTPESampler(TPESampler):
     ) -> Any:
         """Draw one parameter; see Optuna's."""
         if self._learnt is None:
-            self._learnt = self._lore.learn(study)
+            self._learnt = self._density_cache.learn(study)
         if self._learnt < self._n_startup_trials:
             return self._random_sampler.sample_independent(
                 study, trial, param_name, param_distribution
             )
-        good, others, fast = self._lore.densities(
+        good, others, fast = self._density_cache.densities(
             self, study, param_name, param_distribution
         )
         if fast is not None:

@@ -70,7 +70,7 @@ def _recorded(step: Step) -> Callable[[], None]:
     step.optimizer.zero_grad()
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(step.generator)
-    # "thread_local": another thread of the trainer may ask the GPU something.
+    # "thread_local": another thread of the worker may ask the GPU something.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         step.run()
     replay: Callable[[], None] = graph.replay

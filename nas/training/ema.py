@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nas.training.recipe import Recipe
 
 
-class Average:
+class EMA:
     """A model's average, which the recipe switches on for the end of the training."""
 
     def __init__(self, model: nn.Module, total_steps: int, recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nas.errors import TrainingError
 from nas.training.cuda_graph import runner
-from nas.training.ema import Average
+from nas.training.ema import EMA
 from nas.training.memory import memory_errors
 from nas.training.recipe import Recipe
 from nas.training.report import RungReport
@@ -50,7 +50,7 @@ def train(
     total_steps = steps_per_epoch * recipe.epochs
     if device.type == "cpu":
         _keep_freed_memory()
-    average = Average(model, total_steps, recipe) if recipe.average > 0 else None
+    average = EMA(model, total_steps, recipe) if recipe.average > 0 else None
     with memory_errors(device), _seeded(seed, device):
         model.train()
         step = Step(model, data, recipe, batch_size)
@@ -113,7 +113,7 @@ def evaluate(
 
     ``images`` is uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``. The model's mode
     (training or not) is left as it was found. Batches are by default so small that a
-    trainer on a CPU needs little more memory for them than for training.
+    worker on a CPU needs little more memory for them than for training.
     """
     if not len(labels):
         return math.nan

@@ -1,7 +1,7 @@
 """The recipe's optimizer: torch's fused kernels, called directly.
 
-Making one of torch.optim imports torch's compiler: half of a trainer's start (1.4 of
-3 s of processor time) and 150 MB, for nothing that a trainer needs.
+Making one of torch.optim imports torch's compiler: half of a worker's start (1.4 of
+3 s of processor time) and 150 MB, for nothing that a worker needs.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungReport:
-    """What a trainer tells at a rung of one training.
+    """What a worker tells at a rung of one training.
 
     ``rung`` counts from 0; ``epochs`` is how many epochs (a fraction, too) were
     trained by then; ``val_accuracy`` is 0 to 1; ``train_loss`` is the mean cross

@@ -45,9 +45,9 @@ function take(changes) {
   }
   state.version = changes.version;
   const {rows, ...about} = changes;
-  const news = rows.trial.length > 0 || JSON.stringify(about) !== JSON.stringify(state.about);
+  const changed = rows.trial.length > 0 || JSON.stringify(about) !== JSON.stringify(state.about);
   state.about = about;
-  return news;
+  return changed;
 }
 
 async function look() {
@@ -65,8 +65,8 @@ async function look() {
   }
   const trouble = byId("status").classList.contains("trouble");
   const began = performance.now();
-  const news = take(changes);
-  if (!news && !trouble) return;
+  const changed = take(changes);
+  if (!changed && !trouble) return;
   say(null);
   if (state.page === "front") await drawFront();
   else if (state.page === "progress") await drawProgress();

@@ -48,7 +48,7 @@ function drawCards(found) {
     [whole(found.finished), "trials finished"],
     [speed ? speed.toFixed(speed < 10 ? 1 : 0) : "–", "trials a minute"],
     [all ? share(1 - trained / all) : "–", `epochs saved by pruning (${whole(trained)} of ${whole(all)} trained)`],
-    [share(found.timing.training), "of the trainers' time in training"],
+    [share(found.timing.training), "of the workers' time in training"],
     [found.timing.sampling === undefined ? "–" : share(found.timing.sampling + found.timing.storage), "of the search's time in sampling and storage"],
     [whole(counts[boot.states.indexOf("failed")]), "trials failed"],
   ];

@@ -16,7 +16,7 @@ from nas.training.kernels.library import call, count_lanes
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class FusedNorm:
     """Batch norm with what stands around it, all done while the values are at hand."""
 
     norm: nn.BatchNorm2d
@@ -33,21 +33,21 @@ def conv(features: Tensor, layer: nn.Conv2d) -> Tensor:
     return _apply(_Conv, features, *arguments)
 
 
-def norm(features: Tensor, around: Around) -> Tensor:
+def norm(features: Tensor, fused: FusedNorm) -> Tensor:
     """Return what the layers do, with the batch's statistics in training."""
-    layer = around.norm
+    layer = fused.norm
     if layer.training:
-        return _apply(_Norm, features, around.bias, layer.weight, layer.bias, around)
-    if around.bias is not None:
-        features = features + around.bias.view(-1, 1, 1, 1)
-    if around.relu_before:
+        return _apply(_Norm, features, fused.bias, layer.weight, layer.bias, fused)
+    if fused.bias is not None:
+        features = features + fused.bias.view(-1, 1, 1, 1)
+    if fused.relu_before:
         features = features.relu()
     result = torch.empty_like(features)
     groups, channels, height, width, _ = features.shape
     call(
         "norm_eval",
         *(features, result, groups, channels, height * width, layer.weight, layer.bias),
-        *(layer.running_mean, layer.running_var, layer.eps, around.relu_after),
+        *(layer.running_mean, layer.running_var, layer.eps, fused.relu_after),
     )
     return result
 
@@ -130,17 +130,17 @@ class _Norm(torch.autograd.Function):
         bias: Tensor | None,
         weight: Tensor,
         shift: Tensor,
-        around: Around,
+        fused: FusedNorm,
     ) -> Tensor:
-        layer = around.norm
+        layer = fused.norm
         y = torch.empty_like(x)
         saved = torch.empty(4, x.shape[1])
-        words = _random_bytes(x) if around.dropout > 0 else None
+        words = _random_bytes(x) if fused.dropout > 0 else None
         ctx.save_for_backward(x, bias, saved, words)
-        ctx.around = around
+        ctx.fused = fused
         call(
             "batch_norm",
-            *(x, y, _struct(x, bias, words, around), weight, shift),
+            *(x, y, _struct(x, bias, words, fused), weight, shift),
             *(layer.running_mean, layer.running_var, layer.momentum, layer.eps, saved),
         )
         if layer.num_batches_tracked is not None:
@@ -154,14 +154,14 @@ class _Norm(torch.autograd.Function):
         g_bias = None if bias is None else torch.empty_like(bias)
         call(
             "batch_norm_back",
-            *(g.contiguous(), x, g_x, _struct(x, bias, words, ctx.around), saved),
+            *(g.contiguous(), x, g_x, _struct(x, bias, words, ctx.fused), saved),
             *(g_weight, g_shift, g_bias),
         )
         return g_x, g_bias, g_weight, g_shift, None
 
 
 class _AroundStruct(ctypes.Structure):
-    """The C struct ``around``."""
+    """The C struct ``fused``."""
 
     _fields_ = (
         ("groups", ctypes.c_int),
@@ -176,7 +176,7 @@ class _AroundStruct(ctypes.Structure):
 
 
 def _struct(
-    x: Tensor, bias: Tensor | None, words: Tensor | None, around: Around
+    x: Tensor, bias: Tensor | None, words: Tensor | None, fused: FusedNorm
 ) -> Any:
     groups, channels, height, width, _ = x.shape
     struct = _AroundStruct(
@@ -185,9 +185,9 @@ def _struct(
         height * width,
         None if bias is None else bias.data_ptr(),
         None if words is None else words.data_ptr(),
-        round(around.dropout * 256),
-        around.relu_before,
-        around.relu_after,
+        round(fused.dropout * 256),
+        fused.relu_before,
+        fused.relu_after,
     )
     return ctypes.byref(struct)
 

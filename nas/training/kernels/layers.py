@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.training.kernels import functions
-from nas.training.kernels.functions import Around
+from nas.training.kernels.functions import FusedNorm
 from nas.training.kernels.library import count_lanes, load
 from nas.training.model import Inception, Shared
 
@@ -68,8 +68,8 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
     layers = _layers(model)
     bias: Tensor | None = None  # of the last convolution, not added yet
     while layers:
-        if around := _taken(layers, bias):
-            features, bias = functions.norm(features, around), None
+        if fused := _taken(layers, bias):
+            features, bias = functions.norm(features, fused), None
             continue
         if bias is not None:
             features, bias = features + bias.view(-1, 1, 1, 1), None
@@ -116,7 +116,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
     return layers
 
 
-def _taken(layers: list[nn.Module], bias: Tensor | None) -> Around | None:
+def _taken(layers: list[nn.Module], bias: Tensor | None) -> FusedNorm | None:
     """Take batch norm and its neighbours off the layers' front, if they begin so."""
     kinds = [type(layer) for layer in layers[:4]]
     relu_before = kinds[:2] == [nn.ReLU, nn.BatchNorm2d]
@@ -133,4 +133,4 @@ def _taken(layers: list[nn.Module], bias: Tensor | None) -> Around | None:
         share = dropout.p if dropout.training else 0.0
         count += 1
     del layers[:count]
-    return Around(norm, bias, relu_before, relu_after, share)
+    return FusedNorm(norm, bias, relu_before, relu_after, share)

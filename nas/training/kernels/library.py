@@ -103,7 +103,7 @@ def _compiled(compiler: str) -> Path:
             capture_output=True,
             timeout=300,
         )
-        fresh.replace(path)  # at once: other trainers may be at the same
+        fresh.replace(path)  # at once: other workers may be at the same
     return path
 
 

@@ -1,4 +1,4 @@
-"""What a trainer does with a job, whichever engine started it."""
+"""What a worker does with a job, whichever engine started it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from nas.data import Dataset, split_indices
 from nas.engines import Event, Failed, Finished, Job, Reported
-from nas.engines.shortage import OutOfMemory
+from nas.engines.out_of_memory import OutOfMemory
 from nas.errors import OutOfMemoryError, TrainingError
 from nas.training.loop import evaluate, train
 from nas.training.memory import memory_errors
@@ -18,25 +18,25 @@ from nas.training.step import TrainingData
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
-    """What a trainer needs to know once, at its start."""
+class WorkerConfig:
+    """What a worker needs to know once, at its start."""
 
     split_seed: int
     val_size: int
     device: str
 
 
-class Trainer:
+class Worker:
     """Trains one job after the other; the data stays on its device in between."""
 
-    def __init__(self, dataset: Dataset, orders: Orders) -> None:
+    def __init__(self, dataset: Dataset, config: WorkerConfig) -> None:
         """Take the data; it is put on the device when it is first needed."""
         # The kernels use one core, and torch's own get slower with more on such networks.
         torch.set_num_threads(1)
-        self.device = torch.device(orders.device)
+        self.device = torch.device(config.device)
         self._dataset = dataset
         self._indices = split_indices(
-            dataset.labels, seed=orders.split_seed, val_size=orders.val_size
+            dataset.labels, seed=config.split_seed, val_size=config.val_size
         )
         self._search: TrainingData | None = None
 
@@ -60,7 +60,7 @@ class Trainer:
             return
         if isinstance(end, OutOfMemory):
             # The error is gone, and with it the model: what torch keeps of their memory
-            # goes to the other trainers. Without a GPU this does nothing.
+            # goes to the other workers. Without a GPU this does nothing.
             torch.cuda.empty_cache()
         yield end
 
@@ -71,7 +71,7 @@ class Trainer:
             model, self._data(job), job.recipe, seed=job.seed, rungs=job.rungs
         ):
             yield Reported(job.number, report)
-        if job.part == "search":
+        if job.mode == "search":
             yield Finished(job.number)
             return
         weights = {
@@ -82,11 +82,11 @@ class Trainer:
 
     def _data(self, job: Job) -> TrainingData:
         """Return what the job trains on and measures on."""
-        if job.part != "search":
+        if job.mode != "search":
             nothing = torch.empty(0, dtype=torch.int64)
             everything = torch.arange(len(self._dataset.labels))
             data = self._on_device(everything, nothing)
-            if job.part == "final":
+            if job.mode == "final":
                 return data
             return replace(
                 data,

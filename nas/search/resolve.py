@@ -14,7 +14,7 @@ _TRIAL = re.compile(r"(?P<study>[^:/\\]+):(?P<trial>\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Resolved:
     """An architecture that was named; ``settings`` of the study it is from, if any."""
 
     reference: Reference
@@ -29,7 +29,7 @@ class Found:
         return "mnist" if published is None else published.dataset
 
 
-def find(name: str, studies: Path, storage: str | None = None) -> Found:
+def resolve(name: str, studies: Path, storage: str | None = None) -> Resolved:
     """Return the architecture of that name.
 
     It is a reference that comes with nas, a file as find_reference takes it, or a
@@ -38,7 +38,7 @@ def find(name: str, studies: Path, storage: str | None = None) -> Found:
     """
     match = _TRIAL.fullmatch(name)
     if match is None:
-        return Found(find_reference(name))
+        return Resolved(find_reference(name))
     folder = studies / match["study"]
     settings = load_settings(folder)
     study = read_study(folder, storage if settings.external_storage else None)
@@ -46,7 +46,7 @@ def find(name: str, studies: Path, storage: str | None = None) -> Found:
         candidate = study.candidate(int(match["trial"]))
     finally:
         study.close()
-    return Found(
+    return Resolved(
         Reference(
             name=name,
             architecture=candidate.architecture,

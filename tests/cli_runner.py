@@ -14,7 +14,7 @@ from nas import cli
 
 
 @dataclass
-class Answer:
+class Result:
     """What nas answered."""
 
     code: int
@@ -22,13 +22,13 @@ class Answer:
     err: str
 
 
-Ask = Callable[..., Answer]
+Invoke = Callable[..., Result]
 
 
 @pytest.fixture
-def ask(
+def invoke(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Ask]:
+) -> Iterator[Invoke]:
     """Run nas in this process, which spares the imports, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -36,14 +36,14 @@ def ask(
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
 
-    def run(*arguments: object) -> Answer:
+    def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as caught:
             cli.main()
         out, err = capfd.readouterr()
         code = caught.value.code
-        return Answer(code if isinstance(code, int) else 0, out, err)
+        return Result(code if isinstance(code, int) else 0, out, err)
 
     yield run
     for number, handler in zip(numbers, before, strict=True):

@@ -1,4 +1,4 @@
-"""A training that runs out of memory, for trainers in processes of their own."""
+"""A training that runs out of memory, for workers in processes of their own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _of_torch_on_a_cpu() -> None:
     torch.empty(2**50)
 
 
-SHORTAGES: dict[str, Callable[[], None]] = {
+MEMORY_ERRORS: dict[str, Callable[[], None]] = {
     "gpu": _of_a_gpu,
     "cublas": _of_cublas,
     "python": _of_python,
@@ -34,7 +34,7 @@ SHORTAGES: dict[str, Callable[[], None]] = {
 
 
 @dataclass(frozen=True)
-class Hungry:
+class RungsOutOfMemory:
     """Rungs of a training that runs out of memory the first times that it begins.
 
     The times are counted by the files in a folder: each may be in another process.
@@ -50,5 +50,5 @@ class Hungry:
         count = sum(1 for _ in self.folder.iterdir())
         if count < self.times:
             (self.folder / str(count)).touch()
-            SHORTAGES[self.of]()
+            MEMORY_ERRORS[self.of]()
         return iter(self.rungs)
