@@ -20,8 +20,8 @@ of the processor and of the clock for each of these, the time spent on
 
 ``own`` is all of that but the draw. ``front_write`` is one writing of the front. Memory
 is that of the whole process, at its end and its peak, but without torch, which a search
-loads for its workers and the coordinator does not use. What happens once, as the reading of
-the study, is left out.
+loads for its workers and the coordinator does not use. What happens once, as the reading
+of the study, is left out.
 
 Each measurement is a process of its own; sizes alternate within a repeat.
 """

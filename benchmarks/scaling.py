@@ -10,8 +10,8 @@
 sleep through recorded curves (benchmarks/curves.csv), stretched so that a full training
 takes 17 s in the mean (--seconds): with what the rule prunes a candidate then takes
 about 5 s. For each number of workers and size of the study it prints trials per second,
-the share of the workers' time in which they had nothing to do, and where the coordinator's
-time went. Each measurement lasts a minute (--run), after a warm-up (--warm).
+the share of the workers' time in which they had nothing to do, and where the
+coordinator's time went. Each measurement lasts a minute (--run), after a warm-up (--warm).
 
 ``quality`` lets the sampler search a made-up landscape, in which accuracy follows from
 size and a few features of the architecture, with no training at all: nas's TPE against

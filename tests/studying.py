@@ -132,7 +132,7 @@ class _Training:
 
 @dataclass
 class FakeEngine:
-    """An engine in this process: reports what it is told to, and checks its coordinator.
+    """An engine in this process: reports as it is told, and checks its coordinator.
 
     ``accuracy`` gives the report at each rung; ``trouble`` may return an event (Failed
     or WorkerLost) to happen instead of the next report, given the job, how often it was

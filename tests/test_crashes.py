@@ -96,7 +96,7 @@ def kill_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def workers(coordinator: int) -> list[int]:
+def worker_pids(coordinator: int) -> list[int]:
     """Return the process ids of the workers that this coordinator has at the moment."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -145,7 +145,7 @@ def test_killed_coordinators(tmp_path: Path, chance: random.Random) -> None:
             else:  # while it starts up
                 time.sleep(chance.uniform(0, 4))
             assert process.poll() is None
-            left = workers(process.pid)
+            left = worker_pids(process.pid)
             if chance.random() < 0.5:
                 kill_group(process, signal.SIGKILL)
             else:
@@ -182,7 +182,7 @@ def test_killed_workers(tmp_path: Path, chance: random.Random) -> None:
             wait_for_growth(search, process)
             time.sleep(chance.uniform(0, 0.5))
             assert process.poll() is None
-            victims = workers(process.pid)
+            victims = worker_pids(process.pid)
             assert len(victims) == 1
             os.kill(victims[0], signal.SIGKILL)
             known = search.check(known)
@@ -205,7 +205,7 @@ def test_an_interrupted_search_says_how_to_go_on(
         wait_for_growth(search, process)
         # While the workers start up, and in the midst of the search.
         time.sleep(chance.choice([0.5, 1.5, 6]))
-        children = workers(process.pid)
+        children = worker_pids(process.pid)
         began = time.monotonic()
         if number == signal.SIGINT:
             kill_group(process, number)  # as a terminal does

@@ -467,7 +467,7 @@ def test_progress_counts_what_pruning_saved(tmp_path: Path) -> None:
 
 
 def test_timing_is_shown_in_shares(tmp_path: Path) -> None:
-    """Training is a share of the workers' time, the rest shares of the coordinator's."""
+    """Training is a share of the workers' time, the rest of the coordinator's."""
     big_study(tmp_path / "small", 2)
     seconds = {"sampling": 1, "storage": 2, "reporting": 3, "training": 30, "total": 20}
     runs = [{"workers": 2, "seconds": seconds}, {"workers": 2, "seconds": seconds}]

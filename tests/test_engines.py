@@ -75,7 +75,7 @@ class EngineUnderTest(Engine, Protocol):
 
 
 ENGINES: dict[str, Callable[[int], EngineUnderTest]] = {"local": local, "ray": on_ray}
-# Seconds in which all workers must be gone after the end of their engine or coordinator.
+# Seconds in which all workers must be gone after their engine or coordinator.
 ENDS_WITHIN = {"local": 4, "ray": 20}
 # A machine that is busy otherwise may be given more.
 TIMEOUT = 60 * float(os.environ.get("NAS_TEST_TIMEOUT_FACTOR", "1"))

@@ -26,7 +26,7 @@ from studying import (
     run_nas,
     train_made_up,
 )
-from test_crashes import Search, kill_group, wait_for_growth, workers
+from test_crashes import Search, kill_group, wait_for_growth, worker_pids
 
 import nas
 from nas.architecture import Architecture, Block, Head
@@ -262,7 +262,7 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
     with search.started() as process:
         wait_for_growth(search, process)
         wait_for_growth(search, process)
-        (victim,) = workers(process.pid)
+        (victim,) = worker_pids(process.pid)
         os.kill(victim, signal.SIGSTOP)
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
@@ -280,7 +280,7 @@ def test_slurms_sigterm_ends_it_cleanly(workers: int, tmp_path: Path) -> None:
         wait_for_growth(search, process)
         deadline = time.monotonic() + 120
         # The journal's first records are older than the workers.
-        while not (children := workers(process.pid)):
+        while not (children := worker_pids(process.pid)):
             assert time.monotonic() < deadline, "no worker comes up"
             time.sleep(0.1)
         kill_group(process, signal.SIGCONT)
@@ -289,8 +289,8 @@ def test_slurms_sigterm_ends_it_cleanly(workers: int, tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 130
         assert children
-        # Whoever adopts the dead has to collect them; a worker that lives on leaves when
-        # it finds its coordinator gone, looking twice a second.
+        # Whoever adopts the dead has to collect them; a worker that lives on leaves
+        # when it finds its coordinator gone, looking twice a second.
         deadline = time.monotonic() + 3
         while any(Path(f"/proc/{pid}/cmdline").exists() for pid in children):
             assert time.monotonic() < deadline, "a worker outlives the search"

@@ -1,4 +1,4 @@
-"""A study in a real PostgreSQL: one coordinator, outages, and passwords that nobody sees."""
+"""A study in a real PostgreSQL: one coordinator, outages, passwords nobody sees."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ OPTIONS = "--dataset digits --budget 1000 --epochs 1 --sampler random --engine r
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Run a head without room for workers; each test adds its nodes and removes them."""
+    """Run a head without room for workers; each test adds and removes its nodes."""
     with running_cluster(cpus=0) as cluster:
         yield cluster
 

@@ -224,7 +224,7 @@ def test_the_sizes_cover_the_range_evenly_whatever_the_sampler(tmp_path: Path) -
 def test_the_reason_of_an_end_that_was_never_written_is_forgotten(
     tmp_path: Path,
 ) -> None:
-    """A coordinator killed between reason and end leaves no reason on a complete trial."""
+    """A coordinator killed between reason and end leaves a complete trial no reason."""
     with create(tmp_path / "small", make_settings()) as study:
         study.ask()
         study._set(0, "reason", "it was hopeless")

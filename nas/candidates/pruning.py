@@ -62,7 +62,7 @@ class RungResults:
             self._trials[place], self._places[last] = last, place
 
     def peers(self) -> npt.NDArray[np.float64]:
-        """Return all results ``[trials, 3]``, in no order; valid until the next change."""
+        """Return all results ``[trials, 3]``, unordered; valid until the next change."""
         return self._rows[: len(self._trials)]
 
 

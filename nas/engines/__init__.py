@@ -23,7 +23,7 @@ Mode = Literal["search", "final", "published"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One training; ``number`` is the coordinator's own and comes back with every event.
+    """One training; ``number`` is the coordinator's own; every event repeats it.
 
     ``mode`` "search" trains on the training split and measures on the validation
     split; "final" trains on both, reads the test set once, after the last epoch,

@@ -202,7 +202,7 @@ def _stop_worker(worker: _WorkerHandle) -> None:
 
 
 def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
-    """Return the devices to use and how many workers, for ``--device`` and ``--workers``.
+    """Return the devices and the number of workers for ``--device`` and ``--workers``.
 
     ``device`` is "auto" (GPUs where there are any), "cpu", "cuda" or "cuda:N". By
     default one worker a core on a CPU and, on GPUs, four a GPU but no more than cores:
@@ -229,8 +229,8 @@ def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
 def _without_interrupts() -> Iterator[None]:
     """Let a process that is started here never hear Ctrl-C.
 
-    That goes to the whole terminal; the coordinator decides what becomes of it. A signal
-    that is blocked stays so in the new process, from its first moment.
+    That goes to the whole terminal; the coordinator decides what becomes of it. A
+    signal that is blocked stays so in the new process, from its first moment.
     """
     # Starting it, which happens but once, would unblock the signal.
     resource_tracker.ensure_running()

@@ -258,7 +258,7 @@ class RayEngine:
         return out_of_memory_event(job, self.device, alone=worker.alone and not others)
 
     def _others_beside(self, worker: _WorkerHandle) -> int:
-        """Return how many others share the worker's node and GPUs, and so its memory."""
+        """Return how many others share the worker's node and GPUs: its memory."""
         places = [(w.place.node, w.place.gpus) for w in self._workers if w.place]
         here = worker.place
         return places.count((here.node, here.gpus)) - 1 if here else 0
@@ -335,8 +335,9 @@ def _check_reachable(address: str) -> None:
 def _own_signals() -> Iterator[None]:
     """Keep the handlers that nas has set; Ray sets its own when it starts.
 
-    What it starts never hears Ctrl-C, which goes to the whole terminal: the coordinator
-    decides what becomes of it. A signal that is blocked stays so in new processes.
+    What it starts never hears Ctrl-C, which goes to the whole terminal: the
+    coordinator decides what becomes of it. A signal that is blocked stays so in new
+    processes.
     """
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}

@@ -26,8 +26,8 @@ _LEAST_LIMIT = 600.0
 _TIMES_THE_LONGEST = 10
 # For each so many workers one candidate is drawn before it is wanted, while nothing
 # else is to be done. With fewer, what the next draw learns is worth more than the time.
-_WORKERS_PER_DRAW_AHEAD = 8
-# No more of one wait counts as training: the coordinator may have been stopped meanwhile.
+_WORKERS_PER_PREFETCH = 8
+# No more of one wait counts as training: the coordinator may have been stopped.
 _LONGEST_WAIT = 2.0
 
 
@@ -215,7 +215,7 @@ class _Search:
         planned = self.finished + len(self.in_training) + len(self.unfinished) + ahead
         return (
             not self.exhausted
-            and ahead < workers // _WORKERS_PER_DRAW_AHEAD
+            and ahead < workers // _WORKERS_PER_PREFETCH
             and planned < self.trials
         )
 

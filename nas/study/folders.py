@@ -139,7 +139,7 @@ def load_settings(folder: Path) -> Settings:
 
 
 def check_same(stored: Settings, asked: Settings) -> None:
-    """Raise StudyError with the differences if a study was created with other settings."""
+    """Raise StudyError with the differences from the settings of the study."""
     different = differences(stored, asked)
     if different:
         raise StudyError(

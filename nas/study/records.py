@@ -44,8 +44,8 @@ def report_attribute(report: RungReport, attempt: int) -> tuple[str, list[float]
 def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
     """Return the candidate of a trial and the number of its last attempt.
 
-    Reports of earlier attempts, which ended when a worker or the coordinator died, are left
-    out. Raises StudyError for a trial that nas did not write.
+    Reports of earlier attempts, which ended when a worker or the coordinator died, are
+    left out. Raises StudyError for a trial that nas did not write.
     """
     attrs = trial.user_attrs
     try:

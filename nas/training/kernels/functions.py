@@ -161,7 +161,7 @@ class _Norm(torch.autograd.Function):
 
 
 class _AroundStruct(ctypes.Structure):
-    """The C struct ``fused``."""
+    """The C struct ``fused_norm``."""
 
     _fields_ = (
         ("groups", ctypes.c_int),

@@ -360,14 +360,14 @@ typedef struct {
   const float *bias;   /* [C], or NULL */
   const bytes *random; /* [G][C][L], or NULL with threshold 0 */
   int threshold, before, after;
-} around;
+} fused_norm;
 
 INLINE vec activated(vec x, float bias, int before) {
   vec value = x + bias;
   return before ? rectify(value, value) : value;
 }
 
-INLINE void norm_tile(const vec *x, vec *y, const around *a, const float *weight,
+INLINE void norm_tile(const vec *x, vec *y, const fused_norm *a, const float *weight,
                       const float *shift_by, float *running_mean, float *running_var,
                       float momentum, float eps, float *saved, int before, int after,
                       int drop) {
@@ -407,7 +407,7 @@ INLINE void norm_tile(const vec *x, vec *y, const around *a, const float *weight
   }
 }
 
-INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const around *a,
+INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const fused_norm *a,
                            const float *saved, float *g_weight, float *g_shift,
                            float *g_bias, int before, int after, int drop) {
   int G = a->G, C = a->C;
@@ -466,14 +466,14 @@ INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const around *a,
   }
 
 /* With the batch's statistics of x [G][C][L]; `saved` [4][C] is for batch_norm_back. */
-void batch_norm(const vec *x, vec *y, const around *a, const float *weight,
+void batch_norm(const vec *x, vec *y, const fused_norm *a, const float *weight,
                 const float *shift, float *running_mean, float *running_var,
                 float momentum, float eps, float *saved) {
   AROUND_OF(norm_tile, x, y, a, weight, shift, running_mean, running_var, momentum, eps,
             saved)
 }
 
-void batch_norm_back(const vec *g, const vec *x, vec *gx, const around *a,
+void batch_norm_back(const vec *g, const vec *x, vec *gx, const fused_norm *a,
                      const float *saved, float *g_weight, float *g_shift,
                      float *g_bias) {
   AROUND_OF(norm_back_tile, g, x, gx, a, saved, g_weight, g_shift, g_bias)
