@@ -11,6 +11,7 @@
     ├── EngineError         workers that cannot be started, a cluster out of reach
     ├── TrainingError       a candidate that could not be trained; the search goes on
     │   └── OutOfMemoryError  its device, or the machine, had no more memory
+    ├── ExportError         a net that cannot be exported, or a tool for it that is missing
     └── StudyError          a study that is missing, in use, damaged or frozen otherwise
 """
 
@@ -49,6 +50,10 @@ class TrainingError(NasError):
 
 class OutOfMemoryError(TrainingError):
     """Memory ran out, which need not be the candidate's fault: workers share it."""
+
+
+class ExportError(NasError):
+    """The net cannot be exported this way, or what that needs is not installed."""
 
 
 class StudyError(NasError):

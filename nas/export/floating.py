@@ -1,0 +1,63 @@
+"""The stages in float on torch: what calibration measures, and an oracle for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nas.export.stages import LEAKY_SLOPE, Activation, Affine, After, Pool, Stage
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "leaky_relu": lambda x: functional.leaky_relu(x, LEAKY_SLOPE),
+    "hardswish": functional.hardswish,
+    "silu": functional.silu,
+}
+
+
+def convolve(stage: Stage, features: Tensor) -> Tensor:
+    """Return the joined outputs of the stage's convolutions, ``[N, C, H, W]``."""
+    if not stage.convolutions:
+        return features
+    return torch.cat(
+        [
+            functional.conv2d(
+                features,
+                torch.from_numpy(convolution.weight).to(features.dtype),
+                torch.from_numpy(convolution.bias).to(features.dtype),
+                stride=stage.stride,
+                padding=convolution.padding,
+                groups=stage.input_shape[0] if stage.depthwise else 1,
+            )
+            for convolution in stage.convolutions
+        ],
+        dim=1,
+    )
+
+
+def follow(step: After, features: Tensor) -> Tensor:
+    """Return what follows the convolutions, applied to ``[N, C, H, W]``."""
+    match step:
+        case Pool("max", window):
+            return functional.max_pool2d(features, window)
+        case Pool(_, window):
+            return functional.avg_pool2d(features, window)
+        case Affine(scale, shift):
+            factors = torch.from_numpy(scale).to(features.dtype).view(-1, 1, 1)
+            return features * factors + torch.from_numpy(shift).to(features.dtype).view(
+                -1, 1, 1
+            )
+        case Activation(name):
+            return _ACTIVATIONS[name](features)
+
+
+def run(chain: Sequence[Stage], features: Tensor) -> Tensor:
+    """Return the logits ``[N, num_classes]`` of what the first stage takes."""
+    for stage in chain:
+        features = convolve(stage, features)
+        for step in stage.after:
+            features = follow(step, features)
+    return features.flatten(1)

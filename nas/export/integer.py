@@ -1,0 +1,160 @@
+"""The arithmetic of the int8 net, defined by numpy; the C code gives the same bits.
+
+Sums are taken in float64, which holds every whole number up to 2**53, so that numpy's
+matrix product does the work; none exceeds 2**31 (quantise checks that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from nas.export.quantise import (
+    FINE_LIMIT,
+    IntegerConvolution,
+    Integers,
+    IntegerStage,
+    Second,
+)
+from nas.export.stages import Pool
+
+_CHUNK = 100
+SIGMOID_SHIFT = 4
+"""The sigmoid's table has 16 entries a unit, from 0 to 8."""
+SIGMOID = np.round(65536 / (1 + np.exp(-np.arange(129) / 16))).astype(np.int64)
+"""Of 2**16; between its entries it is a straight line, and above 8 it is one."""
+LEAKY = 10486
+"""0.01 as a share of 2**20."""
+
+
+def classify(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integers:
+    """Return the class of each image, uint8 ``[N, C, H, W]``; the first of equals."""
+    classes: Integers = run(table, images).argmax(axis=1)
+    return classes
+
+
+def run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integers:
+    """Return the logits ``[N, num_classes]``, each ``2**-logit_bits``."""
+    chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
+    return np.concatenate([_run(table, chunk) for chunk in chunks])
+
+
+def _run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integers:
+    features = images.astype(np.int64)
+    for stage in table:
+        features = apply(stage, features)
+    return features.reshape(len(images), -1)
+
+
+def apply(stage: IntegerStage, features: Integers) -> Integers:
+    """Return the stage's output for its input, both ``[N, C, H, W]``."""
+    sums = np.concatenate(
+        [_convolve(stage, c, features) for c in stage.convolutions], axis=1
+    )
+    sums = _pool_sums(stage.early, sums) + stage.sum_bias.reshape(-1, 1, 1)
+    multiplier = stage.multiplier.reshape(-1, 1, 1)
+    half = 1 << (stage.shift - 1)
+    if stage.second is not None:
+        fine = (sums * multiplier + half) >> stage.shift
+        output = _activated(stage.second, np.clip(fine, -FINE_LIMIT, FINE_LIMIT))
+    elif stage.output is not None:
+        output = (sums * multiplier + half) >> stage.shift
+        output = output + stage.output.zero
+    else:
+        output = (sums * multiplier + half) >> stage.shift
+        return np.clip(output, -(2**31), 2**31 - 1)
+    return _pool_numbers(stage.late, np.clip(output, 0, 255))
+
+
+def _convolve(
+    stage: IntegerStage, convolution: IntegerConvolution, features: Integers
+) -> Integers:
+    channels = features.shape[1]
+    zero = np.broadcast_to(stage.input_zero, (channels,))
+    pad = convolution.padding
+    count, _, height, width = features.shape
+    padded = np.empty((count, channels, height + 2 * pad, width + 2 * pad))
+    padded[:] = zero.reshape(-1, 1, 1)
+    padded[:, :, pad : pad + height, pad : pad + width] = features
+    kernel: tuple[int, int] = convolution.weight.shape[2:]
+    step = stage.float_stage.stride
+    windows = sliding_window_view(padded, kernel, axis=(2, 3))[:, :, ::step, ::step]
+    weight = convolution.weight.astype(np.float64)
+    if depthwise(stage):
+        sums = np.einsum("nchwij,cij->nchw", windows, weight[:, 0])
+    else:
+        sums = np.tensordot(windows, weight, axes=((1, 4, 5), (1, 2, 3)))
+        sums = sums.transpose(0, 3, 1, 2)
+    whole: Integers = sums.astype(np.int64)
+    return whole
+
+
+def depthwise(stage: IntegerStage) -> bool:
+    """Return whether each channel is convolved by itself; pooling alone counts."""
+    return stage.float_stage.depthwise or not stage.float_stage.convolutions
+
+
+def _windows(pool: Pool, values: Integers) -> Integers:
+    """Return the values by windows, ``[N, C, H, W, h * w]``."""
+    high, wide = pool.window
+    count, channels, height, width = values.shape
+    rows, columns = height // high, width // wide
+    cut = values[:, :, : rows * high, : columns * wide]
+    split = cut.reshape(count, channels, rows, high, columns, wide)
+    return split.transpose(0, 1, 2, 4, 3, 5).reshape(
+        count, channels, rows, columns, high * wide
+    )
+
+
+def _pool_sums(pool: Pool | None, sums: Integers) -> Integers:
+    if pool is None:
+        return sums
+    windows = _windows(pool, sums)
+    pooled: Integers = (
+        windows.max(axis=4) if pool.kind == "max" else windows.sum(axis=4)
+    )
+    return pooled
+
+
+def _pool_numbers(pool: Pool | None, numbers: Integers) -> Integers:
+    if pool is None:
+        return numbers
+    windows = _windows(pool, numbers)
+    if pool.kind == "max":
+        pooled: Integers = windows.max(axis=4)
+        return pooled
+    # A quarter of the sum, halves to the even number: as ONNX rounds.
+    total: Integers = windows.sum(axis=4)
+    return (total + 1 + ((total >> 2) & 1)) >> 2
+
+
+def _activated(second: Second, fine: Integers) -> Integers:
+    one = 1 << second.fraction
+    match second.activation:
+        case "relu":
+            value = np.maximum(fine, 0)
+        case "leaky_relu":
+            value = np.where(fine < 0, (fine * LEAKY + (1 << 19)) >> 20, fine)
+        case "hardswish":
+            value = (fine * np.clip(fine + 3 * one, 0, 6 * one)) >> second.fraction
+        case "silu":
+            value = (fine * _sigmoid(fine, second.fraction)) >> 16
+        case _:
+            raise NotImplementedError(second.activation)
+    shape = (-1, 1, 1)
+    scaled: Integers = value * second.multiplier.reshape(shape)
+    return (scaled + second.offset.reshape(shape)) >> second.shift
+
+
+def _sigmoid(fine: Integers, fraction: int) -> Integers:
+    bits = fraction - SIGMOID_SHIFT
+    magnitude = abs(fine)
+    place = np.minimum(magnitude >> bits, len(SIGMOID) - 2)
+    rest = magnitude - (place << bits)
+    rise = SIGMOID[place + 1] - SIGMOID[place]
+    value = SIGMOID[place] + ((rise * rest) >> bits)
+    value = np.where(magnitude >> bits >= len(SIGMOID) - 1, 65536, value)
+    return np.where(fine < 0, 65536 - value, value)

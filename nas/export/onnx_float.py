@@ -1,0 +1,110 @@
+"""The float ONNX model: raw uint8 images in, the logits of the torch model out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nas.architecture import Shape
+from nas.export.contract import contract
+from nas.export.graph import INPUT, OUTPUT, Graph
+from nas.export.stages import LEAKY_SLOPE, Activation, Affine, After, Pool, Stage
+
+
+def onnx_float(
+    chain: Sequence[Stage],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    num_classes: int,
+) -> bytes:
+    """Return the model as bytes, checked by onnx.checker.
+
+    It takes ``image``, uint8 ``[batch, C, H, W]``, normalises it inside and gives
+    ``logits``, float ``[batch, num_classes]``.
+    """
+    graph = Graph()
+    features = _normalised(graph, mean, std)
+    shape = chain[0].input_shape
+    for number, stage in enumerate(chain):
+        prefix = f"stage{number}"
+        joined = [
+            _convolved(graph, stage, features, index, f"{prefix}.conv{index}")
+            for index in range(len(stage.convolutions))
+        ]
+        if len(joined) > 1:
+            joined = [graph.node("Concat", joined, f"{prefix}.joined", axis=1)]
+        features = joined[0] if joined else features
+        shape = stage.conv_shape
+        for index, step in enumerate(stage.after):
+            features = follow(graph, step, features, f"{prefix}.{index}", shape)
+            shape = stage.output_shape if isinstance(step, Pool) else shape
+    graph.node("Flatten", [features], OUTPUT, axis=1)
+    return graph.model(
+        chain[0].input_shape, num_classes, contract(chain[0].input_shape)
+    )
+
+
+def _normalised(graph: Graph, mean: Sequence[float], std: Sequence[float]) -> str:
+    pixels = graph.node("Cast", [INPUT], "pixels", to=1)  # 1 is float
+    middle = 255 * np.asarray(mean, dtype=np.float64)
+    scale = 1 / (255 * np.asarray(std, dtype=np.float64))
+    graph.constant("mean", middle.reshape(-1, 1, 1), np.float32)
+    graph.constant("scale", scale.reshape(-1, 1, 1), np.float32)
+    centred = graph.node("Sub", [pixels, "mean"], "centred")
+    return graph.node("Mul", [centred, "scale"], "normalised")
+
+
+def _convolved(graph: Graph, stage: Stage, features: str, index: int, name: str) -> str:
+    convolution = stage.convolutions[index]
+    weight = graph.constant(f"{name}.weight", convolution.weight, np.float32)
+    bias = graph.constant(f"{name}.bias", convolution.bias, np.float32)
+    return graph.node(
+        "Conv", [features, weight, bias], name, **conv_attributes(stage, index)
+    )
+
+
+def conv_attributes(stage: Stage, index: int) -> dict[str, int | list[int]]:
+    """Return the attributes of the ONNX Conv of a stage's convolution."""
+    convolution = stage.convolutions[index]
+    return {
+        "kernel_shape": list(convolution.weight.shape[2:]),
+        "strides": [stage.stride] * 2,
+        "pads": [convolution.padding] * 4,
+        "group": stage.input_shape[0] if stage.depthwise else 1,
+    }
+
+
+def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) -> str:
+    """Add what follows a convolution; ``shape`` is the features' before it."""
+    match step:
+        case Pool("avg", window) if window == shape[1:]:
+            return graph.node("GlobalAveragePool", [features], f"{name}.pool")
+        case Pool(kind, window):
+            return graph.node(
+                "MaxPool" if kind == "max" else "AveragePool",
+                [features],
+                f"{name}.pool",
+                kernel_shape=list(window),
+                strides=list(window),
+            )
+        case Affine(scale, shift):
+            scales = graph.constant(f"{name}.s", scale.reshape(-1, 1, 1), np.float32)
+            features = graph.node("Mul", [features, scales], f"{name}.scaled")
+            if not shift.any():
+                return features
+            shifts = graph.constant(f"{name}.b", shift.reshape(-1, 1, 1), np.float32)
+            return graph.node("Add", [features, shifts], f"{name}.shifted")
+        case Activation("relu"):
+            return graph.node("Relu", [features], f"{name}.relu")
+        case Activation("leaky_relu"):
+            return graph.node(
+                "LeakyRelu", [features], f"{name}.leaky", alpha=LEAKY_SLOPE
+            )
+        case Activation("hardswish"):
+            return graph.node("HardSwish", [features], f"{name}.hardswish")
+        case Activation("silu"):
+            sigmoid = graph.node("Sigmoid", [features], f"{name}.sigmoid")
+            return graph.node("Mul", [features, sigmoid], f"{name}.silu")
+    raise NotImplementedError(step)

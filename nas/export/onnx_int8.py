@@ -1,0 +1,86 @@
+"""The int8 ONNX model: the float graph with QuantizeLinear and DequantizeLinear pairs.
+
+Weights are int8, a scale an output channel; activations int8, a scale a tensor. It
+stands for the same numbers as the C code (its uint8 activations less 128). What comes
+before the first quantised convolution is exact in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nas.export.contract import contract
+from nas.export.graph import INPUT, OUTPUT, Graph
+from nas.export.onnx_float import conv_attributes, follow
+from nas.export.quantise import IntegerStage, Range
+from nas.export.stages import Pool
+
+
+def onnx_int8(table: Sequence[IntegerStage]) -> bytes:
+    """Return the model as bytes, checked by onnx.checker.
+
+    Input and output are those of onnx_float: raw uint8 images and float logits.
+    """
+    graph = Graph()
+    pixels = graph.node("Cast", [INPUT], "pixels", to=1)  # 1 is float
+    zero = table[0].input_zero.reshape(-1, 1, 1)
+    graph.constant("zero", zero, np.float32)
+    graph.constant("scale", table[0].input_scale, np.float32)
+    centred = graph.node("Sub", [pixels, "zero"], "centred")
+    features = graph.node("Mul", [centred, "scale"], "normalised")
+    for number, stage in enumerate(table):
+        features = _stage(graph, stage, features, f"stage{number}")
+    graph.node("Flatten", [features], OUTPUT, axis=1)
+    shape = table[0].float_stage.input_shape
+    return graph.model(shape, table[-1].output_shape[0], contract(shape))
+
+
+def _stage(graph: Graph, stage: IntegerStage, features: str, prefix: str) -> str:
+    source = stage.float_stage
+    if source.convolutions:
+        joined = [
+            _convolved(graph, stage, index, features, f"{prefix}.conv{index}")
+            for index in range(len(source.convolutions))
+        ]
+        features = joined[0]
+        if len(joined) > 1:
+            features = graph.node("Concat", joined, f"{prefix}.joined", axis=1)
+    shape = source.conv_shape
+    for index, step in enumerate(source.after):
+        if step is stage.late and stage.output is not None:
+            features = _quantised(graph, stage.output, features, f"{prefix}.before")
+        features = follow(graph, step, features, f"{prefix}.{index}", shape)
+        shape = source.output_shape if isinstance(step, Pool) else shape
+    if stage.output is None:
+        return features
+    return _quantised(graph, stage.output, features, f"{prefix}.output")
+
+
+def _convolved(
+    graph: Graph, stage: IntegerStage, index: int, features: str, name: str
+) -> str:
+    convolution = stage.convolutions[index]
+    part = slice(convolution.start, convolution.start + len(convolution.weight))
+    scale = stage.weight_scale[part]
+    inputs = [features]
+    for kind, values, scales, dtype in (
+        ("weight", convolution.weight, scale, np.int8),
+        ("bias", stage.bias[part], scale * stage.input_scale, np.int32),
+    ):
+        names = [
+            graph.constant(f"{name}.{kind}", values, dtype),
+            graph.constant(f"{name}.{kind}.scale", scales, np.float32),
+        ]
+        inputs.append(
+            graph.node("DequantizeLinear", names, f"{name}.{kind}.real", axis=0)
+        )
+    return graph.node("Conv", inputs, name, **conv_attributes(stage.float_stage, index))
+
+
+def _quantised(graph: Graph, numbers: Range, features: str, name: str) -> str:
+    scale = graph.constant(f"{name}.scale", numbers.scale, np.float32)
+    zero = graph.constant(f"{name}.zero", numbers.zero - 128, np.int8)
+    rounded = graph.node("QuantizeLinear", [features, scale, zero], f"{name}.numbers")
+    return graph.node("DequantizeLinear", [rounded, scale, zero], f"{name}.real")

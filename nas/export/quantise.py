@@ -1,0 +1,427 @@
+"""From float stages to whole numbers: int8 weights, uint8 activations, int32 sums.
+
+Weights are symmetric, one scale an output channel; activations are uint8 with a scale
+and a zero point a tensor, whose range is measured on training images (min to max, or
+narrower where that makes the squared error smaller). The image itself is a tensor of
+scale 1/255, its zero point the training images' mean: so padding adds nothing, and
+normalisation is folded into the first convolution.
+
+One stage computes, in this order (integer.py is the executable definition)::
+
+    sums = convolution + bias            int32; zeros around the image are zero points
+    sums = maximum or sum over a window  a pooling that comes before the activation
+    fine = sums * multiplier >> shift    activation in fixed point, where there is one
+    output = fine * second >> shift      saturated to uint8; logits stay int32
+    output = maximum or mean             a pooling that comes after the activation
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nas.architecture import Shape
+from nas.errors import ExportError
+from nas.export import floating
+from nas.export.stages import Activation, Affine, After, Array, Convolution, Pool, Stage
+
+Int8 = npt.NDArray[np.int8]
+Integers = npt.NDArray[np.int64]
+
+FINE_LIMIT = 2**27
+"""Largest magnitude of a value in the fixed point in which activations work."""
+_INT32 = 2**31 - 1
+_MOST_SHIFT = 46  # so that zero points and sums, shifted so far, stay within 63 bits
+_FINE_BITS = 16  # after the point, where the values are small enough
+_SAMPLES = 200_000  # values that a tensor's range is chosen from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """A tensor's uint8 numbers: ``real = scale * (number - zero)``."""
+
+    scale: float
+    zero: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IntegerConvolution:
+    """int8 ``weight`` [O, I, kh, kw]; its outputs begin at channel ``start``."""
+
+    weight: Int8
+    padding: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Second:
+    """What turns the activation's fixed point into output numbers.
+
+    ``output = (fine * multiplier + offset) >> shift``; one number each, or one each a
+    channel. ``fraction`` is how many bits of ``fine`` stand after the point.
+    """
+
+    activation: str
+    fraction: int
+    multiplier: Integers
+    offset: Integers
+    shift: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IntegerStage:
+    """A stage in whole numbers, and the scales that they stand for.
+
+    ``input_zero`` holds one zero point, or one a channel for the image. ``bias`` is in
+    units of ``input_scale * weight_scale`` for each channel; ``sum_bias`` is what is
+    added to the sums: it makes up for the zero point, and covers a whole window where
+    one is summed. ``output`` is None for the logits, which are ``2**-logit_bits`` each.
+    """
+
+    float_stage: Stage
+    convolutions: tuple[IntegerConvolution, ...]
+    input_scale: float
+    input_zero: Integers
+    weight_scale: Array
+    bias: Integers
+    early: Pool | None
+    sum_bias: Integers
+    multiplier: Integers
+    shift: int
+    second: Second | None
+    late: Pool | None
+    output: Range | None
+    logit_bits: int = 0
+
+    @property
+    def name(self) -> str:
+        """Where in the network it is."""
+        return self.float_stage.name
+
+    @property
+    def output_shape(self) -> Shape:
+        """Channels, height and width of what it gives."""
+        return self.float_stage.output_shape
+
+
+def quantise(
+    chain: Sequence[Stage],
+    images: npt.NDArray[np.uint8],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> list[IntegerStage]:
+    """Return the network in whole numbers, calibrated on these training images.
+
+    ``images`` is uint8 ``[N, C, H, W]``; a thousand are plenty. ``mean`` and ``std``
+    hold one number a channel, for pixels of 0 to 1.
+
+    Raises ExportError for a net whose numbers do not fit 32 bits.
+    """
+    zero = np.round(255 * np.asarray(mean)).astype(np.int64)
+    first = _on_pixels(chain[0], np.asarray(mean), np.asarray(std), zero / 255)
+    features = torch.from_numpy(
+        (images.astype(np.float32) - zero.reshape(1, -1, 1, 1)) / 255
+    ).float()
+    table: list[IntegerStage] = []
+    scale = float(np.float32(1 / 255))
+    chain = [first, *chain[1:]]
+    last = len(chain) - 1
+    for number in range(len(chain)):
+        if number < last and chain[number].depthwise and not chain[number].after:
+            pair = _equalised(chain[number], chain[number + 1], features)
+            chain[number : number + 2] = pair
+        quantised, features = _quantised(
+            chain[number], features, scale, zero, logits=number == last
+        )
+        table.append(quantised)
+        if quantised.output is not None:
+            scale = quantised.output.scale
+            zero = np.array([quantised.output.zero])
+    return table
+
+
+def _on_pixels(stage: Stage, mean: Array, std: Array, zero: Array) -> Stage:
+    """Return the first stage as it works on ``pixel / 255 - zero``, with no bias lost.
+
+    Only where a kernel reaches over the edge it sees zero instead of mean, by less
+    than half a level of the pixels.
+    """
+    channels = stage.input_shape[0]
+    if not stage.convolutions:
+        ones = Convolution(np.ones((channels, 1, 1, 1)), np.zeros(channels))
+        stage = replace(stage, convolutions=(ones,), depthwise=True)
+    axis = (-1, 1, 1, 1) if stage.depthwise else (1, -1, 1, 1)
+    convolutions = []
+    for convolution in stage.convolutions:
+        weight = convolution.weight / std.reshape(axis)
+        moved = (weight * (zero - mean).reshape(axis)).sum(axis=(1, 2, 3))
+        convolutions.append(
+            replace(convolution, weight=weight, bias=convolution.bias + moved)
+        )
+    return replace(stage, convolutions=tuple(convolutions))
+
+
+def _equalised(stage: Stage, following: Stage, features: Tensor) -> tuple[Stage, Stage]:
+    """Return a depthwise stage whose channels are all of one range, and the next one.
+
+    Nothing comes between the two convolutions, so what the first is divided by, the
+    second is multiplied with (Nagel et al. 2019, cross-layer equalisation).
+    """
+    outputs = floating.convolve(stage, features)
+    largest = outputs.abs().amax(dim=(0, 2, 3)).double().numpy()
+    factor = np.where(largest > 0, largest, 1.0)
+    (depthwise,), (pointwise,) = stage.convolutions, following.convolutions
+    return (
+        replace(
+            stage,
+            convolutions=(
+                replace(
+                    depthwise,
+                    weight=depthwise.weight / factor[:, None, None, None],
+                    bias=depthwise.bias / factor,
+                ),
+            ),
+        ),
+        replace(
+            following,
+            convolutions=(
+                replace(
+                    pointwise, weight=pointwise.weight * factor[None, :, None, None]
+                ),
+            ),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What follows a convolution, by its place; ``sign`` comes before the activation."""
+
+    early: Pool | None
+    sign: Affine | None
+    activation: str
+    affine: Affine | None
+    late: Pool | None
+
+
+def _parts(stage: Stage) -> _Parts:
+    steps = list(stage.after)
+
+    def take(kind: type[After]) -> After | None:
+        return steps.pop(0) if steps and isinstance(steps[0], kind) else None
+
+    early, sign = take(Pool), take(Affine)
+    activation, affine, late = take(Activation), take(Affine), take(Pool)
+    if steps:
+        raise ExportError(f"{stage.name}: {steps[0]} has no place in whole numbers yet")
+    return _Parts(
+        early=early,  # type: ignore[arg-type]
+        sign=sign,  # type: ignore[arg-type]
+        activation=activation.name if isinstance(activation, Activation) else "none",
+        affine=affine,  # type: ignore[arg-type]
+        late=late,  # type: ignore[arg-type]
+    )
+
+
+def _quantised(
+    stage: Stage, features: Tensor, scale: float, zero: Integers, *, logits: bool
+) -> tuple[IntegerStage, Tensor]:
+    """Return the stage in whole numbers and its float outputs."""
+    parts = _parts(stage)
+    if logits and (parts.activation != "none" or parts.late):
+        # A pool head has made the last block the classifier; it has a stage of its own.
+        raise ExportError(f"{stage.name}: the logits cannot have an activation")
+    before = floating.convolve(stage, features)
+    for step in (parts.early, parts.sign):
+        before = floating.follow(step, before) if step else before
+    outputs = before
+    if parts.activation != "none":
+        outputs = floating.follow(Activation(parts.activation), outputs)
+    outputs = floating.follow(parts.affine, outputs) if parts.affine else outputs
+    sums_over = (
+        math.prod(parts.early.window)
+        if parts.early is not None and parts.early.kind == "avg"
+        else 1
+    )
+    convolutions, weight_scale, bias = _weights(stage, scale, sums_over)
+    sum_bias = (bias - _padding_sums(stage, convolutions, zero)) * sums_over
+    _check_sums(stage, convolutions, sum_bias, sums_over)
+    signs = parts.sign.scale if parts.sign else np.ones_like(weight_scale)
+    real = scale * weight_scale / sums_over * signs
+    output = None if logits else _range(outputs)
+    logit_bits = _bits_for(outputs, 2**28) if logits else 0
+    second = None
+    if output is None:
+        real = real * 2.0**logit_bits
+    elif parts.activation == "none" or (
+        parts.activation == "relu" and parts.affine is None
+    ):
+        # Zero is the least number of what a relu gives: saturation does its work.
+        real = real / output.scale
+    else:
+        fraction = _bits_for(before, FINE_LIMIT / 4)
+        real = real * 2.0**fraction
+        second = _second(parts, fraction, output)
+    multiplier, shift = _fixed_point(real)
+    quantised = IntegerStage(
+        float_stage=stage,
+        convolutions=convolutions,
+        input_scale=scale,
+        input_zero=zero,
+        weight_scale=weight_scale,
+        bias=bias,
+        early=parts.early,
+        sum_bias=sum_bias,
+        multiplier=multiplier,
+        shift=shift,
+        second=second,
+        late=parts.late,
+        output=output,
+        logit_bits=logit_bits,
+    )
+    return quantised, floating.follow(parts.late, outputs) if parts.late else outputs
+
+
+def _weights(
+    stage: Stage, input_scale: float, sums_over: int
+) -> tuple[tuple[IntegerConvolution, ...], Array, Integers]:
+    """Return int8 weights, the scale of each output channel, and the int32 biases."""
+    if not stage.convolutions:
+        # Pooling alone: a sum over the window with a weight of one.
+        channels = stage.input_shape[0]
+        ones = np.ones((channels, 1, 1, 1), dtype=np.int8)
+        return (
+            (IntegerConvolution(weight=ones, padding=0, start=0),),
+            np.ones(channels),
+            np.zeros(channels, dtype=np.int64),
+        )
+    scales, biases, start = [], [], 0
+    convolutions = []
+    for convolution in stage.convolutions:
+        largest = abs(convolution.weight).max(axis=(1, 2, 3))
+        # A bias far larger than the weights has to fit 32 bits, too.
+        least = abs(convolution.bias) * sums_over / (input_scale * 2**29)
+        scale = np.maximum(largest / 127, least)
+        # As ONNX has it, so that both compute with the same numbers.
+        scale = np.where(scale > 1e-30, scale, 1.0).astype(np.float32).astype(float)
+        weight = np.round(convolution.weight / scale[:, None, None, None])
+        convolutions.append(
+            IntegerConvolution(
+                weight=np.clip(weight, -127, 127).astype(np.int8),
+                padding=convolution.padding,
+                start=start,
+            )
+        )
+        scales.append(scale)
+        biases.append(np.round(convolution.bias / (input_scale * scale)))
+        start += len(scale)
+    return tuple(convolutions), np.concatenate(scales), _whole(np.concatenate(biases))
+
+
+def _padding_sums(
+    stage: Stage, convolutions: tuple[IntegerConvolution, ...], zero: Integers
+) -> Integers:
+    """Return what the zero point adds to the sums of each output channel."""
+    channels = stage.input_shape[0]
+    zeros = np.broadcast_to(zero, (channels,))
+    axis = (-1, 1, 1, 1) if stage.depthwise or not stage.convolutions else (1, -1, 1, 1)
+    return np.concatenate(
+        [
+            (c.weight.astype(np.int64) * zeros.reshape(axis)).sum(axis=(1, 2, 3))
+            for c in convolutions
+        ]
+    )
+
+
+def _check_sums(
+    stage: Stage,
+    convolutions: tuple[IntegerConvolution, ...],
+    sum_bias: Integers,
+    sums_over: int,
+) -> None:
+    """Refuse a stage whose sums could leave 32 bits for some input."""
+    weights = np.concatenate(
+        [abs(c.weight.astype(np.int64)).sum(axis=(1, 2, 3)) for c in convolutions]
+    )
+    if (255 * weights * sums_over + abs(sum_bias)).max() > _INT32:
+        raise ExportError(
+            f"{stage.name}: {weights.max()} x 255 over {sums_over} places can leave 32 "
+            "bits; a smaller kernel or fewer channels would fit"
+        )
+
+
+def _second(parts: _Parts, fraction: int, output: Range) -> Second:
+    """Return what follows the activation: its affine and the output's range."""
+    scale = parts.affine.scale if parts.affine else np.ones(1)
+    moved = parts.affine.shift if parts.affine else np.zeros(1)
+    real = scale / output.scale / 2.0**fraction
+    if parts.activation == "hardswish":
+        real = real / 6  # the fixed point holds x * clip(x + 3, 0, 6)
+    multiplier, shift = _fixed_point(real)
+    offset = np.round((moved / output.scale + output.zero + 0.5) * 2.0**shift)
+    return Second(
+        activation=parts.activation,
+        fraction=fraction,
+        multiplier=multiplier,
+        offset=_whole(np.clip(offset, -(2.0**61), 2.0**61)),
+        shift=shift,
+    )
+
+
+def _fixed_point(real: Array) -> tuple[Integers, int]:
+    """Return 32-bit multipliers and one shift: ``real`` is about their quotient."""
+    largest = float(abs(real).max())
+    shift = _MOST_SHIFT
+    if largest > 0:
+        shift = min(shift, max(1, 30 - math.frexp(largest)[1]))
+    return _whole(np.clip(np.round(real * 2.0**shift), -_INT32, _INT32)), shift
+
+
+def _bits_for(values: Tensor, limit: float) -> int:
+    """Return how many bits after the point leave these values below the limit."""
+    largest = float(values.abs().max())
+    if not largest:
+        return _FINE_BITS
+    return max(4, min(_FINE_BITS, math.floor(math.log2(limit / largest))))
+
+
+def _range(values: Tensor) -> Range:
+    """Return the range for uint8 whose squared error on these values is least.
+
+    Its ends are the least and the largest value, or shares of them; zero is always a
+    number of its own, which padding and relu need.
+    """
+    flat = values.flatten()
+    some = flat[:: max(1, len(flat) // _SAMPLES)].double().numpy()
+    low, high = min(0.0, float(flat.min())), max(0.0, float(flat.max()))
+    if low == high:
+        return Range(scale=1.0, zero=0)
+    shares = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6)
+    best = _between(low, high)
+    least = math.inf
+    for low_share in shares if low < 0 else (1.0,):
+        for high_share in shares if high > 0 else (1.0,):
+            tried = _between(low * low_share, high * high_share)
+            numbers = np.clip(np.round(some / tried.scale) + tried.zero, 0, 255)
+            error = float(
+                ((numbers - tried.zero) * tried.scale - some) ** 2 @ np.ones(len(some))
+            )
+            if error < least:
+                best, least = tried, error
+    return best
+
+
+def _between(low: float, high: float) -> Range:
+    scale = float(np.float32((high - low) / 255))
+    return Range(scale=scale, zero=max(0, min(255, round(-low / scale))))
+
+
+def _whole(values: Array) -> Integers:
+    return values.astype(np.int64)
