@@ -1,8 +1,8 @@
-"""The stages in float on torch: what calibration measures, and an oracle for the rest."""
+"""The stages in float on torch: what calibration measures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -54,10 +54,9 @@ def follow(step: After, features: Tensor) -> Tensor:
             return _ACTIVATIONS[name](features)
 
 
-def run(chain: Sequence[Stage], features: Tensor) -> Tensor:
-    """Return the logits ``[N, num_classes]`` of what the first stage takes."""
-    for stage in chain:
-        features = convolve(stage, features)
-        for step in stage.after:
-            features = follow(step, features)
-    return features.flatten(1)
+def apply(stage: Stage, features: Tensor) -> Tensor:
+    """Return the stage's output, ``[N, C, H, W]``."""
+    features = convolve(stage, features)
+    for step in stage.after:
+        features = follow(step, features)
+    return features

@@ -131,14 +131,10 @@ def quantise(
     ).float()
     table: list[IntegerStage] = []
     scale = float(np.float32(1 / 255))
-    chain = [first, *chain[1:]]
-    last = len(chain) - 1
-    for number in range(len(chain)):
-        if number < last and chain[number].depthwise and not chain[number].after:
-            pair = _equalised(chain[number], chain[number + 1], features)
-            chain[number : number + 2] = pair
+    chain = _equalised([first, *chain[1:]], features)
+    for number, stage in enumerate(chain, start=1):
         quantised, features = _quantised(
-            chain[number], features, scale, zero, logits=number == last
+            stage, features, scale, zero, logits=number == len(chain)
         )
         table.append(quantised)
         if quantised.output is not None:
@@ -168,34 +164,44 @@ def _on_pixels(stage: Stage, mean: Array, std: Array, zero: Array) -> Stage:
     return replace(stage, convolutions=tuple(convolutions))
 
 
-def _equalised(stage: Stage, following: Stage, features: Tensor) -> tuple[Stage, Stage]:
-    """Return a depthwise stage whose channels are all of one range, and the next one.
+def _equalised(chain: Sequence[Stage], features: Tensor) -> list[Stage]:
+    """Return the net with depthwise convolutions whose channels are all of one range.
 
-    Nothing comes between the two convolutions, so what the first is divided by, the
-    second is multiplied with (Nagel et al. 2019, cross-layer equalisation).
+    Nothing comes between a separable block's two convolutions, so what the first is
+    divided by, the second is multiplied with (Nagel et al. 2019, cross-layer
+    equalisation); in a repeated block by the same numbers each time.
     """
-    outputs = floating.convolve(stage, features)
-    largest = outputs.abs().amax(dim=(0, 2, 3)).double().numpy()
-    factor = np.where(largest > 0, largest, 1.0)
-    (depthwise,), (pointwise,) = stage.convolutions, following.convolutions
-    return (
-        replace(
-            stage,
-            convolutions=(
-                replace(
-                    depthwise,
-                    weight=depthwise.weight / factor[:, None, None, None],
-                    bias=depthwise.bias / factor,
-                ),
-            ),
-        ),
-        replace(
-            following,
-            convolutions=(
-                replace(
-                    pointwise, weight=pointwise.weight * factor[None, :, None, None]
-                ),
-            ),
+    largest: dict[str, Array] = {}
+    for stage in chain:
+        if stage.depthwise and not stage.after:
+            peaks = floating.convolve(stage, features).abs().amax(dim=(0, 2, 3))
+            peak = peaks.double().numpy()
+            largest[stage.name] = np.maximum(largest.get(stage.name, 0.0), peak)
+        features = floating.apply(stage, features)
+    equal: list[Stage] = []
+    factor: Array | None = None  # of the depthwise convolution just before
+    for stage in chain:
+        if factor is not None:
+            equal.append(_with_weights(stage, factor[None, :, None, None]))
+            factor = None
+        elif stage.name in largest:
+            factor = np.where(largest[stage.name] > 0, largest[stage.name], 1.0)
+            equal.append(_with_weights(stage, 1 / factor[:, None, None, None]))
+        else:
+            equal.append(stage)
+    return equal
+
+
+def _with_weights(stage: Stage, factors: Array) -> Stage:
+    """Return the stage with its one convolution's weights times the factors."""
+    (convolution,) = stage.convolutions
+    bias = convolution.bias
+    if stage.depthwise:
+        bias = bias * factors[:, 0, 0, 0]
+    return replace(
+        stage,
+        convolutions=(
+            replace(convolution, weight=convolution.weight * factors, bias=bias),
         ),
     )
 
@@ -309,9 +315,10 @@ def _weights(
         # A bias far larger than the weights has to fit 32 bits, too.
         least = abs(convolution.bias) * sums_over / (input_scale * 2**29)
         scale = np.maximum(largest / 127, least)
-        # As ONNX has it, so that both compute with the same numbers.
-        scale = np.where(scale > 1e-30, scale, 1.0).astype(np.float32).astype(float)
+        scale = np.where(scale > 1e-30, scale, 1.0)
         weight = np.round(convolution.weight / scale[:, None, None, None])
+        # As ONNX has it, so that both compute with the same numbers.
+        scale = scale.astype(np.float32).astype(float)
         convolutions.append(
             IntegerConvolution(
                 weight=np.clip(weight, -127, 127).astype(np.int8),

@@ -79,6 +79,7 @@ After = Pool | Affine | Activation
 class Stage:
     """Convolutions side by side, their outputs joined, and what follows.
 
+    The applications of a repeated block have stages of the same names.
     ``input_shape``, ``conv_shape`` (after the convolutions) and ``output_shape`` (after
     all) are channels, height and width. Without convolutions it only pools.
     """
@@ -108,7 +109,7 @@ def stages(
         name = f"block {number + 1}"
         _check_known(block, _KNOWN_BLOCK, name)
         for stage in _block_stages(block, shape, name, source, f"blocks.{number}"):
-            chain.append(_folded(stage))
+            chain.append(_folded(stage, repeated=block.repeats > 1))
             shape = stage.output_shape
     _check_known(architecture.head, _KNOWN_HEAD, "head")
     chain += _head_stages(architecture.head, shape, architecture.num_classes, source)
@@ -361,25 +362,29 @@ def _classifier(
     )
 
 
-def _folded(stage: Stage) -> Stage:
+def _folded(stage: Stage, *, repeated: bool) -> Stage:
     """Return the stage with batch norm in the convolutions where that is exact.
 
     A mean commutes with ``x * scale + shift``. A maximum does so for a positive scale;
     for a negative one ``scale * max(x) + shift`` is
-    ``-max(|scale| * x - shift)``, so only the sign stays behind.
+    ``-max(|scale| * x - shift)``, so only the sign stays behind. It also does where
+    the block is repeated: the applications' weights then are multiples of each other,
+    and the same int8 numbers serve for all.
     """
     match stage.after:
-        case (Affine() as norm, *rest):
+        case (Affine() as norm, *rest) if not repeated:
             return _scaled(stage, norm.scale, norm.shift, tuple(rest))
-        case (Pool("avg") as pool, Affine() as norm, *rest):
+        case (Pool("avg") as pool, Affine() as norm, *rest) if not repeated:
             return _scaled(stage, norm.scale, norm.shift, (pool, *rest))
-        case (Pool("max") as pool, Affine() as norm, *rest):
-            sign = np.where(norm.scale < 0, -1.0, 1.0)
-            signs = () if (sign > 0).all() else (Affine(sign, np.zeros_like(sign)),)
-            return _scaled(
-                stage, abs(norm.scale), sign * norm.shift, (pool, *signs, *rest)
-            )
-    return stage
+        case (Affine() as norm, *rest):
+            pools: tuple[After, ...] = ()
+        case (Pool() as pool, Affine() as norm, *rest):
+            pools = (pool,)
+        case _:
+            return stage
+    sign = np.where(norm.scale < 0, -1.0, 1.0)
+    signs = () if (sign > 0).all() else (Affine(sign, np.zeros_like(sign)),)
+    return _scaled(stage, abs(norm.scale), sign * norm.shift, (*pools, *signs, *rest))
 
 
 def _scaled(

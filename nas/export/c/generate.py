@@ -1,0 +1,214 @@
+"""Writes net.h, net.c, classify.c, Makefile and README.md of one int8 net.
+
+kernels.c is the same for every net: it works through one ``struct layer`` at a time.
+What is written here are the tables, and the order of the calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from nas.export.contract import contract
+from nas.export.integer import SIGMOID, depthwise
+from nas.export.quantise import Integers, IntegerStage
+
+_HERE = Path(__file__).parent
+_WIDTH = 84
+
+
+def arena_size(table: Sequence[IntegerStage]) -> int:
+    """Return the bytes of the one buffer that all feature maps are in.
+
+    They alternate between its two ends, so it is as large as the largest pair of a
+    stage's input and output; the logits go to the caller.
+    """
+    sizes = [math.prod(table[0].float_stage.input_shape)]
+    sizes += [math.prod(stage.output_shape) for stage in table if stage.output]
+    pairs = [a + b for a, b in zip(sizes, sizes[1:], strict=False)]
+    return max(pairs, default=sizes[0])
+
+
+def c_files(
+    table: Sequence[IntegerStage],
+    *,
+    class_names: Sequence[str],
+    summary: str,
+) -> dict[str, str]:
+    """Return the text of each file by its name.
+
+    ``summary`` is a line about the network for the head of net.c and the README.
+    """
+    arrays = _Arrays()
+    calls = list(_calls(table, arrays))
+    shape = table[0].float_stage.input_shape
+    kinds = {stage.second.activation for stage in table if stage.second}
+    values = {
+        "summary": _comment(summary),
+        "contract": _wrapped(contract(shape)),
+        "channels": shape[0],
+        "height": shape[1],
+        "width": shape[2],
+        "num_classes": table[-1].output_shape[0],
+        "logit_bits": table[-1].logit_bits,
+        "arena": arena_size(table),
+        "has_activation": int(bool(kinds)),
+        "has_hardswish": int("hardswish" in kinds),
+        "has_silu": int("silu" in kinds),
+        "has_depthwise": int(any(depthwise(stage) for stage in table)),
+        "kernels": (_HERE / "kernels.c")
+        .read_text(encoding="utf-8")
+        .replace("@SIGMOIDS@", _rows(map(str, SIGMOID), "    ")),
+        "arrays": "\n".join(arrays.text),
+        "calls": "\n".join(calls),
+        "classes": "\n".join(
+            f"{number}. {_comment(name)}" for number, name in enumerate(class_names)
+        ),
+    }
+    names = ("net.h", "net.c", "classify.c", "Makefile", "README.md")
+    return {
+        name: Template(
+            (_HERE / f"{name}.template").read_text(encoding="utf-8")
+        ).substitute(values)
+        for name in names
+    }
+
+
+@dataclass
+class _Arrays:
+    """Constant arrays and layers; equal arrays are written once."""
+
+    text: list[str] = field(default_factory=list)
+    _names: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
+
+    def name(self, ctype: str, values: Integers, label: str) -> str:
+        flat = tuple(int(value) for value in values.flatten())
+        if (ctype, flat) not in self._names:
+            self._names[ctype, flat] = label
+            # The least 64-bit number has no literal of its own; none is so small.
+            items = (f"INT64_C({v})" if ctype == "int64_t" else str(v) for v in flat)
+            rows = _rows(items, "    ")
+            self.text.append(
+                f"static const {ctype} {label}[{len(flat)}] = {{\n{rows}\n}};"
+            )
+        return self._names[ctype, flat]
+
+
+def _calls(table: Sequence[IntegerStage], arrays: _Arrays) -> Iterator[str]:
+    """Yield the statements that run the layers, and add these to the arrays."""
+    size = arena_size(table)
+    at, length = 0, math.prod(table[0].float_stage.input_shape)
+    for number, stage in enumerate(table):
+        length = math.prod(stage.output_shape) if stage.output else 0
+        to = size - length if at == 0 else 0
+        yield f"    /* {stage.name}: {_shape(stage)} */"
+        for index, convolution in enumerate(stage.convolutions):
+            label = f"layer{number}" + (
+                chr(ord("a") + index) if len(stage.convolutions) > 1 else ""
+            )
+            _layer(stage, index, label, arrays, first=number == 0)
+            output = f"arena + {to + convolution.start}" if stage.output else "NULL"
+            logits = "NULL" if stage.output else "logits"
+            yield f"    run(&{label}, arena + {at}, {output}, {logits});"
+        at = to
+
+
+def _layer(
+    stage: IntegerStage, index: int, label: str, arrays: _Arrays, *, first: bool
+) -> None:
+    convolution = stage.convolutions[index]
+    outputs = len(convolution.weight)
+    part = slice(convolution.start, convolution.start + outputs)
+    in_shape, out_shape = stage.float_stage.input_shape, stage.output_shape
+    planes = first and in_shape[0] > 1
+    separate = depthwise(stage)
+    shared = not stage.float_stage.convolutions
+    part = slice(0, 1) if shared else part
+    if separate:
+        order = (2, 3, 0, 1)
+    else:
+        order = (0, 1, 2, 3) if planes else (0, 2, 3, 1)
+    pool = stage.early or stage.late
+    values: dict[str, object] = {
+        "weight": arrays.name(
+            "int8_t", convolution.weight.transpose(order), f"{label}_weight"
+        ),
+        "bias": arrays.name("int32_t", stage.sum_bias[part], f"{label}_bias"),
+        "multiplier": arrays.name(
+            "int32_t", stage.multiplier[part], f"{label}_multiplier"
+        ),
+        "zero": arrays.name("uint8_t", stage.input_zero, f"{label}_zero"),
+        "in_h": in_shape[1],
+        "in_w": in_shape[2],
+        "in_c": in_shape[0],
+        "out_h": out_shape[1],
+        "out_w": out_shape[2],
+        "out_c": outputs,
+        "out_step": out_shape[0],
+        "kernel_h": convolution.weight.shape[2],
+        "kernel_w": convolution.weight.shape[3],
+        "window_h": pool.window[0] if pool else 1,
+        "window_w": pool.window[1] if pool else 1,
+        "stride": stage.float_stage.stride,
+        "pad": convolution.padding,
+        "depthwise": int(separate),
+        "shared": int(shared),
+        "planes": int(planes),
+        "average": int(pool is not None and pool.kind == "avg"),
+        "late": int(stage.late is not None),
+        "out_zero": stage.output.zero if stage.output else 0,
+        "logits": int(stage.output is None),
+        "shift": stage.shift,
+    }
+    if second := stage.second:
+        one_each = len(second.multiplier) > 1
+        channels = part if one_each else slice(0, 1)
+        offset = np.broadcast_to(second.offset, second.multiplier.shape)
+        values |= {
+            "second": arrays.name(
+                "int32_t", second.multiplier[channels], f"{label}_second"
+            ),
+            "offset": arrays.name("int64_t", offset[channels], f"{label}_offset"),
+            "activation": second.activation.upper(),
+            "fraction": second.fraction,
+            "second_shift": second.shift,
+            "second_shared": int(not one_each),
+        }
+    items = _rows((f".{key} = {v}" for key, v in values.items() if v != 0), "    ")
+    arrays.text.append(f"static const struct layer {label} = {{\n{items}\n}};")
+
+
+def _shape(stage: IntegerStage) -> str:
+    source = stage.float_stage
+    change = [
+        "x".join(map(str, shape)) for shape in (source.input_shape, source.output_shape)
+    ]
+    return " -> ".join(change)
+
+
+def _rows(items: Iterable[str], indent: str) -> str:
+    """Return the items with commas, as many a line as there is room for."""
+    lines = [indent]
+    for item in items:
+        addition = f"{item}, "
+        if len(lines[-1]) + len(addition) > _WIDTH and lines[-1] != indent:
+            lines.append(indent)
+        lines[-1] += addition
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _comment(text: str) -> str:
+    """Return text that can stand in a comment of C, and in Markdown."""
+    safe = "".join(letter if letter.isprintable() else " " for letter in text)
+    return safe.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return textwrap.fill(text, 80, subsequent_indent="   ", break_on_hyphens=False)

@@ -1,0 +1,175 @@
+"""The C code: strict C99, no undefined behaviour, and the reference's every bit."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from exporting import numpy_weights, random_images, random_model
+from hypothesis import HealthCheck, given, settings
+from strategies import architectures
+
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.cost import peak_memory
+from nas.export import integer
+from nas.export.c import arena_size, c_files
+from nas.export.quantise import IntegerStage, quantise
+from nas.export.stages import stages
+from nas.space import Caps, RandomDraws, available, find_space, sample
+
+MEAN, STD = [0.13, 0.4, 0.55], [0.31, 0.2, 0.25]
+SANITISED = "-O2 -fsanitize=address,undefined -fno-sanitize-recover=all"
+
+
+def integer_net(
+    architecture: Architecture, images: npt.NDArray[np.uint8], seed: int = 1
+) -> list[IntegerStage]:
+    """Return a net of random weights in whole numbers, calibrated on the images."""
+    channels = architecture.input_shape[0]
+    chain = stages(architecture, numpy_weights(random_model(architecture, seed)))
+    return quantise(chain, images, mean=MEAN[:channels], std=STD[:channels])
+
+
+def built(table: list[IntegerStage], folder: Path, flags: str = SANITISED) -> Path:
+    """Return the program that the written Makefile makes with these flags."""
+    files = c_files(
+        table,
+        class_names=[f"class */ {i}" for i in range(table[-1].output_shape[0])],
+        summary="a net */ for tests",
+    )
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    done = subprocess.run(
+        ["make", "-s", "-C", str(folder), f"CFLAGS={flags}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "classify"
+
+
+def run(program: Path, images: bytes) -> npt.NDArray[np.int64]:
+    """Return the class and the logits of each image, [N, 1 + num_classes]."""
+    done = subprocess.run(
+        [program, "--logits"], input=images, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    lines = done.stdout.decode().splitlines()
+    return np.array([[int(word) for word in line.split()] for line in lines])
+
+
+def check(architecture: Architecture, seed: int = 1) -> None:
+    """Build the net with sanitisers and hold its every bit against the reference."""
+    images = random_images(architecture, 8, seed)
+    table = integer_net(architecture, images, seed)
+    # Images that calibration has not seen: noise, all black and all white.
+    others = np.concatenate(
+        [random_images(architecture, 2, seed + 1), np.zeros_like(images[:1])]
+        + [np.full_like(images[:1], 255)]
+    )
+    expected = integer.run(table, others)
+    with tempfile.TemporaryDirectory() as folder:
+        got = run(built(table, Path(folder)), others.tobytes())
+    np.testing.assert_array_equal(got[:, 1:], expected)
+    np.testing.assert_array_equal(got[:, 0], expected.argmax(axis=1))
+    assert arena_size(table) <= peak_memory(architecture)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(architecture=architectures())
+def test_c_gives_the_reference_s_every_bit(architecture: Architecture) -> None:
+    """Any architecture, under ASan and UBSan, and an arena within peak memory."""
+    check(architecture)
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_space_s_nets_compile_and_agree(name: str) -> None:
+    """Nets drawn from each space that comes with nas, over two kinds of images."""
+    space = find_space(name)
+    for seed, shape in enumerate([(1, 28, 28), (3, 16, 20)]):
+        draws = RandomDraws(seed)
+        architecture = sample(
+            space, draws, input_shape=shape, num_classes=10, caps=Caps(4000)
+        )
+        check(architecture, seed)
+
+
+@pytest.mark.parametrize("order", ["early_pool", "late_pool", "activation_first"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "hardswish", "silu"])
+def test_every_order_of_what_follows(order: str, activation: str) -> None:
+    """Maximum and mean, batch norm and none, separable, inception and repeated."""
+    common = {"order": order, "activation": activation}
+    check(
+        Architecture(
+            input_shape=(1, 19, 17),
+            num_classes=5,
+            blocks=(
+                Block(out_channels=6, pool="max", **common),
+                Block(kind="separable", out_channels=6, repeats=2, **common),
+                Block(kind="inception", out_channels=7, kernel_size=5, **common),
+                Block(out_channels=5, norm="none", pool="avg", stride=2, **common),
+            ),
+            head=Head(kind="conv", kernel_size=1),
+        )
+    )
+
+
+def test_repeats_share_their_weights() -> None:
+    """A block applied three times has its int8 weights once, whatever its norms."""
+    architecture = Architecture(
+        input_shape=(1, 12, 12),
+        num_classes=4,
+        blocks=(
+            Block(out_channels=6),
+            Block(kind="separable", out_channels=6, repeats=3, activation="hardswish"),
+        ),
+        head=Head(),
+    )
+    table = integer_net(architecture, random_images(architecture, 16))
+    files = c_files(table, class_names=list("abcd"), summary="a net")
+    sizes = [
+        int(line.split("[")[1].split("]")[0])
+        for line in files["net.c"].splitlines()
+        if line.startswith("static const int8_t")
+    ]
+    # Convolution, depthwise, pointwise, ones of the pooling, classifier.
+    assert sizes == [6 * 9, 6 * 9, 6 * 6, 6, 6 * 4]
+
+
+def test_the_program_refuses_half_an_image(tmp_path: Path) -> None:
+    """One line says what was expected, after the whole images' answers."""
+    architecture = Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=3,
+        blocks=(Block(out_channels=2),),
+        head=Head(),
+    )
+    images = random_images(architecture, 4)
+    program = built(integer_net(architecture, images), tmp_path)
+    done = subprocess.run(
+        [program], input=images.tobytes()[:-3], capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 3
+    assert b"the last image has 61 bytes, not 64" in done.stderr
+    done = subprocess.run([program, "--wrong"], capture_output=True, check=False)
+    assert done.returncode == 2
+
+
+def test_the_arena_is_the_largest_pair() -> None:
+    """Without a pooling to save anything it is nas.cost's peak memory to the byte."""
+    architecture = Architecture(
+        input_shape=(1, 10, 10),
+        num_classes=3,
+        blocks=(Block(out_channels=4), Block(kind="separable", out_channels=6)),
+        head=Head(),
+    )
+    table = integer_net(architecture, random_images(architecture, 4))
+    assert arena_size(table) == peak_memory(architecture) == 100 * (4 + 6)
+    assert arena_size(table) >= math.prod(architecture.input_shape)
