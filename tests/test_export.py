@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,26 @@ def test_the_files_work_without_nas(tmp_path: Path) -> None:
         expected = model((images / 255 - mean) / std).argmax(1)
     assert json.loads(labels) == expected.tolist()
     assert check == f"{count_params(SMALL)} parameters (trained), logits (2, 4)"
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "said"),
+    [
+        (torch.rand(2, 3, 12, 9), TypeError, "torch.float32: give raw uint8"),
+        (torch.zeros(2, 3, 12, 9, dtype=torch.int64), TypeError, "torch.int64"),
+        (torch.zeros(2, 3, 9, 12, dtype=torch.uint8), ValueError, "(2, 3, 9, 12)"),
+        (torch.zeros(3, 12, 9, dtype=torch.uint8), ValueError, "(N, 3, 12, 9)"),
+        (torch.zeros(1, 2, 3, 12, 9, dtype=torch.uint8), ValueError, "(1, 2, 3, 12"),
+    ],
+)
+def test_predict_refuses_what_it_would_get_wrong(
+    images: torch.Tensor, error: type[Exception], said: str
+) -> None:
+    """Floats of 0 to 1 and other shapes are no raw images: one line, no wrong class."""
+    names = executed(source(SMALL, **DATA))
+    with pytest.raises(error, match=re.escape(said)) as caught:
+        names["predict"](names["Model"](), images)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_written_data_come_back(tmp_path: Path) -> None:

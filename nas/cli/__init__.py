@@ -13,6 +13,7 @@ from typer import Option
 
 from nas import __version__
 from nas.cli import handler
+from nas.cli.exporting import export
 from nas.cli.importing import import_
 from nas.cli.inspecting import compare, front, list_studies, show
 from nas.cli.resizing import resize
@@ -55,6 +56,7 @@ def _options(
 app.command()(search)
 app.command()(best)
 app.command()(train)
+app.command()(export)
 app.command("import")(import_)
 app.command()(resize)
 app.command()(front)

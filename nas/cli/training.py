@@ -62,6 +62,10 @@ def best(  # one parameter an option
             help="Folder for the winner [default: best/ in the study's folder].",
         ),
     ] = None,
+    export: Annotated[
+        list[str] | None,
+        Option(help="Also export it: onnx, onnx-int8 or c; may be given repeatedly."),
+    ] = None,
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -70,6 +74,7 @@ def best(  # one parameter an option
 ) -> None:
     """Retrain the winner, read the test set once, write it out ready for use."""
     from nas.cli.display import RetrainDisplay
+    from nas.cli.exporting import write_export
     from nas.data import load_dataset
     from nas.engines.local import devices_for
     from nas.environment import hardware
@@ -77,6 +82,11 @@ def best(  # one parameter an option
     from nas.study.folders import check_data
     from nas.training.recipe import full_epochs
 
+    if export:
+        from nas.export.deliver import check_format
+
+        for name in export:  # before hours of training
+            check_format(name)
     devices, count = devices_for(device, workers)
     opened = read(study, studies, storage)
     settings = opened.settings
@@ -106,6 +116,8 @@ def best(  # one parameter an option
     _write(folder, winner.candidate.architecture, dataset, winner, summary)
     typer.echo(summary)
     typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
+    for name in export or []:
+        write_export(folder, name, None, dataset)
 
 
 def train(  # one parameter an option

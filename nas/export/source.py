@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nas.architecture import Architecture, feature_shapes
 from nas.architecture.cost import cost
 from nas.architecture.notation import describe, describe_block, describe_head
+from nas.export.contract import contract
 from nas.files import write_together
 from nas.training.model import Inception, Shared, build
 
@@ -34,7 +35,9 @@ _SOURCE = Template('''\
 ${notes}Needs torch and safetensors. Weights and this file belong together:
 
     model = load("weights.safetensors")
-    labels = predict(model, images)  # images: uint8 [N, $shape], 0 to 255
+    labels = predict(model, images)
+
+$contract
 
 ``python $file_name`` checks the file and the weights beside it. Written by nas.
 """
@@ -85,7 +88,20 @@ def load(path: str | Path) -> Model:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Return uint8 images [N, $shape] as the model takes them."""
+    """Return raw uint8 images [N, $shape] as the model takes them.
+
+    Raises TypeError for another dtype, ValueError for another shape.
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(
+            f"images are {images.dtype}: give raw uint8 pixels, 0 to 255, as they are "
+            "before ToTensor; of floats of 0 to 1 (images * 255).round().byte()"
+        )
+    if images.shape[1:] != INPUT_SHAPE:
+        raise ValueError(
+            f"images are of shape {tuple(images.shape)}: give (N, $shape), number, "
+            "channels, height and width"
+        )
     mean = torch.tensor(MEAN, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, -1, 1, 1)
     return (images.float() / 255 - mean) / std
@@ -93,7 +109,10 @@ def normalise(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(model: Model, images: Tensor) -> Tensor:
-    """Return the classes [N], indices into CLASS_NAMES, of uint8 images."""
+    """Return the classes [N], indices into CLASS_NAMES, of raw uint8 images.
+
+    It refuses what normalise does.
+    """
     logits: Tensor = model(normalise(images))
     return logits.argmax(dim=1)
 
@@ -187,6 +206,7 @@ def source(
         summary=_paragraph(describe(architecture), indent="    ").strip(),
         notes="".join(f"{_paragraph(note)}\n" for note in notes) + "\n" * bool(notes),
         file_name=_FILE_NAME,
+        contract=_paragraph(contract(architecture.input_shape)),
         shape=", ".join(map(str, architecture.input_shape)),
         input_shape=_tuple("INPUT_SHAPE = ", map(repr, architecture.input_shape)),
         num_classes=architecture.num_classes,

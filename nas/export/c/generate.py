@@ -7,8 +7,10 @@ What is written here are the tables, and the order of the calls.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from string import Template
 
@@ -16,7 +18,7 @@ import numpy as np
 
 from nas.export.contract import contract
 from nas.export.integer import SIGMOID, depthwise
-from nas.export.quantise import Integers, IntegerStage
+from nas.export.quantise import Int8, Integers, IntegerStage
 
 _HERE = Path(__file__).parent
 _WIDTH = 84
@@ -30,7 +32,7 @@ def arena_size(table: Sequence[IntegerStage]) -> int:
     """
     sizes = [math.prod(table[0].float_stage.input_shape)]
     sizes += [math.prod(stage.output_shape) for stage in table if stage.output]
-    pairs = [a + b for a, b in zip(sizes, sizes[1:], strict=False)]
+    pairs = [a + b for a, b in pairwise(sizes)]
     return max(pairs, default=sizes[0])
 
 
@@ -86,7 +88,8 @@ class _Arrays:
     text: list[str] = field(default_factory=list)
     _names: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
 
-    def name(self, ctype: str, values: Integers, label: str) -> str:
+    def name(self, ctype: str, values: Integers | Int8, label: str) -> str:
+        """Return the name of the array with these values, a new one or an old one."""
         flat = tuple(int(value) for value in values.flatten())
         if (ctype, flat) not in self._names:
             self._names[ctype, flat] = label
@@ -129,10 +132,8 @@ def _layer(
     separate = depthwise(stage)
     shared = not stage.float_stage.convolutions
     part = slice(0, 1) if shared else part
-    if separate:
-        order = (2, 3, 0, 1)
-    else:
-        order = (0, 1, 2, 3) if planes else (0, 2, 3, 1)
+    dense = (0, 1, 2, 3) if planes else (0, 2, 3, 1)
+    order = (2, 3, 0, 1) if separate else dense
     pool = stage.early or stage.late
     values: dict[str, object] = {
         "weight": arrays.name(
@@ -209,6 +210,4 @@ def _comment(text: str) -> str:
 
 
 def _wrapped(text: str) -> str:
-    import textwrap
-
     return textwrap.fill(text, 80, subsequent_indent="   ", break_on_hyphens=False)

@@ -1,0 +1,87 @@
+"""`nas export`: the winner in the formats that devices take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from nas.cli.options import DataDir, Studies
+
+if TYPE_CHECKING:
+    from nas.data import Dataset
+
+
+def export(
+    trained: Annotated[
+        str,
+        Argument(
+            metavar="STUDY|FOLDER",
+            help="A study with a winner, or a folder that nas best or nas train wrote.",
+        ),
+    ],
+    *,
+    to: Annotated[
+        Literal["onnx", "onnx-int8", "c"],
+        Option(help="ONNX in float or int8, or C99 in int8 for a microcontroller."),
+    ],
+    output: Annotated[
+        Path | None,
+        Option(
+            "--output",
+            "-o",
+            help="Folder for the files [default: the format's name in the winner's "
+            "folder].",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        Option(help="Data set that it was trained on [default: as its report says]."),
+    ] = None,
+    data_dir: DataDir = None,
+    studies: Studies = Path("studies"),
+) -> None:
+    """Write a trained net as ONNX or C, and measure its test accuracy again.
+
+    int8 numbers are calibrated on training images; the test set is read once.
+    """
+    from nas.data import load_dataset
+    from nas.errors import ExportError
+    from nas.export.deliver import check_format
+    from nas.export.trained import find_trained
+
+    check_format(to)
+    net = find_trained(trained, studies)
+    name = dataset or net.dataset
+    if name is None:
+        raise ExportError(
+            f"{net.folder / 'report.json'} does not say which data set: give --dataset"
+        )
+    write_export(net.folder, to, output, load_dataset(name, data_dir))
+
+
+def write_export(folder: Path, to: str, output: Path | None, dataset: Dataset) -> None:
+    """Export the net in the folder and print the result and where it is."""
+    from nas.export.deliver import export as deliver
+    from nas.export.trained import read_trained
+
+    target = output or folder / to
+    report = deliver(read_trained(folder), to, target, dataset)
+    typer.echo(_in_words(report))
+    typer.echo(f"written to {target}")
+
+
+def _in_words(report: dict[str, Any]) -> str:
+    from nas.cli.display import percent
+
+    text = (
+        f"{report['format']}: test accuracy {percent(report['test_accuracy'])} on "
+        f"{report['test_images']:,} images, float {percent(report['test_accuracy_float'])}"
+        f" (change {100 * report['accuracy_change']:+.2f} points, standard error "
+        f"{100 * report['accuracy_change_standard_error']:.2f})"
+    )
+    if "arena_bytes" in report:
+        text += f", {report['arena_bytes']:,} bytes of RAM for feature maps"
+    return text

@@ -1,0 +1,130 @@
+"""A trained net read back from the folder that `nas best` or `nas train -o` wrote."""
+
+from __future__ import annotations
+
+import ast
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from nas.architecture import Architecture
+from nas.errors import ExportError, NasError
+
+_FILES = ("architecture.json", "weights.safetensors", "model.py", "report.json")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedNet:
+    """What such a folder holds; ``mean`` and ``std`` are for pixels of 0 to 1."""
+
+    folder: Path
+    architecture: Architecture
+    weights: dict[str, npt.NDArray[np.generic]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    report: dict[str, Any]
+
+    @property
+    def dataset(self) -> str | None:
+        """The data set that it was trained on, where the report says so."""
+        name = self.report.get("dataset")
+        return name if isinstance(name, str) else None
+
+
+def find_trained(name: str, studies: Path) -> TrainedNet:
+    """Return the net of a folder, or of a study's ``best/``.
+
+    Raises ExportError where neither has one, or its files do not belong together.
+    """
+    given, best = Path(name), studies / name / "best"
+    folder = best if not (given / _FILES[0]).exists() and best.is_dir() else given
+    missing = [file for file in _FILES if not (folder / file).is_file()]
+    if missing and folder == given and (studies / name / "study.toml").exists():
+        raise ExportError(
+            f"the study {name!r} has no winner yet: run `nas best {name}` first"
+        )
+    if missing:
+        raise ExportError(
+            f"{folder} has no {missing[0]}: give a study with a winner, or a folder that "
+            "`nas best` or `nas train --output` wrote"
+        )
+    return read_trained(folder)
+
+
+def read_trained(folder: Path) -> TrainedNet:
+    """Return the net of such a folder; no code in it is run.
+
+    Raises ExportError where a file cannot be read or does not fit the others.
+    """
+    path = folder
+    try:
+        path = folder / "architecture.json"
+        architecture = Architecture.from_json(path.read_text(encoding="utf-8"))
+        path = folder / "weights.safetensors"
+        weights = load_file(path)
+        path = folder / "report.json"
+        report = json.loads(path.read_text(encoding="utf-8"))
+        path = folder / "model.py"
+        constants = _constants(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError, SafetensorError, NasError) as error:
+        raise ExportError(f"cannot read {path}: {error}") from error
+    return TrainedNet(
+        folder=folder,
+        architecture=architecture,
+        weights=weights,
+        mean=_numbers(constants, "MEAN", architecture.input_shape[0], path),
+        std=_numbers(constants, "STD", architecture.input_shape[0], path),
+        class_names=_names(constants, architecture.num_classes, path),
+        report=report if isinstance(report, dict) else {},
+    )
+
+
+def _constants(text: str) -> dict[str, Any]:
+    """Return the literals that a module gives names to; others are left out."""
+    found = {}
+    for statement in ast.parse(text).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                try:
+                    found[name] = ast.literal_eval(value)
+                except (ValueError, RecursionError):
+                    continue
+    return found
+
+
+def _numbers(
+    constants: dict[str, Any], name: str, length: int, path: Path
+) -> tuple[float, ...]:
+    values = constants.get(name)
+    if (
+        not isinstance(values, tuple)
+        or len(values) != length
+        or not all(isinstance(v, float) and np.isfinite(v) for v in values)
+        or (name == "STD" and min(values) <= 0)
+    ):
+        raise ExportError(
+            f"{path}: {name} has to be {length} numbers, as nas wrote it; "
+            "train the net again or restore the file"
+        )
+    return values
+
+
+def _names(constants: dict[str, Any], length: int, path: Path) -> tuple[str, ...]:
+    values = constants.get("CLASS_NAMES")
+    if (
+        not isinstance(values, tuple)
+        or len(values) != length
+        or not all(isinstance(v, str) for v in values)
+    ):
+        raise ExportError(
+            f"{path}: CLASS_NAMES has to be {length} names, as nas wrote it; "
+            "train the net again or restore the file"
+        )
+    return values
