@@ -72,7 +72,7 @@ def c_files(
             f"{number}. {_comment(name)}" for number, name in enumerate(class_names)
         ),
     }
-    names = ("net.h", "net.c", "classify.c", "Makefile", "README.md")
+    names = [path.name.removesuffix(".template") for path in _HERE.glob("*.template")]
     return {
         name: Template(
             (_HERE / f"{name}.template").read_text(encoding="utf-8")
