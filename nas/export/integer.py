@@ -56,16 +56,13 @@ def apply(stage: IntegerStage, features: Integers) -> Integers:
     )
     sums = _pool_sums(stage.early, sums) + stage.sum_bias.reshape(-1, 1, 1)
     multiplier = stage.multiplier.reshape(-1, 1, 1)
-    half = 1 << (stage.shift - 1)
+    output = _scaled(sums * multiplier + (1 << (stage.shift - 1)), stage.shift)
+    if stage.output is None:
+        return output
     if stage.second is not None:
-        fine = (sums * multiplier + half) >> stage.shift
-        output = _activated(stage.second, np.clip(fine, -FINE_LIMIT, FINE_LIMIT))
-    elif stage.output is not None:
-        output = (sums * multiplier + half) >> stage.shift
-        output = output + stage.output.zero
+        output = _activated(stage.second, np.clip(output, -FINE_LIMIT, FINE_LIMIT))
     else:
-        output = (sums * multiplier + half) >> stage.shift
-        return np.clip(output, -(2**31), 2**31 - 1)
+        output = output + stage.output.zero
     return _pool_numbers(stage.late, np.clip(output, 0, 255))
 
 
@@ -95,6 +92,12 @@ def _convolve(
 def depthwise(stage: IntegerStage) -> bool:
     """Return whether each channel is convolved by itself; pooling alone counts."""
     return stage.float_stage.depthwise or not stage.float_stage.convolutions
+
+
+def _scaled(values: Integers, shift: int) -> Integers:
+    """Return the values divided by 2**shift, rounded down, in 31 bits."""
+    scaled: Integers = np.clip(values >> shift, -(2**30), 2**30)
+    return scaled
 
 
 def _windows(pool: Pool, values: Integers) -> Integers:
@@ -146,7 +149,7 @@ def _activated(second: Second, fine: Integers) -> Integers:
             raise NotImplementedError(second.activation)
     shape = (-1, 1, 1)
     scaled: Integers = value * second.multiplier.reshape(shape)
-    return (scaled + second.offset.reshape(shape)) >> second.shift
+    return _scaled(scaled + second.offset.reshape(shape), second.shift)
 
 
 def _sigmoid(fine: Integers, fraction: int) -> Integers:

@@ -262,7 +262,9 @@ def _quantised(
     signs = parts.sign.scale if parts.sign else np.ones_like(weight_scale)
     real = scale * weight_scale / sums_over * signs
     output = None if logits else _range(outputs)
-    logit_bits = _bits_for(outputs, 2**28) if logits else 0
+    # So that a shift is of more than 32 bits, which spares a processor of 32 bits work.
+    most_bits = math.floor(math.log2(0.25 / abs(real).max()))
+    logit_bits = _bits_for(outputs, 2**28, most_bits) if logits else 0
     second = None
     if output is None:
         real = real * 2.0**logit_bits
@@ -272,7 +274,7 @@ def _quantised(
         # Zero is the least number of what a relu gives: saturation does its work.
         real = real / output.scale
     else:
-        fraction = _bits_for(before, FINE_LIMIT / 4)
+        fraction = _bits_for(before, FINE_LIMIT / 4, most_bits)
         real = real * 2.0**fraction
         second = _second(parts, fraction, output)
     multiplier, shift = _fixed_point(real)
@@ -391,12 +393,10 @@ def _fixed_point(real: Array) -> tuple[Integers, int]:
     return _whole(np.clip(np.round(real * 2.0**shift), -_INT32, _INT32)), shift
 
 
-def _bits_for(values: Tensor, limit: float) -> int:
+def _bits_for(values: Tensor, limit: float, most: int) -> int:
     """Return how many bits after the point leave these values below the limit."""
-    largest = float(values.abs().max())
-    if not largest:
-        return _FINE_BITS
-    return max(4, min(_FINE_BITS, math.floor(math.log2(limit / largest))))
+    largest = float(values.abs().max()) or 1.0
+    return max(4, min(_FINE_BITS, most, math.floor(math.log2(limit / largest))))
 
 
 def _range(values: Tensor) -> Range:

@@ -22,6 +22,7 @@ from nas.export.quantise import Int8, Integers, IntegerStage
 
 _HERE = Path(__file__).parent
 _WIDTH = 84
+_LANES = 4  # as in kernels.c
 
 
 def arena_size(table: Sequence[IntegerStage]) -> int:
@@ -132,13 +133,13 @@ def _layer(
     separate = depthwise(stage)
     shared = not stage.float_stage.convolutions
     part = slice(0, 1) if shared else part
-    dense = (0, 1, 2, 3) if planes else (0, 2, 3, 1)
-    order = (2, 3, 0, 1) if separate else dense
+    if separate:
+        weight = convolution.weight.transpose(2, 3, 0, 1)
+    else:
+        weight = _by_fours(convolution.weight, planes=planes)
     pool = stage.early or stage.late
     values: dict[str, object] = {
-        "weight": arrays.name(
-            "int8_t", convolution.weight.transpose(order), f"{label}_weight"
-        ),
+        "weight": arrays.name("int8_t", weight, f"{label}_weight"),
         "bias": arrays.name("int32_t", stage.sum_bias[part], f"{label}_bias"),
         "multiplier": arrays.name(
             "int32_t", stage.multiplier[part], f"{label}_multiplier"
@@ -182,6 +183,16 @@ def _layer(
         }
     items = _rows((f".{key} = {v}" for key, v in values.items() if v != 0), "    ")
     arrays.text.append(f"static const struct layer {label} = {{\n{items}\n}};")
+
+
+def _by_fours(weight: Int8, *, planes: bool) -> Int8:
+    """Return weights [O, I, kh, kw] with those of four outputs side by side."""
+    groups = []
+    for start in range(0, len(weight), _LANES):
+        group = weight[start : start + _LANES]
+        taps = (1, 2, 3, 0) if planes else (2, 3, 1, 0)
+        groups.append(group.transpose(taps).flatten())
+    return np.concatenate(groups)
 
 
 def _shape(stage: IntegerStage) -> str:

@@ -3,9 +3,11 @@
 enum { NONE, RELU, LEAKY_RELU, HARDSWISH, SILU }; /* activation in fixed point */
 enum { LANES = 4 };                               /* channels summed at a time */
 
-/* One convolution and what follows it. Feature maps are [height][width][channels]
-   (the image: [channels][height][width]), weights [out][kernel_h][kernel_w][in], of
-   depthwise ones [kernel_h][kernel_w][channels]. All sizes are in numbers. */
+/* One convolution and what follows it. Feature maps are [height][width][channels], the
+   image [channels][height][width]. Weights are [out / 4][kernel_h][kernel_w][in][4], so
+   that those of four output channels lie side by side (the last group has what is left),
+   of the image's layer [out / 4][in][kernel_h][kernel_w][4], and of a depthwise layer
+   [kernel_h][kernel_w][channels]. All sizes are in numbers. */
 struct layer {
     const int8_t *weight;
     const int32_t *bias;
@@ -29,15 +31,33 @@ struct layer {
 #endif
 };
 
-/* Divides by 2**shift, rounding down; C leaves >> of negative numbers open. */
-static inline int64_t scaled_down(int64_t value, int shift)
+/* Divides by 2**shift, rounding down. C leaves >> of a negative number to the compiler;
+   all that are known do this, and the others get the long way. */
+static inline int64_t halved(int64_t value, int shift)
 {
-    return value < 0 ? ~(~value >> shift) : value >> shift;
+    if (-1 >> 1 == -1 || value >= 0)
+        return value >> shift;
+    return ~(~value >> shift);
 }
 
-static inline int32_t clamp(int64_t value, int32_t low, int32_t high)
+static inline int32_t clamp(int32_t value, int32_t low, int32_t high)
 {
-    return value < low ? low : value > high ? high : (int32_t)value;
+    return value < low ? low : value > high ? high : value;
+}
+
+/* The same into 31 bits. Most shifts are of more than 32, where the upper half of the
+   number is enough. */
+static inline int32_t scaled_down(int64_t value, int shift)
+{
+    const int64_t limit = (int64_t)1 << 30;
+    if (shift >= 32) {
+        const int32_t high = (int32_t)halved(value, 32);
+        if (-1 >> 1 == -1 || high >= 0)
+            return high >> (shift - 32);
+        return ~(~high >> (shift - 32));
+    }
+    value = halved(value, shift);
+    return (int32_t)(value < -limit ? -limit : value > limit ? limit : value);
 }
 
 #if NET_HAS_SILU
@@ -71,17 +91,17 @@ static int32_t activated(const struct layer *p, int32_t value)
     case LEAKY_RELU: /* 0.01 of it */
         if (value >= 0)
             return value;
-        return (int32_t)scaled_down((int64_t)value * 10486 + (1 << 19), 20);
+        return (int32_t)halved((int64_t)value * 10486 + (1 << 19), 20);
 #if NET_HAS_HARDSWISH
     case HARDSWISH: { /* six times as much */
         const int32_t three = (int32_t)3 << p->fraction;
-        const int32_t gate = clamp((int64_t)value + three, 0, 2 * three);
-        return (int32_t)scaled_down((int64_t)value * gate, p->fraction);
+        const int32_t gate = clamp(value + three, 0, 2 * three) << (28 - p->fraction);
+        return (int32_t)halved((int64_t)value * gate, 28);
     }
 #endif
 #if NET_HAS_SILU
     case SILU:
-        return (int32_t)scaled_down((int64_t)value * sigmoid(value, p->fraction), 16);
+        return (int32_t)halved((int64_t)value * sigmoid(value, p->fraction), 16);
 #endif
     default:
         return value;
@@ -89,160 +109,232 @@ static int32_t activated(const struct layer *p, int32_t value)
 }
 #endif
 
-/* From a sum, with its bias, to what the layer gives for channel c. */
-static int32_t finished(const struct layer *p, int32_t sum, int c)
+/* From a sum to what the layer gives for channel c; half is 2**(shift - 1). */
+static int32_t finished(const struct layer *p, int64_t half, int32_t sum, int c)
 {
-    const int64_t half = (int64_t)1 << (p->shift - 1);
-    int64_t value = (int64_t)sum * p->multiplier[p->shared ? 0 : c];
-    value = scaled_down(value + half, p->shift);
+    const int place = p->shared ? 0 : c;
+    const int64_t product = (int64_t)(sum + p->bias[place]) * p->multiplier[place];
+    const int32_t value = scaled_down(product + half, p->shift);
     if (p->logits)
-        return clamp(value, -INT32_MAX - 1, INT32_MAX);
+        return value;
 #if NET_HAS_ACTIVATION
     if (p->activation != NONE) {
         const int32_t limit = (int32_t)1 << 27;
-        const int64_t fine = activated(p, clamp(value, -limit, limit));
-        const int place = p->second_shared ? 0 : c;
-        value = fine * p->second[place] + p->offset[place];
-        return clamp(scaled_down(value, p->second_shift), 0, 255);
+        const int32_t fine = activated(p, clamp(value, -limit, limit));
+        const int own = p->second_shared ? 0 : c;
+        return clamp(scaled_down((int64_t)fine * p->second[own] + p->offset[own],
+                                 p->second_shift),
+                     0, 255);
     }
 #endif
     return clamp(value + p->out_zero, 0, 255);
 }
 
-/* Adds the products of count inputs and weights to the sums of some channels, whose
-   weights are step apart. */
-static inline void multiply(const uint8_t *in, const int8_t *weight, int count,
-                            int step, int lanes, int32_t *sums)
+/* What of the input the kernel covers at one place: rows and columns of the kernel that
+   are inside, and the input under its first one. */
+struct view {
+    const uint8_t *in;
+    int first_row, end_row, first, end;
+};
+
+static struct view view_at(const struct layer *p, const uint8_t *in, int y, int x)
 {
-    if (lanes == LANES) {
-        const int8_t *const second = weight + step;
-        const int8_t *const third = second + step;
-        const int8_t *const fourth = third + step;
-        int32_t a = sums[0], b = sums[1], c = sums[2], d = sums[3];
-        for (int i = 0; i < count; i++) {
-            const int32_t value = in[i];
-            a += value * weight[i];
-            b += value * second[i];
-            c += value * third[i];
-            d += value * fourth[i];
-        }
-        sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
-        return;
-    }
-    for (int lane = 0; lane < lanes; lane++, weight += step)
-        for (int i = 0; i < count; i++)
-            sums[lane] += (int32_t)in[i] * weight[i];
+    const int top = y * p->stride - p->pad, left = x * p->stride - p->pad;
+    const int below = p->in_h - top, right = p->in_w - left;
+    struct view v;
+    v.first_row = top < 0 ? -top : 0;
+    v.end_row = below < p->kernel_h ? below : p->kernel_h;
+    v.first = left < 0 ? -left : 0;
+    v.end = right < p->kernel_w ? right : p->kernel_w;
+    v.in = in + ((int32_t)(top + v.first_row) * p->in_w + left + v.first) *
+                    (p->planes ? 1 : p->in_c);
+    return v;
 }
 
-/* The same for places outside the image, where every input is zero. */
-static void add_padding(int32_t zero, const int8_t *weight, int count, int step,
-                        int lanes, int32_t *sums)
+/* Adds to the sums of up to four channels the products of count inputs and weights. */
+static inline void multiply(const uint8_t *in, const int8_t *weight, int count,
+                            int lanes, int32_t *sums)
+{
+    int32_t a = sums[0], b = sums[1], c = sums[2], d = sums[3];
+    const uint8_t *const end = in + count;
+    if (lanes == 4)
+        for (; in < end; weight += 4) {
+            const int32_t value = *in++;
+            a += value * weight[0];
+            b += value * weight[1];
+            c += value * weight[2];
+            d += value * weight[3];
+        }
+    else if (lanes == 3)
+        for (; in < end; weight += 3) {
+            const int32_t value = *in++;
+            a += value * weight[0];
+            b += value * weight[1];
+            c += value * weight[2];
+        }
+    else if (lanes == 2)
+        for (; in < end; weight += 2) {
+            const int32_t value = *in++;
+            a += value * weight[0];
+            b += value * weight[1];
+        }
+    else
+        for (; in < end; weight++)
+            a += *in++ * *weight;
+    sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
+}
+
+/* The same for count places outside the image, where every input is zero. */
+static void add_padding(int32_t zero, const int8_t *weight, int count, int lanes,
+                        int32_t *sums)
 {
     if (zero == 0)
         return;
-    for (int lane = 0; lane < lanes; lane++, weight += step)
-        for (int i = 0; i < count; i++)
-            sums[lane] += zero * weight[i];
+    for (int i = 0; i < count; i++)
+        for (int lane = 0; lane < lanes; lane++)
+            sums[lane] += zero * *weight++;
 }
 
-/* The convolution's sums at (y, x) for the channels from c on, without bias. */
-static void convolve(const struct layer *p, const uint8_t *in, int y, int x, int c,
-                     int lanes, int32_t *sums)
+/* The convolution's sums for the channels from c on, without bias. */
+static void convolve(const struct layer *p, const struct view *v, int c, int lanes,
+                     int32_t *sums)
 {
-    const int top = y * p->stride - p->pad, left = x * p->stride - p->pad;
-    const int first = left < 0 ? -left : 0; /* the columns inside the image */
-    const int end = left + p->kernel_w > p->in_w ? p->in_w - left : p->kernel_w;
-    const int in_c = p->planes ? 1 : p->in_c;
-    const int row = p->kernel_w * in_c;
-    const int step = p->kernel_h * p->kernel_w * p->in_c;
-    const int8_t *weight = p->weight + (int32_t)c * step;
-    for (int plane = 0; plane < (p->planes ? p->in_c : 1); plane++) {
+    const int planes = p->planes ? p->in_c : 1, in_c = p->planes ? 1 : p->in_c;
+    const int high = p->kernel_h, row = p->kernel_w * in_c;
+    const int before = v->first * in_c, inside = (v->end - v->first) * in_c;
+    const int after = row - before - inside;
+    const int32_t in_step = (int32_t)p->in_w * in_c;
+    const int8_t *weight = p->weight + (int32_t)c * high * row * planes;
+    sums[0] = sums[1] = sums[2] = sums[3] = 0;
+    for (int plane = 0; plane < planes; plane++) {
+        const uint8_t *in = v->in + (int32_t)plane * p->in_h * p->in_w;
         const int32_t zero = p->zero[plane];
-        for (int ky = 0; ky < p->kernel_h; ky++, weight += row) {
-            const int at = top + ky;
-            if (at < 0 || at >= p->in_h) {
-                add_padding(zero, weight, row, step, lanes, sums);
+        for (int ky = 0; ky < high; ky++, weight += row * lanes) {
+            if (ky < v->first_row || ky >= v->end_row) {
+                add_padding(zero, weight, row, lanes, sums);
                 continue;
             }
-            if (first)
-                add_padding(zero, weight, first * in_c, step, lanes, sums);
-            multiply(in + ((int32_t)at * p->in_w + left + first) * in_c,
-                     weight + first * in_c, (end - first) * in_c, step, lanes, sums);
-            if (end < p->kernel_w)
-                add_padding(zero, weight + end * in_c, row - end * in_c, step, lanes,
-                            sums);
+            if (before)
+                add_padding(zero, weight, before, lanes, sums);
+            multiply(in, weight + before * lanes, inside, lanes, sums);
+            if (after)
+                add_padding(zero, weight + (row - after) * lanes, after, lanes, sums);
+            in += in_step;
         }
-        in += (int32_t)p->in_h * p->in_w;
     }
 }
 
 #if NET_HAS_DEPTHWISE
-static void convolve_depthwise(const struct layer *p, const uint8_t *in, int y, int x,
-                               int c, int lanes, int32_t *sums)
+/* The same for a depthwise convolution, whose outputs have one input channel each. */
+static void convolve_depthwise(const struct layer *p, const struct view *v, int c,
+                               int lanes, int32_t *sums)
 {
-    const int top = y * p->stride - p->pad, left = x * p->stride - p->pad;
-    const int32_t column = p->planes ? 1 : p->in_c;
+    const int in_c = p->in_c, high = p->kernel_h, wide = p->kernel_w;
+    const int column = p->planes ? 1 : in_c;
     const int32_t channel = p->planes ? (int32_t)p->in_h * p->in_w : 1;
+    const int32_t in_step = (int32_t)p->in_w * column;
+    const int columns = v->end - v->first;
+    const uint8_t *in = v->in + c * channel;
     const int8_t *weight = p->weight + c;
-    in += c * channel;
-    for (int ky = 0; ky < p->kernel_h; ky++) {
-        const int row = top + ky;
-        for (int kx = 0; kx < p->kernel_w; kx++, weight += p->in_c) {
-            const int at = left + kx;
-            if (row < 0 || row >= p->in_h || at < 0 || at >= p->in_w) {
-                for (int lane = 0; lane < lanes; lane++)
-                    sums[lane] += p->zero[p->planes ? c + lane : 0] * weight[lane];
-                continue;
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    for (int ky = v->first_row; ky < v->end_row; ky++, in += in_step) {
+        const int8_t *w = weight + (ky * wide + v->first) * in_c;
+        const uint8_t *value = in;
+        if (lanes == LANES && !p->planes)
+            for (int kx = columns; kx > 0; kx--, value += in_c, w += in_c) {
+                s0 += value[0] * w[0];
+                s1 += value[1] * w[1];
+                s2 += value[2] * w[2];
+                s3 += value[3] * w[3];
             }
-            const uint8_t *const values = in + ((int32_t)row * p->in_w + at) * column;
-            for (int lane = 0; lane < lanes; lane++)
-                sums[lane] += (int32_t)values[lane * channel] * weight[lane];
-        }
+        else
+            for (int kx = columns; kx > 0; kx--, value += column, w += in_c) {
+                s0 += value[0] * w[0];
+                if (lanes > 1)
+                    s1 += value[channel] * w[1];
+                if (lanes > 2)
+                    s2 += value[2 * channel] * w[2];
+                if (lanes > 3)
+                    s3 += value[3 * channel] * w[3];
+            }
     }
+    sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
+    if (v->end_row - v->first_row == high && columns == wide)
+        return;
+    for (int ky = 0; ky < high; ky++)
+        for (int kx = 0; kx < wide; kx++) {
+            const int rows = ky >= v->first_row && ky < v->end_row;
+            if (!rows || kx < v->first || kx >= v->end)
+                for (int lane = 0; lane < lanes; lane++)
+                    sums[lane] += p->zero[p->planes ? c + lane : 0] *
+                                  weight[(ky * wide + kx) * in_c + lane];
+        }
 }
 #endif
+
+static void convolve_any(const struct layer *p, const struct view *v, int c, int lanes,
+                         int32_t *sums)
+{
+#if NET_HAS_DEPTHWISE
+    if (p->depthwise) {
+        convolve_depthwise(p, v, c, lanes, sums);
+        return;
+    }
+#endif
+    convolve(p, v, c, lanes, sums);
+}
+
+/* Sums, finished or not, pooled over the window at (y, x) of the output. */
+static void pool(const struct layer *p, const uint8_t *in, int64_t half, int y, int x,
+                 int c, int lanes, int32_t *pooled)
+{
+    for (int wy = 0; wy < p->window_h; wy++)
+        for (int wx = 0; wx < p->window_w; wx++) {
+            int32_t sums[LANES];
+            const struct view v =
+                view_at(p, in, y * p->window_h + wy, x * p->window_w + wx);
+            convolve_any(p, &v, c, lanes, sums);
+            for (int lane = 0; lane < lanes; lane++) {
+                int32_t value = sums[lane];
+                if (p->late)
+                    value = finished(p, half, value, c + lane);
+                if (wy == 0 && wx == 0)
+                    pooled[lane] = value;
+                else if (p->average)
+                    pooled[lane] += value;
+                else if (value > pooled[lane])
+                    pooled[lane] = value;
+            }
+        }
+    for (int lane = 0; lane < lanes && p->late && p->average; lane++) {
+        const int32_t sum = pooled[lane]; /* a quarter, halves to the even number */
+        pooled[lane] = (sum + 1 + ((sum >> 2) & 1)) >> 2;
+    }
+}
 
 static void run(const struct layer *p, const uint8_t *in, uint8_t *out, int32_t *logits)
 {
+    const int64_t half = (int64_t)1 << (p->shift - 1);
+    const int pools = p->window_h * p->window_w > 1, out_c = p->out_c;
     for (int y = 0; y < p->out_h; y++)
-        for (int x = 0; x < p->out_w; x++)
-            for (int c = 0; c < p->out_c; c += LANES) {
-                const int lanes = p->out_c - c < LANES ? p->out_c - c : LANES;
-                int32_t pooled[LANES] = {0};
-                for (int wy = 0; wy < p->window_h; wy++)
-                    for (int wx = 0; wx < p->window_w; wx++) {
-                        const int at_y = y * p->window_h + wy;
-                        const int at_x = x * p->window_w + wx;
-                        int32_t sums[LANES] = {0};
-#if NET_HAS_DEPTHWISE
-                        if (p->depthwise)
-                            convolve_depthwise(p, in, at_y, at_x, c, lanes, sums);
-                        else
-#endif
-                            convolve(p, in, at_y, at_x, c, lanes, sums);
-                        for (int lane = 0; lane < lanes; lane++) {
-                            int32_t value = sums[lane];
-                            if (p->late)
-                                value = finished(p, value + p->bias[c + lane], c + lane);
-                            if (p->average)
-                                pooled[lane] += value;
-                            else if ((wy == 0 && wx == 0) || value > pooled[lane])
-                                pooled[lane] = value;
-                        }
-                    }
+        for (int x = 0; x < p->out_w; x++, out += p->out_step) {
+            const struct view v = view_at(p, in, y, x); /* without a window */
+            for (int c = 0; c < out_c; c += LANES) {
+                const int lanes = out_c - c < LANES ? out_c - c : LANES;
+                int32_t values[LANES];
+                if (pools)
+                    pool(p, in, half, y, x, c, lanes, values);
+                else
+                    convolve_any(p, &v, c, lanes, values);
                 for (int lane = 0; lane < lanes; lane++) {
-                    const int32_t sum = pooled[lane];
-                    int32_t value = sum;
-                    if (!p->late)
-                        value = finished(p, sum + p->bias[p->shared ? 0 : c + lane],
-                                         c + lane);
-                    else if (p->average) /* a quarter, halves to the even number */
-                        value = (sum + 1 + ((sum >> 2) & 1)) >> 2;
+                    int32_t value = values[lane];
+                    if (!pools || !p->late)
+                        value = finished(p, half, value, c + lane);
                     if (p->logits)
                         logits[c + lane] = value;
                     else
-                        out[((int32_t)y * p->out_w + x) * p->out_step + c + lane] =
-                            (uint8_t)value;
+                        out[c + lane] = (uint8_t)value;
                 }
             }
+        }
 }
