@@ -1,6 +1,6 @@
 """What a network costs, by exact arithmetic on its description; nothing is built.
 
-Three costs, each of one image:
+Five costs, the first three of which any device has:
 
 parameters
     Trainable ones: batch norm's scale and shift count, its running statistics don't.
@@ -11,14 +11,21 @@ peak memory
     Bytes of int8 activations, the largest sum of one layer's input and output. A
     layer is a convolution, a pooling or a linear layer; batch norm, activation and
     dropout work in place. Weights are not in it.
+flash
+    Bytes of the C code that `nas export --to c` writes, constants and instructions,
+    for a Cortex-M (arm-none-eabi-gcc 12, -O2): the constants to the byte or a few more,
+    the instructions as measured, rounded up.
+latency
+    Nanoseconds on a board: multiply-accumulates by that board's rates; an estimate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 
+from nas.architecture.boards import Board, Operation
 from nas.architecture import (
     Architecture,
     Block,
@@ -39,6 +46,9 @@ class Layer:
     output_shape: Shape
     num_params: int
     macs: int
+    operation: Operation = "pool"
+    flash: int = 0
+    """Bytes of its constants in the C code."""
 
     @property
     def memory(self) -> int:
@@ -48,11 +58,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Parameters, multiply-accumulates of one image, bytes of int8 activations."""
+    """Parameters, multiply-accumulates of one image, bytes of int8 activations.
+
+    ``flash`` is in bytes, ``latency`` in nanoseconds, 0 where no board was given.
+    """
 
     num_params: int
     macs: int
     peak_memory: int
+    flash: int = 0
+    latency: int = 0
 
     def then(self, other: Cost) -> Cost:
         """Return the cost of running this part of a network, then the other."""
@@ -60,15 +75,39 @@ class Cost:
             self.num_params + other.num_params,
             self.macs + other.macs,
             max(self.peak_memory, other.peak_memory),
+            self.flash + other.flash,
+            self.latency + other.latency,
         )
 
 
 FREE = Cost(0, 0, 0)
 
 
-def cost(architecture: Architecture) -> Cost:
-    """Return all three costs of the network."""
-    return total(layers(architecture))
+STACK = 512
+"""Bytes of stack that the C code needs at most, on a Cortex-M."""
+
+
+def cost(architecture: Architecture, board: Board | None = None) -> Cost:
+    """Return all costs of the network."""
+    code = code_size(
+        {block.activation for block in architecture.blocks},
+        depthwise=architecture.head.kind in {"gap", "pool"}
+        or any(block.kind == "separable" for block in architecture.blocks),
+    )
+    return total(layers(architecture), board).then(Cost(0, 0, 0, code))
+
+
+def code_size(activations: Collection[str], *, depthwise: bool) -> int:
+    """Return the bytes of the C code's instructions, besides the calls.
+
+    Measured on nets of one to ten layers for Cortex-M3 and M4; see tests/test_device.py.
+    """
+    extra = {"leaky_relu": 25, "hardswish": 125, "silu": 680}
+    return (
+        1735
+        + (650 if depthwise else 0)
+        + sum(size for name, size in extra.items() if name in activations)
+    )
 
 
 def count_params(architecture: Architecture) -> int:
@@ -99,12 +138,16 @@ def layers(architecture: Architecture) -> list[Layer]:
     )
 
 
-def total(table: list[Layer]) -> Cost:
+def total(table: list[Layer], board: Board | None = None) -> Cost:
     """Return the cost of running these layers one after the other."""
     return Cost(
         sum(layer.num_params for layer in table),
         sum(layer.macs for layer in table),
         max((layer.memory for layer in table), default=0),
+        sum(layer.flash for layer in table),
+        sum(board.nanoseconds(layer.operation, layer.macs) for layer in table)
+        if board
+        else 0,
     )
 
 
@@ -152,6 +195,8 @@ def _convolutions(
             between,
             0 if shared else weights,
             weights * height * width,
+            "depthwise",
+            _constants(0 if shared else weights, channels),
         )
         shape, extras, sizes = between, "", ["1x1"]
         weights = channels * block.out_channels
@@ -168,6 +213,13 @@ def _convolutions(
         (block.out_channels, height, width),
         own + (0 if shared else weights + biases),
         weights * height * width,
+        "conv",
+        _constants(
+            0 if shared else weights,
+            block.out_channels,
+            branches=len(block.branches),
+            fixed_point=_second_numbers(block),
+        ),
     )
 
 
@@ -186,6 +238,8 @@ def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
             output,
             weights + num_classes,
             weights * prod(sides),
+            "conv",
+            _constants(weights, num_classes),
         )
         if prod(sides) > 1:
             yield Layer("head", "global average pool", output, logits, 0, 0)
@@ -193,7 +247,16 @@ def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
     if head.kind in {"gap", "pool"}:
         flat = (channels, 1, 1)
         if height * width > 1:
-            yield Layer("head", "global average pool", shape, flat, 0, 0)
+            yield Layer(
+                "head",
+                "global average pool",
+                shape,
+                flat,
+                0,
+                0,
+                # A weight of one each channel, one bias and one multiplier for all.
+                flash=_constants(channels, 1),
+            )
         if head.kind == "pool":
             return
     else:
@@ -207,7 +270,37 @@ def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
 
 def _linear(source: Shape, target: Shape, description: str) -> Layer:
     weights = source[0] * target[0]
-    return Layer("head", description, source, target, weights + target[0], weights)
+    return Layer(
+        "head",
+        description,
+        source,
+        target,
+        weights + target[0],
+        weights,
+        "linear",
+        _constants(weights, target[0]),
+    )
+
+
+def _constants(
+    weights: int, channels: int, *, branches: int = 1, fixed_point: int = 0
+) -> int:
+    """Return the bytes of a convolution's constants and calls in the C code.
+
+    A weight is one byte, bias and multiplier are four each; a table of sizes, its zero
+    point and the call, for each branch, are 92. An activation in fixed point brings
+    ``fixed_point`` numbers of twelve bytes.
+    """
+    return weights + 8 * channels + 92 * branches + 12 * fixed_point
+
+
+def _second_numbers(block: Block) -> int:
+    """Return how many numbers an activation that is no mere saturation needs."""
+    if block.order == "activation_first" and block.norm == "batch":
+        return 0 if block.activation == "none" else block.out_channels
+    if block.activation in {"none", "relu"}:
+        return 0
+    return len(block.branches)
 
 
 def _suffix(block: Block) -> str:
