@@ -55,7 +55,9 @@ def find_board(name: str) -> Board:
         )
     boards = _read(path)
     if len(boards) != 1:
-        raise ArchitectureError(f"{path} has {len(boards)} boards: give a file with one")
+        raise ArchitectureError(
+            f"{path} has {len(boards)} boards: give a file with one"
+        )
     return next(iter(boards.values()))
 
 

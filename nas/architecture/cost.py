@@ -25,7 +25,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 
-from nas.architecture.boards import Board, Operation
 from nas.architecture import (
     Architecture,
     Block,
@@ -34,6 +33,7 @@ from nas.architecture import (
     conv_size,
     feature_shapes,
 )
+from nas.architecture.boards import Board, Operation
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.architecture.cost import layers, total
+from nas.architecture.boards import Board
+from nas.architecture.cost import Cost, cost, layers, total
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate
 from nas.engines import Finished, Job, Reported
@@ -179,10 +180,14 @@ class SingleDisplay:
         )
 
 
-def front_table(members: Sequence[Candidate], title: str) -> Table:
-    """Return the front as a table, smallest first."""
+def front_table(
+    members: Sequence[Candidate], title: str, board: Board | None = None
+) -> Table:
+    """Return the front as a table, smallest first; with flash and latency for a board."""
     table = Table(title=title)
     for heading in ("trial", "params", "val accuracy", "MACs", "memory"):
+        table.add_column(heading, justify="right")
+    for heading in ("flash", f"ms on {board.name}") if board else ():
         table.add_column(heading, justify="right")
     table.add_column("architecture", overflow="fold")
     for member in members:
@@ -192,9 +197,16 @@ def front_table(members: Sequence[Candidate], title: str) -> Table:
             percent(member.val_accuracy),
             f"{member.macs:,}",
             f"{member.peak_memory:,}",
+            *_on_board(cost(member.architecture, board), board),
             describe(member.architecture),
         )
     return table
+
+
+def _on_board(costs: Cost, board: Board | None) -> list[str]:
+    if board is None:
+        return []
+    return [f"{costs.flash:,}", f"{costs.latency / 1e6:.2f}"]
 
 
 def comparison_view(rows: Sequence[Comparison], title: str) -> Group:
@@ -242,12 +254,17 @@ def _point(point: Point | None) -> str:
     return f"#{point.trial} {point.num_params:,} {percent(point.accuracy)}{seeds}"
 
 
-def candidate_view(candidate: Candidate) -> Group:
-    """Return the layer table of a candidate and its learning curve."""
+def candidate_view(candidate: Candidate, board: Board | None = None) -> Group:
+    """Return the layer table of a candidate and its learning curve.
+
+    With a board it has each layer's bytes of flash and its estimated milliseconds.
+    """
     table = Table(title=f"trial {candidate.trial}, {candidate.state}")
     table.add_column("part")
     table.add_column("layer")
     for heading in ("output", "params", "MACs", "memory"):
+        table.add_column(heading, justify="right")
+    for heading in ("flash", f"ms on {board.name}") if board else ():
         table.add_column(heading, justify="right")
     rows = layers(candidate.architecture)
     for layer in rows:
@@ -258,9 +275,10 @@ def candidate_view(candidate: Candidate) -> Group:
             f"{layer.num_params:,}",
             f"{layer.macs:,}",
             f"{layer.memory:,}",
+            *_on_board(total([layer], board), board),
         )
     table.add_section()
-    costs = total(rows)
+    costs = cost(candidate.architecture, board)
     table.add_row(
         "total",
         "",
@@ -268,6 +286,7 @@ def candidate_view(candidate: Candidate) -> Group:
         f"{costs.num_params:,}",
         f"{costs.macs:,}",
         f"{costs.peak_memory:,} peak",
+        *_on_board(costs, board),
     )
     lines = [describe(candidate.architecture), f"key {candidate.key}"]
     if candidate.reason:

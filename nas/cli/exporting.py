@@ -83,5 +83,8 @@ def _in_words(report: dict[str, Any]) -> str:
         f"{100 * report['accuracy_change_standard_error']:.2f})"
     )
     if "arena_bytes" in report:
-        text += f", {report['arena_bytes']:,} bytes of RAM for feature maps"
+        flash = report.get("flash_measured", report["flash_predicted"])
+        ram = report.get("ram_measured", report["ram_predicted"])
+        kind = "measured" if "ram_measured" in report else "predicted"
+        text += f", {flash:,} bytes of flash and {ram:,} of RAM on a Cortex-M ({kind})"
     return text

@@ -9,19 +9,30 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from nas.cli.options import Format, Storage, Studies, StudyName, console, read
+from nas.cli.options import (
+    BoardName,
+    Format,
+    Storage,
+    Studies,
+    StudyName,
+    console,
+    read,
+)
 
 
 def front(
     study: StudyName = None,
     *,
     output_format: Format = "table",
+    board: BoardName = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
     """Print the Pareto front: the fully trained nets that no other beats."""
+    from nas.architecture.boards import find_board
     from nas.candidates.candidate import front as front_of
 
+    chosen = find_board(board) if board else None
     opened = read(study, studies, storage)
     if output_format == "table":
         from nas.cli.display import front_table
@@ -29,7 +40,7 @@ def front(
         members = front_of(opened.candidates())
         title = f"{opened.settings.name}: accuracy on the validation split"
         if members:
-            console().print(front_table(members, title))
+            console().print(front_table(members, title, chosen))
         else:
             typer.echo(
                 f"no fully trained candidate in {opened.settings.name} yet: go on with "
@@ -38,7 +49,7 @@ def front(
         return
     from nas.report import format_frame, front_frame
 
-    frame = front_frame(opened.candidates())
+    frame = front_frame(opened.candidates(), chosen)
     typer.echo(format_frame(frame, output_format), nl=False)
 
 
@@ -46,14 +57,17 @@ def show(
     trial: Annotated[int, Argument(min=0, help="Number of the trial.")],
     study: StudyName = None,
     *,
+    board: BoardName = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
     """Print one candidate layer by layer, with its costs and learning curve."""
+    from nas.architecture.boards import find_board
     from nas.cli.display import candidate_view
 
+    chosen = find_board(board) if board else None
     opened = read(study, studies, storage)
-    console().print(candidate_view(opened.candidate(trial)))
+    console().print(candidate_view(opened.candidate(trial), chosen))
 
 
 def compare(

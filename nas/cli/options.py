@@ -31,6 +31,29 @@ MaxMemory = Annotated[
     int | None,
     Option(min=1, help="Hard cap: peak of the activations in bytes, as int8."),
 ]
+MaxFlash = Annotated[
+    int | None,
+    Option(
+        min=1, help="Hard cap: bytes of the C code with its weights, on a Cortex-M."
+    ),
+]
+MaxLatency = Annotated[
+    str | None,
+    Option(
+        metavar="BOARD=MS",
+        help="Hard cap: estimated milliseconds an image on a board: esp32, nrf52840 or a "
+        ".toml file.",
+    ),
+]
+BoardName = Annotated[
+    str | None,
+    Option(
+        "--board",
+        metavar="NAME|FILE",
+        help="Tell flash, too, and the latency on this board: esp32, nrf52840 or a .toml "
+        "file.",
+    ),
+]
 Studies = Annotated[
     Path,
     Option("--studies", envvar="NAS_STUDIES", help="Folder in which the studies are."),

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Option
 
-from nas.cli.options import ArchitectureName, MaxMacs, MaxMemory, Storage, Studies
+from nas.cli.options import (
+    ArchitectureName,
+    MaxFlash,
+    MaxLatency,
+    MaxMacs,
+    MaxMemory,
+    Storage,
+    Studies,
+)
 
 
 def resize(
@@ -19,6 +28,8 @@ def resize(
     ],
     max_macs: MaxMacs = None,
     max_memory: MaxMemory = None,
+    max_flash: MaxFlash = None,
+    max_latency: MaxLatency = None,
     output: Annotated[
         Path | None,
         Option("--output", "-o", help="File to write [default: NAME-BUDGET.toml]."),
@@ -30,6 +41,7 @@ def resize(
 
     Its blocks keep their proportions; depth, kernels and all else stay.
     """
+    from nas.architecture.boards import read_limit
     from nas.architecture.cost import cost
     from nas.architecture.notation import describe
     from nas.files import write_atomically
@@ -39,7 +51,11 @@ def resize(
     from nas.space import resize as resized
 
     found = resolve(architecture, studies, storage).reference
-    sized = resized(found.architecture, Caps(budget, max_macs, max_memory))
+    caps = Caps(budget, max_macs, max_memory, max_flash)
+    if max_latency is not None:
+        board, milliseconds = read_limit(max_latency)
+        caps = replace(caps, latency=int(milliseconds * 1e6), board=board)
+    sized = resized(found.architecture, caps)
     stem = Path(found.name).stem.replace(":", "-")
     path = output or Path(f"{stem}-{budget}.toml")
     reference = Reference(

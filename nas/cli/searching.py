@@ -14,6 +14,8 @@ from nas.cli.handler import Interrupted
 from nas.cli.options import (
     DataDir,
     Device,
+    MaxFlash,
+    MaxLatency,
     MaxMacs,
     MaxMemory,
     Storage,
@@ -64,6 +66,8 @@ def search(  # one parameter an option
     ] = None,
     max_macs: MaxMacs = None,
     max_memory: MaxMemory = None,
+    max_flash: MaxFlash = None,
+    max_latency: MaxLatency = None,
     epochs: Annotated[
         int | None,
         Option(
@@ -146,6 +150,8 @@ def search(  # one parameter an option
             param_budget=budget,
             max_macs=max_macs,
             max_memory=max_memory,
+            max_flash=max_flash,
+            max_latency=max_latency,
             space=space,
             epochs=epochs,
             sampler=sampler,

@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nas.architecture.cost import cost
+from nas.architecture.cost import STACK, cost
 from nas.architecture.notation import describe
 from nas.data import Dataset
 from nas.environment import versions
 from nas.errors import ExportError
 from nas.export import integer
-from nas.export.c import arena_size, c_files
+from nas.export.c import arena_size, c_files, target
 from nas.export.contract import contract
 from nas.export.onnx_float import onnx_float
 from nas.export.onnx_int8 import onnx_int8
@@ -93,15 +93,13 @@ def exported_net(net: TrainedNet, to: str, dataset: Dataset) -> Exported:
     if to == "onnx":
         files, results = _to_onnx(net, chain, images, reference)
     else:
-        table = quantise(chain, calibration_images(dataset), mean=net.mean, std=net.std)
+        calibration = calibration_images(dataset)
+        table = quantise(chain, calibration, mean=net.mean, std=net.std)
         if to == "onnx-int8":
             files, results = _to_onnx_int8(table, images)
         else:
-            files, results = _to_c(net, table, images)
-        report |= {
-            "calibration": f"{min(CALIBRATION_IMAGES, len(dataset.images))} training "
-            "images"
-        }
+            files, results = _to_c(net, table, images, calibration)
+        report |= {"calibration": f"{len(calibration)} training images"}
     report |= _compared(results.pop("classes") == labels, right) | results
     report["versions"] = versions() | _versions_of("onnx", "onnxruntime")
     return Exported(files, report)
@@ -220,7 +218,10 @@ def _to_onnx_int8(
 
 
 def _to_c(
-    net: TrainedNet, table: list[IntegerStage], images: npt.NDArray[np.uint8]
+    net: TrainedNet,
+    table: list[IntegerStage],
+    images: npt.NDArray[np.uint8],
+    calibration: npt.NDArray[np.uint8],
 ) -> tuple[dict[str, bytes | str], dict[str, Any]]:
     costs = cost(net.architecture)
     files = c_files(
@@ -233,7 +234,9 @@ def _to_c(
     results: dict[str, Any] = {
         "arena_bytes": arena_size(table),
         "weight_bytes": sum(map(len, weights)),
-    }
+        "flash_predicted": costs.flash,
+        "ram_predicted": costs.peak_memory + STACK,
+    } | _on_target(files, calibration)
     classes = _by_compiler(files, images)
     if classes is None:
         results["classes"] = integer.classify(table, images)
@@ -245,6 +248,20 @@ def _to_c(
         results["classes"] = classes
         results["measured_by"] = "the C code, compiled by cc -O2"
     return dict(files), results
+
+
+def _on_target(
+    files: dict[str, str], calibration: npt.NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Return flash and RAM on a Cortex-M4, as far as the tools for it are here."""
+    found: dict[str, Any] = {}
+    if (taken := target.footprint(files)) is not None:
+        found["flash_measured"] = taken.flash
+        found["measured_for"] = "Cortex-M4, arm-none-eabi-gcc -O2"
+        if (run := target.emulate(files, calibration[:2])) is not None:
+            found["ram_measured"] = taken.ram + run.stack
+            found["instructions_per_image"] = run.instructions
+    return found
 
 
 def _by_compiler(

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from nas.architecture.boards import Board
+from nas.architecture.cost import cost
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate, front
 
@@ -44,13 +46,23 @@ def candidates_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_TYPES)).astype(_TYPES)
 
 
-def front_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
+def front_frame(
+    candidates: Iterable[Candidate], board: Board | None = None
+) -> pd.DataFrame:
     """Return the Pareto front, smallest first: candidates_frame without state, reason.
 
     Every row is a complete candidate. The first columns are trial, num_params,
-    val_accuracy, macs, peak_memory and key.
+    val_accuracy, macs, peak_memory and key; with a board flash (bytes) and latency_ms,
+    estimated milliseconds, come before the key.
     """
-    return candidates_frame(front(candidates)).drop(columns=["state", "reason"])
+    members = front(candidates)
+    frame = candidates_frame(members).drop(columns=["state", "reason"])
+    if board is not None:
+        costs = [cost(member.architecture, board) for member in members]
+        place = frame.columns.get_loc("key")
+        frame.insert(place, "flash", [found.flash for found in costs])
+        frame.insert(place + 1, "latency_ms", [c.latency / 1e6 for c in costs])
+    return frame
 
 
 def format_frame(frame: pd.DataFrame, text_format: TextFormat) -> str:

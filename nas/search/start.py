@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture import Architecture
+from nas.architecture.boards import read_limit
 from nas.architecture.cost import cost
 from nas.candidates.pruning import PruningRule
 from nas.data import Dataset, load_dataset, split_indices
@@ -39,6 +40,9 @@ class Request:
     param_budget: int | None = None
     max_macs: int | None = None
     max_memory: int | None = None
+    max_flash: int | None = None
+    max_latency: str | None = None
+    """BOARD=MS, as nas.architecture.boards reads it."""
     space: str | None = None
     epochs: int | None = None
     sampler: Sampler | None = None
@@ -93,6 +97,8 @@ def _begin(request: Request, name: str, folder: Path) -> tuple[Study, Dataset]:
         param_budget=request.param_budget,
         max_macs=request.max_macs,
         max_memory=request.max_memory,
+        max_flash=request.max_flash,
+        **_latency(request),
         space=space.name,
         space_toml=space.text,
         recipe=recipe,
@@ -118,11 +124,13 @@ def _given(request: Request, stored: Settings, images: int | None) -> dict[str, 
             "param_budget",
             "max_macs",
             "max_memory",
+            "max_flash",
             "sampler",
             "seed",
         )
         if getattr(request, field) is not None
     }
+    given |= _latency(request)
     if request.space is not None:
         space = find_space(request.space)
         given |= {"space": space.name, "space_toml": space.text}
@@ -137,6 +145,14 @@ def _given(request: Request, stored: Settings, images: int | None) -> dict[str, 
     if request.pruning is not None and request.pruning != (stored.pruning is not None):
         given["pruning"] = PruningRule() if request.pruning else None
     return given
+
+
+def _latency(request: Request) -> dict[str, Any]:
+    """Return the settings for --max-latency, none where it was not given."""
+    if request.max_latency is None:
+        return {}
+    board, milliseconds = read_limit(request.max_latency)
+    return {"board": board, "max_latency": milliseconds}
 
 
 def _starts(request: Request, settings: Settings) -> tuple[Architecture, ...]:
@@ -156,11 +172,13 @@ def _starts(request: Request, settings: Settings) -> tuple[Architecture, ...]:
 
 
 def _check_caps(reference: Reference, caps: Caps) -> None:
-    costs = cost(reference.architecture)
+    costs = cost(reference.architecture, caps.board)
     for value, cap, option, unit in (
         (costs.num_params, caps.num_params, "--budget", "parameters"),
         (costs.macs, caps.macs, "--max-macs", "multiply-accumulates an image"),
         (costs.peak_memory, caps.peak_memory, "--max-memory", "bytes of activations"),
+        (costs.flash, caps.flash, "--max-flash", "bytes of flash"),
+        (costs.latency, caps.latency, "--max-latency", "nanoseconds"),
     ):
         if cap is not None and value > cap:
             raise ArchitectureError(

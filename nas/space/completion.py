@@ -14,12 +14,19 @@ minimal width fits, none does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
 
 from nas.architecture import Block, Head, Shape, conv_size
-from nas.architecture.cost import Cost, block_layers, head_layers, total
+from nas.architecture.boards import Board
+from nas.architecture.cost import (
+    Cost,
+    block_layers,
+    code_size,
+    head_layers,
+    total,
+)
 from nas.space.reading import SearchSpace
 
 
@@ -28,29 +35,46 @@ class Caps:
     """The hard limits; None where there is none.
 
     ``num_params`` is the parameter budget, ``macs`` multiply-accumulates of one
-    image, ``peak_memory`` bytes of int8 activations.
+    image, ``peak_memory`` bytes of int8 activations, ``flash`` bytes of the C code and
+    its constants, ``latency`` nanoseconds on ``board``.
     """
 
     num_params: int | None = None
     macs: int | None = None
     peak_memory: int | None = None
+    flash: int | None = None
+    latency: int | None = None
+    board: Board | None = None
 
     def allow(self, cost: Cost) -> bool:
-        """Return whether the cost is at or under every cap."""
+        """Return whether the cost is at or under every cap; it has to be the board's."""
         return (
             (self.num_params is None or cost.num_params <= self.num_params)
             and (self.macs is None or cost.macs <= self.macs)
             and (self.peak_memory is None or cost.peak_memory <= self.peak_memory)
+            and (self.flash is None or cost.flash <= self.flash)
+            and (self.latency is None or cost.latency <= self.latency)
         )
+
+    @property
+    def of_device(self) -> bool:
+        """Whether there is a cap on flash or latency, which fewer have."""
+        return self.flash is not None or self.latency is not None
 
     def after(self, spent: Cost) -> Caps:
         """Return the caps for what comes next once that much is spent."""
-        num_params, macs = self.num_params, self.macs
+
+        def left(cap: int | None, used: int) -> int | None:
+            return None if cap is None else cap - used
+
         return Caps(
-            None if num_params is None else num_params - spent.num_params,
-            None if macs is None else macs - spent.macs,
+            left(self.num_params, spent.num_params),
+            left(self.macs, spent.macs),
             # Peaks do not add up: what was spent earlier leaves no less for later.
             self.peak_memory,
+            left(self.flash, spent.flash),
+            left(self.latency, spent.latency),
+            self.board,
         )
 
     def relevant(self, cost: Cost) -> Cost:
@@ -59,6 +83,8 @@ class Caps:
             cost.num_params if self.num_params is not None else 0,
             cost.macs if self.macs is not None else 0,
             cost.peak_memory if self.peak_memory is not None else 0,
+            cost.flash if self.flash is not None else 0,
+            cost.latency if self.latency is not None else 0,
         )
 
 
@@ -108,6 +134,12 @@ class Completion:
 
     def __init__(self, space: SearchSpace, num_classes: int, caps: Caps) -> None:
         self.space, self.num_classes, self.caps = space, num_classes, caps
+        # Activations are drawn later: none of the space's may need more flash.
+        activations = space.activations.options
+        self._activation = max(activations, key=_flash_of_activation)
+        self._code = code_size(
+            {*activations, *space.deviation.activations}, depthwise=True
+        )
         self.best = cache(self._best)
         # Bounded: drawing comes back to few states, but the table has thousands.
         self.moves = lru_cache(maxsize=4096)(self._moves)
@@ -137,7 +169,8 @@ class Completion:
             if head.kind == "conv" and head.kernel_size > min(state.shape[1:]):
                 return ()
             table = list(head_layers(head, state.shape, self.num_classes))
-            return (self.caps.relevant(total(table)),)
+            end = total(table, self.caps.board).then(Cost(0, 0, 0, self._code))
+            return (self.caps.relevant(end),)
         found = set()
         for (shape, downsampling), costs in self._cheapest(
             state.norm, state.shape, _ways(state), self._classes(state)
@@ -178,10 +211,14 @@ class Completion:
             if classes and classes < width:
                 continue
             width = classes or max(space.min_width, width)
-            block = narrow_block(width, kind, kernel_size, padding, norm, way)
+            block = replace(
+                narrow_block(width, kind, kernel_size, padding, norm, way),
+                activation=self._activation,  # type: ignore[arg-type]
+            )
             after = _sides_after(block, shape)
             if min(after) >= smallest_side:
-                cost = self.caps.relevant(total(block_layers(block, shape)))
+                costs = total(block_layers(block, shape), self.caps.board)
+                cost = self.caps.relevant(costs)
                 output = (block.out_channels, *after)
                 steps.append(_Step(block, cost, output, way != "none"))
         return tuple(steps)
@@ -242,12 +279,20 @@ def narrow_block(
     )
 
 
+def _flash_of_activation(activation: str) -> int:
+    block = Block(out_channels=1, activation=activation)  # type: ignore[arg-type]
+    return total(block_layers(block, (1, 1, 1))).flash
+
+
 def _unbeaten(costs: set[Cost]) -> tuple[Cost, ...]:
-    """Return the costs that no other is at most as high as in all three."""
+    """Return the costs that no other is at most as high as in all of them."""
     kept: list[Cost] = []
-    for cost in sorted(costs, key=lambda c: (c.num_params, c.macs, c.peak_memory)):
+    for cost in sorted(costs, key=astuple):
         if not any(
-            other.macs <= cost.macs and other.peak_memory <= cost.peak_memory
+            other.macs <= cost.macs
+            and other.peak_memory <= cost.peak_memory
+            and other.flash <= cost.flash
+            and other.latency <= cost.latency
             for other in kept
         ):
             kept.append(cost)

@@ -67,7 +67,7 @@ def sample(
     num_classes: int,
     caps: Caps,
 ) -> Architecture:
-    """Draw one architecture of at most the caps' parameters, MACs and memory.
+    """Draw one architecture of at most the caps.
 
     Takes a bounded number of steps. Raises SpaceError only where the caps allow no net
     of the space at all. ``caps.num_params`` must be given.
@@ -144,7 +144,7 @@ def _deviate(
         place = int((point - (1 - share)) / share * len(ways))
         block = replace(narrow.blocks[number - 1], **ways[min(place, len(ways) - 1)])
         other = _with_block(narrow, number, block)
-        if caps.allow(cost(other)):
+        if caps.allow(cost(other, caps.board)):
             narrow = other
     return narrow
 
@@ -165,7 +165,9 @@ def _repeat(
                 # Its output is its input again.
                 again = replace(block, repeats=times, out_channels=before.out_channels)
                 options[times] = _with_block(narrow, number, again)
-        fitting = [t for t, other in options.items() if caps.allow(cost(other))]
+        fitting = [
+            t for t, other in options.items() if caps.allow(cost(other, caps.board))
+        ]
         name = f"block_{number}.repeats"
         narrow = options[_pick(draws, name, space.repeats, fitting.__contains__)]
     return narrow

@@ -57,8 +57,18 @@ def heads_of(space: SearchSpace) -> list[Head]:
 
 def kinds_of_caps(caps: Caps) -> Caps:
     """Return caps that differ only in which of them there are."""
-    limits = (caps.num_params, caps.macs, caps.peak_memory)
-    return Caps(*(None if limit is None else 0 for limit in limits))
+
+    def kind(limit: int | None) -> int | None:
+        return None if limit is None else 0
+
+    return Caps(
+        kind(caps.num_params),
+        kind(caps.macs),
+        kind(caps.peak_memory),
+        kind(caps.flash),
+        kind(caps.latency),
+        caps.board,
+    )
 
 
 @lru_cache(maxsize=16)
@@ -96,7 +106,15 @@ def _too_tight(
             "peak_memory",
             "bytes of activations",
         ),
+        "--max-flash": (caps.flash, Caps(flash=1), "flash", "bytes of flash"),
     }
+    if caps.board is not None:
+        each[f"--max-latency {caps.board.name} in nanoseconds"] = (
+            caps.latency,
+            Caps(latency=1, board=caps.board),
+            "latency",
+            "nanoseconds",
+        )
     size = "x".join(map(str, input_shape))
     fits_nothing = (
         f"the space {space.name!r} holds no net for images of {size}: allow fewer "
@@ -115,7 +133,7 @@ def _too_tight(
                 f"{space.name!r} for {size} images and {num_classes} classes, which "
                 f"has {least} {unit}: give at least {option} {least}"
             )
-    if caps.macs is None and caps.peak_memory is None:
+    if caps == Caps(caps.num_params):
         return fits_nothing
     given = ", ".join(
         f"{option} {limit}" for option, (limit, *_) in each.items() if limit is not None
@@ -129,7 +147,7 @@ def _too_tight(
     hint = (
         f"with the others as they are --budget {min(c.num_params for c in found)} would do"
         if found
-        else "raise --max-macs or --max-memory"
+        else "raise one of the others"
     )
     return (
         f"no net of the space {space.name!r} is within all of {given} at once: {hint}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 from nas.architecture import Architecture, Block, conv_size, feature_shapes
-from nas.architecture.cost import Cost, head_layers, total
+from nas.architecture.cost import Cost, cost, head_layers, total
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps
 
@@ -23,12 +23,13 @@ def resize(architecture: Architecture, caps: Caps) -> Architecture:
     """
     widths = [block.out_channels for block in architecture.blocks]
     sized = widen(architecture, widths, caps, least=1, most=_MOST_CHANNELS)
-    costs = widths_to_cost(sized)([block.out_channels for block in sized.blocks])
+    costs = cost(sized, caps.board)
     if not caps.allow(costs):
         raise ArchitectureError(
             f"at its narrowest it has {costs.num_params} parameters, {costs.macs} "
-            f"multiply-accumulates an image and {costs.peak_memory} bytes of "
-            "activations, which is over the cap: give a larger one"
+            f"multiply-accumulates an image, {costs.peak_memory} bytes of "
+            f"activations and {costs.flash} bytes of flash, which is over the cap: give "
+            "a larger one"
         )
     return sized
 
@@ -47,7 +48,7 @@ def widen(
     Widths are from ``least`` to ``most`` channels; where not even the least fit, they
     are what is returned.
     """
-    cost_of = widths_to_cost(narrow)
+    cost_of = _device_cost(narrow, caps) if caps.of_device else widths_to_cost(narrow)
     blocks = narrow.blocks
     classifiers = _classifiers(narrow)
 
@@ -100,8 +101,9 @@ def _classifiers(architecture: Architecture) -> set[int]:
 def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost]:
     """Return a function from the blocks' output channels to the cost.
 
-    Its result is `nas.architecture.cost.cost`'s of the architecture with these widths, some twenty
-    times faster: all that does not depend on the widths is computed once.
+    Its result is `nas.architecture.cost.cost`'s of the architecture with these widths,
+    but for flash and latency, some twenty times faster: all that does not depend on the
+    widths is computed once.
     """
     shapes = feature_shapes(architecture)
     rows = []
@@ -124,9 +126,10 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
     @cache
     def head(channels: int) -> Cost:
         shape = (channels, *sides)
-        return total(
+        found = total(
             list(head_layers(architecture.head, shape, architecture.num_classes))
         )
+        return Cost(found.num_params, found.macs, found.peak_memory)
 
     def cost_of(widths: Sequence[int]) -> Cost:
         channels = architecture.input_shape[0]
@@ -149,6 +152,19 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
                 peak = max(peak, width * (convolved + pooled))
             channels = width
         return Cost(num_params, macs, peak).then(head(channels))
+
+    return cost_of
+
+
+def _device_cost(
+    architecture: Architecture, caps: Caps
+) -> Callable[[Sequence[int]], Cost]:
+    """Return what widths_to_cost does, with flash and latency, and slowly."""
+
+    def cost_of(widths: Sequence[int]) -> Cost:
+        blocks = zip(architecture.blocks, widths, strict=True)
+        wide = tuple(replace(block, out_channels=width) for block, width in blocks)
+        return cost(replace(architecture, blocks=wide), caps.board)
 
     return cost_of
 

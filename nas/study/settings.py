@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 import tomli_w
 
 from nas.architecture import Architecture
+from nas.architecture.boards import Board
 from nas.candidates.pruning import PruningRule
 from nas.errors import ArchitectureError, StudyError
 from nas.space import Caps
@@ -31,6 +32,7 @@ class Settings:
     ``data_fingerprint`` is that of the loaded data set. ``rungs`` are the points of
     the training, in epochs, at which a candidate reports; the last is its end.
     ``pruning`` None means that every candidate is trained to the end.
+    ``max_latency`` is in milliseconds on ``board``, whose rates are copied here.
     ``external_storage`` tells that the trials are not in the folder's journal.
     ``start_from`` are the architectures of the first trials, which are not drawn.
     """
@@ -44,6 +46,9 @@ class Settings:
     param_budget: int
     max_macs: int | None = None
     max_memory: int | None = None
+    max_flash: int | None = None
+    max_latency: float | None = None
+    board: Board | None = None
     space: str
     space_toml: str
     recipe: Recipe
@@ -57,7 +62,15 @@ class Settings:
     @property
     def caps(self) -> Caps:
         """The hard limits of the study."""
-        return Caps(self.param_budget, self.max_macs, self.max_memory)
+        latency = None if self.max_latency is None else int(self.max_latency * 1e6)
+        return Caps(
+            self.param_budget,
+            self.max_macs,
+            self.max_memory,
+            self.max_flash,
+            latency,
+            self.board,
+        )
 
 
 def derived_seed(seed: int, *parts: int | str) -> int:
@@ -116,6 +129,7 @@ def from_toml(text: str, source: str) -> Settings:
                     for start in data.get("start_from", ())
                 ),
                 "pruning": _whole(PruningRule, pruning) if pruning else None,
+                "board": _whole(Board, data["board"]) if "board" in data else None,
             }
         )
         _check_types(settings)
@@ -145,10 +159,15 @@ def _whole(kind: type[_T], data: dict[str, Any]) -> _T:
 
 
 def _check_types(settings: Settings) -> None:
-    for name in ("num_classes", "val_size", "param_budget", "max_macs", "max_memory"):
+    for name in (
+        *("num_classes", "val_size", "param_budget"),
+        *("max_macs", "max_memory", "max_flash"),
+    ):
         value = getattr(settings, name)
         if not (isinstance(value, int) or (value is None and name.startswith("max"))):
             raise TypeError(f"{name} = {value!r} is no whole number")
+    if (settings.max_latency is None) != (settings.board is None):
+        raise TypeError("max_latency and board come together")
     if not isinstance(settings.seed, int):
         raise TypeError(f"seed = {settings.seed!r} is no whole number")
     for name in ("name", "dataset", "data_fingerprint", "space", "space_toml"):

@@ -1,0 +1,221 @@
+"""Flash, RAM and latency: predicted, capped, and measured on an emulated Cortex-M."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_runner import Invoke
+from exporting import numpy_weights, random_images, random_model
+from studying import one_line
+from test_export_c import MEAN, STD, built
+
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.boards import Board, find_board, read_limit
+from nas.architecture.cost import STACK, cost, layers
+from nas.data import load_dataset
+from nas.errors import ArchitectureError, SpaceError
+from nas.export import integer
+from nas.export.c import c_files, target
+from nas.export.quantise import IntegerStage, quantise
+from nas.export.stages import stages
+from nas.export.trained import read_trained
+from nas.space import Caps, RandomDraws, available, find_space, resize, sample
+
+BEST = Path(__file__).parents[1] / "studies" / "mnist-10000" / "best-5000"
+NET = Architecture(
+    input_shape=(1, 28, 28),
+    num_classes=10,
+    blocks=(
+        Block(out_channels=6, kernel_size=5, stride=2),
+        Block(kind="separable", out_channels=10, activation="hardswish", pool="max"),
+    ),
+    head=Head(hidden=8),
+)
+
+
+def integer_net(architecture: Architecture) -> list[IntegerStage]:
+    """Return a net of random weights in whole numbers."""
+    channels = architecture.input_shape[0]
+    return quantise(
+        stages(architecture, numpy_weights(random_model(architecture))),
+        random_images(architecture, 8),
+        mean=MEAN[:channels],
+        std=STD[:channels],
+    )
+
+
+def written(table: list[IntegerStage]) -> dict[str, str]:
+    """Return the C files of the net."""
+    names = [str(number) for number in range(table[-1].output_shape[0])]
+    return c_files(table, class_names=names, summary="a net")
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m3", "cortex-m4"])
+def test_a_cortex_m_gives_the_host_s_bytes(cpu: str, tmp_path: Path) -> None:
+    """A trained winner on 100 real images: the same classes and logits, bit by bit."""
+    dataset = load_dataset("mnist")
+    images = dataset.test_images.numpy()[:100]
+    net = read_trained(BEST)
+    table = quantise(
+        stages(net.architecture, net.weights),
+        dataset.images.numpy()[:100],
+        mean=net.mean,
+        std=net.std,
+    )
+    host = subprocess.run(
+        [built(table, tmp_path, "-O2"), "--logits"],
+        input=images.tobytes(),
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    files = written(table)
+    emulated = target.emulate(files, images, cpu)
+    footprint = target.footprint(files, cpu)
+    assert emulated is not None, "install qemu-system-arm and gcc-arm-none-eabi"
+    assert footprint is not None
+    assert emulated.output == host
+    classes = [int(line.split()[0]) for line in host.splitlines()]
+    assert np.mean(classes == dataset.test_labels.numpy()[:100]) > 0.97
+    costs = cost(net.architecture)
+    assert footprint.flash <= costs.flash <= 1.1 * footprint.flash
+    ram = footprint.ram + emulated.stack
+    assert ram <= costs.peak_memory + STACK <= 1.1 * ram
+    assert emulated.instructions > costs.macs
+
+
+@pytest.mark.parametrize("name", available())
+def test_flash_is_predicted(name: str) -> None:
+    """Within ten per cent and never under, for nets of each space."""
+    for seed, shape in enumerate([(1, 28, 28), (3, 20, 24)]):
+        architecture = sample(
+            find_space(name),
+            RandomDraws(seed),
+            input_shape=shape,
+            num_classes=10,
+            caps=Caps([4000, 1000][seed]),
+        )
+        files = written(integer_net(architecture))
+        for cpu in ("cortex-m3", "cortex-m4"):
+            found = target.footprint(files, cpu)
+            assert found is not None, "install gcc-arm-none-eabi"
+            assert found.flash <= cost(architecture).flash <= 1.1 * found.flash
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Block(out_channels=5, activation="silu"),
+        Block(out_channels=5, activation="leaky_relu", order="activation_first"),
+        Block(out_channels=5, activation="hardswish", order="late_pool", pool="avg"),
+        Block(kind="inception", out_channels=7, kernel_size=5, activation="silu"),
+        Block(kind="separable", out_channels=6, norm="none", activation="none"),
+    ],
+)
+def test_flash_of_every_kind_of_part(block: Block) -> None:
+    """Of those that spaces draw seldom or never, too."""
+    architecture = Architecture(
+        input_shape=(1, 14, 14), num_classes=10, blocks=(block, block), head=Head()
+    )
+    found = target.footprint(written(integer_net(architecture)))
+    assert found is not None, "install gcc-arm-none-eabi"
+    assert found.flash <= cost(architecture).flash <= 1.1 * found.flash
+
+
+@pytest.mark.parametrize("name", available())
+def test_caps_on_flash_and_latency_hold_by_construction(name: str) -> None:
+    """No draw is over one, down to caps that leave little room."""
+    space, board = find_space(name), find_board("nrf52840")
+    for caps in (
+        Caps(3000, flash=5_000),
+        Caps(3000, latency=4_000_000, board=board),
+        Caps(3000, macs=200_000, flash=6_000, latency=9_000_000, board=board),
+    ):
+        for seed in range(8):
+            found = sample(
+                space,
+                RandomDraws(seed),
+                input_shape=(1, 28, 28),
+                num_classes=10,
+                caps=caps,
+            )
+            assert caps.allow(cost(found, board))
+
+
+def test_a_cap_on_flash_is_used_up() -> None:
+    """A net is widened until flash allows no more, as with the other caps."""
+    sized = resize(NET, Caps(10**6, flash=9_000))
+    assert 8_000 < cost(sized).flash <= 9_000
+    with pytest.raises(ArchitectureError, match="bytes of flash"):
+        resize(NET, Caps(10**6, flash=500))
+    with pytest.raises(SpaceError, match="--max-flash 500 is below"):
+        sample(
+            find_space("plain"),
+            RandomDraws(0),
+            input_shape=(1, 28, 28),
+            num_classes=10,
+            caps=Caps(3000, flash=500),
+        )
+
+
+def test_latency_is_macs_by_kind_of_layer() -> None:
+    """The sum over layers of MACs by the rate of its kind, to a nanosecond each."""
+    board = Board(name="b", mhz=10, conv=0.5, depthwise=0.1, linear=0.25)
+    rates = {"conv": 0.5, "depthwise": 0.1, "linear": 0.25}
+    expected = sum(
+        layer.macs / rates[layer.operation] / 10 * 1000
+        for layer in layers(NET)
+        if layer.macs
+    )
+    kinds = [layer.operation for layer in layers(NET)]
+    assert kinds == ["conv", "depthwise", "conv", "pool", "pool", "linear", "linear"]
+    assert expected <= cost(NET, board).latency <= expected + len(kinds)
+    assert cost(NET).latency == 0
+
+
+def test_a_board_of_one_s_own(tmp_path: Path) -> None:
+    """A file with one table; what is wrong with it is one line."""
+    path = tmp_path / "mine.toml"
+    path.write_text("[mine]\nmhz = 100\nconv = 0.2\ndepthwise = 0.1\nlinear = 0.3\n")
+    assert read_limit(f"{path}=12.5") == (
+        Board(name="mine", mhz=100.0, conv=0.2, depthwise=0.1, linear=0.3),
+        12.5,
+    )
+    for text, said in [
+        ("", "has 0 boards"),
+        ("[a]\nmhz = 1\n", "needs mhz, conv, depthwise, linear"),
+        ("[a]\nmhz = 1\nconv = 0\ndepthwise = 1\nlinear = 1\n", "a.conv is 0"),
+        ("[a", "cannot read"),
+    ]:
+        other = tmp_path / f"{abs(hash(text))}.toml"
+        other.write_text(text)
+        with pytest.raises(ArchitectureError, match=said):
+            find_board(str(other))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nrf52840", "give BOARD=MS"),
+        ("nrf52840=-1", "give BOARD=MS"),
+        ("nrf52840=fast", "give BOARD=MS"),
+        ("uno=5", "no board 'uno': one of esp32, nrf52840"),
+        ("no.toml=5", "cannot read no.toml"),
+    ],
+)
+def test_what_is_no_latency(text: str, said: str, invoke: Invoke) -> None:
+    """One line, before anything is loaded."""
+    done = invoke("resize", "s0", "--budget", 1000, "--max-latency", text)
+    assert (done.code, said in one_line(done.err)) == (1, True), done.err
+
+
+def test_the_emulated_net_is_the_reference_s() -> None:
+    """Of random weights, too: the logits of the numpy reference."""
+    table = integer_net(NET)
+    images = random_images(NET, 2)
+    emulated = target.emulate(written(table), images)
+    assert emulated is not None, "install qemu-system-arm"
+    lines = [line.split()[1:] for line in emulated.output.splitlines()]
+    assert np.array_equal(np.array(lines, dtype=int), integer.run(table, images))
