@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,16 @@ from strategies import architectures
 from test_export_onnx import session
 
 from nas.architecture import Architecture
+from nas.data import load_dataset
 from nas.export import integer
+from nas.export.deliver import calibration_images
 from nas.export.onnx_float import onnx_float
 from nas.export.onnx_int8 import onnx_int8
 from nas.export.quantise import quantise
 from nas.export.stages import stages
+from nas.export.trained import read_trained
 
+BEST = Path(__file__).parents[1] / "studies" / "mnist-10000" / "best-5000"
 MEAN, STD = [0.13, 0.4, 0.55], [0.31, 0.2, 0.25]
 
 
@@ -50,3 +55,19 @@ def logits_of(model: bytes, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     """Return what onnxruntime makes of the images."""
     logits: npt.NDArray[Any] = session(model).run(["logits"], {"image": images})[0]
     return logits
+
+
+def test_a_winner_keeps_its_classes() -> None:
+    """On real images whole numbers and ONNX's int8 agree, and float nearly always."""
+    dataset = load_dataset("mnist")
+    net = read_trained(BEST)
+    chain = stages(net.architecture, net.weights)
+    table = quantise(chain, calibration_images(dataset), mean=net.mean, std=net.std)
+    images = dataset.test_images.numpy()[:1000]
+    classes = integer.classify(table, images)
+    rounded = logits_of(onnx_int8(table), images).argmax(axis=1)
+    exact = logits_of(
+        onnx_float(chain, mean=net.mean, std=net.std, num_classes=10), images
+    ).argmax(axis=1)
+    assert (classes == rounded).mean() >= 0.999
+    assert (classes == exact).mean() >= 0.995

@@ -55,6 +55,7 @@ def apply(stage: IntegerStage, features: Integers) -> Integers:
         [_convolve(stage, c, features) for c in stage.convolutions], axis=1
     )
     sums = _pool_sums(stage.early, sums) + stage.sum_bias.reshape(-1, 1, 1)
+    sums <<= stage.up
     multiplier = stage.multiplier.reshape(-1, 1, 1)
     output = _scaled(sums * multiplier + (1 << (stage.shift - 1)), stage.shift)
     if stage.output is None:

@@ -10,7 +10,7 @@ One stage computes, in this order (integer.py is the executable definition)::
 
     sums = convolution + bias            int32; zeros around the image are zero points
     sums = maximum or sum over a window  a pooling that comes before the activation
-    fine = sums * multiplier >> shift    activation in fixed point, where there is one
+    fine = (sums << up) * multiplier >> shift    activation in fixed point, if any
     output = fine * second >> shift      saturated to uint8; logits stay int32
     output = maximum or mean             a pooling that comes after the activation
 """
@@ -92,6 +92,8 @@ class IntegerStage:
     bias: Integers
     early: Pool | None
     sum_bias: Integers
+    up: int
+    """Bits that no sum uses; with them a shift of 32 and more loses none that matter."""
     multiplier: Integers
     shift: int
     second: Second | None
@@ -258,9 +260,9 @@ def _quantised(
     )
     convolutions, weight_scale, bias = _weights(stage, scale, sums_over)
     sum_bias = (bias - _padding_sums(stage, convolutions, zero)) * sums_over
-    _check_sums(stage, convolutions, sum_bias, sums_over)
+    up = _spare_bits(stage, convolutions, sum_bias, sums_over)
     signs = parts.sign.scale if parts.sign else np.ones_like(weight_scale)
-    real = scale * weight_scale / sums_over * signs
+    real = scale * weight_scale / sums_over * signs / 2.0**up
     output = None if logits else _range(outputs)
     # So that a shift is of more than 32 bits, which spares a processor of 32 bits work.
     most_bits = math.floor(math.log2(0.25 / abs(real).max()))
@@ -287,6 +289,7 @@ def _quantised(
         bias=bias,
         early=parts.early,
         sum_bias=sum_bias,
+        up=up,
         multiplier=multiplier,
         shift=shift,
         second=second,
@@ -349,21 +352,26 @@ def _padding_sums(
     )
 
 
-def _check_sums(
+def _spare_bits(
     stage: Stage,
     convolutions: tuple[IntegerConvolution, ...],
     sum_bias: Integers,
     sums_over: int,
-) -> None:
-    """Refuse a stage whose sums could leave 32 bits for some input."""
+) -> int:
+    """Return how many times sums can be doubled within 31 bits, whatever the input.
+
+    Raises ExportError where they could leave 32 bits.
+    """
     weights = np.concatenate(
         [abs(c.weight.astype(np.int64)).sum(axis=(1, 2, 3)) for c in convolutions]
     )
-    if (255 * weights * sums_over + abs(sum_bias)).max() > _INT32:
+    largest = int((255 * weights * sums_over + abs(sum_bias)).max())
+    if largest > _INT32:
         raise ExportError(
             f"{stage.name}: {weights.max()} x 255 over {sums_over} places can leave 32 "
             "bits; a smaller kernel or fewer channels would fit"
         )
+    return max(0, 30 - largest.bit_length())
 
 
 def _second(parts: _Parts, fraction: int, output: Range) -> Second:

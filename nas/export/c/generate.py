@@ -151,7 +151,7 @@ def _layer(
         "out_h": out_shape[1],
         "out_w": out_shape[2],
         "out_c": outputs,
-        "out_step": out_shape[0],
+        "out_step": out_shape[0] if stage.output else 0,
         "kernel_h": convolution.weight.shape[2],
         "kernel_w": convolution.weight.shape[3],
         "window_h": pool.window[0] if pool else 1,
@@ -164,7 +164,7 @@ def _layer(
         "average": int(pool is not None and pool.kind == "avg"),
         "late": int(stage.late is not None),
         "out_zero": stage.output.zero if stage.output else 0,
-        "logits": int(stage.output is None),
+        "up": stage.up,
         "shift": stage.shift,
     }
     if second := stage.second:

@@ -18,14 +18,14 @@ struct layer {
 #endif
     const uint8_t *zero; /* what a value of 0 is in the input */
     uint16_t in_h, in_w, in_c, out_h, out_w, out_c;
-    uint16_t out_step; /* channels of the output that this is a part of */
+    uint16_t out_step; /* channels of the output that this is a part of; 0: logits */
     uint16_t kernel_h, kernel_w, window_h, window_w;
     uint8_t stride, pad;
     uint8_t depthwise, shared; /* shared: one bias and one multiplier for all */
     uint8_t planes;            /* the input is [channels][height][width] */
     uint8_t average, late;     /* pooling: mean or maximum; after the activation */
-    uint8_t out_zero, logits;
-    uint8_t shift;
+    uint8_t out_zero;
+    uint8_t up, shift; /* a sum is doubled so many times, multiplied, halved so many */
 #if NET_HAS_ACTIVATION
     uint8_t activation, fraction, second_shift, second_shared;
 #endif
@@ -113,9 +113,10 @@ static int32_t activated(const struct layer *p, int32_t value)
 static int32_t finished(const struct layer *p, int64_t half, int32_t sum, int c)
 {
     const int place = p->shared ? 0 : c;
-    const int64_t product = (int64_t)(sum + p->bias[place]) * p->multiplier[place];
+    const int32_t large = (sum + p->bias[place]) * ((int32_t)1 << p->up);
+    const int64_t product = (int64_t)large * p->multiplier[place];
     const int32_t value = scaled_down(product + half, p->shift);
-    if (p->logits)
+    if (p->out_step == 0)
         return value;
 #if NET_HAS_ACTIVATION
     if (p->activation != NONE) {
@@ -330,7 +331,7 @@ static void run(const struct layer *p, const uint8_t *in, uint8_t *out, int32_t 
                     int32_t value = values[lane];
                     if (!pools || !p->late)
                         value = finished(p, half, value, c + lane);
-                    if (p->logits)
+                    if (p->out_step == 0)
                         logits[c + lane] = value;
                     else
                         out[c + lane] = (uint8_t)value;
