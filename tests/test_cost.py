@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -72,7 +72,7 @@ def measure(architecture: Architecture) -> Cost:
 @given(architectures())
 def test_costs_are_those_of_the_built_model(architecture: Architecture) -> None:
     """Parameters, MACs and peak memory are exactly what hooks see in torch."""
-    assert cost(architecture) == measure(architecture)
+    assert replace(cost(architecture), flash=0) == measure(architecture)
 
 
 @given(architectures())
@@ -93,7 +93,8 @@ def test_layers_join_up(architecture: Architecture) -> None:
     for output, layer in zip(outputs, table, strict=False):
         # Flattening keeps the values and drops the shape.
         assert prod(output) == prod(layer.input_shape)
-    assert total(table) == cost(architecture)
+    costs = cost(architecture)
+    assert total(table) == replace(costs, flash=sum(layer.flash for layer in table))
 
 
 def test_a_known_network_by_hand() -> None:
@@ -139,4 +140,4 @@ def test_a_head_alone_is_a_network(kind: Any) -> None:
     architecture = Architecture(
         input_shape=(3, 5, 4), num_classes=3, blocks=(), head=Head(kind=kind)
     )
-    assert cost(architecture) == measure(architecture)
+    assert replace(cost(architecture), flash=0) == measure(architecture)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from studying import make_settings
 
 from nas.architecture import Architecture, Head
+from nas.architecture.boards import find_board
 from nas.candidates.pruning import PruningRule
 from nas.errors import StudyError
 from nas.study.settings import (
@@ -108,6 +109,9 @@ _OTHER: dict[str, Any] = {
     "param_budget": 1,
     "max_macs": 1,
     "max_memory": 1,
+    "max_flash": 1,
+    "max_latency": 1.5,
+    "board": find_board("esp32"),
     "space": "plain",
     "space_toml": "",
     "recipe": Recipe(epochs=5),
@@ -153,3 +157,18 @@ def test_rungs_double_from_a_quarter_epoch_to_the_end(epochs: int, steps: int) -
 def test_the_rungs_of_mnist() -> None:
     """Three epochs of 429 steps report first after a quarter of the first epoch."""
     assert default_rungs(3, 429) == (0.25, 0.5, 1.0, 2.0, 3.0)
+
+
+def test_a_cap_on_latency_keeps_the_board_s_rates() -> None:
+    """The study's copy counts, whatever becomes of the file that they came from."""
+    board = find_board("nrf52840")
+    settings = make_settings(max_flash=9_000, max_latency=12.5, board=board)
+    again = from_toml(to_toml(settings), "study.toml")
+    assert again == settings
+    assert again.caps.latency == 12_500_000
+    assert (again.caps.board, again.caps.flash) == (board, 9_000)
+    lines = to_toml(settings).splitlines()
+    for harm in ("mhz", "max_latency"):
+        text = "\n".join(line for line in lines if not line.startswith(harm))
+        with pytest.raises(StudyError, match="damaged"):
+            from_toml(text, "study.toml")

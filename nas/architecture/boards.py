@@ -30,6 +30,12 @@ class Board:
     depthwise: float
     linear: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.name} ({self.mhz:g} MHz; {self.conv:g}, {self.depthwise:g} and "
+            f"{self.linear:g} MACs a cycle)"
+        )
+
     def nanoseconds(self, operation: Operation, macs: int) -> int:
         """Return the estimated time of so many multiply-accumulates, rounded up."""
         if operation == "pool":

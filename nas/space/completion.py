@@ -211,13 +211,11 @@ class Completion:
             if classes and classes < width:
                 continue
             width = classes or max(space.min_width, width)
-            block = replace(
-                narrow_block(width, kind, kernel_size, padding, norm, way),
-                activation=self._activation,  # type: ignore[arg-type]
-            )
+            block = narrow_block(width, kind, kernel_size, padding, norm, way)
             after = _sides_after(block, shape)
             if min(after) >= smallest_side:
-                costs = total(block_layers(block, shape), self.caps.board)
+                dearest = replace(block, activation=self._activation)  # type: ignore[arg-type]
+                costs = total(block_layers(dearest, shape), self.caps.board)
                 cost = self.caps.relevant(costs)
                 output = (block.out_channels, *after)
                 steps.append(_Step(block, cost, output, way != "none"))
