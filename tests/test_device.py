@@ -24,7 +24,7 @@ from nas.export.stages import stages
 from nas.export.trained import read_trained
 from nas.space import Caps, RandomDraws, available, find_space, resize, sample
 
-BEST = Path(__file__).parents[1] / "studies" / "mnist-10000" / "best-5000"
+BEST = Path(__file__).parents[1] / "benchmarks" / "nets" / "4719"
 NET = Architecture(
     input_shape=(1, 28, 28),
     num_classes=10,

@@ -22,7 +22,7 @@ from nas.export.quantise import quantise
 from nas.export.stages import stages
 from nas.export.trained import read_trained
 
-BEST = Path(__file__).parents[1] / "studies" / "mnist-10000" / "best-5000"
+BEST = Path(__file__).parents[1] / "benchmarks" / "nets" / "4719"
 MEAN, STD = [0.13, 0.4, 0.55], [0.31, 0.2, 0.25]
 
 
