@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 from studying import environment
 
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.boards import Board, find_board
+from nas.architecture.cost import cost
+from nas.export import write_best
+from nas.training.model import build
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -71,3 +77,33 @@ def test_the_overhead_is_told_by_what_it_is_for(tmp_path: Path) -> None:
         assert float(row["own_cpu_ms"]) == pytest.approx(own, abs=0.01)
         assert float(row["draw_cpu_ms"]) > 0
         assert float(row["peak_mb"]) > 50
+
+
+def test_rates_are_found_from_times(tmp_path: Path) -> None:
+    """Times that a known board would take give back its rates; bad input one line."""
+    board = Board(name="known", mhz=80, conv=0.25, depthwise=0.08, linear=0.05)
+    nets = {
+        "plain": ((Block(out_channels=8), Block(out_channels=8)), Head()),
+        "separable": ((Block(kind="separable", out_channels=12, repeats=1),), Head()),
+        "hidden": ((Block(out_channels=4),), Head(kind="flatten", hidden=32)),
+    }
+    times = []
+    for name, (blocks, head) in nets.items():
+        architecture = Architecture(
+            input_shape=(1, 28, 28), num_classes=10, blocks=blocks, head=head
+        )
+        write_best(
+            tmp_path / name,
+            architecture,
+            build(architecture, seed=0).state_dict(),
+            {},
+            mean=[0.1],
+            std=[0.3],
+            class_names=list("0123456789"),
+        )
+        times.append(f"{name}={cost(architecture, board).latency / 1e6}")
+    text = run(tmp_path, "calibrate.py", "known", "--mhz", "80", *times)
+    (tmp_path / "known.toml").write_text(text)
+    found = find_board(str(tmp_path / "known.toml"))
+    for name in ("mhz", "conv", "depthwise", "linear"):
+        assert getattr(found, name) == pytest.approx(getattr(board, name), rel=0.01)

@@ -29,7 +29,8 @@ from studying import (
     train_made_up,
 )
 
-from nas.architecture.cost import layers
+from nas.architecture.boards import find_board
+from nas.architecture.cost import cost, layers
 from nas.candidates.candidate import Candidate, front
 from nas.study.folders import create, open_study, read_study
 
@@ -240,6 +241,23 @@ def test_the_axes_switch(browser: Browser, address: str, place: Path) -> None:
         assert drawn["x"] == [macs[trial] for trial in drawn["trials"]]
         assert drawn["x"] == sorted(drawn["x"])
         assert drawn["y"] == sorted(drawn["y"], reverse=True)
+        page.select_option("#across", "latency")
+        wait_for(
+            page,
+            "byId('plot').layout.xaxis.title.text === 'estimated milliseconds on nrf52840'",
+        )
+        board = find_board("nrf52840")
+        costs = {c.trial: cost(c.architecture, board) for c in candidates}
+        drawn = trace(page, "front's members")
+        assert drawn["x"] == pytest.approx(
+            [costs[trial].latency / 1e6 for trial in drawn["trials"]], abs=1e-4
+        )
+        assert drawn["x"] == sorted(drawn["x"])
+        page.select_option("#across", "flash")
+        wait_for(page, "byId('plot').layout.xaxis.title.text.startsWith('flash')")
+        drawn = trace(page, "front's members")
+        assert drawn["x"] == [costs[trial].flash for trial in drawn["trials"]]
+        page.select_option("#across", "macs")
         page.select_option("#up", "linear")
         wait_for(page, "byId('plot').layout.yaxis.type !== 'log'")
         accuracies = {c.trial: c.val_accuracy for c in candidates}

@@ -30,6 +30,7 @@ from studying import (
     train_made_up,
 )
 
+from nas.architecture.boards import find_board
 from nas.architecture.cost import layers
 from nas.candidates.candidate import Candidate, front
 from nas.candidates.pareto import hypervolume
@@ -295,7 +296,7 @@ def test_the_fronts_follow_step_by_step(
     found: dict[str, list[int]] = {}
     for start in range(0, len(rows), step):
         changed = range(start, min(start + step, len(rows)))
-        found = fronts(candidates, found, changed)
+        found = fronts(candidates, found, changed, find_board("esp32"))
     assert found.get("num_params", []) == [c.trial for c in front(candidates)]
 
 

@@ -150,6 +150,8 @@ def test_a_cap_on_flash_is_used_up() -> None:
     assert 8_000 < cost(sized).flash <= 9_000
     with pytest.raises(ArchitectureError, match="bytes of flash"):
         resize(NET, Caps(10**6, flash=500))
+    with pytest.raises(ArchitectureError, match="bytes of flash, 0"):
+        resize(NET, Caps(10**6, latency=10, board=find_board("esp32")))
     with pytest.raises(SpaceError, match="--max-flash 500 is below"):
         sample(
             find_space("plain"),
@@ -158,6 +160,35 @@ def test_a_cap_on_flash_is_used_up() -> None:
             num_classes=10,
             caps=Caps(3000, flash=500),
         )
+
+
+def test_the_command_line_tells_caps_in_their_own_words(invoke: Invoke) -> None:
+    """A cap that allows nothing names the least; what was given is frozen."""
+    common = ("--dataset", "digits", "--budget", 900, "--trials", 1, "--device", "cpu")
+    done = invoke("search", *common, "--max-latency", "nrf52840=0.001")
+    assert done.code == 1
+    line = one_line(done.err)
+    assert "--max-latency nrf52840=0.001 is below the smallest net" in line
+    least = line.rpartition("nrf52840=")[2]
+    assert 0.001 < float(least) < 1
+    caps = ("--max-latency", "nrf52840=1.5", "--max-flash", 4000)
+    done = invoke("search", *common, *caps, "--workers", 1, "--epochs", 1)
+    assert done.code == 0, done.err
+    done = invoke("search", *common, "--max-latency", "esp32=1.5")
+    assert done.code == 1
+    assert "board nrf52840 (64 MHz" in one_line(done.err)
+    done = invoke("search", *common, *caps, "--start-from", "s0", "--study", "other")
+    assert done.code == 1
+    done = invoke("front", "--board", "nrf52840", "--format", "csv")
+    heading, *rows = done.out.splitlines()
+    assert "flash,latency_ms,key" in heading
+    for row in rows:
+        flash, latency = row.split(",")[5:7]
+        assert (int(flash) <= 4000, float(latency) <= 1.5) == (True, True)
+    done = invoke("show", 0, "--board", "esp32")
+    assert "ms on" in done.out
+    done = invoke("front", "--board", "uno")
+    assert (done.code, "no board 'uno'" in one_line(done.err)) == (1, True)
 
 
 def test_latency_is_macs_by_kind_of_layer() -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
+from nas.architecture import Architecture
+from nas.architecture.boards import Board, find_board
+from nas.architecture.cost import cost
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate
 from nas.candidates.pareto import pareto_front
 from nas.report.labels import STATES
+from nas.study.settings import Settings
 
-SIZES = ("num_params", "macs", "peak_memory")
-"""What the front can be drawn against."""
+SIZES = ("num_params", "macs", "peak_memory", "flash", "latency")
+"""What the front can be drawn against; latency in milliseconds, the others whole."""
+
+_USUAL_BOARD = "nrf52840"
 
 
 Row = tuple[Any, ...]
@@ -38,10 +45,23 @@ def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     return {name: list(column) for name, column in zip(_NAMES, values, strict=True)}
 
 
+def board_of(settings: Settings) -> Board:
+    """Return the board whose latency a study's page tells: its cap's, or the usual."""
+    return settings.board or find_board(_USUAL_BOARD)
+
+
+@lru_cache(maxsize=1 << 15)
+def device_sizes(architecture: Architecture, board: Board) -> dict[str, float]:
+    """Return the sizes that depend on a device: flash, and latency on the board."""
+    costs = cost(architecture, board)
+    return {"flash": costs.flash, "latency": round(costs.latency / 1e6, 4)}
+
+
 def fronts(
     candidates: Sequence[Candidate],
     before: dict[str, list[int]],
     changed: Iterable[int],
+    board: Board,
 ) -> dict[str, list[int]]:
     """Return, for each size, the trials on the front of accuracy against it.
 
@@ -53,14 +73,22 @@ def fronts(
     for size in SIZES:
         trials = sorted(new | set(before.get(size, ())))
         points = [
-            (getattr(candidates[trial], size), candidates[trial].val_accuracy or 0.0)
+            (
+                _size(candidates[trial], size, board),
+                candidates[trial].val_accuracy or 0.0,
+            )
             for trial in trials
         ]
         found[size] = [trials[i] for i in pareto_front(points)]
     return found
 
 
-def row(candidate: Candidate) -> Row:
+def _size(candidate: Candidate, size: str, board: Board) -> float:
+    found = device_sizes(candidate.architecture, board).get(size)
+    return getattr(candidate, size) if found is None else found
+
+
+def row(candidate: Candidate, board: Board) -> Row:
     """Return what the plot needs of one candidate.
 
     ``state`` is the place in STATES, ``kinds`` a mask: 1 for a conv block, 2 for a
@@ -75,9 +103,7 @@ def row(candidate: Candidate) -> Row:
     return (
         candidate.trial,
         STATES.index(candidate.state),
-        candidate.num_params,
-        candidate.macs,
-        candidate.peak_memory,
+        *(_size(candidate, size, board) for size in SIZES),
         None if accuracy is None else round(accuracy, 6),
         candidate.curve[-1].epochs if candidate.curve else 0,
         len(blocks),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nas.candidates.candidate import Candidate, front
 from nas.candidates.pareto import Point
-from nas.dashboard.columns import Row, columns, fronts, row
+from nas.dashboard.columns import Row, board_of, columns, fronts, row
 from nas.dashboard.details import Peers, details, peer_curves
 from nas.dashboard.markers import markers
 from nas.dashboard.optuna_bridge import Place, importances, place_of, trial_times
@@ -102,6 +102,9 @@ class LiveStudy:
                 "param_budget": settings.param_budget,
                 "max_macs": settings.max_macs,
                 "max_memory": settings.max_memory,
+                "max_flash": settings.max_flash,
+                "max_latency": settings.max_latency,
+                "board": board_of(settings).name,
                 "sampler": settings.sampler,
             }
 
@@ -181,19 +184,20 @@ class LiveStudy:
 
     def _note(self, candidates: Sequence[Candidate]) -> None:
         before = len(self._changes)
+        board = board_of(self._opened().settings)
         for trial, candidate in enumerate(candidates):
             if trial == len(self._known):
                 self._known.append(candidate)
-                self._rows.append(row(candidate))
+                self._rows.append(row(candidate, board))
             elif candidate is self._known[trial] or candidate == self._known[trial]:
                 continue
             else:
                 self._known[trial] = candidate
-                self._rows[trial] = row(candidate)
+                self._rows[trial] = row(candidate, board)
             self._changes.append(trial)
         if len(self._changes) > before:
             changed = self._changes[before:]
-            self._fronts = fronts(self._known, self._fronts, changed)
+            self._fronts = fronts(self._known, self._fronts, changed, board)
 
     def front(self) -> list[Candidate]:
         """Return the front of accuracy against parameters, smallest first."""

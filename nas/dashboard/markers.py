@@ -11,7 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nas.architecture import Architecture
+from nas.architecture.boards import Board
 from nas.architecture.cost import cost
+from nas.dashboard.columns import board_of, device_sizes
+from nas.errors import ArchitectureError
 from nas.references.bundled import available, find_reference
 from nas.study.settings import Settings
 
@@ -21,18 +25,20 @@ _WINNER = ("num_params", "macs", "peak_memory", "test_accuracy_mean")
 def markers(folder: Path, settings: Settings) -> list[dict[str, Any]]:
     """Return the nets to mark in the study's plot, references before the winner.
 
-    Each has ``kind``, ``name``, the three sizes, ``test_accuracy``, its standard
+    Each has ``kind``, ``name``, the sizes of columns.py, ``test_accuracy``, its standard
     deviation ``spread`` over ``seeds`` trainings, and ``trial`` where it came from one.
     References are those on the study's data set of at most twice its budget; their
     accuracy is the published one, and ``what`` says of which epoch.
     """
     near = 2 * settings.param_budget
-    references = _references(settings.dataset)
-    return [net for net in references if net["num_params"] <= near] + _winner(folder)
+    board = board_of(settings)
+    references = _references(settings.dataset, board)
+    near_ones = [net for net in references if net["num_params"] <= near]
+    return near_ones + _winner(folder, board)
 
 
 @cache
-def _references(dataset: str) -> list[dict[str, Any]]:
+def _references(dataset: str, board: Board) -> list[dict[str, Any]]:
     found = []
     for name in available():
         reference = find_reference(name)
@@ -49,6 +55,7 @@ def _references(dataset: str) -> list[dict[str, Any]]:
                 "num_params": costs.num_params,
                 "macs": costs.macs,
                 "peak_memory": costs.peak_memory,
+                **device_sizes(reference.architecture, board),
                 "test_accuracy": accuracy,
                 "spread": 0.0,
                 "seeds": 1,
@@ -58,7 +65,7 @@ def _references(dataset: str) -> list[dict[str, Any]]:
     return found
 
 
-def _winner(folder: Path) -> list[dict[str, Any]]:
+def _winner(folder: Path, board: Board) -> list[dict[str, Any]]:
     try:
         text = (folder / "best" / "report.json").read_text(encoding="utf-8")
         report = json.loads(text)
@@ -71,6 +78,7 @@ def _winner(folder: Path) -> list[dict[str, Any]]:
                 "num_params": sizes["num_params"],
                 "macs": sizes["macs"],
                 "peak_memory": sizes["peak_memory"],
+                **_winner_on(board, folder / "best" / "architecture.json"),
                 "test_accuracy": sizes["test_accuracy_mean"],
                 "spread": float(report.get("test_accuracy_std") or 0),
                 "seeds": int(report.get("seeds", 1)),
@@ -80,3 +88,12 @@ def _winner(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         # Not retrained yet, or being written by another version: the plot goes on.
         return []
+
+
+def _winner_on(board: Board, path: Path) -> dict[str, float]:
+    """Return the winner's sizes on a device, none where its description is not there."""
+    try:
+        architecture = Architecture.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, ArchitectureError):
+        return {}
+    return device_sizes(architecture, board)

@@ -17,6 +17,7 @@ from nas.errors import ArchitectureError, StudyError
 from nas.references.bundled import Reference, check_fits
 from nas.search.resolve import resolve
 from nas.space import Caps, find_space
+from nas.space.limits import milliseconds
 from nas.study.folders import check_data, check_same, create, load_settings, open_study
 from nas.study.settings import Sampler, Settings, check_name, default_rungs
 from nas.study.study import Study
@@ -178,13 +179,19 @@ def _check_caps(reference: Reference, caps: Caps) -> None:
         (costs.macs, caps.macs, "--max-macs", "multiply-accumulates an image"),
         (costs.peak_memory, caps.peak_memory, "--max-memory", "bytes of activations"),
         (costs.flash, caps.flash, "--max-flash", "bytes of flash"),
-        (costs.latency, caps.latency, "--max-latency", "nanoseconds"),
     ):
         if cap is not None and value > cap:
             raise ArchitectureError(
                 f"{reference.name} has {value} {unit}, over {option} {cap}: give at "
                 f"least {option} {value}, or narrow it with `nas resize`"
             )
+    if caps.latency is not None and costs.latency > caps.latency:
+        name = caps.board.name if caps.board else ""
+        raise ArchitectureError(
+            f"{reference.name} takes {milliseconds(costs.latency)} ms on {name}, over "
+            f"--max-latency {name}={milliseconds(caps.latency)}: give a larger one, or "
+            "narrow it with `nas resize`"
+        )
 
 
 def held_out(images: int) -> int:

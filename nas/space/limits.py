@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 
@@ -109,12 +110,8 @@ def _too_tight(
         "--max-flash": (caps.flash, Caps(flash=1), "flash", "bytes of flash"),
     }
     if caps.board is not None:
-        each[f"--max-latency {caps.board.name} in nanoseconds"] = (
-            caps.latency,
-            Caps(latency=1, board=caps.board),
-            "latency",
-            "nanoseconds",
-        )
+        which = Caps(latency=1, board=caps.board)
+        each["--max-latency"] = (caps.latency, which, "latency", "milliseconds")
     size = "x".join(map(str, input_shape))
     fits_nothing = (
         f"the space {space.name!r} holds no net for images of {size}: allow fewer "
@@ -128,15 +125,18 @@ def _too_tight(
             return fits_nothing
         least = min(getattr(one, field) for one in found)
         if limit < least:
+            amount = milliseconds(least) if field == "latency" else least
             return (
-                f"{option} {limit} is below the smallest net of the space "
+                f"{_given(option, limit, caps)} is below the smallest net of the space "
                 f"{space.name!r} for {size} images and {num_classes} classes, which "
-                f"has {least} {unit}: give at least {option} {least}"
+                f"has {amount} {unit}: give at least {_given(option, least, caps)}"
             )
     if caps == Caps(caps.num_params):
         return fits_nothing
     given = ", ".join(
-        f"{option} {limit}" for option, (limit, *_) in each.items() if limit is not None
+        _given(option, limit, caps)
+        for option, (limit, *_) in each.items()
+        if limit is not None
     )
     loose = replace(caps, num_params=2**62)
     found = tuple(
@@ -152,3 +152,15 @@ def _too_tight(
     return (
         f"no net of the space {space.name!r} is within all of {given} at once: {hint}"
     )
+
+
+def _given(option: str, limit: int, caps: Caps) -> str:
+    """Return the option as a user gives it."""
+    if option == "--max-latency" and caps.board is not None:
+        return f"{option} {caps.board.name}={milliseconds(limit)}"
+    return f"{option} {limit}"
+
+
+def milliseconds(nanoseconds: int) -> str:
+    """Return that many nanoseconds in milliseconds, rounded up to a microsecond."""
+    return f"{math.ceil(nanoseconds / 1000) / 1000:g}"

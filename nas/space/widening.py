@@ -10,6 +10,7 @@ from nas.architecture import Architecture, Block, conv_size, feature_shapes
 from nas.architecture.cost import Cost, cost, head_layers, total
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps
+from nas.space.limits import milliseconds
 
 # No image needs more, and with no cap but MACs something has to end the widening.
 _MOST_CHANNELS = 4096
@@ -25,10 +26,11 @@ def resize(architecture: Architecture, caps: Caps) -> Architecture:
     sized = widen(architecture, widths, caps, least=1, most=_MOST_CHANNELS)
     costs = cost(sized, caps.board)
     if not caps.allow(costs):
+        time = f", {milliseconds(costs.latency)} ms" if caps.board else ""
         raise ArchitectureError(
             f"at its narrowest it has {costs.num_params} parameters, {costs.macs} "
             f"multiply-accumulates an image, {costs.peak_memory} bytes of "
-            f"activations and {costs.flash} bytes of flash, which is over the cap: give "
+            f"activations, {costs.flash} bytes of flash{time}, which is over the cap: give "
             "a larger one"
         )
     return sized

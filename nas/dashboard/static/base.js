@@ -2,7 +2,7 @@
 
 const boot = JSON.parse(document.getElementById("boot").textContent);
 const byId = id => document.getElementById(id);
-const SIZE_NAMES = {num_params: "parameters", macs: "MACs", peak_memory: "peak memory, bytes"};
+const SIZE_NAMES = {num_params: "parameters", macs: "MACs", peak_memory: "peak memory, bytes", flash: "flash of the C code, bytes", latency: "estimated milliseconds"};
 
 const state = {
   study: null, page: "front", trial: null, across: "num_params", up: "log",

@@ -101,7 +101,9 @@ function referenceTrace(nets, kind) {
   };
 }
 
-const capOf = () => ({num_params: state.about.param_budget, macs: state.about.max_macs, peak_memory: state.about.max_memory})[state.across];
+const capOf = () => ({num_params: state.about.param_budget, macs: state.about.max_macs, peak_memory: state.about.max_memory, flash: state.about.max_flash, latency: state.about.max_latency})[state.across];
+
+const sizeName = () => SIZE_NAMES[state.across] + (state.across === "latency" ? ` on ${state.about.board}` : "");
 
 function rangesOf() {
   const {rows, about} = state;
@@ -112,6 +114,7 @@ function rangesOf() {
     if (rows.val_accuracy[trial] !== null) errors.push(errorOf(rows.val_accuracy[trial]));
   }
   for (const net of about.markers) {
+    if (net[state.across] === undefined) continue;
     sizes.push(net[state.across]);
     errors.push(errorOf(net.test_accuracy - net.spread), errorOf(Math.min(net.test_accuracy + net.spread, 1)));
   }
@@ -150,7 +153,7 @@ function frontLayout() {
   return layoutOf({
     // The same as before: plotly then keeps the reader's zoom.
     uirevision: [state.study, state.across, state.up].join(" "),
-    xaxis: sizeAxis(SIZE_NAMES[state.across], {range: ranges.x}),
+    xaxis: sizeAxis(sizeName(), {range: ranges.x}),
     yaxis: axisOf(titles[state.up], {...up, range: ranges.y}),
     yaxis2: {overlaying: "y", range: [0, 1], visible: false, fixedrange: true},
     shapes: cap ? [{type: "line", x0: cap, x1: cap, y0: 0, y1: 1, yref: "paper", line: {color: colour("soft"), width: 1.5, dash: "dash"}}] : [],
@@ -163,7 +166,7 @@ async function drawFront() {
   const empty = byId("empty");
   empty.hidden = !state.about.waiting;
   empty.textContent = state.about.waiting ?? "";
-  byId("size-name").textContent = SIZE_NAMES[state.across];
+  byId("size-name").textContent = sizeName();
   for (const [place, name] of boot.states.entries()) byId(`count-${name}`).textContent = whole(state.about.counts[place]);
   drawNote();
   drawMembers();
