@@ -774,3 +774,23 @@ def test_a_time_limit_ends_with_code_0_and_says_how_to_go_on(tmp_path: Path) -> 
     assert time.monotonic() - began < 60
     assert "the time is up; go on with the same command" in done.stdout
     assert read_study(tmp_path / "studies" / "digits-2000").candidates()
+
+
+def test_best_exports_what_it_wrote(
+    at: list[str], invoke: Invoke, tmp_path: Path
+) -> None:
+    """Each format lies beside the winner; an unknown one is refused before training."""
+    done = invoke("best", *at, "--export", "pdf")
+    assert (done.code, "no format 'pdf'" in one_line(done.err)) == (1, True)
+    folder = tmp_path / "winner"
+    options = ("--finalists", 1, "--epochs", 1, "--workers", 1, "--device", "cpu")
+    exports = ("--export", "c", "--export", "onnx")
+    done = invoke("best", *at, *options, *exports, "--output", folder)
+    assert done.code == 0, done.err
+    for name in ("c", "onnx"):
+        report = json.loads((folder / name / "export.json").read_text())
+        best = json.loads((folder / "report.json").read_text())
+        assert report["test_accuracy_float"] == pytest.approx(
+            best["test_accuracy_mean"]
+        )
+        assert f"written to {folder / name}" in done.out
