@@ -67,7 +67,7 @@ def measure(folder: Path, dataset: Dataset, independent: str | None) -> dict[str
     """Return the row of one net."""
     net = read_trained(folder)
     chain = stages(net.architecture, net.weights)
-    calibration = calibration_images(dataset)
+    calibration = calibration_images(net.architecture, dataset)
     whole = quantise(chain, calibration, mean=net.mean, std=net.std)
     images, labels = dataset.test_images.numpy(), dataset.test_labels.numpy()
     models = {

@@ -62,7 +62,9 @@ def test_a_winner_keeps_its_classes() -> None:
     dataset = load_dataset("mnist")
     net = read_trained(BEST)
     chain = stages(net.architecture, net.weights)
-    table = quantise(chain, calibration_images(dataset), mean=net.mean, std=net.std)
+    table = quantise(
+        chain, calibration_images(net.architecture, dataset), mean=net.mean, std=net.std
+    )
     images = dataset.test_images.numpy()[:1000]
     classes = integer.classify(table, images)
     rounded = logits_of(onnx_int8(table), images).argmax(axis=1)

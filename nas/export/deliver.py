@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nas.architecture.cost import STACK, cost
+from nas.architecture import Architecture
+from nas.architecture.cost import STACK, cost, layers
 from nas.architecture.notation import describe
 from nas.data import Dataset
 from nas.environment import versions
@@ -42,9 +43,10 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 CALIBRATION_IMAGES = 1000
 """Drawn from the training set, always the same ones."""
+_MOST_VALUES = 50_000_000
 
 _TOLERANCE = 1e-4  # of ONNX's float logits, as a share of the largest where above 1
-_BATCH = 500
+_BATCH = 100
 _LOGITS = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 
 
@@ -93,7 +95,7 @@ def exported_net(net: TrainedNet, to: str, dataset: Dataset) -> Exported:
     if to == "onnx":
         files, results = _to_onnx(net, chain, images, reference)
     else:
-        calibration = calibration_images(dataset)
+        calibration = calibration_images(net.architecture, dataset)
         table = quantise(chain, calibration, mean=net.mean, std=net.std)
         if to == "onnx-int8":
             files, results = _to_onnx_int8(table, images)
@@ -123,10 +125,18 @@ def check_format(to: str) -> None:
         )
 
 
-def calibration_images(dataset: Dataset) -> npt.NDArray[np.uint8]:
-    """Return the training images that activations' ranges are measured on."""
+def calibration_images(
+    architecture: Architecture, dataset: Dataset
+) -> npt.NDArray[np.uint8]:
+    """Return the training images that activations' ranges are measured on.
+
+    Fewer than a thousand where a thousand of the largest feature map would take more
+    than some 200 MB.
+    """
+    largest = max(math.prod(layer.output_shape) for layer in layers(architecture))
+    count = max(1, min(CALIBRATION_IMAGES, _MOST_VALUES // largest))
     order = np.random.default_rng(0).permutation(len(dataset.images))
-    images: npt.NDArray[np.uint8] = dataset.images.numpy()[order[:CALIBRATION_IMAGES]]
+    images: npt.NDArray[np.uint8] = dataset.images.numpy()[order[:count]]
     return images
 
 

@@ -6,6 +6,7 @@ matrix product does the work; none exceeds 2**31 (quantise checks that).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from nas.export.quantise import (
 from nas.export.stages import Pool
 
 _CHUNK = 100
+_MOST_VALUES = 20_000_000  # of a chunk's windows, 160 MB
 SIGMOID_SHIFT = 4
 """The sigmoid's table has 16 entries a unit, from 0 to 8."""
 SIGMOID = np.round(65536 / (1 + np.exp(-np.arange(129) / 16))).astype(np.int64)
@@ -38,8 +40,16 @@ def classify(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> In
 
 def run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integers:
     """Return the logits ``[N, num_classes]``, each ``2**-logit_bits``."""
-    chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
+    size = max(1, min(_CHUNK, _MOST_VALUES // max(map(_window_values, table))))
+    chunks = [images[i : i + size] for i in range(0, len(images), size)]
     return np.concatenate([_run(table, chunk) for chunk in chunks])
+
+
+def _window_values(stage: IntegerStage) -> int:
+    """Return how many inputs the kernels see at all places of one image together."""
+    places = math.prod(stage.float_stage.conv_shape[1:])
+    kernel = max(math.prod(c.weight.shape[1:]) for c in stage.convolutions)
+    return places * max(kernel, stage.float_stage.input_shape[0])
 
 
 def _run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integers:
