@@ -250,3 +250,12 @@ def test_the_emulated_net_is_the_reference_s() -> None:
     assert emulated is not None, "install qemu-system-arm"
     lines = [line.split()[1:] for line in emulated.output.splitlines()]
     assert np.array_equal(np.array(lines, dtype=int), integer.run(table, images))
+
+
+def test_a_cost_of_no_board_is_no_answer() -> None:
+    """A cap on latency is not held by a cost that knows none."""
+    board = find_board("esp32")
+    caps = Caps(10**6, latency=10**9, board=board)
+    assert caps.allow(cost(NET, board))
+    with pytest.raises(ValueError, match="needs the cost on its board"):
+        caps.allow(cost(NET))

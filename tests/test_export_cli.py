@@ -266,3 +266,12 @@ def test_calibration_sees_training_images_alone(
     finally:
         DIGITS.test_images.copy_(changed)
     assert (winner / "c" / "net.c").read_text() == first
+
+
+def test_a_source_that_no_parser_takes(winner: Path) -> None:
+    """Nested too deeply, or no Python at all: one line that names the file."""
+    for text in ("x = " + "(" * 5000, "-" * 200_000 + "1", "def", "\0"):
+        (winner / "model.py").write_text(text)
+        with pytest.raises(ExportError, match="model.py") as caught:
+            read_trained(winner)
+        assert len(str(caught.value)) < 500

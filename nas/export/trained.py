@@ -73,7 +73,10 @@ def read_trained(folder: Path) -> TrainedNet:
         report = json.loads(path.read_text(encoding="utf-8"))
         path = folder / "model.py"
         constants = _constants(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError, SafetensorError, NasError) as error:
+    except (
+        *(OSError, ValueError, SyntaxError, RecursionError, MemoryError),
+        *(SafetensorError, NasError),
+    ) as error:
         raise ExportError(f"cannot read {path}: {error}") from error
     return TrainedNet(
         folder=folder,

@@ -47,7 +47,12 @@ class Caps:
     board: Board | None = None
 
     def allow(self, cost: Cost) -> bool:
-        """Return whether the cost is at or under every cap; it has to be the board's."""
+        """Return whether the cost is at or under every cap.
+
+        With a cap on latency it has to be the board's: ``cost(architecture, board)``.
+        """
+        if self.latency is not None and cost.macs and not cost.latency:
+            raise ValueError("a cap on latency needs the cost on its board")
         return (
             (self.num_params is None or cost.num_params <= self.num_params)
             and (self.macs is None or cost.macs <= self.macs)
