@@ -18,10 +18,14 @@ _TYPES = {
     "state": "str",
     "num_params": "int64",
     "val_accuracy": "float64",
+    "val_loss": "float64",
     "macs": "int64",
     "peak_memory": "int64",
     "key": "str",
     "epochs": "float64",
+    "seeds": "int64",
+    "origin": "str",
+    "parent": "Int64",
     "depth": "int64",
     "seed": "int64",
     "reason": "str",
@@ -34,9 +38,11 @@ _TYPES = {
 def candidates_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
     """Return one row a candidate, in the order given.
 
-    ``val_accuracy`` (0 to 1, of the last report) and ``reason`` are missing where
-    there is none. ``macs`` are of one image, ``peak_memory`` is bytes of int8
-    activations, ``epochs`` is how many were trained, ``depth`` the number of blocks,
+    ``val_accuracy`` (0 to 1) and ``val_loss``, of the longest training, ``parent`` and
+    ``reason`` are missing where there is none. ``macs`` are of one image,
+    ``peak_memory`` is bytes of int8 activations, ``epochs`` is how long the longest
+    training was and ``seeds`` how many of them there were, ``origin`` how the
+    architecture came about, ``parent`` the trial it was made from, ``depth`` the number of blocks,
     ``summary`` the architecture in the notation of nas.architecture.notation, ``architecture`` the
     whole of it as JSON for Architecture.from_json.
     """
@@ -48,7 +54,7 @@ def front_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
     """Return the Pareto front, smallest first: candidates_frame without state, reason.
 
     Every row is a complete candidate. The first columns are trial, num_params,
-    val_accuracy, macs, peak_memory and key.
+    val_accuracy, val_loss, macs, peak_memory and key.
     """
     return candidates_frame(front(candidates)).drop(columns=["state", "reason"])
 
@@ -80,10 +86,14 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "state": candidate.state,
         "num_params": candidate.num_params,
         "val_accuracy": candidate.val_accuracy,
+        "val_loss": candidate.val_loss,
         "macs": candidate.macs,
         "peak_memory": candidate.peak_memory,
         "key": candidate.key,
-        "epochs": candidate.curve[-1].epochs if candidate.curve else 0.0,
+        "epochs": candidate.epochs,
+        "seeds": candidate.seeds,
+        "origin": candidate.origin,
+        "parent": candidate.parent,
         "depth": len(candidate.architecture.blocks),
         "seed": candidate.seed,
         "reason": candidate.reason,

@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nas.errors import TrainingError
 from nas.training.cuda_graph import runner
@@ -83,7 +85,7 @@ def train(
                 raise TrainingError(message)
             if average is not None:
                 average.swap()
-            val_accuracy = evaluate(
+            validation = measure(
                 model, data.val_images, data.val_labels, data.mean, data.std
             )
             if device.type == "cpu":  # elsewhere the step knows where its weights lie
@@ -91,7 +93,8 @@ def train(
         yield RungReport(
             rung=rung,
             epochs=epochs,
-            val_accuracy=val_accuracy,
+            val_accuracy=validation.accuracy,
+            val_loss=validation.loss,
             train_loss=train_loss,
             seconds=time.perf_counter() - started,
         )
@@ -99,7 +102,13 @@ def train(
             average.swap()
 
 
-@torch.inference_mode()
+class Measurement(NamedTuple):
+    """The accuracy (0 to 1) and mean cross entropy on a set of images; nan without any."""
+
+    accuracy: float
+    loss: float
+
+
 def evaluate(
     model: nn.Module,
     images: Tensor,
@@ -109,14 +118,28 @@ def evaluate(
     *,
     batch_size: int | None = None,
 ) -> float:
-    """Return the share of the images that the model gets right, nan without images.
+    """Return the share of the images that the model gets right; see `measure`."""
+    return measure(model, images, labels, mean, std, batch_size=batch_size).accuracy
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    batch_size: int | None = None,
+) -> Measurement:
+    """Return the model's accuracy and loss on the images.
 
     ``images`` is uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``. The model's mode
     (training or not) is left as it was found. Batches are by default so small that a
-    trainer on a CPU needs little more memory for them than for training.
+    worker on a CPU needs little more memory for them than for training.
     """
     if not len(labels):
-        return math.nan
+        return Measurement(math.nan, math.nan)
     batch_size = batch_size or (128 if images.device.type == "cpu" else 2048)
     scale, offset = normalisation(mean, std, images.device)
     predict = predictor(model)
@@ -124,14 +147,16 @@ def evaluate(
     model.eval()
     try:
         correct = torch.zeros((), dtype=torch.int64, device=images.device)
+        loss = torch.zeros((), dtype=torch.float64, device=images.device)
         for some, answers in zip(
             images.split(batch_size), labels.split(batch_size), strict=True
         ):
             logits = predict(some * scale + offset)  # [B, num_classes]
             correct += (logits.argmax(1) == answers).sum()
+            loss += functional.cross_entropy(logits, answers, reduction="sum")
     finally:
         model.train(was_training)
-    return int(correct) / len(labels)
+    return Measurement(int(correct) / len(labels), float(loss) / len(labels))
 
 
 def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
