@@ -1,7 +1,7 @@
 """Several candidates at a time on one device: as processes and, on a GPU, as streams.
 
     python benchmarks/together.py [--device cuda|cpu] [--net s0] [--batch-size 64]
-        [--at-once 1,2,4,8,16] [--epochs 3] [--csv FILE]
+        [--at-once 1,2,4,8,16] [--ways processes,streams] [--epochs 3] [--csv FILE]
 
 As processes, each trains its candidate as nas does, all beginning together. As streams,
 one process records the step of each candidate and replays the recordings in turn, each on
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--net", default="s0", help="a reference, by name or file")
     parser.add_argument("--batch-size", type=int, default=RECIPE.batch_size)
     parser.add_argument("--at-once", default="1,2,4,8,16")
+    parser.add_argument("--ways", default="processes,streams")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=EPOCH)
     parser.add_argument("--csv", type=Path, default=Path("together.csv"))
@@ -144,11 +145,13 @@ def main() -> None:
     found = ", ".join(f"{k} {v}" for k, v in versions().items())
     print(f"{found}; {hardware([options.device])}; {options.net}, n = 1")
     print("way        at once  epochs/s  GPU MiB  resident MiB")
-    ways = {"processes": processes}
-    if options.device == "cuda":
-        ways["streams"] = streams
+    ways = {"processes": processes, "streams": streams}
+    if options.device != "cuda":
+        del ways["streams"]
     rows = []
     for way, measure in ways.items():
+        if way not in options.ways.split(","):
+            continue
         for at_once in map(int, options.at_once.split(",")):
             told = measure(options, at_once)
             rows.append({"way": way, "net": options.net, "at_once": at_once, **told})
