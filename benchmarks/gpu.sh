@@ -57,7 +57,7 @@ with_mps() { # COMMAND...: run it with NVIDIA's Multi-Process Service, where it 
 }
 
 run_tests() {
-    part 100 "GPU tests" "$python" -m pytest -q -p no:cacheprovider --timeout 80 \
+    part 75 "GPU tests" "$python" -m pytest -q -p no:cacheprovider --timeout 25 -x --maxfail 3 \
         tests/test_gpu.py tests/test_training.py -k "gpu or recording"
 }
 run_together() {
@@ -74,13 +74,15 @@ run_throughput() {
         --images 1280 --csv "$out/throughput-no-capture.csv"
 }
 run_search() {
-    local seed
+    local seed studies
+    studies=$(mktemp -d)
     for seed in ${SEEDS:-0}; do
         part 200 "a search of 200 trials, seed $seed" "$python" -m nas search \
             --budget 10000 --trials 200 --device cuda --seed "$seed" --study "gpu-$seed" \
-            --studies "$out/studies"
-        part 200 "best of seed $seed" "$python" -m nas best "gpu-$seed" \
-            --seeds "${BEST_SEEDS:-5}" --device cuda --studies "$out/studies"
+            --studies "$studies" >"$out/search-$seed.txt" 2>&1
+        part 100 "best of seed $seed" "$python" -m nas best "gpu-$seed" \
+            --seeds "${BEST_SEEDS:-3}" --device cuda --studies "$studies" | tail -3
+        tar -C "$studies" --exclude '*.html' -czf "$out/studies.tgz" .
     done
 }
 run_trainings() {

@@ -107,18 +107,18 @@ def streams(options: argparse.Namespace, at_once: int) -> dict[str, float]:
     torch.cuda.synchronize()
     steps = len(data.train_labels) // recipe.batch_size
     total = steps * recipe.epochs
-    batches: list[tuple[torch.Tensor, ...]] = [()] * at_once
     for number in range(total):
-        rate = learning_rate(number, total, recipe)
-        for place, (step, run, stream) in enumerate(running):
+        for step, run, stream in running:
             with torch.cuda.stream(stream):
-                if number % steps == 0:
-                    order = torch.randperm(
-                        len(data.train_labels), generator=step.generator, device=device
+                if number % step.ahead == 0:
+                    some = range(number, min(number + step.ahead, total))
+                    indices = torch.randint(
+                        len(data.train_labels),
+                        (len(some), step.batch_size),
+                        generator=step.generator,
+                        device=device,
                     )
-                    batches[place] = order.split(recipe.batch_size)
-                step.indices.copy_(batches[place][number % steps])
-                step.rate.fill_(rate)
+                    step.load(indices, [learning_rate(n, total, recipe) for n in some])
                 run()
     torch.cuda.synchronize()
     spent = time.perf_counter() - started

@@ -6,6 +6,7 @@ That a recorded step trains as the step itself is tested in test_training.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from nas.engines import Finished, Job, Reported
 from nas.engines.local import LocalEngine
 from nas.engines.shortage import OutOfMemory
 from nas.engines.trainer import Orders, Trainer
-from nas.recipe import Recipe
+from nas.training.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -53,30 +54,32 @@ def orders(device: str) -> Orders:
     return Orders(split_seed=0, val_size=240, device=device)
 
 
-@pytest.fixture
+@contextmanager
 def full_card() -> Iterator[None]:
     """Leave the card no more than 16 MiB of free memory."""
     torch.cuda.empty_cache()
     hogs = []
     while (free := torch.cuda.mem_get_info()[0]) > 2**25:
         hogs.append(torch.empty(free - 2**24, dtype=torch.uint8, device="cuda"))
-    yield
-    hogs.clear()
-    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        hogs.clear()
+        torch.cuda.empty_cache()
 
 
 @pytest.mark.parametrize("capture", ["1", "0"])
 def test_memory_that_runs_out_is_told_and_the_trainer_goes_on(
-    capture: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    capture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the step recorded and without, in its midst, not only at the data."""
     monkeypatch.setenv("NAS_CAPTURE", capture)
     trainer = Trainer(load_dataset("digits"), orders("cuda"))
     assert isinstance(list(trainer.events(job(0)))[-1], Finished)
     wide = replace(NET, blocks=(Block(out_channels=4096), Block(out_channels=512)))
-    request.getfixturevalue("full_card")
-    assert list(trainer.events(replace(job(1), architecture=wide))) == [OutOfMemory(1)]
-    torch.cuda.empty_cache()
+    with full_card():
+        ended = list(trainer.events(replace(job(1), architecture=wide)))
+    assert ended == [OutOfMemory(1)]
 
 
 def test_after_a_shortage_the_same_trainer_trains_as_before(
@@ -86,8 +89,9 @@ def test_after_a_shortage_the_same_trainer_trains_as_before(
     monkeypatch.delenv("NAS_CAPTURE", raising=False)
     trainer = Trainer(load_dataset("digits"), orders("cuda"))
     before = accuracies(trainer, 0)
-    wide = replace(NET, blocks=(Block(out_channels=60000), Block(out_channels=60000)))
-    ended = list(trainer.events(replace(job(1), architecture=wide)))
+    wide = replace(NET, blocks=(Block(out_channels=4096), Block(out_channels=512)))
+    with full_card():
+        ended = list(trainer.events(replace(job(1), architecture=wide)))
     assert ended == [OutOfMemory(1)]
     assert accuracies(trainer, 2) == before
 
@@ -104,7 +108,11 @@ def test_two_trainers_share_a_card_and_train_alike() -> None:
     """Side by side on one card both give the curve that one alone gives."""
     alone = accuracies(Trainer(load_dataset("digits"), orders("cuda")), 0)
     engine = LocalEngine(
-        load_dataset("digits"), split_seed=0, val_size=240, workers=2, devices=["cuda:0"]
+        load_dataset("digits"),
+        split_seed=0,
+        val_size=240,
+        workers=2,
+        devices=["cuda:0"],
     )
     curves: dict[int, list[tuple[float, float]]] = {0: [], 1: []}
     finished = set()
@@ -145,7 +153,9 @@ def test_a_gpu_learns_as_a_cpu_does() -> None:
 def test_search_and_best_on_a_gpu(ask: Ask, tmp_path: Path) -> None:
     """The two commands work from their first word to their last on the card."""
     common = ("--studies", tmp_path, "--device", "cuda")
-    found = ask("search", "--dataset", "digits", "--budget", 800, "--trials", 4, *common)
+    found = ask(
+        "search", "--dataset", "digits", "--budget", 800, "--trials", 4, *common
+    )
     assert found.code == 0, found.err
     best = ask("best", "digits-800", "--epochs", 2, *common)
     assert best.code == 0, best.err

@@ -153,7 +153,9 @@ class Evolution:
         judged = ~np.isnan(scores)
         self._parents = [k for k, good in zip(known, judged, strict=True) if good]
         self._residuals = scores[judged]
-        self._log_sizes = np.log([k.evidence.num_params for k in self._parents])
+        self._log_sizes = np.log(
+            [float(k.evidence.num_params) for k in self._parents], dtype=np.float64
+        )
         if len(self._parents) < _LEAST_FOR_SURROGATE:
             self._surrogate = None
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from nas.architecture import Architecture, feature_shapes
 from nas.architecture.cost import cost
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 
 # Of a study of thousands the best informed and latest so many are enough.
 _MOST = 400

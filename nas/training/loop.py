@@ -53,7 +53,7 @@ def train(
     if device.type == "cpu":
         _keep_freed_memory()
     average = Average(model, total_steps, recipe) if recipe.average > 0 else None
-    with memory_errors(device), _seeded(seed, device):
+    with memory_errors(device), _seeded(seed, device), uncounted(model, device):
         model.train()
         step = Step(model, data, recipe, batch_size)
         run = runner(step)
@@ -65,16 +65,24 @@ def train(
         # The reported loss is that of late: the first steps of a training tell more
         # of the initial weights than of the network.
         recent = stop - max(1, (stop - done) // 3)
-        with memory_errors(device), _seeded(seed + rung, device):
+        with (
+            memory_errors(device),
+            _seeded(seed + rung, device),
+            uncounted(model, device, stop - done),
+        ):
             model.train()
             if step.predict is model and device.type == "cpu":
                 # Takes up to a half off the time of a step.
                 model.to(memory_format=torch.channels_last)
             for number in range(done, stop):
+                if (number - done) % step.ahead == 0:
+                    some = range(number, min(number + step.ahead, stop))
+                    step.load(
+                        torch.stack([next(orders) for _ in some]),
+                        [learning_rate(n, total_steps, recipe) for n in some],
+                    )
                 if number == recent:
                     step.losses.zero_()
-                step.indices.copy_(next(orders))
-                step.rate.fill_(learning_rate(number, total_steps, recipe))
                 run()
                 if average is not None:
                     average.update(number)
@@ -183,12 +191,31 @@ def _orders(step: Step, data: TrainingData) -> Iterator[Tensor]:
     The last batch of an epoch, when it is not full, is left out: every epoch leaves
     out other images.
     """
-    count, batch_size = len(data.train_labels), len(step.indices)
+    count, batch_size = len(data.train_labels), step.batch_size
     while True:
         order = torch.randperm(
-            count, generator=step.generator, device=step.indices.device
+            count, generator=step.generator, device=step.generator.device
         )
         yield from order[: count - count % batch_size].split(batch_size)
+
+
+@contextmanager
+def uncounted(model: nn.Module, device: torch.device, steps: int = 0) -> Iterator[None]:
+    """Add up batch norm's count of batches after the steps instead of in each.
+
+    Nothing reads it, and on a GPU each addition takes as long as a convolution.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    if device.type == "cpu":
+        norms = []
+    counts = [norm.num_batches_tracked for norm in norms]
+    for norm in norms:
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, count in zip(norms, counts, strict=True):
+            norm.num_batches_tracked = None if count is None else count + steps
 
 
 @contextmanager
