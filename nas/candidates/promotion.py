@@ -32,7 +32,7 @@ class PromotionRule:
     full: float = 0.065
     seeds: float = 0.02
     least: int = 4
-    weights: tuple[float, ...] = (5.0, 4.0, 3.0, 2.0, 2.0)
+    weights: tuple[float, ...] = (6.0, 4.0, 3.0, 2.0, 1.0)
     close: float = 0.15
 
 
@@ -72,12 +72,19 @@ def next_promotion(
     for level in range(len(fidelities) - 1, 0, -1):
         epochs, below = fidelities[level], fidelities[level - 1]
         last = level == len(fidelities) - 1
-        share, power = (rule.full, 2.0) if last else (rule.middle, 1.5)
+        share, power = (rule.full, 3.0) if last else (rule.middle, 1.5)
         allowed = max(rule.least, share * trials) * math.pow(done, power)
         if counts[epochs] + 1 > allowed + 1e-9:
             continue
         chosen = _best_of_the_neediest(
-            evidence, scores, started, rule, epochs, below, param_budget
+            evidence,
+            scores,
+            started,
+            rule,
+            epochs,
+            below,
+            param_budget,
+            patient=screening and level > 1,
         )
         if chosen is not None:
             return Promotion(chosen, epochs, 0)
@@ -112,17 +119,35 @@ def _best_of_the_neediest(
     epochs: int,
     below: int,
     param_budget: int,
+    *,
+    patient: bool,
 ) -> int | None:
-    """Return the best candidate of the range with the fewest promotions for its weight."""
+    """Return the best candidate of the range with the fewest promotions for its weight.
+
+    It has been trained for ``below`` epochs; when ``patient``, no other of its range
+    that has not may look clearly better.
+    """
     ranges = len(rule.weights)
     spent = [0] * ranges
     best: dict[int, tuple[float, int]] = {}
+    waiting: dict[int, float] = {}
     for one, score in zip(evidence, scores, strict=True):
         place = size_range(one.num_params, param_budget, ranges)
         if (epochs, 0) in started.get(one.trial, ()):
             spent[place] += 1
-        elif one.results.get(below) and not math.isnan(score):
+        elif math.isnan(score):
+            continue
+        elif one.results.get(below):
             best[place] = min(best.get(place, (math.inf, -1)), (score, one.trial))
+        else:
+            waiting[place] = min(waiting.get(place, math.inf), score)
+    if patient:
+        # One that looks better has to come up first.
+        best = {
+            place: found
+            for place, found in best.items()
+            if found[0] < waiting.get(place, math.inf) + rule.close
+        }
     if not best:
         return None
     # D'Hondt's way to share out seats: also a few go where the weights are.

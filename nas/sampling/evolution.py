@@ -176,7 +176,10 @@ class Evolution:
             [features(child.architecture) for child in children]
         )
         # A draw of what each may be worth: what is uncertain gets its chance.
-        worth = [m + s * rng.gauss(0, 1) for m, s in zip(mean, spread, strict=True)]
+        worth = [
+            m + _BOLDNESS * s * rng.gauss(0, 1)
+            for m, s in zip(mean, spread, strict=True)
+        ]
         return children[min(range(len(children)), key=worth.__getitem__)]
 
     def _child(self, wanted: int, rng: random.Random) -> Proposal | None:
@@ -283,3 +286,4 @@ _PLAIN = ((3, 1, 1.0), (6, 2, 1.0), (3, 1, 0.25), (6, 2, 0.25))
 # Candidates are ranked anew when one in so many of them has news.
 _NEWS_SHARE = 200
 _LEAST_FOR_SURROGATE = 15
+_BOLDNESS = 0.5
