@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -86,9 +86,15 @@ def with_training(candidate: Candidate, training: Training, full: int) -> Candid
         candidate,
         trainings=trainings,
         val_accuracy=statistics.fmean(end.val_accuracy for end in ends),
-        val_loss=statistics.fmean(end.val_loss for end in ends),
+        val_loss=mean_loss(ends),
         fully_trained=longest >= full,
     )
+
+
+def mean_loss(reports: Sequence[RungReport]) -> float | None:
+    """Return the mean validation loss, None where it was not measured."""
+    losses = [report.val_loss for report in reports if report.val_loss is not None]
+    return statistics.fmean(losses) if losses else None
 
 
 def front(candidates: Iterable[Candidate]) -> list[Candidate]:

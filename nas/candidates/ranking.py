@@ -48,27 +48,30 @@ class Evidence:
     results: Mapping[int, Sequence[float]]
 
 
-def badness(val_loss: float, val_accuracy: float, val_size: int) -> float:
+def badness(val_loss: float | None, val_accuracy: float, val_size: int) -> float:
     """Return the logarithm of the geometric mean of validation loss and error.
 
     The loss tells more of nets that are nearly equal, the error is what is wanted; each
     is noisy, and half an image's error stands for none at all.
     """
     error = max(1 - val_accuracy, 0.5 / val_size)
-    if math.isnan(val_loss):  # of a study that did not measure it
+    if val_loss is None:  # of a study that did not measure it
         return math.log(error)
     return (math.log(max(val_loss, 1e-9)) + math.log(error)) / 2
 
 
-def evidence_of(candidate: Candidate, val_size: int) -> Evidence:
-    """Return what all completed trainings of the candidate say."""
+def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evidence:
+    """Return what all completed trainings of the candidate say.
+
+    ``first_epochs`` is how long the first training of a candidate is.
+    """
+    ends = [(t.epochs, t.curve[-1]) for t in candidate.trainings if t.curve]
+    if candidate.state == "complete" and candidate.curve:
+        ends.insert(0, (first_epochs, candidate.curve[-1]))
     results: dict[int, list[float]] = {}
-    ends = [t.curve[-1] for t in candidate.trainings if t.curve]
-    if candidate.state == "complete":
-        ends.insert(0, candidate.curve[-1])
-    for end in ends:
+    for epochs, end in ends:
         bad = badness(end.val_loss, end.val_accuracy, val_size)
-        results.setdefault(round(end.epochs), []).append(bad)
+        results.setdefault(epochs, []).append(bad)
     return Evidence(candidate.trial, candidate.num_params, candidate.macs, results)
 
 

@@ -18,12 +18,12 @@ _TYPES = {
     "state": "str",
     "num_params": "int64",
     "val_accuracy": "float64",
-    "val_loss": "float64",
     "macs": "int64",
     "peak_memory": "int64",
     "key": "str",
     "epochs": "float64",
     "seeds": "int64",
+    "val_loss": "float64",
     "origin": "str",
     "parent": "Int64",
     "depth": "int64",
@@ -54,7 +54,7 @@ def front_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
     """Return the Pareto front, smallest first: candidates_frame without state, reason.
 
     Every row is a complete candidate. The first columns are trial, num_params,
-    val_accuracy, val_loss, macs, peak_memory and key.
+    val_accuracy, macs, peak_memory and key.
     """
     return candidates_frame(front(candidates)).drop(columns=["state", "reason"])
 
@@ -86,12 +86,12 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "state": candidate.state,
         "num_params": candidate.num_params,
         "val_accuracy": candidate.val_accuracy,
-        "val_loss": candidate.val_loss,
         "macs": candidate.macs,
         "peak_memory": candidate.peak_memory,
         "key": candidate.key,
         "epochs": candidate.epochs,
         "seeds": candidate.seeds,
+        "val_loss": candidate.val_loss,
         "origin": candidate.origin,
         "parent": candidate.parent,
         "depth": len(candidate.architecture.blocks),

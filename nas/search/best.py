@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nas.candidates.candidate import Candidate, front
+from nas.candidates.candidate import Candidate, front, mean_loss
 from nas.candidates.ranking import badness, evidence_of, rank
 from nas.engines import Engine, Finished, Job, Part, Reported
 from nas.environment import versions
@@ -142,7 +142,7 @@ class _Measured:
         self.finalists: list[Candidate] = []
         for c in candidates:
             ends = [t.curve[-1] for t in c.trainings if t.curve and t.epochs == epochs]
-            if settings.recipe.epochs == epochs:
+            if settings.recipe.epochs == epochs and c.curve:
                 ends.insert(0, c.curve[-1])
             if ends:
                 self._ends[c.trial] = ends
@@ -156,8 +156,8 @@ class _Measured:
     def accuracy(self, candidate: Candidate) -> float:
         return statistics.fmean(e.val_accuracy for e in self._ends[candidate.trial])
 
-    def loss(self, candidate: Candidate) -> float:
-        return statistics.fmean(e.val_loss for e in self._ends[candidate.trial])
+    def loss(self, candidate: Candidate) -> float | None:
+        return mean_loss(self._ends[candidate.trial])
 
     def badness(self, candidate: Candidate) -> float:
         """Return what the choice is by; see nas.candidates.ranking."""
@@ -197,7 +197,9 @@ def _most_accurate(
 ) -> Candidate:
     """Return the best of the most promising after full trainings of them."""
     # All sizes tell the trend, also those that are not allowed.
-    evidence = [evidence_of(c, settings.val_size) for c in candidates]
+    evidence = [
+        evidence_of(c, settings.val_size, settings.levels[0]) for c in candidates
+    ]
     predicted = rank(evidence, settings.levels).predicted
     expected = {c.trial: p for c, p in zip(candidates, predicted, strict=True)}
     contenders = sorted(allowed, key=lambda c: (expected[c.trial], c.num_params))

@@ -261,7 +261,10 @@ class _Search:
             return None
         with _timed(self.clock, "sampling"):
             candidates = [c for c in self.study.candidates() if c.state == "complete"]
-            evidence = [evidence_of(c, settings.val_size) for c in candidates]
+            evidence = [
+                evidence_of(c, settings.val_size, settings.levels[0])
+                for c in candidates
+            ]
             screening = sum(number >= 0 for number in self.in_training)
             found = next_promotion(
                 evidence,

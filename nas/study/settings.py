@@ -201,22 +201,24 @@ def _check_types(settings: Settings) -> None:
 def differences(stored: Settings, asked: Settings) -> list[str]:
     """Return one phrase for each setting that differs: its name, stored, asked for."""
     phrases = []
+    other_epochs = stored.fidelities != asked.fidelities
     for field in fields(Settings):
         ours, theirs = getattr(stored, field.name), getattr(asked, field.name)
         if ours == theirs:
             continue
-        if field.name == "recipe":
+        if field.name == "fidelities":
+            phrases.append(f"epochs {stored.full_epochs} -> {asked.full_epochs}")
+        elif field.name == "recipe":
             phrases += [
                 f"recipe.{part.name} {getattr(ours, part.name)} -> "
                 f"{getattr(theirs, part.name)}"
                 for part in fields(Recipe)
                 if getattr(ours, part.name) != getattr(theirs, part.name)
+                # They follow from the full epochs, which are told.
+                and not (part.name == "epochs" and other_epochs)
             ]
-        elif (
-            field.name in {"rungs", "fidelities"}
-            and stored.recipe.epochs != asked.recipe.epochs
-        ):
-            continue  # they follow from the epochs, which are told
+        elif field.name == "rungs" and other_epochs:
+            continue  # as above
         elif field.name == "start_from":
             phrases.append("the architectures that it starts from")
         elif field.name == "space_toml" and stored.space != asked.space:

@@ -340,7 +340,9 @@ class Study:
     def _learn(self, candidate: Candidate) -> None:
         """Let the evolution know how a training of the candidate ended."""
         if candidate.state in {"complete", "pruned"}:
-            evidence = evidence_of(candidate, self.settings.val_size)
+            evidence = evidence_of(
+                candidate, self.settings.val_size, self.settings.levels[0]
+            )
             self._evolution.learn(candidate.architecture, evidence)
 
     def _update(self, trial: int, **changes: Any) -> Candidate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 
@@ -20,5 +19,5 @@ class RungReport:
     val_accuracy: float
     train_loss: float
     seconds: float
-    val_loss: float = math.nan
-    """nan in records of studies that did not measure it."""
+    val_loss: float | None = None
+    """None in records of studies that did not measure it."""
