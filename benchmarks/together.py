@@ -1,0 +1,167 @@
+"""Several candidates at a time on one device: as processes and, on a GPU, as streams.
+
+    python benchmarks/together.py [--device cuda|cpu] [--net s0] [--batch-size 64]
+        [--at-once 1,2,4,8,16] [--epochs 3] [--csv FILE]
+
+As processes, each trains its candidate as nas does, all beginning together. As streams,
+one process records the step of each candidate and replays the recordings in turn, each on
+a stream of its own. What is shown is how many candidate-epochs of 55,000 images the
+device does in a second, with everything that a candidate costs but the start of its
+process, and the memory that a process takes on the GPU and in the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import multiprocessing as mp
+import resource
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.environment import hardware, versions
+from nas.references.bundled import find_reference
+from nas.training.cuda_graph import runner
+from nas.training.loop import learning_rate, train
+from nas.training.model import build
+from nas.training.recipe import Recipe
+from nas.training.step import Step
+
+# Python leaves a script's folder out where PYTHONSAFEPATH is set.
+sys.path.append(str(Path(__file__).parent))
+from throughput import EPOCH, RECIPE, random_data
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    return replace(RECIPE, epochs=options.epochs, batch_size=options.batch_size)
+
+
+def _candidate(options: argparse.Namespace, barrier: Any, results: Any) -> None:
+    """Be one process: train a first candidate for the warm-up, then the timed one."""
+    torch.set_num_threads(1)
+    device = torch.device(options.device)
+    data = random_data(options.images, device)
+    architecture = find_reference(options.net).architecture
+    recipe = _recipe(options)
+    for recipe_now in (replace(recipe, epochs=1), recipe):
+        barrier.wait()
+        started = time.perf_counter()
+        model = build(architecture, seed=0).to(device)
+        rungs = [recipe_now.epochs]
+        for _ in train(model, data, recipe_now, seed=0, rungs=rungs):
+            pass
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        spent = time.perf_counter() - started
+        barrier.wait()
+    gpu = 0.0
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        gpu = (total - free) / 2**20
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    results.put((spent, gpu, resident))
+
+
+def processes(options: argparse.Namespace, at_once: int) -> dict[str, float]:
+    """Return the rate of so many processes, the GPU's memory and that of each."""
+    context = mp.get_context("spawn")
+    barrier, results = context.Barrier(at_once), context.Queue()
+    workers = [
+        context.Process(target=_candidate, args=(options, barrier, results))
+        for _ in range(at_once)
+    ]
+    for worker in workers:
+        worker.start()
+    told = [results.get(timeout=600) for _ in workers]
+    for worker in workers:
+        worker.join()
+    slowest = max(spent for spent, _, _ in told)
+    epochs = at_once * options.epochs * options.images / EPOCH
+    return {
+        "epochs_per_s": epochs / slowest,
+        "gpu_mib": max(gpu for _, gpu, _ in told),
+        "resident_mib": max(resident for _, _, resident in told),
+    }
+
+
+def streams(options: argparse.Namespace, at_once: int) -> dict[str, float]:
+    """Return the rate of so many recordings that are replayed in turn."""
+    device = torch.device(options.device)
+    data = random_data(options.images, device)
+    architecture = find_reference(options.net).architecture
+    recipe = _recipe(options)
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    running = []
+    for number in range(at_once):
+        model = build(architecture, seed=number).to(device).train()
+        step = Step(model, data, recipe, recipe.batch_size)
+        run = runner(step)
+        step.generator.manual_seed(number)
+        running.append((step, run, torch.cuda.Stream()))
+    torch.cuda.synchronize()
+    steps = len(data.train_labels) // recipe.batch_size
+    total = steps * recipe.epochs
+    batches: list[tuple[torch.Tensor, ...]] = [()] * at_once
+    for number in range(total):
+        rate = learning_rate(number, total, recipe)
+        for place, (step, run, stream) in enumerate(running):
+            with torch.cuda.stream(stream):
+                if number % steps == 0:
+                    order = torch.randperm(
+                        len(data.train_labels), generator=step.generator, device=device
+                    )
+                    batches[place] = order.split(recipe.batch_size)
+                step.indices.copy_(batches[place][number % steps])
+                step.rate.fill_(rate)
+                run()
+    torch.cuda.synchronize()
+    spent = time.perf_counter() - started
+    free, memory = torch.cuda.mem_get_info()
+    return {
+        "epochs_per_s": at_once * recipe.epochs * options.images / EPOCH / spent,
+        "gpu_mib": (memory - free) / 2**20,
+        "resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+    }
+
+
+def main() -> None:
+    """Measure, print the table, write the csv file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--net", default="s0", help="a reference, by name or file")
+    parser.add_argument("--batch-size", type=int, default=RECIPE.batch_size)
+    parser.add_argument("--at-once", default="1,2,4,8,16")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--images", type=int, default=EPOCH)
+    parser.add_argument("--csv", type=Path, default=Path("together.csv"))
+    options = parser.parse_args()
+    found = ", ".join(f"{k} {v}" for k, v in versions().items())
+    print(f"{found}; {hardware([options.device])}; {options.net}, n = 1")
+    print("way        at once  epochs/s  GPU MiB  resident MiB")
+    ways = {"processes": processes}
+    if options.device == "cuda":
+        ways["streams"] = streams
+    rows = []
+    for way, measure in ways.items():
+        for at_once in map(int, options.at_once.split(",")):
+            told = measure(options, at_once)
+            rows.append({"way": way, "net": options.net, "at_once": at_once, **told})
+            print(
+                f"{way:10}{at_once:8}{told['epochs_per_s']:10.2f}"
+                f"{told['gpu_mib']:9.0f}{told['resident_mib']:14.0f}",
+                flush=True,
+            )
+    with options.csv.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""What a network costs, by exact arithmetic on its description; nothing is built.
+
+Three costs, each of one image:
+
+parameters
+    Trainable ones: batch norm's scale and shift count, its running statistics don't.
+multiply-accumulates (MACs)
+    Of convolutions and linear layers. Batch norm folds into the convolution before
+    it, and pooling, activations and biases are not counted, as is the custom.
+peak memory
+    Bytes of int8 activations, the largest sum of one layer's input and output. A
+    layer is a convolution, a pooling or a linear layer; batch norm, activation and
+    dropout work in place. Weights are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from nas.architecture import (
+    Architecture,
+    Block,
+    Head,
+    Shape,
+    conv_size,
+    feature_shapes,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a network and its costs; shapes are (channels, height, width)."""
+
+    name: str
+    description: str
+    input_shape: Shape
+    output_shape: Shape
+    num_params: int
+    macs: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes of its input and output as int8."""
+        return prod(self.input_shape) + prod(self.output_shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Parameters, multiply-accumulates of one image, bytes of int8 activations."""
+
+    num_params: int
+    macs: int
+    peak_memory: int
+
+    def then(self, other: Cost) -> Cost:
+        """Return the cost of running this part of a network, then the other."""
+        return Cost(
+            self.num_params + other.num_params,
+            self.macs + other.macs,
+            max(self.peak_memory, other.peak_memory),
+        )
+
+
+FREE = Cost(0, 0, 0)
+
+
+def cost(architecture: Architecture) -> Cost:
+    """Return all three costs of the network."""
+    return total(layers(architecture))
+
+
+def count_params(architecture: Architecture) -> int:
+    """Return the number of trainable parameters."""
+    return cost(architecture).num_params
+
+
+def count_macs(architecture: Architecture) -> int:
+    """Return the multiply-accumulates of one image."""
+    return cost(architecture).macs
+
+
+def peak_memory(architecture: Architecture) -> int:
+    """Return the peak of the activations in bytes, each value one byte (int8)."""
+    return cost(architecture).peak_memory
+
+
+def layers(architecture: Architecture) -> list[Layer]:
+    """Return the network's layers in order, with the costs of each."""
+    shapes = feature_shapes(architecture)
+    table = []
+    for number, (block, shape) in enumerate(
+        zip(architecture.blocks, shapes, strict=False), start=1
+    ):
+        table += block_layers(block, shape, f"block {number}")
+    return table + list(
+        head_layers(architecture.head, shapes[-1], architecture.num_classes)
+    )
+
+
+def total(table: list[Layer]) -> Cost:
+    """Return the cost of running these layers one after the other."""
+    return Cost(
+        sum(layer.num_params for layer in table),
+        sum(layer.macs for layer in table),
+        max((layer.memory for layer in table), default=0),
+    )
+
+
+def block_layers(block: Block, shape: Shape, name: str = "block") -> list[Layer]:
+    """Return the layers of one block on an input of that shape.
+
+    A block with ``repeats`` has its convolutions so many times; their weights are
+    counted at the first.
+    """
+    table: list[Layer] = []
+    for application in range(block.repeats):
+        table += _convolutions(block, shape, name, shared=application > 0)
+        shape = table[-1].output_shape
+    if block.pool != "none":
+        channels, height, width = shape
+        pooled = (channels, height // 2, width // 2)
+        table.append(Layer(name, f"{block.pool} pool 2x2", shape, pooled, 0, 0))
+    return table
+
+
+def _convolutions(
+    block: Block, shape: Shape, name: str, *, shared: bool
+) -> Iterator[Layer]:
+    """Yield the layers of one application of the block, up to its pooling."""
+    channels = shape[0]
+    extras = "".join(
+        [
+            f" stride {block.stride}" if block.stride > 1 else "",
+            " valid" if block.padding == "valid" and block.kernel_size > 1 else "",
+        ]
+    )
+    suffix = (" shared" if shared else "") + _suffix(block)
+    height, width = (
+        conv_size(side, block.kernel_size, block.stride, block.padding)
+        for side in shape[1:]
+    )
+    sizes = [f"{kernel}x{kernel}" for kernel, _ in block.branches]
+    if block.kind == "separable":
+        between = (channels, height, width)
+        weights = channels * block.kernel_size**2
+        yield Layer(
+            name,
+            f"depthwise {sizes[0]}{extras}" + " shared" * shared,
+            shape,
+            between,
+            0 if shared else weights,
+            weights * height * width,
+        )
+        shape, extras, sizes = between, "", ["1x1"]
+        weights = channels * block.out_channels
+    else:
+        weights = channels * sum(width * kernel**2 for kernel, width in block.branches)
+    # Batch norm brings a scale and a shift a channel.
+    own = block.out_channels * (2 if block.norm == "batch" else 0)
+    biases = block.out_channels if block.has_bias else 0
+    yield Layer(
+        name,
+        f"{'inception' if block.kind == 'inception' else 'conv'} "
+        f"{'|'.join(sizes)}{extras}{suffix}",
+        shape,
+        (block.out_channels, height, width),
+        own + (0 if shared else weights + biases),
+        weights * height * width,
+    )
+
+
+def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
+    """Yield the layers of a head on a feature map of that shape."""
+    channels, height, width = shape
+    logits = (num_classes, 1, 1)
+    if head.kind == "conv":
+        sides = (height - head.kernel_size + 1, width - head.kernel_size + 1)
+        output = (num_classes, *sides)
+        weights = channels * num_classes * head.kernel_size**2
+        yield Layer(
+            "head",
+            f"conv {head.kernel_size}x{head.kernel_size}",
+            shape,
+            output,
+            weights + num_classes,
+            weights * prod(sides),
+        )
+        if prod(sides) > 1:
+            yield Layer("head", "global average pool", output, logits, 0, 0)
+        return
+    if head.kind in {"gap", "pool"}:
+        flat = (channels, 1, 1)
+        if height * width > 1:
+            yield Layer("head", "global average pool", shape, flat, 0, 0)
+        if head.kind == "pool":
+            return
+    else:
+        flat = (prod(shape), 1, 1)
+    if head.hidden:
+        hidden = (head.hidden, 1, 1)
+        yield _linear(flat, hidden, "linear, relu")
+        flat = hidden
+    yield _linear(flat, logits, "linear")
+
+
+def _linear(source: Shape, target: Shape, description: str) -> Layer:
+    weights = source[0] * target[0]
+    return Layer("head", description, source, target, weights + target[0], weights)
+
+
+def _suffix(block: Block) -> str:
+    parts = [
+        "bias" if block.has_bias and block.norm == "batch" else "",
+        "batch norm" if block.norm == "batch" else "",
+        block.activation if block.activation != "none" else "",
+    ]
+    if block.order == "activation_first":
+        parts = [parts[0], parts[2], parts[1]]
+    return "".join(f", {part}" for part in parts if part)

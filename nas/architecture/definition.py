@@ -1,0 +1,403 @@
+"""The frozen description of one network: data only, no framework.
+
+A network is a chain of blocks and a head. One block computes, in its ``order``::
+
+    early_pool        convolution -> pooling -> batch norm -> activation -> dropout
+    late_pool         convolution -> batch norm -> activation -> dropout -> pooling
+    activation_first  convolution -> activation -> batch norm -> dropout -> pooling
+
+The first is the default, because what follows the pooling then works on a quarter of
+the values; for max pooling its function is that of the second wherever batch norm's
+scale is positive. The other two are what hand-made networks use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from nas.errors import ArchitectureError
+
+BlockKind = Literal["conv", "separable", "inception"]
+Padding = Literal["same", "valid"]
+Norm = Literal["batch", "none"]
+Bias = Literal["auto", "yes", "no"]
+Order = Literal["early_pool", "late_pool", "activation_first"]
+Activation = Literal["relu", "leaky_relu", "hardswish", "silu", "none"]
+Pool = Literal["none", "max", "avg"]
+HeadKind = Literal["gap", "conv", "flatten", "pool"]
+
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One convolution and what follows it; a 1x1 ``conv`` is a bottleneck (squeeze).
+
+    ``separable`` is a depthwise convolution with ``kernel_size`` and ``stride``, then
+    a 1x1 convolution to ``out_channels``, which has the bias if there is one.
+    ``inception`` is several convolutions side by side, with kernels of 1, 3, ... up to
+    ``kernel_size`` (see branches), always with same padding; their outputs are joined
+    to ``out_channels``. ``pool`` halves height and width, rounding down.
+
+    ``bias`` "auto" gives the convolution a bias exactly where there is no batch norm,
+    which has its own. ``repeats`` applies the block so many times one after the other
+    with the same convolution weights, each time with a batch norm of its own (shared
+    running statistics would fit no application), and pools after the last; it takes
+    as many channels as it gives and keeps the feature map's size.
+    """
+
+    kind: BlockKind = "conv"
+    out_channels: int
+    kernel_size: int = 3
+    stride: int = 1
+    padding: Padding = "same"
+    norm: Norm = "batch"
+    activation: Activation = "relu"
+    pool: Pool = "none"
+    dropout: float = 0.0
+    bias: Bias = "auto"
+    order: Order = "early_pool"
+    repeats: int = 1
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the convolution has a bias."""
+        return self.bias == "yes" or (self.bias == "auto" and self.norm == "none")
+
+    @property
+    def branches(self) -> list[tuple[int, int]]:
+        """Return (kernel_size, out_channels) of the convolutions side by side.
+
+        Only ``inception`` has more than one; it shares its channels out evenly, and
+        what is left over goes to the smaller kernels.
+        """
+        if self.kind != "inception":
+            return [(self.kernel_size, self.out_channels)]
+        kernels = range(1, self.kernel_size + 1, 2)
+        each, extra = divmod(self.out_channels, len(kernels))
+        return [(k, each + (place < extra)) for place, k in enumerate(kernels)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What turns the last feature map into one logit a class.
+
+    ``gap``
+        Global average pooling, then a linear layer.
+    ``conv``
+        A valid convolution to the classes, then global average pooling of what is
+        left; with ``kernel_size`` 1 the classic "1x1 conv + global average pooling".
+    ``flatten``
+        Every value into a linear layer.
+    ``pool``
+        Global average pooling alone: the channels of the last block are the classes.
+
+    ``hidden`` is the width of one more linear layer (with ReLU) before the last one,
+    0 for none; ``conv`` and ``pool`` have none, and ``pool`` has no dropout.
+    """
+
+    kind: HeadKind = "gap"
+    kernel_size: int = 1
+    hidden: int = 0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A whole network: ``input_shape`` (channels, height, width), blocks and a head.
+
+    Raises ArchitectureError when it cannot be built: a value that no block knows, or
+    a feature map that shrinks to nothing.
+    """
+
+    input_shape: Shape
+    num_classes: int
+    blocks: tuple[Block, ...]
+    head: Head
+
+    def __post_init__(self) -> None:
+        for number, block in enumerate(self.blocks, start=1):
+            _check_values(block, f"block {number}")
+        _check_values(self.head, "head")
+        if len(self.input_shape) != 3 or not all(
+            _whole(s, 1) for s in self.input_shape
+        ):
+            raise ArchitectureError(
+                f"input_shape is {self.input_shape}: give channels, height and width, "
+                "each a whole number of at least 1"
+            )
+        if not _whole(self.num_classes, 2):
+            raise ArchitectureError(
+                f"num_classes is {self.num_classes!r}, give a whole number of at least 2"
+            )
+        feature_shapes(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, dicts and numbers that from_dict takes back."""
+        data = asdict(self)
+        data["blocks"] = [
+            {
+                key: value
+                for key, value in block.items()
+                if key not in _LEFT_OUT or value != _LEFT_OUT[key]
+            }
+            for block in data["blocks"]
+        ]
+        return data
+
+    def to_json(self) -> str:
+        """Return one line of JSON with sorted keys."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Architecture:
+        """Build from to_dict's result; raise ArchitectureError on anything else."""
+        try:
+            return cls(
+                **data
+                | {
+                    "input_shape": tuple(data["input_shape"]),
+                    "blocks": tuple(Block(**block) for block in data["blocks"]),
+                    "head": Head(**data["head"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ArchitectureError(
+                f"not an architecture: {error}; the keys are "
+                f"{', '.join(f.name for f in fields(cls))}"
+            ) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Build from to_json's result; raise ArchitectureError on anything else."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ArchitectureError(
+                f"not an architecture: no JSON ({error})"
+            ) from error
+        return cls.from_dict(data)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits, equal for two spellings of the same network.
+
+        These are: the padding of a 1x1 convolution, the stride of one that has a
+        single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
+        that covers its whole input (a ``flatten`` head), a ``flatten`` head on a
+        single pixel (a ``gap`` head), a ``pool`` head after a bare convolution (a
+        ``conv`` head), a bias written out that goes without saying, an order that
+        makes no difference, and what a head does not use.
+        """
+        canonical = _canonical(self).to_json()
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def conv_size(size: int, kernel_size: int, stride: int, padding: Padding) -> int:
+    """Return the height (or width) after a convolution; below 1 means it does not fit."""
+    total_padding = kernel_size - 1 if padding == "same" else 0
+    return (size + total_padding - kernel_size) // stride + 1
+
+
+def feature_shapes(architecture: Architecture) -> list[Shape]:
+    """Return the shape after each block, the first entry being the input's.
+
+    Raises ArchitectureError where a feature map shrinks to nothing.
+    """
+    shapes = [architecture.input_shape]
+    for number, block in enumerate(architecture.blocks, start=1):
+        channels, height, width = shapes[-1]
+        if block.repeats > 1 and channels != block.out_channels:
+            raise ArchitectureError(
+                f"block {number} is applied {block.repeats} times, but takes {channels} "
+                f"channels and gives {block.out_channels}: make them equal"
+            )
+        sizes = []
+        for size in (height, width):
+            after = conv_size(size, block.kernel_size, block.stride, block.padding)
+            sizes.append(after if block.pool == "none" else after // 2)
+        if min(sizes) < 1:
+            raise ArchitectureError(
+                f"block {number} shrinks its {height}x{width} input to nothing: use a "
+                "smaller kernel, same padding or fewer poolings"
+            )
+        shapes.append((block.out_channels, sizes[0], sizes[1]))
+    channels, height, width = shapes[-1]
+    head = architecture.head
+    if head.kind == "pool" and channels != architecture.num_classes:
+        raise ArchitectureError(
+            f"a pool head makes the {channels} channels before it the "
+            f"{architecture.num_classes} classes: make them equal or take another head"
+        )
+    if head.kind == "conv" and head.kernel_size > min(height, width):
+        raise ArchitectureError(
+            f"the head's {head.kernel_size}x{head.kernel_size} kernel is larger than its "
+            f"{height}x{width} input: use a smaller one"
+        )
+    return shapes
+
+
+# Keys that architectures did not have at first are only written where they differ from
+# the default: so files and keys from before still hold.
+_LEFT_OUT = {"bias": "auto", "order": "early_pool", "repeats": 1}
+
+
+def _canonical(architecture: Architecture) -> Architecture:
+    shapes = feature_shapes(architecture)
+    blocks = tuple(
+        _canonical_block(block, shape)
+        for block, shape in zip(architecture.blocks, shapes, strict=False)
+    )
+    head = architecture.head
+    if head.kind == "pool":
+        head = replace(head, hidden=0, dropout=0.0)
+        if blocks and _bare_convolution(blocks[-1]):
+            head = Head(kind="conv", kernel_size=blocks[-1].kernel_size)
+            blocks, shapes = blocks[:-1], shapes[:-1]
+    height, width = shapes[-1][1:]
+    if head.kind == "conv":
+        head = replace(head, hidden=0)
+        if head.kernel_size == 1:
+            head = replace(head, kind="gap")
+        elif head.kernel_size == height == width:
+            head = replace(head, kind="flatten")
+    elif head.kind == "flatten" and height == width == 1:
+        head = replace(head, kind="gap")
+    if head.kind != "conv":
+        head = replace(head, kernel_size=1)
+    head = replace(head, dropout=float(head.dropout))
+    return replace(architecture, blocks=blocks, head=head)
+
+
+def _canonical_block(block: Block, shape: Shape) -> Block:
+    padding: Padding = "same" if block.kernel_size == 1 else block.padding
+    # How far the kernel could move; a stride beyond that never makes a second step.
+    reach = max(conv_size(side, block.kernel_size, 1, padding) for side in shape[1:])
+    usual = "no" if block.norm == "batch" else "yes"
+    return replace(
+        block,
+        padding=padding,
+        stride=min(block.stride, reach),
+        dropout=float(block.dropout),
+        bias="auto" if block.bias == usual else block.bias,
+        order=_canonical_order(block),
+    )
+
+
+def _canonical_order(block: Block) -> Order:
+    order = block.order
+    if order == "activation_first" and "none" in (block.norm, block.activation):
+        order = "late_pool"
+    # What of norm, activation and dropout the pooling could be moved across.
+    movable = block.norm == "none" and (
+        block.activation == "none"
+        or (block.pool == "max" and block.activation in {"relu", "leaky_relu"})
+    )
+    if order == "late_pool" and (
+        block.pool == "none" or (movable and not block.dropout)
+    ):
+        order = "early_pool"
+    return order
+
+
+def _bare_convolution(block: Block) -> bool:
+    """Return whether the block is what a ``conv`` head begins with."""
+    plain = Block(
+        out_channels=block.out_channels,
+        kernel_size=block.kernel_size,
+        padding="same" if block.kernel_size == 1 else "valid",
+        norm="none",
+        activation="none",
+    )
+    return block == plain
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "padding": get_args(Padding),
+    "norm": get_args(Norm),
+    "activation": get_args(Activation),
+    "pool": get_args(Pool),
+    "bias": get_args(Bias),
+    "order": get_args(Order),
+}
+# Beyond it nothing tiny is meant, and building it would take for ever.
+_LARGEST = {
+    "out_channels": 65536,
+    "kernel_size": 255,
+    "stride": 255,
+    "hidden": 65536,
+    "repeats": 255,
+}
+_SMALLEST = {
+    "out_channels": 1,
+    "kernel_size": 1,
+    "stride": 1,
+    "hidden": 0,
+    "repeats": 1,
+}
+
+
+def _check_values(part: Block | Head, where: str) -> None:
+    choices = _CHOICES | {
+        "kind": get_args(BlockKind if isinstance(part, Block) else HeadKind)
+    }
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if field.name in choices:
+            if value not in choices[field.name]:
+                raise ArchitectureError(
+                    f"{where}: {field.name} is {value!r}, one of "
+                    f"{', '.join(choices[field.name])} is known"
+                )
+        elif field.name == "dropout":
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < 1:
+                raise ArchitectureError(
+                    f"{where}: dropout is {value!r}, give a share from 0 to below 1"
+                )
+        elif not _whole(value, _SMALLEST[field.name]):
+            raise ArchitectureError(
+                f"{where}: {field.name} is {value!r}, give a whole number of at least "
+                f"{_SMALLEST[field.name]}"
+            )
+        elif value > _LARGEST[field.name]:
+            raise ArchitectureError(
+                f"{where}: {field.name} is {value}, give at most {_LARGEST[field.name]}"
+            )
+    if isinstance(part, Block):
+        _check_block(part, where)
+
+
+def _check_block(block: Block, where: str) -> None:
+    """Check what depends on several values of a block at once."""
+    if block.kernel_size % 2 == 0 and block.padding == "same":
+        raise ArchitectureError(
+            f"{where}: kernel_size {block.kernel_size} is even, which same padding "
+            "cannot centre: use an odd one"
+        )
+    keeps_size = block.kernel_size == 1 or block.padding == "same"
+    if block.kind == "inception":
+        if block.kernel_size == 1 or not keeps_size:
+            raise ArchitectureError(
+                f"{where}: an inception block needs a kernel_size of at least 3 and "
+                "same padding"
+            )
+        if block.out_channels < len(block.branches):
+            raise ArchitectureError(
+                f"{where}: out_channels is {block.out_channels}, fewer than the "
+                f"{len(block.branches)} convolutions of the inception block"
+            )
+    if block.repeats > 1 and (block.stride > 1 or not keeps_size):
+        raise ArchitectureError(
+            f"{where}: a block with repeats needs stride 1 and same padding, so that "
+            "its output can be its input"
+        )
+
+
+def _whole(value: Any, least: int) -> bool:
+    # JSON's true is an int in Python.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,86 @@
+"""A short notation for architectures, for tables and plots that people read.
+
+Blocks and head stand in their order, parted by `` - ``::
+
+    8c3 - 16c3/max - 10s5v/2 silu - gap
+
+====================  =====================================================
+``8c3``               conv: 8 output channels, 3x3 kernel
+``10s5``              separable: depthwise 5x5, then 1x1 to 10 channels
+``12i5``              inception: 1x1, 3x3 and 5x5 side by side, 12 channels in all
+``x3``                applied three times with shared weights
+``v`` behind these    valid padding (else same)
+``/2``                stride 2 (else 1)
+``/max``, ``/avg``    2x2 pooling
+``silu``, ...         activation (else relu); ``linear`` is none
+``bias``              no batch norm but a bias (else batch norm)
+``bare``              neither batch norm nor bias
+``bias+norm``         a bias and batch norm
+``late``              pooling last, after dropout (else right after the convolution)
+``first``             activation before batch norm, pooling last
+``drop0.1``           dropout
+``gap``               head: global average pooling, linear
+``conv3``             head: 3x3 conv to the classes, global average pooling
+``flatten``           head: linear on all values
+``pool``              head: global average pooling alone
+``hidden32``          in the head: one more linear layer of 32 before the last
+====================  =====================================================
+
+Architectures of one input shape and number of classes that differ have different
+notations.
+"""
+
+from __future__ import annotations
+
+from nas.architecture import Architecture, Block, Head
+
+
+def describe(architecture: Architecture) -> str:
+    """Return the architecture in one line, as drawn above."""
+    parts = [describe_block(block) for block in architecture.blocks]
+    return " - ".join([*parts, describe_head(architecture.head)])
+
+
+def describe_block(block: Block) -> str:
+    """Return one block, such as ``16c3/max silu``."""
+    letter = {"conv": "c", "separable": "s", "inception": "i"}[block.kind]
+    core = f"{block.out_channels}{letter}{block.kernel_size}"
+    if block.padding == "valid":
+        core += "v"
+    if block.stride != 1:
+        core += f"/{block.stride}"
+    if block.pool != "none":
+        core += f"/{block.pool}"
+    if block.repeats > 1:
+        core += f"x{block.repeats}"
+    words = [core]
+    if block.activation != "relu":
+        words.append("linear" if block.activation == "none" else block.activation)
+    if (block.norm, block.bias) != ("batch", "auto"):
+        words.append(_NORMS[block.norm, block.bias])
+    if block.order != "early_pool":
+        words.append("late" if block.order == "late_pool" else "first")
+    return " ".join(words + _dropout(block.dropout))
+
+
+# Spellings that differ get different words, even where they mean the same.
+_NORMS = {
+    ("batch", "yes"): "bias+norm",
+    ("batch", "no"): "norm",
+    ("none", "auto"): "bias",
+    ("none", "yes"): "biased",
+    ("none", "no"): "bare",
+}
+
+
+def describe_head(head: Head) -> str:
+    """Return the head, such as ``flatten hidden32``."""
+    shows_kernel = head.kind == "conv" or head.kernel_size != 1
+    words = [f"{head.kind}{head.kernel_size}" if shows_kernel else head.kind]
+    if head.hidden:
+        words.append(f"hidden{head.hidden}")
+    return " ".join(words + _dropout(head.dropout))
+
+
+def _dropout(dropout: float) -> list[str]:
+    return [f"drop{dropout}"] if dropout else []

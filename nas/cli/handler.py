@@ -1,0 +1,111 @@
+"""The single error handler: every error ends as one line and an exit code.
+
+Exit codes: 0 fine, 1 an error with one line that says what, where and the remedy,
+2 wrong usage, 3 a bug in nas (a traceback goes to a log file that the line names),
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+from nas.credentials import redact
+from nas.errors import NasError
+
+_SECONDS_BETWEEN_LOOKS = 0.05
+
+
+class Interrupted(Exception):  # noqa: N818  # the user's criteria, no error
+    """Ctrl-C came; the text says how to go on."""
+
+
+def run(app: typer.Typer) -> None:
+    """Run the command line; every error ends here, as one line and an exit code."""
+    interrupted = False
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        if not _importing(frame):
+            raise KeyboardInterrupt
+        # An exception in the midst of loading a library such as torch may abort the
+        # process: ask again soon.
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_LOOKS)
+
+    # `kill` ends a search as Ctrl-C does: cleanly, and with word on how to go on.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    try:
+        code = app(prog_name="nas", standalone_mode=False)
+    except NasError as error:
+        sys.exit(_complain(str(error), 1))
+    except (KeyboardInterrupt, Interrupted) as stop:
+        sys.exit(_complain(str(stop) or "interrupted", 130))
+    except BrokenPipeError:
+        # Whoever read our output, `head` say, has had enough.
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001  # the last resort
+        if interrupted:  # in the midst of an import it can come out as any error
+            sys.exit(_complain("interrupted", 130))
+        sys.exit(_usage_error(error) or _bug(error))
+    # Typer turns a KeyboardInterrupt into the code 130.
+    sys.exit(_complain("interrupted", 130) if code == 130 else code or 0)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Return whether this frame is, at any depth, part of an import."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _usage_error(error: Any) -> int | None:
+    """Show what Typer has against the command line; None for any other error."""
+    # Typer's exceptions are Click's or its own copy of them, by its version.
+    if type(error).__name__ == "Abort":
+        return _complain("interrupted", 130)
+    if not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    command = "nas" if context is None else context.command_path
+    if type(error).__name__ == "NoArgsIsHelpError":  # `nas` alone
+        # Its message is the help, where that has not been shown yet.
+        sys.stdout.write(f"{error.format_message()}\n")
+        return int(error.exit_code)
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    return _complain(f"{message}: see `{command} --help`", error.exit_code)
+
+
+def _bug(error: Exception) -> int:
+    import platformdirs
+
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    trace = redact("".join(traceback.format_exception(error)))
+    path = Path(platformdirs.user_log_dir("nas")) / f"bug-{stamp}.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(trace, encoding="utf-8")
+    except OSError:
+        sys.stderr.write(trace)
+        return _complain(f"a bug in nas: {type(error).__name__}: {error}", 3)
+    return _complain(
+        f"a bug in nas ({type(error).__name__}); please report it with {path}", 3
+    )
+
+
+def _complain(text: str, code: int) -> int:
+    one_line = redact(" ".join(text.split()))
+    sys.stderr.write(f"nas: {one_line}\n")
+    return code

@@ -1,0 +1,144 @@
+"""`nas front`, `show`, `compare` and `studies`: what prints what there is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer import Argument, Option
+
+from nas.cli.options import Format, Storage, Studies, StudyName, console, read
+
+
+def front(
+    study: StudyName = None,
+    *,
+    output_format: Format = "table",
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Print the Pareto front: the fully trained nets that no other beats."""
+    from nas.candidates.candidate import front as front_of
+
+    opened = read(study, studies, storage)
+    if output_format == "table":
+        from nas.cli.display import front_table
+
+        members = front_of(opened.candidates())
+        title = f"{opened.settings.name}: accuracy on the validation split"
+        if members:
+            console().print(front_table(members, title))
+        else:
+            typer.echo(
+                f"no fully trained candidate in {opened.settings.name} yet: go on with "
+                f"`nas search --study {opened.settings.name}`"
+            )
+        return
+    from nas.report import format_frame, front_frame
+
+    frame = front_frame(opened.candidates())
+    typer.echo(format_frame(frame, output_format), nl=False)
+
+
+def show(
+    trial: Annotated[int, Argument(min=0, help="Number of the trial.")],
+    study: StudyName = None,
+    *,
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Print one candidate layer by layer, with its costs and learning curve."""
+    from nas.cli.display import candidate_view
+
+    opened = read(study, studies, storage)
+    console().print(candidate_view(opened.candidate(trial)))
+
+
+def compare(
+    references: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[NAME|FILE|STUDY:TRIAL]...",
+            help="Nets to compare with [default: all references on the data set].",
+        ),
+    ] = None,
+    *,
+    study: Annotated[
+        str | None,
+        Option(help="Name of the study; not needed where there is only one."),
+    ] = None,
+    output_format: Format = "table",
+    html: Annotated[
+        Path | None, Option(help="Draw the comparison into this file, too.")
+    ] = None,
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Tell what of a study's front beats hand-made nets, and by how much."""
+    from nas.references.comparison import compare as set_against
+    from nas.references.comparison import read_winners, references_for
+    from nas.search.resolve import find
+
+    opened = read(study, studies, storage)
+    settings, candidates = opened.settings, opened.candidates()
+    chosen = [find(name, studies, storage).reference for name in references or []]
+    winners = read_winners(opened.folder)
+    rows = set_against(
+        chosen or references_for(settings), candidates, winners, settings
+    )
+    if not rows:
+        why = (
+            f"no reference is for {settings.dataset}"
+            if any(c.state == "complete" for c in candidates)
+            else f"{settings.name} has no fully trained candidate yet"
+        )
+        typer.echo(f"nothing to compare: {why}", err=output_format != "table")
+        if output_format == "table":
+            return
+    title = f"{settings.name}: {settings.dataset}, references beside the front"
+    if html is not None:
+        from nas.report import comparison_figure, write_comparison
+
+        figure = comparison_figure(
+            rows, candidates, winners, param_budget=settings.param_budget, title=title
+        )
+        write_comparison(html, figure)
+    if output_format == "table":
+        from nas.cli.display import comparison_view
+
+        console().print(comparison_view(rows, title))
+        typer.echo(
+            "gain in percentage points, saved in parameters; below 0 the reference is ahead"
+        )
+    else:
+        from nas.report import comparison_frame, format_frame
+
+        typer.echo(format_frame(comparison_frame(rows), output_format), nl=False)
+    if html is not None:
+        typer.echo(f"written to {html}", err=True)
+
+
+def list_studies(
+    *,
+    output_format: Annotated[
+        Literal["table", "json"], Option("--format", help="How to print.")
+    ] = "table",
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """List the studies with their counts of trials."""
+    from nas.study.folders import overview
+
+    rows, faults = overview(studies, storage)
+    if output_format == "json":
+        typer.echo(json.dumps(rows))
+    elif rows:
+        from nas.cli.display import studies_table
+
+        console().print(studies_table(rows))
+    else:
+        typer.echo(f"no studies in {studies}: `nas search --budget 10000` begins one")
+    for fault in faults:
+        typer.echo(fault, err=True)

@@ -1,0 +1,85 @@
+"""What several commands share: options, the console, a study opened, an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from typer import Argument, Option
+
+# The commands import what they need: `nas --help` answers without torch.
+if TYPE_CHECKING:
+    from nas.engines.local import LocalEngine
+    from nas.study.study import Study
+
+StudyName = Annotated[
+    str | None,
+    Argument(help="Name of the study; not needed where there is only one."),
+]
+ArchitectureName = Annotated[
+    str,
+    Argument(
+        metavar="NAME|FILE|STUDY:TRIAL",
+        help="A reference that comes with nas, a .toml file like theirs or an "
+        "architecture.json, or a candidate.",
+    ),
+]
+MaxMacs = Annotated[
+    int | None, Option(min=1, help="Hard cap: multiply-accumulates of one image.")
+]
+MaxMemory = Annotated[
+    int | None,
+    Option(min=1, help="Hard cap: peak of the activations in bytes, as int8."),
+]
+Studies = Annotated[
+    Path,
+    Option("--studies", envvar="NAS_STUDIES", help="Folder in which the studies are."),
+]
+Storage = Annotated[
+    str | None,
+    Option(
+        envvar="NAS_STORAGE",
+        help="Optuna storage URL, where the study is not in its folder's journal.",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    Option(help="Folder with the data set's files [env: NAS_DATA_DIR]."),
+]
+Workers = Annotated[
+    int | None,
+    Option(min=1, help="Worker processes [default: one a core; four a GPU]."),
+]
+Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
+Format = Annotated[
+    Literal["table", "csv", "json", "md"], Option("--format", help="How to print.")
+]
+
+
+def console() -> Any:
+    """Return rich's console on stdout, which knows whether it is a terminal."""
+    from rich.console import Console
+
+    return Console()
+
+
+def read(name: str | None, studies: Path, storage: str | None) -> Study:
+    """Return the study of that name, or the only one there is, for reading."""
+    from nas.study.folders import only_study, read_study
+
+    return read_study(studies / name if name else only_study(studies), storage)
+
+
+def start_engine(
+    dataset: Any, study: Study, devices: list[str], workers: int
+) -> LocalEngine:
+    """Start workers on the data set, split as the study has it."""
+    from nas.engines.local import LocalEngine
+
+    return LocalEngine(
+        dataset,
+        split_seed=study.settings.seed,
+        val_size=study.settings.val_size,
+        workers=workers,
+        devices=devices,
+    )

@@ -1,0 +1,79 @@
+"""`nas dashboard` and `nas report`: pages for the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from nas.cli.options import Storage, Studies, StudyName
+
+
+def dashboard(
+    study: Annotated[
+        str | None, Argument(help="Name of the study [default: all of the folder].")
+    ] = None,
+    *,
+    port: Annotated[
+        int, Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+    ] = 8765,
+    open_browser: Annotated[
+        bool, Option("--open", help="Open the page in the browser.")
+    ] = False,
+    host: Annotated[
+        str,
+        Option(help="Address to listen on; one that others reach needs a token."),
+    ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        Option(
+            envvar="NAS_TOKEN",
+            help="What every request must bring [default: made up where needed].",
+        ),
+    ] = None,
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Serve a page to look at studies, while they are searched and after.
+
+    It only reads. Optuna's own dashboard is one click away on it.
+    """
+    from nas.dashboard import serve
+
+    serve(
+        studies,
+        study,
+        storage=storage,
+        host=host,
+        port=port,
+        token=token,
+        open_browser=open_browser,
+        say=lambda address: typer.echo(f"dashboard at {address} (Ctrl-C stops it)"),
+    )
+
+
+def report(
+    study: StudyName = None,
+    *,
+    output: Annotated[
+        Path | None,
+        Option(
+            "--output",
+            "-o",
+            help="File to write [default: report.html in the study's folder].",
+        ),
+    ] = None,
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
+) -> None:
+    """Write the dashboard's page of a study as one file that needs no network."""
+    from nas.dashboard import write_report
+    from nas.study.folders import only_study
+
+    folder = studies / study if study else only_study(studies)
+    path = output or folder / "report.html"
+    write_report(studies, folder.name, path, storage)
+    size = path.stat().st_size / 1e6
+    typer.echo(f"written to {path} ({size:.1f} MB)")

@@ -1,0 +1,86 @@
+"""Candidates as columns of plain numbers, small enough to send 10,000 of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nas.architecture.notation import describe
+from nas.candidates.candidate import Candidate
+from nas.candidates.pareto import pareto_front
+from nas.report.labels import STATES
+
+SIZES = ("num_params", "macs", "peak_memory")
+"""What the front can be drawn against."""
+
+
+Row = tuple[Any, ...]
+"""The values of one candidate, a column each."""
+
+# The bits of the column "kinds", from the lowest; filters.js knows them, too.
+_KINDS = ("conv", "separable", "inception", "shared")
+
+_NAMES = (
+    "trial",
+    "state",
+    *SIZES,
+    "val_accuracy",
+    "epochs",
+    "depth",
+    "kinds",
+    "summary",
+)
+
+
+def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Return one list a column, in the order of the rows."""
+    values = zip(*rows, strict=True) if rows else [()] * len(_NAMES)
+    return {name: list(column) for name, column in zip(_NAMES, values, strict=True)}
+
+
+def fronts(
+    candidates: Sequence[Candidate],
+    before: dict[str, list[int]],
+    changed: Iterable[int],
+) -> dict[str, list[int]]:
+    """Return, for each size, the trials on the front of accuracy against it.
+
+    ``candidates`` stand at the places of their trials. Only those that were on the
+    fronts before, or have changed, can be on them now.
+    """
+    found = {}
+    new = {trial for trial in changed if candidates[trial].state == "complete"}
+    for size in SIZES:
+        trials = sorted(new | set(before.get(size, ())))
+        points = [
+            (getattr(candidates[trial], size), candidates[trial].val_accuracy or 0.0)
+            for trial in trials
+        ]
+        found[size] = [trials[i] for i in pareto_front(points)]
+    return found
+
+
+def row(candidate: Candidate) -> Row:
+    """Return what the plot needs of one candidate.
+
+    ``state`` is the place in STATES, ``kinds`` a mask: 1 for a conv block, 2 for a
+    separable one, 4 for an inception one, 8 for one that is applied repeatedly;
+    ``val_accuracy`` is None before the first report.
+    """
+    accuracy = candidate.val_accuracy
+    blocks = candidate.architecture.blocks
+    kinds = {block.kind for block in blocks} | {
+        "shared" for block in blocks if block.repeats > 1
+    }
+    return (
+        candidate.trial,
+        STATES.index(candidate.state),
+        candidate.num_params,
+        candidate.macs,
+        candidate.peak_memory,
+        None if accuracy is None else round(accuracy, 6),
+        candidate.curve[-1].epochs if candidate.curve else 0,
+        len(blocks),
+        sum(1 << place for place, kind in enumerate(_KINDS) if kind in kinds),
+        describe(candidate.architecture),
+    )

@@ -1,0 +1,226 @@
+"""One study as the page sees it: read once, then only what has changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nas.candidates.candidate import Candidate, front
+from nas.candidates.pareto import Point
+from nas.dashboard.columns import Row, columns, fronts, row
+from nas.dashboard.details import Peers, details, peer_curves
+from nas.dashboard.markers import markers
+from nas.dashboard.optuna_bridge import Place, importances, place_of, trial_times
+from nas.dashboard.progress import losses_at_size, progress, reference_point, timing
+from nas.errors import NasError, StudyError
+from nas.report.labels import STATES
+from nas.study.folders import read_study
+from nas.study.journal import journal_of
+from nas.study.settings import Settings
+from nas.study.study import Study
+
+_FRESH = 0.5
+"""Seconds for which what was read is new enough: many open pages cost as one."""
+
+
+class Snapshot(NamedTuple):
+    """What a study held at one moment."""
+
+    settings: Settings
+    candidates: Sequence[Candidate]
+    times: Sequence[tuple[datetime | None, datetime | None]]
+
+
+class LiveStudy:
+    """A study that is read in the background and then followed; for many threads.
+
+    Every method may raise StudyError: the study may be unreadable, or be removed while
+    its page is open.
+    """
+
+    def __init__(self, folder: Path, storage: str | None) -> None:
+        self.folder = folder
+        # Where the study has its trials decides, not where others have theirs.
+        own = journal_of(folder) is not None
+        self._storage = None if own else storage
+        self._lock = threading.RLock()
+        self._study: Study | None = None
+        self._error: NasError | None = None
+        self._read_at = 0.0
+        self._journal: tuple[int, int] | None = None
+        self._known: list[Candidate] = []
+        self._rows: list[Row] = []
+        # The trials in the order in which they last changed, an entry a change.
+        self._changes: list[int] = []
+        self._fronts: dict[str, list[int]] = {}
+        self._importances: tuple[int, list[tuple[str, float]]] = (0, [])
+        self._ready = threading.Event()
+        threading.Thread(target=self._open, daemon=True).start()
+
+    def ready(self, timeout: float) -> bool:
+        """Wait until the study is read; return whether it is."""
+        return self._ready.wait(timeout)
+
+    @property
+    def place(self) -> Place:
+        """Where the study is, for Optuna's own dashboard."""
+        return place_of(self._opened())
+
+    def snapshot(self) -> Snapshot:
+        """Return what the study holds now."""
+        with self._lock:
+            study = self._refresh()
+            return Snapshot(study.settings, tuple(self._known), trial_times(study))
+
+    def changes(self, since: int) -> dict[str, Any]:
+        """Return the rows that changed after that version, and where the study stands.
+
+        Version 0 is before the first. Rows are the columns of nas.dashboard.columns.
+        """
+        with self._lock:
+            study = self._refresh()
+            settings = study.settings
+            version = len(self._changes)
+            if not 0 <= since <= version:
+                since = 0  # the page is older than this server
+            changed = sorted(set(self._changes[since:]))
+            states = [candidate.state for candidate in self._known]
+            return {
+                "version": version,
+                "since": since,
+                "rows": columns([self._rows[trial] for trial in changed]),
+                "fronts": self._fronts,
+                "counts": [states.count(state) for state in STATES],
+                "markers": markers(self.folder, settings),
+                "waiting": _waiting(self._known, settings),
+                "name": settings.name,
+                "dataset": settings.dataset,
+                "param_budget": settings.param_budget,
+                "max_macs": settings.max_macs,
+                "max_memory": settings.max_memory,
+                "sampler": settings.sampler,
+            }
+
+    def details(self, trial: int) -> dict[str, Any]:
+        """Return all about one candidate, with the curves of those of its size."""
+        with self._lock:
+            study = self._refresh()
+            candidate = study.candidate(trial)
+            peers = Peers(self._known).of(candidate)
+            found = details(candidate, study.settings, peers)
+            return found | {"peers": peer_curves(peers)}
+
+    def progress(self, bound: Point | None = None) -> dict[str, Any]:
+        """Return how the search goes; ``bound`` is the hypervolume's reference."""
+        settings, candidates, times = self.snapshot()
+        bound = bound or reference_point([settings])
+        found = progress(candidates, times, settings, bound)
+        return found | {"timing": timing(self.folder)}
+
+    def importances(self) -> list[tuple[str, float]]:
+        """Return the sampler's choices by how much they decide the accuracy at a size.
+
+        The most important first; empty while too few candidates are complete. Computed
+        anew when a tenth more are.
+        """
+        with self._lock:
+            study = self._refresh()
+            losses = losses_at_size(self._known)
+            counted, found = self._importances
+            if len(losses) >= 20 and len(losses) > 1.1 * counted:
+                shares = importances(study, losses)
+                found = sorted(shares.items(), key=lambda share: -share[1])
+                self._importances = len(losses), found
+            return found
+
+    def _opened(self) -> Study:
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._study is not None
+        return self._study
+
+    def _open(self) -> None:
+        try:
+            self._study = read_study(self.folder, self._storage)
+        except NasError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001  # a thread's error is seen by nobody
+            self._error = StudyError(
+                f"cannot read the study {self.folder.name!r}: "
+                f"{type(error).__name__}: {error}"
+            )
+        self._ready.set()
+
+    def _refresh(self) -> Study:
+        study = self._opened()
+        now = time.monotonic()
+        if self._read_at and now - self._read_at < _FRESH:
+            return study
+        journal = self._journal_state()
+        if not self._read_at or journal is None or journal != self._journal:
+            study.refresh()
+            self._journal = journal
+            self._note(study.candidates())
+        self._read_at = time.monotonic()
+        return study
+
+    def _journal_state(self) -> tuple[int, int] | None:
+        """Return what changes with every record of the journal; None for a database."""
+        if self._storage is not None:
+            return None
+        journal = journal_of(self.folder)
+        if journal is None:
+            raise StudyError(f"the study {self.folder.name!r} is gone: no journal.log")
+        found = journal.stat()
+        return found.st_mtime_ns, found.st_size
+
+    def _note(self, candidates: Sequence[Candidate]) -> None:
+        before = len(self._changes)
+        for trial, candidate in enumerate(candidates):
+            if trial == len(self._known):
+                self._known.append(candidate)
+                self._rows.append(row(candidate))
+            elif candidate is self._known[trial] or candidate == self._known[trial]:
+                continue
+            else:
+                self._known[trial] = candidate
+                self._rows[trial] = row(candidate)
+            self._changes.append(trial)
+        if len(self._changes) > before:
+            changed = self._changes[before:]
+            self._fronts = fronts(self._known, self._fronts, changed)
+
+    def front(self) -> list[Candidate]:
+        """Return the front of accuracy against parameters, smallest first."""
+        return front(self.snapshot().candidates)
+
+
+def _waiting(candidates: Sequence[Candidate], settings: Settings) -> str | None:
+    """Return what to tell while nothing can be shown yet, None once there is a trial."""
+    if any(c.state in {"complete", "pruned"} for c in candidates):
+        return None
+    running = [c for c in candidates if c.state == "running"]
+    if not running:
+        return (
+            f"No finished trial yet. `nas search --study {settings.name}` goes on with "
+            "the search and fills this page."
+        )
+    left = [
+        last.seconds / last.epochs * (settings.rungs[-1] - last.epochs)
+        for last in (c.curve[-1] for c in running if c.curve)
+    ]
+    if left:
+        return (
+            "No finished trial yet; the first is expected in about "
+            f"{max(1, round(min(left)))} s."
+        )
+    noun = "candidate is" if len(running) == 1 else "candidates are"
+    return (
+        f"No finished trial yet; {len(running)} {noun} in training. After the first "
+        "report this line says how long it will take."
+    )

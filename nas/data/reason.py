@@ -1,0 +1,14 @@
+"""Why something failed, in the few words that fit into a one-line error."""
+
+from __future__ import annotations
+
+from urllib.error import URLError
+
+
+def reason(error: BaseException) -> str:
+    """Return an exception's text on one line; its type's name where it has none."""
+    # urllib wraps the cause, and its own text is in angle brackets.
+    if isinstance(error, URLError) and isinstance(error.reason, OSError):
+        error = error.reason
+    text = error.strerror if isinstance(error, OSError) else None
+    return " ".join((text or str(error)).split()) or type(error).__name__

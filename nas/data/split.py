@@ -1,0 +1,76 @@
+"""The validation split, held out of the official training set."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from nas.errors import DataError
+
+DEFAULT_VAL_SIZE = 5000
+"""Images held out of MNIST's 60,000; smaller sets give a sixth."""
+
+
+def split_indices(
+    labels: torch.Tensor, *, seed: int, val_size: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split a training set, each class in proportion, the same for the same seed.
+
+    ``labels`` is int64 [N]; ``val_size`` the number of validation images, by default
+    5,000 or a sixth of N, whichever is less. Returns the indices of the training and
+    of the validation images, int64, each in rising order.
+
+    Raises DataError where a part would miss a class.
+    """
+    values = labels.cpu().numpy()
+    if val_size is None:
+        val_size = min(DEFAULT_VAL_SIZE, len(values) // 6)
+    classes, counts = np.unique(values, return_counts=True)
+    shares = _shares(classes.tolist(), counts.tolist(), val_size)
+
+    # numpy promises never to change what RandomState draws, so that a study's split
+    # outlives an update of numpy or torch; neither default_rng nor randperm does.
+    words = [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]
+    random = np.random.RandomState(words)
+    held_out = np.zeros(len(values), dtype=bool)
+    for label, share in zip(classes, shares, strict=True):
+        members = np.flatnonzero(values == label)
+        held_out[random.permutation(members)[:share]] = True
+    return (
+        torch.from_numpy(np.flatnonzero(~held_out)),
+        torch.from_numpy(np.flatnonzero(held_out)),
+    )
+
+
+def _shares(classes: list[int], counts: list[int], val_size: int) -> list[int]:
+    """Return the validation images of each class: largest remainders, none left out."""
+    total = sum(counts)
+    for label, count in zip(classes, counts, strict=True):
+        if count < 2:
+            raise DataError(
+                f"class {label} has a single training image; training and validation "
+                "need one each, so give at least 2 images a class"
+            )
+    if not len(classes) <= val_size <= total - len(classes) or not classes:
+        raise DataError(
+            f"cannot hold {val_size} of {total} training images out for validation: "
+            f"both parts need at least one of each of the {len(classes)} classes; "
+            "give more images or another validation size"
+        )
+    # In whole numbers: shares that are equal must compare equal everywhere.
+    shares = [val_size * count // total for count in counts]
+    by_remainder = sorted(
+        range(len(counts)), key=lambda i: (-(val_size * counts[i] % total), i)
+    )
+    for index in by_remainder[: val_size - sum(shares)]:
+        shares[index] += 1
+    # A rare class takes one from the class with most of them, and gives likewise.
+    for index, count in enumerate(counts):
+        while shares[index] < 1:
+            shares[max(range(len(shares)), key=shares.__getitem__)] -= 1
+            shares[index] += 1
+        while shares[index] > count - 1:
+            room = [n - s for n, s in zip(counts, shares, strict=True)]
+            shares[max(range(len(shares)), key=room.__getitem__)] += 1
+            shares[index] -= 1
+    return shares

@@ -1,0 +1,180 @@
+"""fashion-mnist, kmnist, cifar10 and svhn: torchvision's files, mirrors and checksums.
+
+Both the cache and a data folder are laid out as a root of torchvision, so files that
+other programs fetched with it serve as they are.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.data import download, mnist
+from nas.data.dataset import Dataset, make_dataset
+from nas.data.idx import decode_idx, read_bytes
+from nas.data.reason import reason
+from nas.errors import DataError
+
+logger = logging.getLogger("nas")
+
+
+def load_idx_set(name: str, data_dir: Path | None) -> Dataset:
+    """Return "fashion-mnist" or "kmnist": 60,000 and 10,000 images of 1x28x28.
+
+    A file in ``data_dir`` may be unpacked; torchvision knows checksums for the packed
+    files only, so an unpacked one is checked for its form alone. Raises DataError.
+    """
+    # Here, not above, and so in the others: torchvision is slow to import.
+    from torchvision import datasets
+
+    source = {"fashion-mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}[name]
+    folder = f"{source.__name__}/raw"
+    expected = {f"{folder}/{file}": md5 for file, md5 in source.resources}
+
+    def fetch(relative: str) -> dict[str, bytes]:
+        file = relative.rpartition("/")[2]
+        urls = [mirror + file for mirror in source.mirrors]
+        return {relative: download.fetch(urls, expected[relative])}
+
+    if data_dir:
+        plain = [data_dir / relative.removesuffix(".gz") for relative in expected]
+        if all(path.is_file() for path in plain):
+            return _from_idx(name, plain, source.classes)
+    root = _complete(name, data_dir, expected, fetch)
+    return _from_idx(name, [root / relative for relative in expected], source.classes)
+
+
+def load_cifar10(data_dir: Path | None) -> Dataset:
+    """Return CIFAR-10: 50,000 and 10,000 images of 3x32x32, ten classes, or DataError.
+
+    Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+    """
+    from torchvision.datasets import CIFAR10
+
+    folder = CIFAR10.base_folder
+    files = [*CIFAR10.train_list, *CIFAR10.test_list]
+    files.append([CIFAR10.meta["filename"], CIFAR10.meta["md5"]])
+    expected = {f"{folder}/{file}": md5 for file, md5 in files}
+
+    def fetch(_: str) -> dict[str, bytes]:
+        packed = download.fetch([CIFAR10.url], CIFAR10.tgz_md5)
+        try:
+            with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+                members = {name: archive.extractfile(name) for name in expected}
+                return {name: file.read() for name, file in members.items() if file}
+        except (tarfile.TarError, KeyError, EOFError) as error:
+            raise OSError(f"{CIFAR10.filename}: {reason(error)}") from error
+
+    root = _complete("cifar10", data_dir, expected, fetch)
+    train, test = CIFAR10(root, train=True), CIFAR10(root, train=False)
+    return make_dataset(
+        "cifar10",
+        train.data.transpose(0, 3, 1, 2),
+        np.asarray(train.targets),
+        test.data.transpose(0, 3, 1, 2),
+        np.asarray(test.targets),
+        tuple(train.classes),
+    )
+
+
+def load_svhn(data_dir: Path | None) -> Dataset:
+    """Return SVHN: 73,257 and 26,032 images of 3x32x32, ten classes, or DataError.
+
+    Netzer et al., "Reading Digits in Natural Images", 2011; without its extra images.
+    """
+    from torchvision.datasets import SVHN
+
+    parts = {SVHN.split_list[part][1]: SVHN.split_list[part] for part in _SVHN_PARTS}
+    expected = {file: md5 for file, (_, _, md5) in parts.items()}
+
+    def fetch(file: str) -> dict[str, bytes]:
+        return {file: download.fetch([parts[file][0]], expected[file])}
+
+    root = _complete("svhn", data_dir, expected, fetch)
+    train, test = (SVHN(root, split=part) for part in _SVHN_PARTS)
+    return make_dataset("svhn", train.data, train.labels, test.data, test.labels)
+
+
+_SVHN_PARTS = ("train", "test")
+
+
+def _complete(
+    name: str,
+    data_dir: Path | None,
+    expected: dict[str, str],
+    fetch: Callable[[str], dict[str, bytes]],
+) -> Path:
+    """Return the root below which every file of ``expected`` lies with its md5.
+
+    What the cache lacks, or holds damaged, is fetched; ``data_dir`` is left alone, and
+    a fault in it is a DataError.
+    """
+    root = data_dir or download.cache_dir()
+    for relative, md5 in expected.items():
+        path = root / relative
+        fault = _fault(path, md5)
+        if fault is None:
+            continue
+        if data_dir:
+            raise DataError(
+                f"no whole {name} in {data_dir}: {relative} {fault}; put "
+                f"{_listing(expected)}, or leave the data folder out to have them "
+                "fetched"
+            )
+        if path.exists():
+            logger.warning("%s %s; fetching it again", path, fault)
+        try:
+            contents = fetch(relative)
+        except OSError as error:
+            raise DataError(
+                f"{name} is not whole in the cache and cannot be fetched ({reason(error)}); "
+                f"put {_listing(expected)}, and give that folder as --data-dir or "
+                "NAS_DATA_DIR"
+            ) from error
+        download.store(contents)
+    return root
+
+
+def _listing(expected: dict[str, str]) -> str:
+    """Return "a, b and so on into FOLDER" for files that all lie in one folder."""
+    names = ", ".join(relative.rpartition("/")[2] for relative in expected)
+    below = next(iter(expected)).rpartition("/")[0]
+    return f"{names} into {below}/ of a folder" if below else f"{names} into a folder"
+
+
+def _fault(path: Path, md5: str) -> str | None:
+    if not path.exists():
+        return "is not there"
+    try:
+        found = download.md5(path.read_bytes())
+    except OSError as error:
+        return f"cannot be read ({reason(error)})"
+    return None if found == md5 else f"is cut or damaged (md5 {found}, not {md5})"
+
+
+def _from_idx(name: str, paths: list[Path], class_names: list[str]) -> Dataset:
+    arrays: list[npt.NDArray[Any]] = []
+    for path in paths:
+        raw = read_bytes(path)
+        if download.md5(raw.data) in mnist.MD5.values():
+            raise DataError(f"{path} belongs to MNIST, not to {name}; replace it")
+        array = decode_idx(raw, path)
+        if array.shape[1:] != ((28, 28) if "images" in path.name else ()):
+            raise DataError(f"{path} holds {array.shape}, not {name}; replace it")
+        arrays.append(array)
+    images, labels, test_images, test_labels = arrays
+    return make_dataset(
+        name,
+        images[:, None],
+        labels,
+        test_images[:, None],
+        test_labels,
+        tuple(class_names),
+    )

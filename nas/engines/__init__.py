@@ -1,0 +1,109 @@
+"""Who trains: the jobs, the events, and what every engine does with them.
+
+An engine is "start workers, hand them jobs, stream their reports" and nothing more.
+At each rung a worker reports and waits for the verdict. What is trained, what is
+pruned and what is written down, the coordinator decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from nas.architecture import Architecture
+from nas.training.recipe import Recipe
+from nas.training.report import RungReport
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Part = Literal["search", "final", "published"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training; ``number`` is the coordinator's own and comes back with every event.
+
+    ``part`` "search" trains on the training split and measures on the validation
+    split; "final" trains on both, reads the test set once, after the last epoch,
+    and hands back the weights. "published" is "final" with the test set read at each
+    rung, too, in place of a validation split: as the logs of hand-made nets have it.
+    ``rungs`` are the points (in epochs) to report at.
+    """
+
+    number: int
+    architecture: Architecture
+    recipe: Recipe
+    seed: int
+    rungs: tuple[float, ...]
+    part: Part = "search"
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A worker came to a rung and waits for the verdict."""
+
+    job: int
+    report: RungReport
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A worker came to the end; one that read the test set brings its result.
+
+    ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays.
+    """
+
+    job: int
+    test_accuracy: float | None = None
+    weights: dict[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A training broke off; the cause reads alike for like causes."""
+
+    job: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker died under the job; the engine has started another.
+
+    Or it was one too many for the memory of its device: then there is one fewer, and
+    the job is ``out_of_memory``. Of one job that happens at most once a worker.
+    """
+
+    job: int
+    out_of_memory: bool = False
+
+
+Event = Reported | Finished | Failed | WorkerLost
+
+
+class Engine(Protocol):
+    """What the search asks of an engine."""
+
+    @property
+    def idle(self) -> int:
+        """How many workers have nothing to do."""
+
+    def start(self, job: Job) -> None:
+        """Hand a job to an idle worker."""
+
+    def wait(self, timeout: float) -> Sequence[Event]:
+        """Return what has happened; wait up to timeout seconds for the first event."""
+
+    def answer(self, job: int, *, go_on: bool) -> None:
+        """Tell the worker that reported whether to train on."""
+
+    def abandon(self, job: int) -> None:
+        """Kill the worker of a job that takes too long and start another.
+
+        WorkerLost follows for the job, soon, and nothing else of it.
+        """
+
+    def close(self) -> None:
+        """Stop all workers at once, whatever they are doing."""

@@ -1,0 +1,259 @@
+"""Trainers as processes on this machine: started once, kept warm, replaced if they die.
+
+Where memory runs out there is one fewer on that device.
+
+The data set is loaded by the coordinator and shared with the workers, not copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import torch
+import torch.multiprocessing as mp
+
+from nas.data import Dataset
+from nas.engines import Event, Job, Reported, WorkerLost
+from nas.engines.shortage import OutOfMemory, out_of_memory_event, verdict
+from nas.engines.worker import Worker, WorkerConfig
+from nas.errors import DeviceError, EngineError
+
+# A worker that dies this often before it was ever ready cannot be helped.
+_MAX_FAILED_STARTS = 3
+
+
+@dataclass(slots=True, eq=False)
+class _WorkerHandle:
+    process: BaseProcess
+    pipe: Connection
+    device: str
+    ready: bool = False
+    abandoned: bool = False
+    job: Job | None = None
+    alone: bool = False
+    """Whether no other shared its device when the job began."""
+
+
+class LocalEngine:
+    """Worker processes on this machine; an `Engine`."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        split_seed: int,
+        val_size: int,
+        workers: int,
+        devices: Sequence[str],
+    ) -> None:
+        """Start ``workers`` workers, spread over the devices in turn."""
+        for tensor in (
+            dataset.images,
+            dataset.labels,
+            dataset.test_images,
+            dataset.test_labels,
+        ):
+            tensor.share_memory_()
+        self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
+        self._failed_starts = 0
+        self._workers = [
+            self._start_worker(devices[number % len(devices)])
+            for number in range(workers)
+        ]
+
+    @property
+    def idle(self) -> int:
+        """How many workers have nothing to do."""
+        return sum(worker.job is None for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers."""
+        return [t.process.pid for t in self._workers if t.process.pid is not None]
+
+    def start(self, job: Job) -> None:
+        """Hand a job to an idle worker, one that has started up if there is one."""
+        worker = max((t for t in self._workers if t.job is None), key=lambda t: t.ready)
+        self._assign(worker, job)
+
+    def wait(self, timeout: float) -> Sequence[Event]:
+        """Return what has happened; wait up to timeout seconds for the first event."""
+        pipes = [worker.pipe for worker in self._workers]
+        happened = wait(pipes, timeout)
+        events: list[Event] = []
+        for worker in tuple(self._workers):
+            if worker.pipe not in happened:
+                continue
+            try:
+                message = worker.pipe.recv()
+            except (EOFError, OSError):
+                events += self._replace(worker)
+                continue
+            if message is None:
+                worker.ready = True
+                self._failed_starts = 0
+                continue
+            if not isinstance(message, Reported):
+                worker.job = None
+            if isinstance(message, OutOfMemory):
+                message = self._drop_worker(worker, message.job)
+            events.append(message)
+        return events
+
+    def answer(self, job: int, *, go_on: bool) -> None:
+        """Tell the worker that reported whether to train on."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.number == job:
+                if not go_on:
+                    worker.job = None
+                with contextlib.suppress(OSError):
+                    worker.pipe.send(go_on)
+
+    def abandon(self, job: int) -> None:
+        """Kill the worker of a job that takes too long; WorkerLost follows."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.number == job:
+                worker.abandoned = True
+                # Unlike any other signal it reaches a stopped process, too.
+                worker.process.kill()
+
+    def close(self) -> None:
+        """Stop all workers at once, whatever they are doing."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            _stop_worker(worker)
+
+    def _start_worker(self, device: str) -> _WorkerHandle:
+        ours, theirs = mp.Pipe()
+        config = WorkerConfig(self._split_seed, self._val_size, device)
+        process = mp.get_context("spawn").Process(
+            target=_train_jobs, args=(theirs, self._dataset, config), daemon=True
+        )
+        with _without_interrupts():
+            process.start()
+        # With the only other copy of this end closed, our end reads "end of file" the
+        # moment the worker dies, however it dies.
+        theirs.close()
+        return _WorkerHandle(process, ours, device)
+
+    def _replace(self, dead: _WorkerHandle) -> list[Event]:
+        """Replace a dead worker; return the loss of its job, if it had one.
+
+        A job that it had not begun yet is no loss: it waits for the new one.
+        """
+        _stop_worker(dead)
+        if not dead.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _MAX_FAILED_STARTS:
+                raise EngineError(
+                    f"the workers die at their start (exit code "
+                    f"{dead.process.exitcode}): try fewer --workers, or look at the "
+                    "messages above"
+                )
+        new = self._start_worker(dead.device)
+        self._workers[self._workers.index(dead)] = new
+        if dead.job is None:
+            return []
+        if dead.ready or dead.abandoned:
+            return [WorkerLost(dead.job.number)]
+        self._assign(new, dead.job)
+        return []
+
+    def _drop_worker(self, worker: _WorkerHandle, job: int) -> Event:
+        """Let a worker that ran out of memory go, unless it is its device's last."""
+        device = worker.device
+        others = self._workers_on(device) - 1
+        if others:
+            self._workers.remove(worker)
+            worker.process.kill()
+            _stop_worker(worker)
+            out_of_memory_event(device, others)
+        return verdict(job, device, alone=worker.alone and not others)
+
+    def _workers_on(self, device: str) -> int:
+        return sum(worker.device == device for worker in self._workers)
+
+    def _assign(self, worker: _WorkerHandle, job: Job) -> None:
+        worker.job = job
+        worker.alone = self._workers_on(worker.device) == 1
+        # A dead worker is found by the next wait.
+        with contextlib.suppress(OSError):
+            worker.pipe.send(job)
+
+
+def _stop_worker(worker: _WorkerHandle) -> None:
+    """Clean up after a worker that is dead or about to be."""
+    worker.pipe.close()
+    worker.process.join(timeout=5)
+
+
+def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
+    """Return the devices to use and how many workers, for ``--device`` and ``--workers``.
+
+    ``device`` is "auto" (GPUs where there are any), "cpu", "cuda" or "cuda:N". By
+    default one worker a core on a CPU and, on GPUs, four a GPU but no more than cores:
+    a tiny network leaves most of a GPU idle.
+    Raises DeviceError if the device is not there.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cores = len(os.sched_getaffinity(0))
+    if device == "cpu" or (device == "auto" and not gpus):
+        return ["cpu"], workers or cores
+    if device in {"auto", "cuda"} and gpus:
+        devices = [f"cuda:{number}" for number in range(gpus)]
+    elif (
+        device.startswith("cuda:") and device[5:].isdecimal() and int(device[5:]) < gpus
+    ):
+        devices = [device]
+    else:
+        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(gpus))])
+        raise DeviceError(f"no device {device!r} on this machine: there is {there}")
+    return devices, workers or max(1, min(cores, 4 * len(devices)))
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let a process that is started here never hear Ctrl-C.
+
+    That goes to the whole terminal; the coordinator decides what becomes of it. A signal
+    that is blocked stays so in the new process, from its first moment.
+    """
+    # Starting it, which happens but once, would unblock the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _train_jobs(pipe: Connection, dataset: Dataset, config: WorkerConfig) -> None:
+    """Be a worker: take jobs from the pipe until the coordinator is gone."""
+    threading.Thread(
+        target=_exit_with_parent, args=(os.getppid(),), daemon=True
+    ).start()
+    worker = Worker(dataset, config)
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send(None)
+        while True:
+            for event in worker.events(pipe.recv()):
+                pipe.send(event)
+                if isinstance(event, Reported) and not pipe.recv():
+                    break
+
+
+def _exit_with_parent(parent: int) -> None:
+    """End this process once the coordinator is dead, in the midst of an epoch too."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -1,0 +1,416 @@
+"""Trainers as Ray actors: placed by Ray on the nodes of a cluster, kept warm, replaced.
+
+A worker that dies, alone or with its node, is replaced; Ray places the new one where
+there is room. One that finds no room waits until a node joins. The data set is put into
+Ray's object store once; each node fetches one copy, which its workers share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from nas import __version__
+from nas.data import Dataset
+from nas.engines import Event, Failed, Job, Reported, WorkerLost
+from nas.engines.shortage import OutOfMemory, out_of_memory_event, verdict
+from nas.engines.worker import Worker, WorkerConfig
+from nas.errors import EngineError
+
+try:
+    import ray
+except ModuleNotFoundError as error:
+    raise EngineError("--engine ray needs Ray: pip install 'nas[ray]'") from error
+
+# So many workers that die at their start in a row, per worker that is wanted, cannot
+# be helped. A node that dies takes several with it that were just starting.
+_MAX_FAILED_STARTS = 3
+# After so many seconds without any worker the user is told what is waited for.
+_WARN_AFTER = 20.0
+_GPUS_PER_WORKER = 0.25
+
+_logger = logging.getLogger("nas")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a worker came to be, and with which versions."""
+
+    pid: int
+    node: str
+    gpus: list[str]
+    versions: tuple[str, str]
+
+
+class _Actor:
+    """A worker in a process that Ray started; it is driven one event at a time."""
+
+    def __init__(self, arrays: dict[str, Any], config: WorkerConfig) -> None:
+        """Take the data, which lies in the memory that all workers of a node share."""
+        self._worker = Worker(_from_arrays(arrays), config)
+        self._events: Iterator[Event | OutOfMemory] = iter(())
+
+    def hello(self) -> _Place:
+        """Tell where this is, which also tells that it is ready."""
+        here = ray.get_runtime_context()
+        gpus = here.get_accelerator_ids().get("GPU", [])
+        return _Place(os.getpid(), here.get_node_id(), gpus, _versions())
+
+    def begin(self, job: Job) -> Event | OutOfMemory:
+        """Begin a job, dropping what is left of the one before."""
+        self._events = self._worker.events(job)
+        return next(self._events)
+
+    def go_on(self) -> Event | OutOfMemory:
+        """Train up to the next event."""
+        return next(self._events)
+
+
+@dataclass(slots=True, eq=False)
+class _WorkerHandle:
+    actor: Any
+    call: Any
+    """What it is doing: coming up, or training towards the next event."""
+    place: _Place | None = None
+    job: Job | None = None
+    alone: bool = False
+    """Whether no other shared its node and GPUs when the job began."""
+
+
+class RayEngine:
+    """Trainers on a Ray cluster; an `Engine`."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        split_seed: int,
+        val_size: int,
+        workers: int | None = None,
+        device: str = "auto",
+        gpus_per_worker: float | None = None,
+        address: str | None = None,
+    ) -> None:
+        """Connect to the cluster at the address, or start one on this machine.
+
+        Each worker takes one CPU and ``gpus_per_worker`` GPUs, by default a quarter of
+        one where the cluster has any. ``workers`` is by default as many as find room.
+        Raises EngineError where the cluster cannot be reached or has no such room.
+        """
+        _connect(address)
+        try:
+            resources = ray.cluster_resources()
+            gpus = _gpus(device, gpus_per_worker, resources)
+            room = _room(gpus, resources)
+            # To a cluster given by its address nodes may still come.
+            self.workers = workers or room if room or address else 0
+            _check_room(self.workers, gpus, resources)
+            self.device = "cuda" if gpus else "cpu"
+            self._takes = _words(gpus)
+            self._config = WorkerConfig(split_seed, val_size, self.device)
+            self._arrays = ray.put(_to_arrays(dataset))
+            self._actor = ray.remote(_Actor).options(
+                num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0
+            )
+            self._failed_starts = 0
+            self._without_any: float | None = time.monotonic()
+            self._lost: list[Event] = []
+            self._workers = [self._start_worker() for _ in range(self.workers)]
+        except BaseException:
+            ray.shutdown()
+            raise
+
+    @property
+    def idle(self) -> int:
+        """How many workers have come up and have nothing to do."""
+        return sum(t.place is not None and t.job is None for t in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids, each on its own node, of the workers that have come up."""
+        return [t.place.pid for t in self._workers if t.place is not None]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes of the workers that have come up."""
+        return [t.place.node for t in self._workers if t.place is not None]
+
+    def start(self, job: Job) -> None:
+        """Hand a job to an idle worker."""
+        worker = next(t for t in self._workers if t.place is not None and t.job is None)
+        worker.job = job
+        worker.alone = self._others_beside(worker) == 0
+        worker.call = worker.actor.begin.remote(job)
+
+    def wait(self, timeout: float) -> Sequence[Event]:
+        """Return what has happened; wait up to timeout seconds for the first event.
+
+        It also returns, with nothing, when a worker has come up.
+        """
+        if self._lost:
+            timeout = 0.0
+        self._warn_if_without_workers()
+        calls = [t.call for t in self._workers if t.call is not None]
+        if calls:
+            done, rest = ray.wait(calls, timeout=timeout)
+            if rest and done:
+                done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        else:
+            time.sleep(timeout)
+            done = []
+        events, self._lost = self._lost, []
+        for worker in tuple(self._workers):
+            if worker.call in done:
+                events += self._collect(worker)
+        return events
+
+    def answer(self, job: int, *, go_on: bool) -> None:
+        """Tell the worker that reported whether to train on."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.number == job:
+                if go_on:
+                    worker.call = worker.actor.go_on.remote()
+                else:
+                    worker.job = None
+
+    def abandon(self, job: int) -> None:
+        """Kill the worker of a job that takes too long; WorkerLost follows."""
+        for worker in tuple(self._workers):
+            if worker.job is not None and worker.job.number == job:
+                self._lost += self._replace(worker)
+
+    def close(self) -> None:
+        """Stop all workers at once; stop Ray, too, if it was started here."""
+        for worker in self._workers:
+            _kill(worker)
+        self._workers = []
+        ray.shutdown()
+
+    def _start_worker(self) -> _WorkerHandle:
+        actor = self._actor.remote(self._arrays, self._config)
+        return _WorkerHandle(actor, actor.hello.remote())
+
+    def _collect(self, worker: _WorkerHandle) -> list[Event]:
+        """Take what a worker's call has come to."""
+        call, worker.call = worker.call, None
+        try:
+            result = ray.get(call)
+        except (ray.exceptions.RayTaskError, ray.exceptions.RayActorError) as error:
+            if worker.place is None:
+                self._count_failed_start(error)
+            elif worker.job is not None and not _is_death(error):
+                number, worker.job = worker.job.number, None
+                return [Failed(number, f"{type(error).__name__}: {_last_line(error)}")]
+            return self._replace(worker)
+        except ray.exceptions.RayError:
+            # Its answer was lost with the node on which it lay.
+            return self._replace(worker)
+        if isinstance(result, _Place):
+            self._on_ready(worker, result)
+            return []
+        if not isinstance(result, Reported):
+            worker.job = None
+        if isinstance(result, OutOfMemory):
+            result = self._drop_worker(worker, result.job)
+        return [result]
+
+    def _on_ready(self, worker: _WorkerHandle, place: _Place) -> None:
+        if place.versions != _versions():
+            raise EngineError(
+                f"a node of the cluster has nas {place.versions[0]} with torch "
+                f"{place.versions[1]}, the search nas {_versions()[0]} with torch "
+                f"{_versions()[1]}: install the same on all nodes"
+            )
+        worker.place = place
+        self._failed_starts = 0
+        self._without_any = None
+
+    def _replace(self, dead: _WorkerHandle) -> list[Event]:
+        """Replace a worker; return the loss of its job, if it had one."""
+        _kill(dead)
+        self._workers[self._workers.index(dead)] = self._start_worker()
+        if self._without_any is None and not self.pids:
+            self._without_any = time.monotonic()
+        return [] if dead.job is None else [WorkerLost(dead.job.number)]
+
+    def _drop_worker(self, worker: _WorkerHandle, job: int) -> Event:
+        """Let a worker that ran out of memory go, unless it is the last there."""
+        others = self._others_beside(worker)
+        if others:
+            self._workers.remove(worker)
+            _kill(worker)
+            out_of_memory_event(f"{self.device} of a Ray node", others)
+        return verdict(job, self.device, alone=worker.alone and not others)
+
+    def _others_beside(self, worker: _WorkerHandle) -> int:
+        """Return how many others share the worker's node and GPUs, and so its memory."""
+        places = [(t.place.node, t.place.gpus) for t in self._workers if t.place]
+        here = worker.place
+        return places.count((here.node, here.gpus)) - 1 if here else 0
+
+    def _count_failed_start(self, error: Exception) -> None:
+        self._failed_starts += 1
+        # An error of its own making meets every worker; a node's death does not.
+        own = getattr(error, "actor_init_failed", False)
+        limit = _MAX_FAILED_STARTS * (1 if own else self.workers + 1)
+        if self._failed_starts >= limit:
+            raise EngineError(
+                f"the workers die at their start ({_last_line(error)}): is the same nas "
+                "installed on every node, and is there memory enough for --workers?"
+            )
+
+    def _warn_if_without_workers(self) -> None:
+        began = self._without_any
+        if began is None or time.monotonic() - began < _WARN_AFTER:
+            return
+        self._without_any = float("inf")
+        _logger.warning(
+            "no worker has come up for %g s: each takes %s, and the cluster has %s; "
+            "waiting for a node to join",
+            _WARN_AFTER,
+            self._takes,
+            _have(ray.cluster_resources()),
+        )
+
+
+def _connect(address: str | None) -> None:
+    """Connect to a cluster, or start one here; Ray is kept quiet, signals are ours."""
+    # Ray would report how it is used to its makers.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Without GPUs of their own workers must not see those of others; Ray's new way.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    with _own_signals():
+        try:
+            if address is not None:
+                _check_reachable(address)
+            ray.init(
+                # "local" starts a new one whatever else runs on this machine.
+                address=address or "local",
+                configure_logging=True,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+                **options,
+            )
+        except Exception as error:
+            where = f"the Ray cluster at {address}" if address else "Ray"
+            remedy = (
+                "is it HOST:PORT of a running head node, and is this machine a node of "
+                "that cluster?"
+                if address
+                else "look at the messages above"
+            )
+            raise EngineError(
+                f"cannot {'reach' if address else 'start'} {where} "
+                f"({_last_line(error)}): {remedy}"
+            ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError or ValueError where nobody listens; Ray itself would try for minutes.
+
+    "auto" and addresses with a scheme are left to Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if address != "auto" and "//" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers that nas has set; Ray sets its own when it starts.
+
+    What it starts never hears Ctrl-C, which goes to the whole terminal: the coordinator
+    decides what becomes of it. A signal that is blocked stays so in new processes.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        with contextlib.suppress(ValueError):  # not in the main thread: Ray set none
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _gpus(device: str, asked: float | None, resources: dict[str, float]) -> float:
+    if device == "cpu":
+        return 0.0
+    if asked is not None:
+        return asked
+    if device == "auto":
+        return _GPUS_PER_WORKER if resources.get("GPU") else 0.0
+    return _GPUS_PER_WORKER
+
+
+def _room(gpus: float, resources: dict[str, float]) -> int:
+    """Return how many workers find room."""
+    room = int(resources.get("CPU", 0))
+    return min(room, int(resources.get("GPU", 0) / gpus + 1e-6)) if gpus else room
+
+
+def _check_room(workers: int, gpus: float, resources: dict[str, float]) -> None:
+    if not workers:
+        raise EngineError(
+            f"no room for a worker: each takes {_words(gpus)}, and the cluster has "
+            f"{_have(resources)}; give other --gpus-per-worker, --device or --workers"
+        )
+
+
+def _words(gpus: float) -> str:
+    return f"1 CPU and {gpus:g} GPU" if gpus else "1 CPU"
+
+
+def _have(resources: dict[str, float]) -> str:
+    return f"{resources.get('CPU', 0):g} CPU and {resources.get('GPU', 0):g} GPU"
+
+
+def _versions() -> tuple[str, str]:
+    return __version__, torch.__version__
+
+
+def _is_death(error: Exception) -> bool:
+    return isinstance(error, ray.exceptions.RayActorError)
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _kill(worker: _WorkerHandle) -> None:
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.kill(worker.actor)
+
+
+def _to_arrays(dataset: Dataset) -> dict[str, Any]:
+    """Return the data set as Ray shares it without a copy: tensors as arrays."""
+    parts = {field.name: getattr(dataset, field.name) for field in fields(dataset)}
+    return {
+        name: part.numpy() if isinstance(part, torch.Tensor) else part
+        for name, part in parts.items()
+    }
+
+
+def _from_arrays(arrays: dict[str, Any]) -> Dataset:
+    with warnings.catch_warnings():
+        # The shared memory is not to be written to, and nobody does.
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        parts: dict[str, Any] = {
+            name: torch.from_numpy(part) if isinstance(part, np.ndarray) else part
+            for name, part in arrays.items()
+        }
+    return Dataset(**parts)

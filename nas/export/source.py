@@ -1,0 +1,343 @@
+"""The winner as files that outlive nas: weights, description, source and report.
+
+The source is rendered from the model that nas.training.model builds, layer by layer, so the
+names of its weights cannot drift from those that were trained.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from nas.architecture import Architecture, feature_shapes
+from nas.architecture.cost import cost
+from nas.architecture.notation import describe, describe_block, describe_head
+from nas.files import write_together
+from nas.training.model import Inception, Shared, build
+
+_LINE_LENGTH = 88
+_FILE_NAME = "model.py"
+
+_SOURCE = Template('''\
+"""A convolutional classifier: $num_params parameters, $macs MACs an image.
+
+    $summary
+
+${notes}Needs torch and safetensors. Weights and this file belong together:
+
+    model = load("weights.safetensors")
+    labels = predict(model, images)  # images: uint8 [N, $shape], 0 to 255
+
+``python $file_name`` checks the file and the weights beside it. Written by nas.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+NUM_PARAMS = $num_params_literal
+$input_shape
+"""Channels, height, width."""
+$mean
+$std
+"""Of the training images, one number a channel, for pixels of 0 to 1."""
+$class_names
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """Return the layers as one module that applies them in this order."""
+    return nn.Sequential(OrderedDict(layers))
+
+$classes
+class Model(nn.Module):
+    """Takes normalised images [N, $shape], returns logits [N, $num_classes]."""
+
+    def __init__(self) -> None:
+        """Build the layers with random weights."""
+        super().__init__()
+$layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of normalised images."""
+        features: Tensor = self.blocks(images)
+        logits: Tensor = self.head(features)
+        return logits
+
+
+def load(path: str | Path) -> Model:
+    """Return the model with the weights of that file, ready to predict."""
+    model = Model()
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Return uint8 images [N, $shape] as the model takes them."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, -1, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, -1, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+@torch.no_grad()
+def predict(model: Model, images: Tensor) -> Tensor:
+    """Return the classes [N], indices into CLASS_NAMES, of uint8 images."""
+    logits: Tensor = model(normalise(images))
+    return logits.argmax(dim=1)
+
+
+def main() -> None:
+    """Check the number of parameters, the weights if they are there, and the shapes."""
+    weights = Path(__file__).with_name("weights.safetensors")
+    model = load(weights) if weights.exists() else Model().eval()
+    num_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    images = torch.randint(256, (2, *INPUT_SHAPE), dtype=torch.uint8)
+    logits = model(normalise(images))
+    if num_params != NUM_PARAMS or logits.shape != (2, len(CLASS_NAMES)):
+        raise SystemExit(f"wrong: {num_params} parameters, logits {logits.shape}")
+    state = "trained" if weights.exists() else "untrained, no weights.safetensors here"
+    print(f"{num_params:,} parameters ({state}), logits {tuple(logits.shape)}")
+
+
+if __name__ == "__main__":
+    main()
+''')
+
+
+def write_best(
+    folder: Path,
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    report: Mapping[str, Any],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str],
+    notes: Sequence[str] = (),
+) -> None:
+    """Write weights.safetensors, architecture.json, model.py and report.json.
+
+    ``state`` is the state dict of nas.training.model.build's model, on any device; ``report``
+    is plain data for JSON. The rest is as for source. All four are written or none.
+
+    Raises StudyError where they cannot be written, RuntimeError for a state that is
+    not of this architecture and ValueError for a report with a NaN or infinity.
+    """
+    build(architecture).load_state_dict(dict(state), strict=True)
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in state.items()
+    }
+    text = source(
+        architecture, mean=mean, std=std, class_names=class_names, notes=notes
+    )
+    write_together(
+        {
+            folder / "weights.safetensors": save(
+                tensors, metadata={"architecture": architecture.to_json()}
+            ),
+            folder / "architecture.json": _json(architecture.to_dict()),
+            folder / _FILE_NAME: text,
+            folder / "report.json": _json(report),
+        }
+    )
+
+
+def source(
+    architecture: Architecture,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str],
+    notes: Sequence[str] = (),
+) -> str:
+    """Return a Python module with this one network in plain torch, without nas.
+
+    ``mean`` and ``std`` hold one number a channel, for pixels of 0 to 1, as in
+    nas.data.Dataset; ``class_names`` one name a class. ``notes`` are lines for its
+    docstring, such as the test accuracy and how it was measured.
+
+    Raises ValueError where one of the three does not fit the architecture.
+    """
+    channels = architecture.input_shape[0]
+    if not len(mean) == len(std) == channels:
+        raise ValueError(
+            f"{len(mean)} means and {len(std)} deviations for {channels} channels"
+        )
+    if len(class_names) != architecture.num_classes:
+        raise ValueError(
+            f"{len(class_names)} class names for {architecture.num_classes} classes"
+        )
+    costs = cost(architecture)
+    return _SOURCE.substitute(
+        num_params=f"{costs.num_params:,}",
+        num_params_literal=costs.num_params,
+        macs=f"{costs.macs:,}",
+        summary=_paragraph(describe(architecture), indent="    ").strip(),
+        notes="".join(f"{_paragraph(note)}\n" for note in notes) + "\n" * bool(notes),
+        file_name=_FILE_NAME,
+        shape=", ".join(map(str, architecture.input_shape)),
+        input_shape=_tuple("INPUT_SHAPE = ", map(repr, architecture.input_shape)),
+        num_classes=architecture.num_classes,
+        mean=_tuple("MEAN = ", (repr(float(value)) for value in mean)),
+        std=_tuple("STD = ", (repr(float(value)) for value in std)),
+        class_names=_tuple("CLASS_NAMES = ", map(_string, class_names)),
+        classes=_classes(architecture),
+        layers="\n".join(_layers(architecture)),
+    )
+
+
+def _layers(architecture: Architecture) -> Iterator[str]:
+    """Yield the lines of __init__ that build blocks and head."""
+    model = build(architecture)
+    blocks, head = model.get_submodule("blocks"), model.get_submodule("head")
+    shapes = ["x".join(map(str, shape)) for shape in feature_shapes(architecture)]
+    indent = " " * 8
+    if architecture.blocks:
+        yield f"{indent}self.blocks = nn.Sequential("
+        for index, (block, module) in enumerate(
+            zip(architecture.blocks, blocks.children(), strict=True)
+        ):
+            change = f"{shapes[index]} -> {shapes[index + 1]}"
+            yield f"{indent}    # {describe_block(block)}: {change}"
+            yield from _module(module, indent + "    ")
+        yield f"{indent})"
+    else:
+        yield f"{indent}self.blocks = nn.Sequential()"
+    change = f"{shapes[-1]} -> {architecture.num_classes} logits"
+    yield f"{indent}# {describe_head(architecture.head)}: {change}"
+    yield f"{indent}self.head = named("
+    yield from _named_layers(head, indent + "    ")
+    yield f"{indent})"
+
+
+def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
+    """Yield the lines that make a module, as an argument of that name or of none."""
+    start = f"{indent}{name}=" if name else indent
+    match module:
+        case nn.Sequential():
+            if not len(module):
+                yield f"{start}named(),"
+                return
+            yield f"{start}named("
+            yield from _named_layers(module, indent + "    ")
+        case Inception():
+            yield f"{start}Inception("
+            for branch in module.branches:
+                yield from _module(branch, indent + "    ")
+        case Shared():
+            yield f"{start}Shared("
+            yield from _module(module.convolutions, indent + "    ")
+            for following in module.applications:
+                yield from _module(following, indent + "    ")
+        case _:
+            arguments = ", ".join(_arguments(module))
+            opening = f"{start}nn.{type(module).__name__}("
+            if len(opening + arguments + "),") <= _LINE_LENGTH:
+                yield f"{opening}{arguments}),"
+                return
+            yield opening
+            yield f"{indent}    {arguments}"
+    yield f"{indent}),"
+
+
+def _named_layers(module: nn.Module, indent: str) -> Iterator[str]:
+    for name, layer in module.named_children():
+        yield from _module(layer, indent, name)
+
+
+def _classes(architecture: Architecture) -> str:
+    """Return the source of the modules that torch does not have and the model needs."""
+    needed: list[type[nn.Module]] = []
+    if any(block.kind == "inception" for block in architecture.blocks):
+        needed.append(Inception)
+    if any(block.repeats > 1 for block in architecture.blocks):
+        needed.append(Shared)
+    return "".join(f"\n{inspect.getsource(kind)}\n" for kind in needed)
+
+
+def _arguments(layer: nn.Module) -> Iterator[str]:
+    """Yield the arguments that make such a layer, without those of torch's defaults."""
+    match layer:
+        case nn.Conv2d():
+            yield from map(str, (layer.in_channels, layer.out_channels))
+            yield _side(layer.kernel_size)
+            if _side(layer.stride) != "1":
+                yield f"stride={_side(layer.stride)}"
+            if _side(layer.padding) != "0":
+                yield f"padding={_side(layer.padding)}"
+            if layer.groups != 1:
+                yield f"groups={layer.groups}"
+            if layer.bias is None:
+                yield "bias=False"
+        case nn.BatchNorm2d():
+            yield str(layer.num_features)
+            if layer.eps != 1e-5:
+                yield f"eps={layer.eps}"
+            if layer.momentum != 0.1:
+                yield f"momentum={layer.momentum}"
+        case nn.Linear():
+            yield from map(str, (layer.in_features, layer.out_features))
+        case nn.MaxPool2d() | nn.AvgPool2d():
+            yield str(layer.kernel_size)
+        case nn.AdaptiveAvgPool2d():
+            yield str(layer.output_size)
+        case nn.LeakyReLU():
+            if layer.negative_slope != 0.01:
+                yield f"negative_slope={layer.negative_slope}"
+        case nn.Dropout():
+            yield str(layer.p)
+        case nn.ReLU() | nn.Hardswish() | nn.SiLU() | nn.Flatten():
+            return
+        case _:
+            raise NotImplementedError(f"no source for {type(layer).__name__}")
+
+
+def _side(size: Any) -> str:
+    """Return torch's pair for height and width as one number where they are equal."""
+    pair = size if isinstance(size, tuple) else (size, size)
+    return str(pair[0]) if pair[0] == pair[1] else repr(pair)
+
+
+def _tuple(start: str, items: Iterable[str]) -> str:
+    """Return ``start`` and a tuple, broken as the formatter would."""
+    listed = list(items)
+    line = f"{start}({', '.join(listed)}{',' * (len(listed) == 1)})"
+    if len(line) <= _LINE_LENGTH:
+        return line
+    return "\n".join([f"{start}(", *(f"    {item}," for item in listed), ")"])
+
+
+def _string(text: str) -> str:
+    """Return a literal in double quotes, unless those would need escapes."""
+    literal = repr(text)
+    return literal if '"' in literal else f'"{literal[1:-1]}"'
+
+
+def _paragraph(text: str, indent: str = "") -> str:
+    """Return text wrapped for the docstring, with nothing in it that could end it."""
+    # Python source takes no null byte, a file no lone surrogate.
+    safe = "".join(letter if letter.isprintable() else " " for letter in text)
+    return textwrap.fill(
+        safe.replace("\\", "\\\\").replace('"""', "'''"),
+        _LINE_LENGTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,16 @@
+"""A user's own torch module as a reference: traced, taken apart, checked.
+
+::
+
+    loading.py     the user's file to a module; runs the user's code
+    tracing.py     torch.fx: the module to a chain of layers
+    assembling.py  the chain to an Architecture
+    checking.py    the architecture, built anew, computes the same
+"""
+
+from nas.importing.assembling import assemble
+from nas.importing.checking import check_same
+from nas.importing.loading import load_module
+from nas.importing.tracing import trace
+
+__all__ = ["assemble", "check_same", "load_module", "trace"]

@@ -1,0 +1,350 @@
+"""From a chain of layers to an Architecture, or to the layer that has no place in one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from nas.architecture import Architecture, Block, Head, Shape
+from nas.errors import ArchitectureError
+from nas.importing.tracing import Chain, Layer, refuse
+
+_ORDERS = {
+    "early_pool": ("pool", "norm", "activation", "dropout"),
+    "late_pool": ("norm", "activation", "dropout", "pool"),
+    "activation_first": ("activation", "norm", "dropout", "pool"),
+}
+# Of these the maximum may be taken before or after.
+_MONOTONE = {"relu", "leaky_relu"}
+
+
+def assemble(chain: Chain, input_shape: Shape) -> tuple[Architecture, list[str]]:
+    """Return the architecture, and notes on what it does otherwise in training.
+
+    Raises ArchitectureError that names the first layer nas cannot express.
+    """
+    parts = _Parts(chain, input_shape)
+    parts.take_blocks()
+    head = parts.take_head()
+    if not chain.layers:
+        raise ArchitectureError("the module has no layers")
+    out_shape = chain.layers[-1].out_shape
+    if len(out_shape) != 1:
+        raise ArchitectureError(
+            f"the module ends with {'x'.join(map(str, out_shape))} values an image: it "
+            "has to end with one logit a class"
+        )
+    architecture = Architecture(
+        input_shape=input_shape,
+        num_classes=out_shape[0],
+        blocks=tuple(_merged(parts.blocks)),
+        head=head,
+    )
+    return architecture, parts.notes
+
+
+class _Parts:
+    def __init__(self, chain: Chain, input_shape: Shape) -> None:
+        self.layers = list(chain.layers)
+        self.blocks: list[tuple[Block, Layer, tuple[nn.Module, ...]]] = []
+        self.notes: list[str] = []
+        self.norms: set[int] = set()
+        self.shape: tuple[int, ...] = input_shape
+
+    def take_blocks(self) -> None:
+        while self.layers and self.layers[0].kind == "convolution":
+            if self.classifies(0):
+                return
+            first = self.layers.pop(0)
+            values, modules = self.convolution(first)
+            following: dict[str, Layer] = {}
+            while self.layers and self.layers[0].kind in _ORDERS["early_pool"]:
+                layer = self.layers[0]
+                if layer.kind == "dropout" and self.classifies(1):
+                    break
+                if layer.kind in following:
+                    if layer.kind == "dropout" and self.flattens_next():
+                        break
+                    raise refuse(
+                        layer.name,
+                        f"there is a second {layer.kind} behind {first.name}",
+                    )
+                following[layer.kind] = self.layers.pop(0)
+            values["order"] = self.order(following, first)
+            self.check_norm(following.get("norm"))
+            if "dropout" in following:
+                values["dropout"] = following["dropout"].value
+            if "pool" in following:
+                values["pool"] = following["pool"].value
+            values["activation"] = (
+                following["activation"].value if "activation" in following else "none"
+            )
+            values["norm"] = "batch" if "norm" in following else "none"
+            last = list(following.values())[-1] if following else first
+            self.shape = last.out_shape
+            block = Block(**values)
+            self.blocks.append((_bias(block, modules[-1]), first, modules))
+
+    def classifies(self, place: int) -> bool:
+        """Tell whether there the last layer is, a convolution to the logits."""
+        kinds = [layer.kind for layer in self.layers[place:] if layer.kind != "flatten"]
+        if kinds != ["convolution", "gap"] or len(self.layers[place].modules) != 1:
+            return False
+        conv = self.layers[place].modules[0]
+        assert isinstance(conv, nn.Conv2d)
+        return (
+            conv.bias is not None
+            and conv.groups == 1
+            and conv.stride == (1, 1)
+            and conv.kernel_size[0] == conv.kernel_size[1]
+            and conv.dilation == (1, 1)
+            and (conv.padding in {(0, 0), "valid"} or conv.kernel_size == (1, 1))
+        )
+
+    def flattens_next(self) -> bool:
+        return len(self.layers) > 1 and self.layers[1].kind == "flatten"
+
+    def convolution(self, layer: Layer) -> tuple[dict[str, Any], tuple[nn.Module, ...]]:
+        """Return kind, sizes and padding of a block, and its convolutions."""
+        convs = [m for m in layer.modules if isinstance(m, nn.Conv2d)]
+        for conv in convs:
+            _check_plain(conv, layer.name)
+        first = convs[0]
+        values: dict[str, Any] = {
+            "out_channels": sum(conv.out_channels for conv in convs),
+            "kernel_size": max(conv.kernel_size[0] for conv in convs),
+            "stride": first.stride[0],
+            "padding": _padding(first, layer.name),
+        }
+        if len(convs) > 1:
+            values |= {"kind": "inception", "padding": "same"}
+            expected = Block(**values).branches
+            if [(c.kernel_size[0], c.out_channels) for c in convs] != expected:
+                words = ", ".join(f"{n} of {k}x{k}" for k, n in expected)
+                raise refuse(layer.name, f"nas shares the channels out as {words}")
+            alike = {(c.stride, c.bias is None, c.groups) for c in convs}
+            if len(alike) > 1 or any(_padding(c, layer.name) != "same" for c in convs):
+                raise refuse(
+                    layer.name, "stride, bias or padding of the branches differ"
+                )
+            return values, layer.modules
+        if first.groups == 1 and not self.single_channel(first):
+            return values | {"kind": "conv"}, layer.modules
+        # Depthwise and pointwise.
+        if not first.groups == first.in_channels == first.out_channels:
+            raise refuse(layer.name, "nas groups channels one by one or not at all")
+        if first.bias is not None:
+            raise refuse(layer.name, "a depthwise convolution has no bias in nas")
+        after = self.layers[0] if self.layers else None
+        second = after.modules[0] if after and after.modules else None
+        if (
+            after is None
+            or len(after.modules) != 1
+            or not isinstance(second, nn.Conv2d)
+            or second.kernel_size != (1, 1)
+            or second.groups != 1
+            or second.stride != (1, 1)
+        ):
+            raise refuse(
+                layer.name, "behind a depthwise convolution nas has a 1x1 one at once"
+            )
+        _check_plain(second, after.name)
+        _padding(second, after.name)
+        self.layers.pop(0)
+        sizes = {"kind": "separable", "out_channels": second.out_channels}
+        return values | sizes, (first, second)
+
+    def single_channel(self, conv: nn.Conv2d) -> bool:
+        """Tell whether this is depthwise with the one channel that there is."""
+        if not (conv.in_channels == conv.out_channels == 1) or conv.bias is not None:
+            return False
+        after = self.layers[0] if self.layers else None
+        if after is None or len(after.modules) != 1 or self.classifies(0):
+            return False
+        second = after.modules[0]
+        return (
+            isinstance(second, nn.Conv2d)
+            and second is not conv
+            and second.kernel_size == second.stride == (1, 1)
+            and second.groups == 1
+        )
+
+    def order(self, following: dict[str, Layer], first: Layer) -> str:
+        """Return the block's order; notes where a dropout changes its place."""
+        kinds = list(following)
+        pool, activation = following.get("pool"), following.get("activation")
+        tries = [kinds]
+        if (
+            kinds == ["activation", "pool", "dropout"]
+            and pool is not None
+            and pool.value == "max"
+            and activation is not None
+            and activation.value in _MONOTONE
+        ):
+            tries.append(["pool", "activation", "dropout"])
+        for wanted in tries:
+            for name, order in _ORDERS.items():
+                if [kind for kind in order if kind in following] == wanted:
+                    return name
+        quiet = [kind for kind in kinds if kind != "dropout"]
+        for name in ("late_pool", "early_pool", "activation_first"):
+            if [k for k in _ORDERS[name] if k in quiet] == quiet:
+                self.notes.append(
+                    f"the dropout behind {first.name} changes its place among the "
+                    "layers of its block, which matters in training alone"
+                )
+                return name
+        raise refuse(
+            first.name,
+            f"behind it stand {', '.join(kinds)}; nas has "
+            + " or ".join(", ".join(order) for order in _ORDERS.values()),
+        )
+
+    def check_norm(self, layer: Layer | None) -> None:
+        if layer is None:
+            return
+        (norm,) = layer.modules
+        if id(norm) in self.norms:
+            raise refuse(
+                layer.name, "it is used twice; nas gives each its own batch norm"
+            )
+        self.norms.add(id(norm))
+        assert isinstance(norm, nn.BatchNorm2d)
+        if not norm.affine or not norm.track_running_stats:
+            raise refuse(
+                layer.name, "nas has affine batch norm with running statistics"
+            )
+        if norm.eps != 1e-5 or norm.momentum != 0.1:
+            self.notes.append(
+                f"{layer.name} gets torch's usual eps 1e-5 and momentum 0.1 instead of "
+                f"{norm.eps:g} and {norm.momentum}"
+            )
+
+    def take_head(self) -> Head:
+        layers = self.layers
+        drops = bool(layers) and layers[0].kind == "dropout"
+        if self.classifies(int(drops)):
+            conv = layers[int(drops)].modules[0]
+            assert isinstance(conv, nn.Conv2d)
+            return Head(
+                kind="conv",
+                kernel_size=conv.kernel_size[0],
+                dropout=layers[0].value if drops else 0.0,
+            )
+        gap = bool(layers) and layers[0].kind == "gap"
+        if gap:
+            layers.pop(0)
+        rest = [layer for layer in layers if layer.kind != "flatten"]
+        kinds = [layer.kind for layer in rest]
+        early = 0.0
+        if kinds[:3] == ["dropout", "linear", "activation"]:
+            early = rest.pop(0).value
+            kinds.pop(0)
+        if not rest:
+            if gap or tuple(self.shape[1:]) == (1, 1):
+                return Head(kind="pool")
+            raise ArchitectureError(
+                "the module ends without classifier: pool the feature map to one pixel, "
+                "or put a linear layer behind it"
+            )
+        hidden, dropout = 0, 0.0
+        if kinds[:2] == ["linear", "activation"]:
+            if rest[1].value != "relu":
+                raise refuse(rest[1].name, "nas has ReLU between linear layers")
+            hidden = self.linear(rest[0]).out_features
+            rest = rest[2:]
+        if rest and rest[0].kind == "dropout":
+            dropout = rest.pop(0).value
+        if not rest or rest[0].kind != "linear":
+            where = rest[0].name if rest else layers[-1].name
+            raise refuse(where, "here nas has the linear layer that classifies")
+        self.linear(rest[0])
+        if len(rest) > 1:
+            raise refuse(
+                rest[1].name,
+                "behind the feature map nas has one linear layer, or two with ReLU "
+                "between them, and the last gives the logits",
+            )
+        if early:
+            self.move_dropout(early, gap=gap)
+        return Head(kind="gap" if gap else "flatten", hidden=hidden, dropout=dropout)
+
+    def linear(self, layer: Layer) -> nn.Linear:
+        (linear,) = layer.modules
+        assert isinstance(linear, nn.Linear)
+        if linear.bias is None:
+            raise refuse(layer.name, "a linear layer has a bias in nas")
+        return linear
+
+    def move_dropout(self, share: float, *, gap: bool) -> None:
+        """Give a dropout before the hidden layer to the last block, where it may."""
+        if gap or not self.blocks or self.blocks[-1][0].dropout:
+            raise ArchitectureError(
+                "the dropout before the first of two linear layers cannot be expressed: "
+                "put it behind the first"
+            )
+        block, layer, modules = self.blocks[-1]
+        self.blocks[-1] = (replace(block, dropout=share), layer, modules)
+        if block.order != "early_pool" and block.pool != "none":
+            self.notes.append(
+                "the dropout before the first linear layer stands before the last "
+                "block's pooling, which matters in training alone"
+            )
+
+
+def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Block]:
+    """Return the blocks, those with the same convolutions as one that is repeated."""
+    blocks: list[Block] = []
+    seen: set[int] = set()
+    before: tuple[nn.Module, ...] = ()
+    for block, layer, modules in parts:
+        if modules == before:
+            one = blocks[-1]
+            # Without pooling two of the config are the same.
+            config = {one.order, block.order}
+            alike = len(config) == 1 or config == {"early_pool", "late_pool"}
+            ours = replace(one, repeats=1, order=block.order)
+            if not alike or ours != replace(block, pool="none"):
+                raise refuse(
+                    layer.name, "what follows it differs from one use to the next"
+                )
+            blocks[-1] = replace(block, repeats=one.repeats + 1)
+            continue
+        if any(id(module) in seen for module in modules):
+            raise refuse(layer.name, "it is used again with other layers in between")
+        seen |= {id(module) for module in modules}
+        blocks.append(block)
+        before = modules
+    return blocks
+
+
+def _bias(block: Block, conv: nn.Module) -> Block:
+    """Return the block with the convolution's bias, "auto" where that says it."""
+    has = getattr(conv, "bias", None) is not None
+    return (
+        block if block.has_bias == has else replace(block, bias="yes" if has else "no")
+    )
+
+
+def _check_plain(conv: nn.Conv2d, name: str) -> None:
+    if conv.dilation != (1, 1):
+        raise refuse(name, "nas has no dilation")
+    if conv.padding_mode != "zeros":
+        raise refuse(name, "nas pads with zeros")
+    if conv.kernel_size[0] != conv.kernel_size[1] or conv.stride[0] != conv.stride[1]:
+        raise refuse(name, "nas has square kernels and strides")
+
+
+def _padding(conv: nn.Conv2d, name: str) -> str:
+    size, padding = conv.kernel_size[0], conv.padding
+    if padding in {"same", "valid"}:
+        return str(padding)
+    if padding == (size // 2, size // 2) and size % 2:
+        return "same"
+    if padding == (0, 0):
+        return "valid"
+    raise refuse(
+        name, f"its padding is {padding}; nas has none, or {size // 2} ('same')"
+    )

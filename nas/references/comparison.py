@@ -1,0 +1,182 @@
+"""What of a study beats hand-made nets: more accurate, or as accurate and smaller.
+
+Three kinds of accuracy meet here, and every row says which two it sets side by side:
+the one that was published (on the test set, mostly of its best epoch), that of the
+search (validation split) and that of retrained winners (test set, last epoch).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.candidates.candidate import Candidate, front
+from nas.errors import ArchitectureError
+from nas.references.bundled import Reference, available, check_fits, find_reference
+from nas.study.settings import Settings
+
+VALIDATION = "validation, search"
+TEST = "test, retrained"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A trained candidate; ``accuracy`` is 0 to 1, a mean where there are ``seeds``."""
+
+    trial: int
+    num_params: int
+    accuracy: float
+    seeds: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One reference against what was measured in one way.
+
+    ``accuracy_is`` says what the reference's accuracy is, ``found_accuracy_is`` that
+    of the others. ``best`` is the most accurate net of at most its size, also where
+    that is less accurate; ``smallest`` the smallest one that is at least as accurate.
+    Neither is the reference itself.
+    """
+
+    reference: str
+    num_params: int
+    accuracy: float
+    accuracy_is: str
+    found_accuracy_is: str
+    best: Point | None
+    smallest: Point | None
+
+    @property
+    def accuracy_gained(self) -> float | None:
+        """What the best has more, in 0 to 1; below 0 where the reference is ahead."""
+        return None if self.best is None else self.best.accuracy - self.accuracy
+
+    @property
+    def params_saved(self) -> int | None:
+        """How many parameters the smallest has less; below 0 where it has more."""
+        if self.smallest is None:
+            return None
+        return self.num_params - self.smallest.num_params
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, one for each column of a table."""
+        row: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in (
+                "reference",
+                "num_params",
+                "accuracy",
+                "accuracy_is",
+                "found_accuracy_is",
+            )
+        }
+        for name, point in (("best", self.best), ("smallest", self.smallest)):
+            for field in ("trial", "num_params", "accuracy", "seeds"):
+                row[f"{name}_{field}"] = point and getattr(point, field)
+        return row | {
+            "accuracy_gained": self.accuracy_gained,
+            "params_saved": self.params_saved,
+        }
+
+
+def references_for(settings: Settings) -> list[Reference]:
+    """Return the references that come with nas and are for the study's data set."""
+    found = [find_reference(name) for name in available()]
+    return [
+        reference
+        for reference in found
+        if reference.architecture.input_shape == settings.input_shape
+        and reference.architecture.num_classes == settings.num_classes
+        and reference.published is not None
+        and reference.published.dataset == settings.dataset
+    ]
+
+
+def compare(
+    references: Iterable[Reference],
+    candidates: Sequence[Candidate],
+    winners: Sequence[Point],
+    settings: Settings,
+) -> list[Comparison]:
+    """Set each reference against the study's front and against its winners.
+
+    A reference that is a fully trained candidate has its own validation accuracy to
+    be compared by; any other the published one. Raises ArchitectureError for one that
+    has neither, or is for other images.
+    """
+    own = {c.key: c for c in candidates if c.state == "complete"}
+    rows: list[Comparison] = []
+    for reference in references:
+        check_fits(
+            reference, settings.input_shape, settings.num_classes, settings.dataset
+        )
+        candidate = own.get(reference.architecture.key)
+        published = _published(reference, settings)
+        if published is None and candidate is None:
+            raise ArchitectureError(
+                f"{reference.name} has no published accuracy on {settings.dataset} and "
+                "is no fully trained candidate of the study: begin a study with "
+                f"--start-from {reference.name}"
+            )
+        found = [
+            Point(c.trial, c.num_params, c.val_accuracy or 0.0)
+            for c in front(c for c in own.values() if c is not candidate)
+        ]
+        if candidate is not None:
+            accuracy = candidate.val_accuracy or 0.0
+            words = f"validation, trial {candidate.trial}"
+            rows.append(_row(reference, (accuracy, words), found, VALIDATION))
+        elif published is not None and found:
+            rows.append(_row(reference, published, found, VALIDATION))
+        others = [w for w in winners if candidate is None or w.trial != candidate.trial]
+        if published is not None and others:
+            rows.append(_row(reference, published, others, TEST))
+    return rows
+
+
+def read_winners(folder: Path) -> list[Point]:
+    """Return what `nas best` wrote into the study's folder: best/ and the like."""
+    points = []
+    for path in sorted(folder.glob("*/report.json")):
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            points.append(
+                Point(
+                    int(report["trial"]),
+                    int(report["num_params"]),
+                    float(report["test_accuracy_mean"]),
+                    int(report["seeds"]),
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            # Something else of that name is no winner.
+            continue
+    return points
+
+
+def _published(reference: Reference, settings: Settings) -> tuple[float, str] | None:
+    published = reference.published
+    if published is None or published.dataset != settings.dataset:
+        return None
+    return published.best
+
+
+def _row(
+    reference: Reference, known: tuple[float, str], found: list[Point], found_is: str
+) -> Comparison:
+    accuracy, words = known
+    small = [p for p in found if p.num_params <= reference.num_params]
+    good = [p for p in found if p.accuracy >= accuracy]
+    return Comparison(
+        reference=reference.name,
+        num_params=reference.num_params,
+        accuracy=accuracy,
+        accuracy_is=words,
+        found_accuracy_is=found_is,
+        best=max(small, key=lambda p: (p.accuracy, -p.num_params), default=None),
+        smallest=min(good, key=lambda p: (p.num_params, -p.accuracy), default=None),
+    )

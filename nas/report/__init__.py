@@ -1,0 +1,41 @@
+"""What a study has found, as tables, plots and files; no torch, no optuna.
+
+::
+
+    frames.py   candidates_frame, front_frame; as CSV, JSON, Markdown
+    axes.py     the scales that both plots share
+    labels.py   the words that both plots share
+    figure.py   front_figure: the plotly figure
+    svg.py      front_svg: the same picture, still and small
+    comparison.py  the front with references beside it: nas compare
+    page.py     front_html: the self-contained page; write_front
+"""
+
+from nas.report.comparison import (
+    comparison_figure,
+    comparison_frame,
+    write_comparison,
+)
+from nas.report.figure import front_figure
+from nas.report.frames import (
+    TextFormat,
+    candidates_frame,
+    format_frame,
+    front_frame,
+)
+from nas.report.page import front_html, write_front
+from nas.report.svg import front_svg
+
+__all__ = [
+    "TextFormat",
+    "candidates_frame",
+    "comparison_figure",
+    "comparison_frame",
+    "format_frame",
+    "front_figure",
+    "front_frame",
+    "front_html",
+    "front_svg",
+    "write_comparison",
+    "write_front",
+]

@@ -1,0 +1,110 @@
+"""Candidates as pandas frames, and frames as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+from nas.architecture.notation import describe
+from nas.candidates.candidate import Candidate, front
+
+TextFormat = Literal["csv", "json", "md"]
+
+_TYPES = {
+    "trial": "int64",
+    "state": "str",
+    "num_params": "int64",
+    "val_accuracy": "float64",
+    "macs": "int64",
+    "peak_memory": "int64",
+    "key": "str",
+    "epochs": "float64",
+    "depth": "int64",
+    "seed": "int64",
+    "reason": "str",
+    "summary": "str",
+    "architecture": "str",
+}
+"""The columns of candidates_frame; named here so that an empty frame has them, too."""
+
+
+def candidates_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
+    """Return one row a candidate, in the order given.
+
+    ``val_accuracy`` (0 to 1, of the last report) and ``reason`` are missing where
+    there is none. ``macs`` are of one image, ``peak_memory`` is bytes of int8
+    activations, ``epochs`` is how many were trained, ``depth`` the number of blocks,
+    ``summary`` the architecture in the notation of nas.architecture.notation, ``architecture`` the
+    whole of it as JSON for Architecture.from_json.
+    """
+    rows = [_row(candidate) for candidate in candidates]
+    return pd.DataFrame(rows, columns=list(_TYPES)).astype(_TYPES)
+
+
+def front_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
+    """Return the Pareto front, smallest first: candidates_frame without state, reason.
+
+    Every row is a complete candidate. The first columns are trial, num_params,
+    val_accuracy, macs, peak_memory and key.
+    """
+    return candidates_frame(front(candidates)).drop(columns=["state", "reason"])
+
+
+def format_frame(frame: pd.DataFrame, text_format: TextFormat) -> str:
+    """Return the frame as text that ends with a newline: CSV, JSON or Markdown.
+
+    JSON is a list of objects with null for what is missing; numbers are whole in all
+    three, since a rounded accuracy could change its rank. Markdown is for people and
+    leaves the column "architecture" out.
+
+    Raises ValueError for a format that is none of these.
+    """
+    match text_format:
+        case "csv":
+            return str(frame.to_csv(index=False, lineterminator="\n"))
+        case "json":
+            return json.dumps(_records(frame), indent=2, ensure_ascii=False) + "\n"
+        case "md":
+            return _markdown(frame.drop(columns="architecture", errors="ignore"))
+    raise ValueError(
+        f"no text format {text_format!r}: use one of {get_args(TextFormat)}"
+    )
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "trial": candidate.trial,
+        "state": candidate.state,
+        "num_params": candidate.num_params,
+        "val_accuracy": candidate.val_accuracy,
+        "macs": candidate.macs,
+        "peak_memory": candidate.peak_memory,
+        "key": candidate.key,
+        "epochs": candidate.curve[-1].epochs if candidate.curve else 0.0,
+        "depth": len(candidate.architecture.blocks),
+        "seed": candidate.seed,
+        "reason": candidate.reason,
+        "summary": describe(candidate.architecture),
+        "architecture": candidate.architecture.to_json(),
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    rows = [[_cell(value) for value in row.values()] for row in _records(frame)]
+    names = [_cell(name) for name in frame.columns]
+    rules = ["---:" if dtype.kind in "if" else "---" for dtype in frame.dtypes]
+    lines = ["| " + " | ".join(row) + " |" for row in [names, rules, *rows]]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

@@ -1,0 +1,43 @@
+"""The words for one candidate that the plots, their hovers and the table share."""
+
+from __future__ import annotations
+
+from nas.architecture import feature_shapes
+from nas.architecture.notation import describe_block, describe_head
+from nas.candidates.candidate import Candidate, State
+
+STATES: tuple[State, ...] = ("complete", "pruned", "running", "failed")
+"""In the order in which they are counted and drawn."""
+
+
+def percent(val_accuracy: float | None) -> str:
+    """Return an accuracy with two decimals, a dash for none."""
+    return "–" if val_accuracy is None else f"{100 * val_accuracy:.2f} %"
+
+
+def epochs_trained(candidate: Candidate) -> str:
+    """Return how long it was trained, such as ``1.5 epochs``."""
+    epochs = candidate.curve[-1].epochs if candidate.curve else 0
+    return f"{epochs:.3g} epoch{'' if epochs == 1 else 's'}"
+
+
+def details(candidate: Candidate) -> list[str]:
+    """Return lines of plain text: costs, accuracy, then the blocks with their shapes.
+
+    The shapes are channels x height x width after each block.
+    """
+    architecture = candidate.architecture
+    lines = [
+        f"trial {candidate.trial}, {candidate.state}",
+        f"{candidate.num_params:,} parameters",
+        f"{candidate.macs:,} MACs, {candidate.peak_memory:,} bytes of activations",
+        f"{percent(candidate.val_accuracy)} after {epochs_trained(candidate)}",
+    ]
+    if candidate.reason:
+        lines.append(candidate.reason)
+    shapes = ["x".join(map(str, shape)) for shape in feature_shapes(architecture)]
+    lines.append(f"input {shapes[0]}")
+    for block, shape in zip(architecture.blocks, shapes[1:], strict=True):
+        lines.append(f"{describe_block(block)} → {shape}")
+    lines.append(f"{describe_head(architecture.head)} → {architecture.num_classes}")
+    return lines

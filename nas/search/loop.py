@@ -1,0 +1,365 @@
+"""The one loop that joins everything: ask, train, prune, record, tell."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nas.candidates.candidate import Candidate
+from nas.candidates.pruning import RungResult, RungResults, count_rivals, should_prune
+from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost
+from nas.errors import StudyError
+from nas.study.study import Study
+from nas.training.report import RungReport
+
+# The same cause of failure so often in a row is no accident of one candidate.
+_FAILURES_IN_A_ROW = 3
+# A candidate under which the worker died so often is taken to be what kills it.
+_LOSSES = 3
+# One that took too long so often is given up; the first time the machine may be to blame.
+_OVERDUE = 2
+# Without a limit from the user a training is overdue after so many seconds, or so many
+# times the longest that came to its end, whichever is more.
+_LEAST_LIMIT = 600.0
+_TIMES_THE_LONGEST = 10
+# For each so many workers one candidate is drawn before it is wanted, while nothing
+# else is to be done. With fewer, what the next draw learns is worth more than the time.
+_WORKERS_PER_DRAW_AHEAD = 8
+# No more of one wait counts as training: the coordinator may have been stopped meanwhile.
+_LONGEST_WAIT = 2.0
+
+
+@dataclass(slots=True)
+class Timing:
+    """Seconds spent by the coordinator, by kind of work."""
+
+    sampling: float = 0.0
+    storage: float = 0.0
+    waiting: float = 0.0
+    reporting: float = 0.0
+    total: float = 0.0
+    training: float = 0.0
+    """Summed over the workers: between a candidate's start and its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a search stands; handed to whoever shows it."""
+
+    study: Study
+    """With all that has happened up to now."""
+    trials: int
+    """The number of finished trials that the study is to have."""
+    finished_before: int
+    seconds: float
+    time_limit: float | None = None
+    changed: Candidate | None = None
+    """The candidate that this event is about: begun, reported or ended."""
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All candidates of the study; a copy, which takes its time."""
+        return self.study.candidates()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a search ended: "done", "time limit" or "exhausted", and its times."""
+
+    reason: str
+    timing: Timing = field(default_factory=Timing)
+
+
+def search(
+    study: Study,
+    engine: Engine,
+    *,
+    trials: int,
+    time_limit: float | None = None,
+    trial_time_limit: float | None = None,
+    show: Callable[[Progress], None] = lambda _: None,
+) -> Outcome:
+    """Search until the study has ``trials`` finished (complete or pruned) candidates.
+
+    Unfinished candidates of an interrupted search are trained anew first. After
+    ``time_limit`` seconds it stops; what is in training then stays unfinished. A
+    training that takes more than ``trial_time_limit`` seconds loses its worker, which
+    may hang, and is given to another one; at the second time it has failed. By default
+    that is ten minutes or ten times the longest training, whichever is more. ``show``
+    is called after each event. Raises StudyError when three candidates in a row fail of
+    the same cause, or the study cannot be written.
+    """
+    return _Search(study, engine, trials, time_limit, trial_time_limit, show).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        study: Study,
+        engine: Engine,
+        trials: int,
+        time_limit: float | None,
+        trial_time_limit: float | None,
+        show: Callable[[Progress], None],
+    ) -> None:
+        self.study, self.engine, self.trials = study, engine, trials
+        self.time_limit, self.show = time_limit, show
+        self.trial_time_limit = trial_time_limit
+        self.started = time.monotonic()
+        self.timing = Timing()
+        candidates = study.candidates()
+        self.finished = sum(_is_finished(c) for c in candidates)
+        self.finished_before = self.finished
+        self.unfinished = deque(c.trial for c in candidates if c.state == "running")
+        self.prefetched: deque[Candidate] = deque()
+        self.in_training: dict[int, float] = {}
+        # Seconds that the coordinator saw each of them train.
+        self.ages: dict[int, float] = {}
+        self.longest: float | None = None
+        self.abandoned: set[int] = set()
+        self.overdue: Counter[int] = Counter()
+        self.losses: Counter[int] = Counter()
+        self.last_failures: list[str] = []
+        self.exhausted = False
+        # Where each candidate stood at each rung: the rivals of those to come.
+        self.results = [RungResults() for _ in study.settings.rungs]
+        for candidate in filter(_is_finished, candidates):
+            for report in candidate.curve:
+                self.note(candidate, report)
+
+    def run(self) -> Outcome:
+        reason = None
+        while reason is None:
+            self.assign_candidates()
+            reason = self.over()
+            if reason is None:
+                ahead = self.may_prefetch()
+                before = self.timing.waiting
+                with _timed(self.timing, "waiting"):
+                    events = self.engine.wait(0.0 if ahead else self.timeout())
+                self.add_elapsed(self.timing.waiting - before)
+                if ahead and not events:
+                    self.prefetch()
+                for event in events:
+                    match event:
+                        case Reported(trial, report):
+                            self.judge(trial, report)
+                        case Finished(trial):
+                            self.end(trial, "complete")
+                        case Failed(trial, cause):
+                            self.fail(trial, cause)
+                        case WorkerLost(trial, out_of_memory):
+                            self.lose(trial, out_of_memory=out_of_memory)
+                self.abandon_overdue()
+        self.timing.total = time.monotonic() - self.started
+        return Outcome(reason, self.timing)
+
+    def over(self) -> str | None:
+        if self.finished >= self.trials:
+            return "done"
+        if self.time_limit and time.monotonic() - self.started >= self.time_limit:
+            return "time limit"
+        left = self.in_training or self.unfinished or self.prefetched
+        if self.exhausted and not left:
+            return "exhausted"
+        return None
+
+    def timeout(self) -> float:
+        if self.time_limit is None:
+            return 1.0
+        left = self.time_limit - (time.monotonic() - self.started)
+        return min(1.0, max(0.0, left))
+
+    def assign_candidates(self) -> None:
+        """Give every idle worker a candidate, but never more than are wanted."""
+        while self.engine.idle and self.finished + len(self.in_training) < self.trials:
+            candidate = self.next_candidate()
+            if candidate is None:
+                return
+            settings = self.study.settings
+            self.in_training[candidate.trial] = time.monotonic()
+            self.ages[candidate.trial] = 0.0
+            self.engine.start(
+                Job(
+                    number=candidate.trial,
+                    architecture=candidate.architecture,
+                    recipe=settings.recipe,
+                    seed=candidate.seed,
+                    rungs=settings.rungs,
+                )
+            )
+            self.report_progress(candidate)
+
+    def next_candidate(self) -> Candidate | None:
+        if self.unfinished:
+            with _timed(self.timing, "storage"):
+                return self.study.resume(self.unfinished.popleft())
+        if self.prefetched:
+            return self.prefetched.popleft()
+        return self.draw()
+
+    def draw(self) -> Candidate | None:
+        if self.exhausted:
+            return None
+        with _timed(self.timing, "sampling"):
+            candidate = self.study.ask()
+        self.exhausted = candidate is None
+        return candidate
+
+    def may_prefetch(self) -> bool:
+        """Return whether another candidate will be wanted soon."""
+        workers = len(self.in_training) + self.engine.idle
+        ahead = len(self.prefetched)
+        planned = self.finished + len(self.in_training) + len(self.unfinished) + ahead
+        return (
+            not self.exhausted
+            and ahead < workers // _WORKERS_PER_DRAW_AHEAD
+            and planned < self.trials
+        )
+
+    def prefetch(self) -> None:
+        candidate = self.draw()
+        if candidate is not None:
+            self.prefetched.append(candidate)
+
+    def judge(self, trial: int, report: RungReport) -> None:
+        """Write a report down and tell the worker whether to go on."""
+        with _timed(self.timing, "storage"):
+            candidate = self.study.record(trial, report)
+        reason = self.reason_to_prune(candidate, report)
+        self.note(candidate, report)
+        self.engine.answer(trial, go_on=reason is None)
+        if reason is None:
+            self.report_progress(candidate)
+        else:
+            self.end(trial, "pruned", reason)
+
+    def reason_to_prune(self, candidate: Candidate, report: RungReport) -> str | None:
+        settings = self.study.settings
+        last = report.rung == len(settings.rungs) - 1
+        if settings.pruning is None or last:
+            return None
+        result = _rung_result(candidate, report)
+        peers = self.results[report.rung].peers()
+        rule, size = settings.pruning, settings.val_size
+        if not should_prune(result, peers, rule=rule, val_size=size):
+            return None
+        rivals = count_rivals(result, peers, rule=rule, val_size=size)
+        return _pruning_reason(report, rivals)
+
+    def note(self, candidate: Candidate, report: RungReport) -> None:
+        self.results[report.rung].put(candidate.trial, _rung_result(candidate, report))
+
+    def end(self, trial: int, state: str, reason: str | None = None) -> None:
+        with _timed(self.timing, "storage"):
+            candidate = self.study.tell(trial, state, reason)  # type: ignore[arg-type]
+        self.timing.training += time.monotonic() - self.in_training.pop(trial)
+        age = self.ages.pop(trial)
+        self.abandoned.discard(trial)
+        if state == "complete":
+            self.longest = max(age, self.longest or 0.0)
+        if state == "failed":
+            for results in self.results:
+                results.drop(trial)
+        else:
+            self.finished += 1
+            self.last_failures.clear()
+        self.report_progress(candidate)
+
+    def fail(self, trial: int, cause: str) -> None:
+        self.end(trial, "failed", cause)
+        if self.last_failures and self.last_failures[-1] != cause:
+            self.last_failures.clear()
+        self.last_failures.append(cause)
+        if len(self.last_failures) >= _FAILURES_IN_A_ROW:
+            raise StudyError(
+                f"{_FAILURES_IN_A_ROW} candidates in a row failed of the same cause, "
+                f"the last being trial {trial}: {cause}; mend it and run the same "
+                "command again"
+            )
+
+    def lose(self, trial: int, *, out_of_memory: bool) -> None:
+        """Give the candidate of a worker that is gone to another one."""
+        if trial in self.abandoned:
+            self.abandoned.remove(trial)
+            if self.overdue[trial] >= _OVERDUE:
+                self.fail(
+                    trial, f"it took too long {_OVERDUE} times (--trial-time-limit)"
+                )
+                return
+        elif not out_of_memory:
+            self.losses[trial] += 1
+            if self.losses[trial] >= _LOSSES:
+                self.fail(trial, f"its worker died {_LOSSES} times")
+                return
+        self.timing.training += time.monotonic() - self.in_training.pop(trial)
+        del self.ages[trial]
+        for results in self.results:
+            results.drop(trial)
+        self.unfinished.appendleft(trial)
+
+    def add_elapsed(self, waited: float) -> None:
+        """Add what was waited to the ages of all that train."""
+        for trial in self.ages:
+            self.ages[trial] += min(waited, _LONGEST_WAIT)
+
+    def abandon_overdue(self) -> None:
+        """Kill the workers that have been at one candidate for too long."""
+        limit = self.trial_time_limit
+        if limit is None:
+            if self.longest is None:
+                return
+            limit = max(_LEAST_LIMIT, _TIMES_THE_LONGEST * self.longest)
+        for trial, age in self.ages.items():
+            if age > limit and trial not in self.abandoned:
+                self.abandoned.add(trial)
+                self.overdue[trial] += 1
+                self.engine.abandon(trial)
+
+    def report_progress(self, candidate: Candidate) -> None:
+        with _timed(self.timing, "reporting"):
+            self.show(
+                Progress(
+                    study=self.study,
+                    trials=self.trials,
+                    finished_before=self.finished_before,
+                    seconds=time.monotonic() - self.started,
+                    time_limit=self.time_limit,
+                    changed=candidate,
+                )
+            )
+
+
+def _rung_result(candidate: Candidate, report: RungReport) -> RungResult:
+    return RungResult(candidate.num_params, report.val_accuracy, report.train_loss)
+
+
+def _pruning_reason(report: RungReport, rivals: int) -> str:
+    noun = "net" if rivals == 1 else "nets"
+    return (
+        f"after {report.epochs:g} epochs {rivals} {noun} of at most its size "
+        f"{'was' if rivals == 1 else 'were'} clearly more accurate"
+    )
+
+
+def _is_finished(candidate: Candidate) -> bool:
+    return candidate.state in {"complete", "pruned"}
+
+
+class _timed:  # noqa: N801  # reads as a verb where it is used
+    """Add the time spent in the block to one of the timing's counters."""
+
+    def __init__(self, timing: Timing, name: str) -> None:
+        self.timing, self.name = timing, name
+
+    def __enter__(self) -> None:
+        self.began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        spent = getattr(self.timing, self.name) + time.monotonic() - self.began
+        setattr(self.timing, self.name, spent)
+
+
+__all__ = ["Outcome", "Progress", "Timing", "search"]

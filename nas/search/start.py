@@ -1,0 +1,197 @@
+"""Begins the study that was asked for, or goes on with it where there is one."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nas.architecture import Architecture
+from nas.architecture.cost import cost
+from nas.candidates.pruning import PruningRule
+from nas.data import Dataset, load_dataset, split_indices
+from nas.errors import ArchitectureError, StudyError
+from nas.references.bundled import Reference, check_fits
+from nas.search.resolve import find
+from nas.space import Caps, find_space
+from nas.study.folders import check_data, check_same, create, load_settings, open_study
+from nas.study.settings import Sampler, Settings, check_name, default_rungs
+from nas.study.study import Study
+from nas.training.recipe import Recipe, search_recipe
+
+DEFAULT_SPACE = "mixed"
+# Of an official training set this much is held out, or a sixth of a small one.
+_VAL_SIZE = 5000
+# A training of fewer steps says little about a network.
+_LEAST_STEPS = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asked for; None is "as the study has it", or else the default."""
+
+    studies: Path
+    study: str | None = None
+    dataset: str | None = None
+    data_dir: Path | None = None
+    param_budget: int | None = None
+    max_macs: int | None = None
+    max_memory: int | None = None
+    space: str | None = None
+    epochs: int | None = None
+    sampler: Sampler | None = None
+    seed: int | None = None
+    pruning: bool | None = None
+    storage: str | None = None
+    start_from: tuple[str, ...] = ()
+    """References, files or candidates (STUDY:TRIAL) for the first trials."""
+
+
+def launch(request: Request) -> tuple[Study, Dataset]:
+    """Return the study, open for searching, and its data set.
+
+    Raises StudyError when an existing study was born with other settings, and what
+    load_dataset, find_space, create and open_study raise.
+    """
+    name = check_name(request.study or _default_name(request))
+    folder = request.studies / name
+    if not (folder / "study.toml").exists():
+        return _begin(request, name, folder)
+    stored = load_settings(folder)
+    if request.dataset not in {None, stored.dataset}:
+        # Before it is loaded, which may mean a download.
+        check_same(stored, replace(stored, **_given(request, stored, None)))
+    dataset = load_dataset(stored.dataset, request.data_dir)
+    asked = replace(stored, **_given(request, stored, len(dataset.labels)))
+    check_same(stored, asked)
+    check_data(stored, dataset.fingerprint)
+    return open_study(folder, request.storage), dataset
+
+
+def _begin(request: Request, name: str, folder: Path) -> tuple[Study, Dataset]:
+    if request.param_budget is None:
+        raise StudyError(
+            f"there is no study {name!r} yet: give --budget, the largest number of "
+            "parameters, to begin one"
+        )
+    space = find_space(request.space or DEFAULT_SPACE)
+    dataset = load_dataset(request.dataset or "mnist", request.data_dir)
+    val_size = held_out(len(dataset.labels))
+    # The workers will split; here it shows whether that can be done.
+    split_indices(dataset.labels, seed=request.seed or 0, val_size=val_size)
+    train_size = len(dataset.labels) - val_size
+    recipe, rungs = search_training(request.epochs, train_size)
+    settings = Settings(
+        name=name,
+        dataset=dataset.name,
+        data_fingerprint=dataset.fingerprint,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        val_size=val_size,
+        param_budget=request.param_budget,
+        max_macs=request.max_macs,
+        max_memory=request.max_memory,
+        space=space.name,
+        space_toml=space.text,
+        recipe=recipe,
+        rungs=rungs,
+        sampler=request.sampler or "tpe",
+        seed=request.seed or 0,
+        pruning=None if request.pruning is False else PruningRule(),
+    )
+    if request.start_from:
+        settings = replace(settings, start_from=_starts(request, settings))
+    return create(folder, settings, request.storage), dataset
+
+
+def _given(request: Request, stored: Settings, images: int | None) -> dict[str, Any]:
+    """Return the settings that the user named, as the study would have them.
+
+    The rungs follow from the epochs and the number of images, where that is known.
+    """
+    given: dict[str, Any] = {
+        field: getattr(request, field)
+        for field in (
+            "dataset",
+            "param_budget",
+            "max_macs",
+            "max_memory",
+            "sampler",
+            "seed",
+        )
+        if getattr(request, field) is not None
+    }
+    if request.space is not None:
+        space = find_space(request.space)
+        given |= {"space": space.name, "space_toml": space.text}
+    if request.start_from:
+        given["start_from"] = _starts(request, replace(stored, **given))
+    if request.epochs is not None:
+        given["recipe"] = replace(stored.recipe, epochs=request.epochs)
+        if images is not None:
+            _, given["rungs"] = search_training(
+                request.epochs, images - stored.val_size
+            )
+    if request.pruning is not None and request.pruning != (stored.pruning is not None):
+        given["pruning"] = PruningRule() if request.pruning else None
+    return given
+
+
+def _starts(request: Request, settings: Settings) -> tuple[Architecture, ...]:
+    """Return the architectures to start from, each network once.
+
+    Raises ArchitectureError for one that is over a cap or for other images.
+    """
+    starts: dict[str, Architecture] = {}
+    for name in request.start_from:
+        reference = find(name, request.studies, request.storage).reference
+        check_fits(
+            reference, settings.input_shape, settings.num_classes, settings.dataset
+        )
+        _check_caps(reference, settings.caps)
+        starts.setdefault(reference.architecture.key, reference.architecture)
+    return tuple(starts.values())
+
+
+def _check_caps(reference: Reference, caps: Caps) -> None:
+    costs = cost(reference.architecture)
+    for value, cap, option, unit in (
+        (costs.num_params, caps.num_params, "--budget", "parameters"),
+        (costs.macs, caps.macs, "--max-macs", "multiply-accumulates an image"),
+        (costs.peak_memory, caps.peak_memory, "--max-memory", "bytes of activations"),
+    ):
+        if cap is not None and value > cap:
+            raise ArchitectureError(
+                f"{reference.name} has {value} {unit}, over {option} {cap}: give at "
+                f"least {option} {value}, or narrow it with `nas resize`"
+            )
+
+
+def held_out(images: int) -> int:
+    """Return how many images of an official training set are held out of it."""
+    return min(_VAL_SIZE, images // 6)
+
+
+def search_training(
+    epochs: int | None, train_size: int
+) -> tuple[Recipe, tuple[float, ...]]:
+    """Return recipe and rungs of a search; more epochs where the data is small."""
+    recipe = search_recipe(train_size)
+    steps_per_epoch = max(1, train_size // recipe.batch_size)
+    if epochs is None:
+        epochs = max(recipe.epochs, math.ceil(_LEAST_STEPS / steps_per_epoch))
+    return replace(recipe, epochs=epochs), default_rungs(epochs, steps_per_epoch)
+
+
+def _default_name(request: Request) -> str:
+    """Name a study after its data set and cap."""
+    dataset = Path(request.dataset or "mnist").stem
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-._") or "data"
+    if request.param_budget is None:
+        raise StudyError(
+            "give --budget, the largest number of parameters, to begin a study, or "
+            "--study to go on with one"
+        )
+    return f"{plain}-{request.param_budget}"

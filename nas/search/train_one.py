@@ -1,0 +1,206 @@
+"""Trains one architecture by a recipe, once for each seed: `nas train`.
+
+The number that counts is honest: trained on the training and validation data, the test
+set read once a seed, after the last epoch. ``like_published`` reads the test set after
+each epoch, too, because the logs of hand-made nets tell the best epoch; that number
+stands beside the honest one and says what it is.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.architecture.cost import cost
+from nas.engines import Engine, Finished, Job, Reported
+from nas.environment import versions
+from nas.errors import ArchitectureError, RecipeError
+from nas.references.bundled import Published, Reference
+from nas.search.start import held_out, search_training
+from nas.search.train_all import train_all
+from nas.study.settings import derived_seed
+from nas.training.recipe import (
+    Recipe,
+    final_recipe,
+    fit_batch,
+    full_epochs,
+    read_recipe,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_HONEST = "after the last epoch; trained on the training and validation data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How the architecture is to be trained; ``seed`` is what all seeds follow from."""
+
+    dataset: str
+    recipe: Recipe
+    seeds: int = 1
+    seed: int = 0
+    like_published: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """The weights of the first seed and the report, plain data for JSON."""
+
+    weights: dict[str, np.ndarray]
+    report: dict[str, Any]
+
+
+Show = Callable[[Job, Reported | Finished], None]
+
+
+def train_single(
+    reference: Reference,
+    engine: Engine,
+    plan: Plan,
+    *,
+    hardware: dict[str, Any],
+    show: Show = lambda _job, _event: None,
+) -> Trained:
+    """Train the architecture to the end with each seed.
+
+    Raises StudyError when a training fails.
+    """
+    began = time.monotonic()
+    seeds = [derived_seed(plan.seed, "final", number) for number in range(plan.seeds)]
+    jobs = [
+        Job(
+            number=number,
+            architecture=reference.architecture,
+            recipe=plan.recipe,
+            seed=seed,
+            rungs=tuple(float(e) for e in range(1, plan.recipe.epochs + 1)),
+            part="published" if plan.like_published else "final",
+        )
+        for number, seed in enumerate(seeds)
+    ]
+    ended: dict[int, Finished] = {}
+    curves: dict[int, dict[int, float]] = defaultdict(dict)
+    for job, event in train_all(engine, jobs, [reference.name] * len(jobs), show):
+        if isinstance(event, Finished):
+            ended[job.number] = event
+        else:
+            # A worker that died began anew: its later report of a rung counts.
+            curves[job.number][event.report.rung] = event.report.val_accuracy
+    costs = cost(reference.architecture)
+    report: dict[str, Any] = {
+        "architecture": reference.name,
+        "source": reference.source,
+        "dataset": plan.dataset,
+        "key": reference.architecture.key,
+        "num_params": costs.num_params,
+        "macs": costs.macs,
+        "peak_memory": costs.peak_memory,
+        "epochs": plan.recipe.epochs,
+        "seeds": plan.seeds,
+        **_summary(
+            "test_accuracy", [ended[n].test_accuracy or 0.0 for n in range(len(jobs))]
+        ),
+        "test_accuracy_is": f"{_HONEST}; the test set was read after every epoch, too, "
+        "and nothing done upon it"
+        if plan.like_published
+        else f"{_HONEST}; read once a seed",
+    }
+    if plan.like_published:
+        by_epoch = [
+            [curves[n][rung] for rung in sorted(curves[n])] for n in range(len(jobs))
+        ]
+        report |= _as_published(by_epoch, reference.published)
+    report |= {
+        "recipe": asdict(plan.recipe),
+        "seed_values": seeds,
+        "weights_seed": seeds[0],
+        "duration_seconds": round(time.monotonic() - began, 1),
+        "versions": versions(),
+        "hardware": hardware,
+    }
+    return Trained(weights=ended[0].weights or {}, report=report)
+
+
+def default_recipe(num_params: int, images: int, epochs: int | None = None) -> Recipe:
+    """Return the recipe of `nas best` for a network of that size and so many images."""
+    train_size = images - held_out(images)
+    if epochs is None:
+        searched, _ = search_training(None, train_size)
+        epochs = full_epochs(searched)
+    return fit_batch(final_recipe(num_params, epochs), train_size)
+
+
+def load_recipe(path: Path, default: Recipe) -> Recipe:
+    """Return the recipe of a TOML file; epochs left out are the default's.
+
+    Raises RecipeError when it cannot be read or makes no sense.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_recipe({"epochs": default.epochs} | table)
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe at {path}: give an existing file") from None
+    except (OSError, ValueError, RecursionError, OverflowError) as error:
+        line = " ".join(str(error).split())
+        raise RecipeError(f"cannot read the recipe {path}: {line}") from error
+
+
+def choose_recipe(
+    reference: Reference,
+    images: int,
+    *,
+    file: Path | None = None,
+    epochs: int | None = None,
+    like_published: bool = False,
+) -> Recipe:
+    """Return the source's recipe, the file's or the default one; ``epochs`` replaces.
+
+    Raises ArchitectureError where ``like_published`` and the reference has none,
+    RecipeError for a file that is none.
+    """
+    default = default_recipe(reference.num_params, images, epochs)
+    if not like_published:
+        recipe = default if file is None else load_recipe(file, default)
+    elif reference.published is not None:
+        recipe = reference.published.recipe
+    else:
+        raise ArchitectureError(
+            f"{reference.name} has no [published] recipe: leave --like-published out, "
+            "or give the recipe with --recipe"
+        )
+    return recipe if epochs is None else replace(recipe, epochs=epochs)
+
+
+def _summary(name: str, values: list[float]) -> dict[str, Any]:
+    return {
+        name: values,
+        f"{name}_mean": statistics.fmean(values),
+        f"{name}_std": statistics.stdev(values) if len(values) > 1 else None,
+    }
+
+
+def _as_published(
+    by_epoch: list[list[float]], published: Published | None
+) -> dict[str, Any]:
+    """Return the best epoch of each seed, and what was published."""
+    best = [max(accuracies) for accuracies in by_epoch]
+    return {
+        **_summary("test_accuracy_best_epoch", best),
+        "test_accuracy_best_epoch_is": "best epoch, selected on the test set: only for "
+        "comparison with published logs, which are",
+        "best_epochs": [
+            accuracies.index(top) + 1
+            for accuracies, top in zip(by_epoch, best, strict=True)
+        ],
+        "test_accuracy_by_epoch": by_epoch,
+        "published": published
+        and {k: v for k, v in asdict(published).items() if k != "recipe"},
+    }

@@ -1,0 +1,22 @@
+"""Search spaces: read from TOML, drawn from under hard caps, without luck."""
+
+from nas.space.completion import Caps
+from nas.space.drawing import Draws, RandomDraws, sample
+from nas.space.encoding import encode
+from nas.space.limits import smallest
+from nas.space.reading import SearchSpace, available, find_space, read_space
+from nas.space.widening import resize
+
+__all__ = [
+    "Caps",
+    "Draws",
+    "RandomDraws",
+    "SearchSpace",
+    "available",
+    "encode",
+    "find_space",
+    "read_space",
+    "resize",
+    "sample",
+    "smallest",
+]

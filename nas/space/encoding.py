@@ -1,0 +1,161 @@
+"""The way back: the decisions that draw a given architecture from a space.
+
+So a network that somebody made by hand can be told to a sampler as if it had been drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TypeVar
+
+from nas.architecture import Architecture, Block
+from nas.architecture.cost import count_params
+from nas.errors import NasError
+from nas.space.completion import Caps
+from nas.space.drawing import deviations, sample, size_of, usual_finish
+from nas.space.limits import smallest
+from nas.space.reading import Choice, SearchSpace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FixedDraws:
+    """Decisions that were made before, by name."""
+
+    values: dict[str, float]
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """Return the number of that name; KeyError when there is none."""
+        return min(max(self.values[name], low), high)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Return the whole number of that name; KeyError when there is none."""
+        return min(max(int(self.values[name]), low), high)
+
+
+def encode(
+    space: SearchSpace, architecture: Architecture, caps: Caps
+) -> dict[str, float] | None:
+    """Return the draws that `sample` makes this architecture of, under these caps.
+
+    None when it is not in the space, or over the caps; the caps must have a parameter
+    budget. The architecture that they give has the same key.
+    """
+    try:
+        values = _values(space, architecture, caps)
+        again = sample(
+            space,
+            FixedDraws(values),
+            input_shape=architecture.input_shape,
+            num_classes=architecture.num_classes,
+            caps=caps,
+        )
+    except (KeyError, ValueError, IndexError, NasError):
+        # The architecture has something that the space does not know.
+        return None
+    return values if again.key == architecture.key else None
+
+
+def _values(
+    space: SearchSpace, architecture: Architecture, caps: Caps
+) -> dict[str, float]:
+    blocks, head = architecture.blocks, architecture.head
+    norm = _commonest([b.norm for b in blocks], space.norms)
+    activation = _commonest([b.activation for b in blocks], space.activations)
+    if head.kind == "pool":
+        dropout = _commonest([b.dropout for b in blocks], space.dropouts)
+    else:
+        dropout = head.dropout
+    halving = [
+        number
+        for number, block in enumerate(blocks, start=1)
+        if block.stride > 1 or block.pool != "none"
+    ]
+    values: dict[str, float] = {
+        "size": _share_of_size(space, architecture, caps),
+        "norm": _point(space.norms, norm),
+        "head": _point(space.heads, head.kind),
+        "depth": len(blocks),
+        "downsamplings": len(halving),
+        "activation": _point(space.activations, activation),
+        "dropout": _point(space.dropouts, dropout),
+    }
+    if head.kind == "conv":
+        values["head_kernel_size"] = _point(space.head_kernel_sizes, head.kernel_size)
+    elif head.kind != "pool":
+        values["head_hidden"] = _point(space.hidden, head.hidden)
+    for order, number in enumerate(halving, start=1):
+        values[f"downsampling_{order}.position"] = (number - 0.5) / len(blocks)
+    usual = [
+        {"norm": norm, "bias": "auto", "order": "early_pool"}
+        | usual_finish(number, len(blocks), head, activation, dropout)
+        for number in range(1, len(blocks) + 1)
+    ]
+    for number, (block, finish, width) in enumerate(
+        zip(blocks, usual, _widths(space, blocks), strict=True), start=1
+    ):
+        name = f"block_{number}."
+        way = "stride" if block.stride > 1 else block.pool
+        if way != "none":
+            values[name + "downsampling"] = _point(space.downsampling_kinds, way)
+        values[name + "kind"] = _point(space.kinds, block.kind)
+        values[name + "kernel_size"] = _point(space.kernel_sizes, block.kernel_size)
+        padding = block.padding
+        if block.kernel_size == 1 and padding not in space.paddings.options:
+            padding = space.paddings.options[0]  # type: ignore[assignment]
+        values[name + "padding"] = _point(space.paddings, padding)
+        values[name + "repeats"] = _point(space.repeats, block.repeats)
+        values[name + "deviation"] = _deviation(space, block, finish)
+        values[name + "width"] = width
+    return values
+
+
+def _share_of_size(space: SearchSpace, architecture: Architecture, caps: Caps) -> float:
+    """Return the draw that makes the architecture's own size the one to aim at."""
+    shape, num_classes = architecture.input_shape, architecture.num_classes
+    least = smallest(space, shape, num_classes, caps)
+    wanted, cap = count_params(architecture), caps.num_params or 0
+    if cap <= least:
+        return 0.0
+    position = math.log(wanted / least) / math.log(cap / least)
+    share = math.pow(max(position, 0.0), space.towards_cap)
+    if size_of(share, least, cap, space) != wanted:
+        message = f"{wanted} parameters are not between {least} and {cap}"
+        raise ValueError(message)
+    return share
+
+
+def _widths(space: SearchSpace, blocks: Sequence[Block]) -> list[float]:
+    """Return the draws of the relative widths: in proportion to the widths."""
+    widths = [block.out_channels for block in blocks]
+    middle = math.sqrt(min(widths) * max(widths))
+    spread = math.log(space.spread) or 1.0
+    return [math.log(width / middle) / spread for width in widths]
+
+
+def _deviation(space: SearchSpace, block: Block, usual: dict[str, object]) -> float:
+    """Return the draw that gives the block what follows its convolution."""
+    if replace(block, **usual) == block:  # type: ignore[arg-type]
+        return 0.0
+    ways = deviations(space.deviation)
+    own = {name: getattr(block, name) for name in ways[0]}
+    share = space.deviation.share
+    return 1 - share + share * (ways.index(own) + 0.5) / len(ways)
+
+
+def _point(choice: Choice[T], option: T) -> float:
+    """Return the middle of the range of draws that pick the option."""
+    place = choice.options.index(option)
+    ends = [0.0, *accumulate(choice.shares)]
+    return (ends[place] + ends[place + 1]) / 2
+
+
+def _commonest(values: Sequence[T], choice: Choice[T]) -> T:
+    """Return the option that most blocks have."""
+    known = Counter(value for value in values if value in choice.options)
+    return known.most_common(1)[0][0] if known else choice.options[0]

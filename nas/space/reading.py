@@ -1,0 +1,385 @@
+"""Reads a search space from TOML and checks it, naming the line of what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar, get_args
+
+from nas.architecture import (
+    Activation,
+    Bias,
+    BlockKind,
+    HeadKind,
+    Norm,
+    Order,
+    Padding,
+)
+from nas.errors import SpaceError
+from nas.files import shipped
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[T]):
+    """Options with the shares in which random draws take them; shares sum to 1."""
+
+    options: tuple[T, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How often a block goes its own way after its convolution, and which ways.
+
+    Every combination of the options is as likely as every other.
+    """
+
+    share: float
+    norms: tuple[str, ...]
+    biases: tuple[str, ...]
+    activations: tuple[str, ...]
+    config: tuple[str, ...]
+    dropouts: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """All that a space leaves open; search_spaces/README.md explains each key."""
+
+    name: str
+    text: str
+    """The TOML it was read from, of which a study keeps a copy."""
+    towards_cap: float
+    depth: tuple[int, int]
+    kinds: Choice[str]
+    kernel_sizes: Choice[int]
+    paddings: Choice[str]
+    norms: Choice[str]
+    activations: Choice[str]
+    repeats: Choice[int]
+    min_width: int
+    max_width: int
+    spread: float
+    downsamplings: tuple[int, int]
+    downsampling_kinds: Choice[str]
+    smallest_side: int
+    dropouts: Choice[float]
+    heads: Choice[str]
+    head_kernel_sizes: Choice[int]
+    hidden: Choice[int]
+    deviation: Deviation
+
+
+def available() -> list[str]:
+    """Return the names of the spaces that come with nas."""
+    return sorted(path.stem for path in shipped("search_spaces").glob("*.toml"))
+
+
+def find_space(name_or_file: str) -> SearchSpace:
+    """Return the space of that name, or in that file when it ends in ``.toml``.
+
+    Raises SpaceError when there is none or it cannot be read.
+    """
+    if name_or_file.endswith(".toml"):
+        path = Path(name_or_file)
+    else:
+        path = shipped("search_spaces") / f"{name_or_file}.toml"
+        if name_or_file not in available():
+            near = difflib.get_close_matches(name_or_file, available(), n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise SpaceError(
+                f"unknown search space {name_or_file!r}{hint}: the spaces are "
+                f"{', '.join(available())}, or give the path of a .toml file"
+            )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpaceError(f"no search space at {path}: give an existing file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"cannot read the search space {path}: {error}") from error
+    return read_space(text, path.stem, str(path))
+
+
+def read_space(text: str, name: str, source: str | None = None) -> SearchSpace:
+    """Return the space that this TOML describes.
+
+    ``source`` names the file in messages. Raises SpaceError with file and line.
+    """
+    return _Reader(text, source or f"{name}.toml").space(name)
+
+
+_TABLES: dict[str, tuple[str, ...]] = {
+    "size": ("towards_cap",),
+    "blocks": (
+        *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
+        "repeats",
+    ),
+    "widths": ("min", "max", "spread"),
+    "downsampling": ("count", "kinds", "smallest_side"),
+    "dropout": ("values",),
+    "head": ("kinds", "kernel_sizes", "hidden"),
+    "deviation": ("share", "norms", "biases", "activations", "config", "dropouts"),
+}
+_DOWNSAMPLING_KINDS = ("max", "avg", "stride")
+# What a key left out means; a key without an entry here must be given.
+_DEFAULTS: dict[tuple[str, str], Any] = {
+    ("size", "towards_cap"): 2.0,
+    ("blocks", "paddings"): ["same"],
+    ("blocks", "norms"): ["batch"],
+    ("blocks", "activations"): ["relu"],
+    ("blocks", "repeats"): [1],
+    ("widths", "spread"): 3.0,
+    ("downsampling", "smallest_side"): 1,
+    ("dropout", "values"): [0.0],
+    ("head", "kernel_sizes"): [3],
+    ("head", "hidden"): [0],
+    ("deviation", "share"): 0.0,
+    ("deviation", "norms"): ["batch"],
+    ("deviation", "biases"): ["auto"],
+    ("deviation", "activations"): ["relu"],
+    ("deviation", "config"): ["early_pool"],
+    ("deviation", "dropouts"): [0.0],
+}
+
+
+# A list of options may be joined by <key>_weights, one number each.
+_WEIGHTED = {
+    ("blocks", "kinds"),
+    ("blocks", "kernel_sizes"),
+    ("blocks", "paddings"),
+    ("blocks", "norms"),
+    ("blocks", "activations"),
+    ("blocks", "repeats"),
+    ("downsampling", "kinds"),
+    ("dropout", "values"),
+    ("head", "kinds"),
+    ("head", "kernel_sizes"),
+    ("head", "hidden"),
+}
+
+
+def _known_keys(table: str) -> list[str]:
+    keys = list(_TABLES[table])
+    return keys + [f"{key}_weights" for key in keys if (table, key) in _WEIGHTED]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(known)}"
+
+
+class _Reader:
+    """One file being read: its text, for the line numbers, and what it holds."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self.text, self.source = text, source
+        try:
+            self.data = tomllib.loads(text)
+        except ValueError as error:  # also of whole numbers with thousands of digits
+            raise SpaceError(f"{source}: malformed TOML: {error}") from error
+        except RecursionError:
+            raise SpaceError(f"{source}: malformed TOML: nested too deeply") from None
+        for table, content in self.data.items():
+            if table == "description":
+                continue
+            if table not in _TABLES:
+                self.refuse(table, None, f"unknown table; {_hint(table, _TABLES)}")
+            if not isinstance(content, dict):
+                self.refuse(table, None, f"is a table: write it as [{table}]")
+            for key in content:
+                known = _known_keys(table)
+                if key not in known:
+                    self.refuse(table, key, f"unknown key; {_hint(key, known)}")
+
+    def space(self, name: str) -> SearchSpace:
+        """Return the space; every value is checked on the way."""
+        space = SearchSpace(
+            name=name,
+            text=self.text,
+            towards_cap=self.number("size", "towards_cap", 0.1, 10.0),
+            depth=self.range("blocks", "depth", 1, 32),
+            kinds=self.names("blocks", "kinds", get_args(BlockKind)),
+            kernel_sizes=self.wholes("blocks", "kernel_sizes", 1, 15, odd=True),
+            paddings=self.names("blocks", "paddings", get_args(Padding)),
+            norms=self.names("blocks", "norms", get_args(Norm)),
+            activations=self.names("blocks", "activations", get_args(Activation)),
+            repeats=self.wholes("blocks", "repeats", 1, 16),
+            min_width=self.whole("widths", "min", 1, 4096),
+            max_width=self.whole("widths", "max", 1, 4096),
+            spread=self.number("widths", "spread", 1.0, 64.0),
+            downsamplings=self.range("downsampling", "count", 0, 32),
+            downsampling_kinds=self.names("downsampling", "kinds", _DOWNSAMPLING_KINDS),
+            smallest_side=self.whole("downsampling", "smallest_side", 1, 4096),
+            dropouts=self.dropouts("dropout", "values"),
+            heads=self.names("head", "kinds", get_args(HeadKind)),
+            head_kernel_sizes=self.wholes("head", "kernel_sizes", 1, 15),
+            hidden=self.wholes("head", "hidden", 0, 4096),
+            deviation=self.deviation(),
+        )
+        if space.kinds.options == ("separable",) and space.kernel_sizes.options == (1,):
+            self.refuse(
+                "blocks",
+                "kernel_sizes",
+                "has only 1, which separable blocks do not take: add a larger one",
+            )
+        if space.kinds.options == ("inception",) and (
+            "same" not in space.paddings.options or space.kernel_sizes.options == (1,)
+        ):
+            self.refuse(
+                "blocks",
+                "kinds",
+                "has only inception, which needs same padding and a kernel above 1",
+            )
+        if 1 not in space.repeats.options:
+            self.refuse(
+                "blocks", "repeats", "has no 1, for blocks that cannot be repeated"
+            )
+        if space.min_width > space.max_width:
+            self.refuse("widths", "min", f"is above max ({space.max_width})")
+        if space.downsamplings[0] > space.depth[1]:
+            self.refuse(
+                "downsampling",
+                "count",
+                f"needs more blocks than depth allows ({space.depth[1]})",
+            )
+        return space
+
+    def line(self, table: str, key: str | None) -> int:
+        """Return the line where the key stands (its table when it has none)."""
+        found = 1
+        inside = False
+        for number, line in enumerate(self.text.split("\n"), start=1):
+            header = re.match(r"\s*\[+\s*[\"']?([^\]\s\"']+)[\"']?\s*\]", line)
+            if header:
+                inside = header[1] == table
+                if inside:
+                    found = number
+            elif re.match(rf"\s*[\"']?{re.escape(table)}[\"']?\s*[.=]", line):
+                found = number
+            elif (
+                inside
+                and key
+                and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", line)
+            ):
+                return number
+        return found
+
+    def refuse(self, table: str, key: str | None, why: str) -> NoReturn:
+        """Raise SpaceError in one line, even where a quoted key has a line break."""
+        name = f"[{table}] {key}" if key else f"[{table}]"
+        text = " ".join(f"{name}: {why}".splitlines())
+        raise SpaceError(f"{self.source}, line {self.line(table, key)}: {text}")
+
+    def value(self, table: str, key: str) -> Any:
+        content = self.data.get(table, {})
+        if key in content:
+            return content[key]
+        if (table, key) not in _DEFAULTS:
+            self.refuse(table, key, "is missing")
+        return _DEFAULTS[table, key]
+
+    def number(self, table: str, key: str, low: float, high: float) -> float:
+        value = self.value(table, key)
+        # TOML's booleans are ints in Python; inf and nan fail the comparison.
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self.refuse(table, key, f"is {value!r}, give a number")
+        if not low <= value <= high:
+            self.refuse(table, key, f"is {value}, give {low:g} to {high:g}")
+        return float(value)
+
+    def whole(self, table: str, key: str, low: int, high: int) -> int:
+        value = self.value(table, key)
+        self._check_whole(table, key, value, low, high)
+        return int(value)
+
+    def _check_whole(
+        self, table: str, key: str, value: Any, low: int, high: int
+    ) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.refuse(table, key, f"is {value!r}, give a whole number")
+        if not low <= value <= high:
+            self.refuse(table, key, f"is {value}, give {low} to {high}")
+
+    def range(self, table: str, key: str, low: int, high: int) -> tuple[int, int]:
+        value = self.value(table, key)
+        if not isinstance(value, list) or len(value) != 2:
+            self.refuse(table, key, f"is {value!r}, give [smallest, largest]")
+        for end in value:
+            self._check_whole(table, key, end, low, high)
+        if value[0] > value[1]:
+            self.refuse(table, key, f"is {value}: the first is above the second")
+        return value[0], value[1]
+
+    def names(self, table: str, key: str, known: tuple[str, ...]) -> Choice[str]:
+        options = self._options(table, key)
+        for option in options:
+            if option not in known:
+                self.refuse(table, key, f"{option!r} is not one of {', '.join(known)}")
+        return self._choice(table, key, options)
+
+    def wholes(
+        self, table: str, key: str, low: int, high: int, *, odd: bool = False
+    ) -> Choice[int]:
+        options = self._options(table, key)
+        for option in options:
+            self._check_whole(table, key, option, low, high)
+            if odd and option % 2 == 0:
+                self.refuse(table, key, f"{option} is even, give odd sizes")
+        return self._choice(table, key, options)
+
+    def dropouts(self, table: str, key: str) -> Choice[float]:
+        options = self._options(table, key)
+        for option in options:
+            if isinstance(option, bool) or not isinstance(option, int | float):
+                self.refuse(table, key, f"{option!r} is not a number")
+            if not 0 <= option < 1:
+                self.refuse(table, key, f"{option} is not in 0 to below 1")
+        return self._choice(table, key, [float(o) for o in options])
+
+    def deviation(self) -> Deviation:
+        """Return the ways of their own that blocks may go."""
+        table = "deviation"
+        return Deviation(
+            share=self.number(table, "share", 0.0, 1.0),
+            norms=self.names(table, "norms", get_args(Norm)).options,
+            biases=self.names(table, "biases", get_args(Bias)).options,
+            activations=self.names(table, "activations", get_args(Activation)).options,
+            config=self.names(table, "config", get_args(Order)).options,
+            dropouts=self.dropouts(table, "dropouts").options,
+        )
+
+    def _options(self, table: str, key: str) -> list[Any]:
+        options = self.value(table, key)
+        if not isinstance(options, list) or not options:
+            self.refuse(table, key, f"is {options!r}, give a list of at least one")
+        for position, option in enumerate(options):
+            if option in options[:position]:
+                self.refuse(table, key, f"{option!r} stands twice")
+        return list(options)
+
+    def _choice(self, table: str, key: str, options: list[Any]) -> Choice[Any]:
+        weights_key = f"{key}_weights"
+        weights = self.data.get(table, {}).get(weights_key, [1] * len(options))
+        if not isinstance(weights, list) or len(weights) != len(options):
+            self.refuse(
+                table, weights_key, f"give one weight for each of {len(options)} {key}"
+            )
+        for weight in weights:
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                self.refuse(table, weights_key, f"{weight!r} is not a number")
+            if not 0 < weight <= 1e6:
+                self.refuse(table, weights_key, f"{weight} is not above 0")
+        shares = tuple(weight / sum(weights) for weight in weights)
+        return Choice(tuple(options), shares)
+
+
+def describe_keys() -> list[tuple[str, str]]:
+    """Return every (table, key) that a space file may hold; the docs list them all."""
+    return [(table, key) for table in _TABLES for key in _known_keys(table)]

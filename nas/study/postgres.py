@@ -1,0 +1,363 @@
+"""A study in PostgreSQL: one coordinator at a time, who outlives the server's restarts.
+
+The coordinator has a single connection. Whenever it is opened, at the start or after an
+outage, it first takes the study's advisory lock; so nothing can be written without the
+lock, and the server frees it when the connection ends, however its owner died.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Executable, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from nas.errors import StudyError
+
+try:
+    import psycopg
+except ModuleNotFoundError as error:
+    raise StudyError(
+        "a study in PostgreSQL needs its driver: pip install 'nas[postgres]'"
+    ) from error
+
+_T = TypeVar("_T")
+
+TIMEOUT = 300.0
+"""Seconds for which an outage is waited out; NAS_STORAGE_TIMEOUT gives another."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0
+
+# SQLSTATE classes of an outage: connection, resources, shutdown and start of a server.
+_OUTAGES = ("08", "53", "57P")
+
+_logger = logging.getLogger("nas")
+
+
+class _ConnectionLostError(Exception):
+    """The connection went in the midst of what must not simply be done again."""
+
+
+class _LockStillHeldError(Exception):
+    """The server has not noticed yet that our last connection is dead."""
+
+
+def open_postgres(url: str, study: str, *, asking: bool) -> RDBStorage:
+    """Return the storage at the URL, locked for this process if it is to ask.
+
+    Neither Optuna nor SQLAlchemy is told the URL, so no message of theirs can show its
+    password. Raises StudyError if another process searches the study, and the driver's
+    errors if the database cannot be reached.
+    """
+    # It would print a traceback for each connection that a restart of the server cut.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    address = _address(url)
+    # Makes the tables where they are missing and checks their version, for which it
+    # uses two connections at once. None stays open: readers are not always closed.
+    storage = RDBStorage(
+        "postgresql+psycopg://",
+        engine_kwargs={"creator": _Connector(address).connect, "poolclass": NullPool},
+    )
+    if not asking:
+        return storage
+    return _RetryingStorage(_Connector(address, study))
+
+
+def _address(url: str) -> URL:
+    try:
+        address = make_url(url.replace("postgres://", "postgresql://", 1))
+    except Exception:  # noqa: BLE001  # its text may hold a part of the password
+        address = None
+    if address is None or "@" in (address.host or ""):
+        # From None: the error behind it may show the URL.
+        raise StudyError(
+            "the address given with --storage cannot be read: write it as "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %40 for an @ in the "
+            "password"
+        ) from None
+    return address.set(drivername="postgresql+psycopg")
+
+
+class _Connector:
+    """Opens connections, each with the study's lock where one is wanted."""
+
+    def __init__(self, address: URL, study: str | None = None) -> None:
+        self.may_connect = True
+        self.place = f"{address.host or 'localhost'}/{address.database or ''}"
+        self._study = study
+        _, given = address.get_dialect()().create_connect_args(address)
+        self._options: dict[str, Any] = {
+            "connect_timeout": 10,
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            **given,
+        }
+        # So that whoever finds the lock taken learns by whom; 63 characters at most.
+        self.name = (
+            f"nas process {os.getpid()} on {socket.gethostname()[:24]} "
+            f"({secrets.token_hex(4)})"
+        )
+        self._options["application_name"] = self.name
+
+    def connect(self) -> Any:
+        """Return a new connection of psycopg's, which holds the lock."""
+        if not self.may_connect:
+            raise _ConnectionLostError
+        connection = psycopg.connect(**self._options)
+        if self._study is None:
+            return connection
+        try:
+            connection.autocommit = True
+            self._lock(connection)
+            connection.autocommit = False
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _lock(self, connection: Any) -> None:
+        # If this machine loses its power or network, the server notices in a minute.
+        for name, value in (("idle", 30), ("interval", 10), ("count", 3)):
+            connection.execute(f"SET tcp_keepalives_{name} = {value}")
+        key = _lock_key(self._study or "")
+        query = "SELECT pg_try_advisory_lock(%s)"
+        if connection.execute(query, (key,)).fetchone()[0]:
+            return
+        holder = connection.execute(
+            "SELECT a.pid, a.application_name FROM pg_locks AS l "
+            "JOIN pg_stat_activity AS a ON a.pid = l.pid "
+            "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
+            "AND l.classid = %s AND l.objid = %s AND l.database = "
+            "(SELECT oid FROM pg_database WHERE datname = current_database())",
+            (key >> 32 & 0xFFFFFFFF, key & 0xFFFFFFFF),
+        ).fetchone()
+        pid, name = holder or (None, "")
+        if name == self.name:
+            connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            raise _LockStillHeldError
+        owner = name.removeprefix("nas ").rsplit(" (", 1)[0] if name else "another"
+        raise StudyError(
+            f"the study {self._study!r} is being searched by {owner}: wait for it or "
+            "stop it first"
+        )
+
+
+def _lock_key(study: str) -> int:
+    """Return the number of the study's lock in its database, 64 bits with a sign."""
+    digest = hashlib.sha256(f"nas study {study}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+class _RetryingStorage(RDBStorage):
+    """Optuna's storage with one connection; it waits while the database is away.
+
+    What is written again after an outage may have been written before it: the end of
+    a connection does not tell. So each write either may be repeated or looks first.
+    """
+
+    def __init__(self, connector: _Connector) -> None:
+        self._connector = connector
+        self._counts: dict[int, int] = {}
+        # Written since the last write that waited for the server's disk.
+        self._unflushed: list[Executable] = []
+        super().__init__(
+            "postgresql+psycopg://",
+            engine_kwargs={
+                "creator": connector.connect,
+                "poolclass": QueuePool,
+                "pool_size": 1,
+                "max_overflow": 0,
+            },
+            skip_compatibility_check=True,
+            skip_table_creation=True,
+        )
+
+    def get_all_trials(self, study_id: int, *args: Any, **kw: Any) -> list[FrozenTrial]:
+        """Return all trials of the study, as Optuna's does."""
+        read = super().get_all_trials
+        trials = self._retry(lambda _: read(study_id, *args, **kw))
+        self._counts[study_id] = len(trials)
+        return trials
+
+    def create_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None = None
+    ) -> int:
+        """Add the trial once, however often the connection is lost over it."""
+        create, number = super().create_new_trial, self._counts[study_id]
+
+        def action(again: bool) -> int:  # noqa: FBT001
+            if again:
+                try:
+                    return self.get_trial_id_from_study_id_trial_number(
+                        study_id, number
+                    )
+                except KeyError:
+                    pass
+            # Optuna would try again by itself, and might so add it twice.
+            self._connector.may_connect = False
+            try:
+                return create(study_id, template_trial)
+            finally:
+                self._connector.may_connect = True
+
+        trial_id = self._retry(action)
+        self._counts[study_id] += 1
+        self._unflushed.clear()
+        return trial_id
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Any
+    ) -> models.TrialModel:
+        """Add the trial in the open transaction: Optuna's, with a tenth of its queries.
+
+        It would look up the trial and another one with the same parameter before it
+        writes each of some fifty parameters, and search for each new attribute. In a
+        space the same name always comes with the same range, and the trial is new.
+        """
+        prepare = super()._get_prepared_new_trial
+        if template_trial is None:
+            return prepare(study_id, None, session)
+        bare = copy.copy(template_trial)
+        bare.params, bare.distributions, bare.user_attrs = {}, {}, {}
+        trial = prepare(study_id, bare, session)
+        kinds = template_trial.distributions
+        session.add_all(
+            models.TrialParamModel(
+                trial_id=trial.trial_id,
+                param_name=name,
+                param_value=kinds[name].to_internal_repr(value),
+                distribution_json=distribution_to_json(kinds[name]),
+            )
+            for name, value in template_trial.params.items()
+        )
+        session.add_all(
+            models.TrialUserAttributeModel(
+                trial_id=trial.trial_id, key=key, value_json=json.dumps(value)
+            )
+            for key, value in template_trial.user_attrs.items()
+        )
+        return trial
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write an attribute by one statement, without waiting for the server's disk.
+
+        The next write that waits, such as that of the trial's end, takes it to the disk,
+        too. Only a server that crashes before can lose it: then it is written again.
+        """
+        table = models.TrialUserAttributeModel
+        new = insert(table).values(
+            trial_id=trial_id, key=key, value_json=json.dumps(value)
+        )
+        statement = new.on_conflict_do_update(
+            index_elements=[table.trial_id, table.key],
+            set_={"value_json": new.excluded.value_json},
+        )
+        self._retry(lambda _: self._write([statement]))
+        self._unflushed.append(statement)
+
+    def _write(self, statements: Sequence[Executable]) -> None:
+        if not statements:
+            return
+        with self.engine.begin() as connection:
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
+            for statement in statements:
+                connection.execute(statement)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Write how a trial ended."""
+        write = super().set_trial_state_values
+
+        def action(again: bool) -> bool:  # noqa: FBT001
+            try:
+                return write(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                if again:  # so it was written the first time
+                    return True
+                raise
+
+        done = self._retry(action)
+        self._unflushed.clear()
+        return done
+
+    def _retry(self, action: Callable[[bool], _T]) -> _T:
+        """Do it; wait and do it again while the database is away."""
+        timeout = float(os.environ.get("NAS_STORAGE_TIMEOUT") or TIMEOUT)
+        pause, began = _FIRST_PAUSE, None
+        while True:
+            try:
+                if began is not None:
+                    self._write(self._unflushed)
+                result = action(began is not None)
+            except Exception as error:
+                cause = outage(error)
+                if cause is None:
+                    raise
+                now = time.monotonic()
+                if began is None:
+                    began = now
+                    _logger.warning(
+                        "the database at %s is away (%s): trying again for %g s",
+                        self._connector.place,
+                        cause,
+                        timeout,
+                    )
+                if now - began + pause > timeout:
+                    raise StudyError(
+                        f"the database at {self._connector.place} has been away for "
+                        f"{timeout:g} s ({cause}): nothing that was written is lost; "
+                        "run the same command again when it is back"
+                    ) from None
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                if began is not None:
+                    _logger.warning(
+                        "the database is back after %.0f s", time.monotonic() - began
+                    )
+                return result
+
+
+def outage(error: BaseException) -> str | None:
+    """Return in a few words what kept the database away; None for any other error."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, _ConnectionLostError):
+            return "the connection was lost"
+        if isinstance(seen, _LockStillHeldError):
+            return "the last connection is still open"
+        if isinstance(seen, DBAPIError):
+            if seen.connection_invalidated:
+                return _first_line(seen.orig)
+            seen = seen.orig
+            continue
+        if isinstance(seen, psycopg.OperationalError | psycopg.InterfaceError):
+            state = seen.sqlstate
+            if state is None or state.startswith(_OUTAGES):
+                return _first_line(seen)
+            return None
+        seen = seen.__cause__
+    return None
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,183 @@
+"""The settings that a study is born with and keeps: study.toml."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar, get_args
+
+import tomli_w
+
+from nas.architecture import Architecture
+from nas.candidates.pruning import PruningRule
+from nas.errors import ArchitectureError, StudyError
+from nas.space import Caps
+from nas.training.recipe import Recipe, read_recipe
+
+_T = TypeVar("_T")
+Sampler = Literal["tpe", "tpe-multivariate", "nsga2", "random"]
+
+_FIRST_RUNG_STEPS = 100
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that decides what a search finds; every field is frozen at the study's birth.
+
+    ``space`` is the name of the search space and ``space_toml`` a copy of its text.
+    ``data_fingerprint`` is that of the loaded data set. ``rungs`` are the points of
+    the training, in epochs, at which a candidate reports; the last is its end.
+    ``pruning`` None means that every candidate is trained to the end.
+    ``external_storage`` tells that the trials are not in the folder's journal.
+    ``start_from`` are the architectures of the first trials, which are not drawn.
+    """
+
+    name: str
+    dataset: str
+    data_fingerprint: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    val_size: int
+    param_budget: int
+    max_macs: int | None = None
+    max_memory: int | None = None
+    space: str
+    space_toml: str
+    recipe: Recipe
+    rungs: tuple[float, ...]
+    sampler: Sampler = "tpe"
+    seed: int = 0
+    pruning: PruningRule | None = PruningRule()
+    external_storage: bool = False
+    start_from: tuple[Architecture, ...] = ()
+
+    @property
+    def caps(self) -> Caps:
+        """The hard limits of the study."""
+        return Caps(self.param_budget, self.max_macs, self.max_memory)
+
+
+def derived_seed(seed: int, *parts: int | str) -> int:
+    """Return a seed that follows from the study's seed and what it is for."""
+    digest = hashlib.sha256(repr((seed, *parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+def check_name(name: str) -> str:
+    """Return the name if a study can have it; it becomes the name of a folder."""
+    if not _NAME.fullmatch(name):
+        raise StudyError(
+            f"a study cannot be named {name!r}: use letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit, at most 100"
+        )
+    return name
+
+
+def default_rungs(epochs: int, steps_per_epoch: int) -> tuple[float, ...]:
+    """Return the rungs for a training of so many epochs, in epochs.
+
+    The first comes after a quarter of an epoch, but not before 100 steps: earlier,
+    batch norm's running statistics make every measurement a lottery. Then each about
+    doubles, up to the end.
+    """
+    rungs = []
+    rung = 0.25
+    while rung * steps_per_epoch < _FIRST_RUNG_STEPS:
+        rung *= 2
+    while rung < epochs:
+        rungs.append(rung)
+        rung *= 2
+    return (*rungs, float(epochs))
+
+
+def to_toml(settings: Settings) -> str:
+    """Return the text of study.toml for these settings."""
+    data = {k: v for k, v in asdict(settings).items() if v not in (None, ())}
+    data["pruning"] = data.get("pruning", False)
+    return tomli_w.dumps(data, multiline_strings=True)
+
+
+def from_toml(text: str, source: str) -> Settings:
+    """Return the settings that to_toml wrote; raise StudyError on anything else."""
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+        pruning = data.pop("pruning")
+        settings = Settings(
+            **data
+            | {
+                "recipe": read_recipe(data["recipe"], complete=True),
+                "rungs": tuple(data["rungs"]),
+                "input_shape": tuple(data["input_shape"]),
+                "start_from": tuple(
+                    Architecture.from_dict(start)
+                    for start in data.get("start_from", ())
+                ),
+                "pruning": _whole(PruningRule, pruning) if pruning else None,
+            }
+        )
+        _check_types(settings)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArchitectureError,
+    ) as error:
+        raise StudyError(
+            f"{source} is damaged ({error}): restore it from a copy, or remove the "
+            "study's folder and search anew"
+        ) from error
+    if settings.sampler not in get_args(Sampler):
+        raise StudyError(f"{source}: unknown sampler {settings.sampler!r}")
+    check_name(settings.name)
+    return settings
+
+
+def _whole(kind: type[_T], data: dict[str, Any]) -> _T:
+    """Return the dataclass; a key left out is no default but a study of another age."""
+    missing = {field.name for field in fields(kind)} - set(data)  # type: ignore[arg-type]
+    if missing:
+        raise KeyError(f"{kind.__name__} without {', '.join(sorted(missing))}")
+    return kind(**data)
+
+
+def _check_types(settings: Settings) -> None:
+    for name in ("num_classes", "val_size", "param_budget", "max_macs", "max_memory"):
+        value = getattr(settings, name)
+        if not (isinstance(value, int) or (value is None and name.startswith("max"))):
+            raise TypeError(f"{name} = {value!r} is no whole number")
+    if not isinstance(settings.seed, int):
+        raise TypeError(f"seed = {settings.seed!r} is no whole number")
+    for name in ("name", "dataset", "data_fingerprint", "space", "space_toml"):
+        if not isinstance(getattr(settings, name), str):
+            raise TypeError(f"{name} is no text")
+
+
+def differences(stored: Settings, asked: Settings) -> list[str]:
+    """Return one phrase for each setting that differs: its name, stored, asked for."""
+    phrases = []
+    for field in fields(Settings):
+        ours, theirs = getattr(stored, field.name), getattr(asked, field.name)
+        if ours == theirs:
+            continue
+        if field.name == "recipe":
+            phrases += [
+                f"recipe.{part.name} {getattr(ours, part.name)} -> "
+                f"{getattr(theirs, part.name)}"
+                for part in fields(Recipe)
+                if getattr(ours, part.name) != getattr(theirs, part.name)
+            ]
+        elif field.name == "rungs" and stored.recipe.epochs != asked.recipe.epochs:
+            continue  # they follow from the epochs, which are told
+        elif field.name == "start_from":
+            phrases.append("the architectures that it starts from")
+        elif field.name == "space_toml" and stored.space != asked.space:
+            continue  # of course
+        elif field.name == "space_toml":
+            phrases.append("the text of its search space")
+        else:
+            phrases.append(f"{field.name} {ours} -> {theirs}")
+    return phrases

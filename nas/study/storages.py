@@ -1,0 +1,160 @@
+"""Opens a storage, and turns what storages raise into one line."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import json_to_distribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import _storage as journal_storage
+from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.study import StudyDirection
+
+from nas.credentials import redact
+from nas.errors import NasError, StudyError
+
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# Each trial of a journal has a copy of its some fifty ranges, the same as in all others.
+# Read once, they take half the memory and half the time to open a study.
+journal_storage.json_to_distribution = functools.cache(  # type: ignore[attr-defined]
+    json_to_distribution
+)
+
+
+class _Journal(JournalFileBackend):
+    """The journal, read with one copy of each parameter's name."""
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        for log in super().read_logs(log_number_from):
+            for part in ("params", "distributions"):
+                if part in log:
+                    log[part] = {sys.intern(k): value for k, value in log[part].items()}
+            yield log
+
+
+class _NoLock(BaseJournalFileLock):
+    """The journal's own lock, which ours on the whole folder makes needless.
+
+    Optuna's would survive a killed process and make the next one wait 30 seconds.
+    """
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def open_storage(
+    folder: Path, url: str | None, *, study: str = "", asking: bool = False
+) -> BaseStorage:
+    """Return the storage at the URL, or else the journal in the folder.
+
+    In PostgreSQL the study is locked for the one process that asks.
+    """
+    if url is not None:
+        try:
+            if is_postgres(url):
+                # Imported here, since its driver is an extra.
+                from nas.study.postgres import open_postgres
+
+                storage = open_postgres(url, study, asking=asking)
+                return storage if asking else optuna.storages.get_storage(storage)
+            return optuna.storages.get_storage(url)
+        except NasError:
+            raise
+        except Exception as error:  # noqa: BLE001  # each driver has its own
+            # Not the URL itself, in which a password may stand; nor what it hangs on.
+            raise StudyError(
+                f"cannot open the storage given with --storage ({_first_line(error)}): "
+                "check its address, such as sqlite:///studies.db, and its driver"
+            ) from None
+    with storage_errors(folder):
+        path = str(folder / "journal.log")
+        return JournalStorage(_Journal(path, lock_obj=_NoLock()))
+
+
+def is_postgres(url: str) -> bool:
+    """Return whether the URL is that of a PostgreSQL database."""
+    return url.split(":", 1)[0].split("+", 1)[0] in {"postgres", "postgresql"}
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Close the storage's connections, and so free a lock that one of them holds."""
+    storage.remove_session()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the line that says most: of a wrapped database error the driver's own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return redact(lines[0]) if lines else type(error).__name__
+
+
+def study_id(storage: BaseStorage, name: str, *, create: bool) -> int:
+    """Return the number of the study in the storage; make it if it may."""
+    try:
+        return storage.get_study_id_from_name(name)
+    except KeyError:
+        if not create:
+            raise StudyError(
+                f"the storage holds no study {name!r}: give its address with --storage"
+            ) from None
+        made = optuna.create_study(
+            storage=storage, study_name=name, directions=list(DIRECTIONS)
+        )
+        with no_experimental_warning():
+            made.set_metric_names(["val_accuracy", "num_params"])
+        return made._study_id  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def no_experimental_warning() -> Iterator[None]:
+    """Keep Optuna's word on what it may change from the user's terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+@contextlib.contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn what a storage raises into one line that says what to do."""
+    try:
+        yield
+    except NasError:
+        raise
+    except OSError as error:
+        raise StudyError(
+            f"cannot write the study in {folder} ({error.strerror or error}): nothing "
+            "that was finished is lost; make room or mend it, then run the same "
+            "command again"
+        ) from error
+    except (ValueError, KeyError, AssertionError, TypeError) as error:
+        raise StudyError(
+            f"the study file {folder / 'journal.log'} is damaged or no study at all "
+            f"({type(error).__name__}: {error}): restore it from a copy, or remove the "
+            "folder and search anew"
+        ) from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in {"sqlalchemy", "optuna"}:
+            raise StudyError(
+                f"the storage does not answer as it should ({_first_line(error)}): "
+                "nothing that was finished is lost; mend it and run the same command "
+                "again"
+            ) from error
+        raise

@@ -1,0 +1,77 @@
+"""On a GPU: the training step, recorded once for a candidate and then replayed.
+
+A tiny network's step is some hundred kernels of a few microseconds, and starting each
+from Python takes longer than running it. A CUDA graph starts them all at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from nas.training.memory import is_out_of_memory
+from nas.training.step import Step
+
+# torch's advice: what is set up at the first use must be there before the recording.
+_WARM_UP_STEPS = 3
+_logger = logging.getLogger("nas")
+
+
+def runner(step: Step) -> Callable[[], None]:
+    """Return what runs the step: on a GPU its recording, elsewhere itself.
+
+    The model is as it was, but the state of the random numbers is not: the caller
+    seeds them afterwards. ``NAS_CAPTURE=0`` in the environment turns recording off. A
+    step that cannot be recorded is run as it stands.
+    """
+    if step.indices.device.type != "cuda" or os.environ.get("NAS_CAPTURE") == "0":
+        return step.run
+    try:
+        with undone(step):
+            return _recorded(step)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        _logger.warning("the training step cannot be recorded: %s", error)
+        return step.run
+
+
+@contextmanager
+def undone(step: Step) -> Iterator[None]:
+    """Take back what steps do to the model and the optimizer, in the memory they have.
+
+    A momentum of 0 is the same as none yet: the first step then adds the gradient.
+    """
+    before = [(t, t.detach().clone()) for t in step.model.state_dict().values()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in before:
+                tensor.copy_(value)
+            for tensor in step.optimizer.state:
+                tensor.zero_()
+            step.losses.zero_()
+
+
+def _recorded(step: Step) -> Callable[[], None]:
+    """Return the replaying of a recording of the step."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(_WARM_UP_STEPS):
+            step.run()
+    torch.cuda.current_stream().wait_stream(aside)
+    # The gradients have to lie in the recording's own memory.
+    step.optimizer.zero_grad()
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(step.generator)
+    # "thread_local": another thread of the worker may ask the GPU something.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        step.run()
+    replay: Callable[[], None] = graph.replay
+    return replay

@@ -1,0 +1,291 @@
+"""The kernels as autograd functions, one a kind of layer.
+
+Features are ``[G, C, H, W, V]``, contiguous: V images in the lanes of a vector register.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.training.kernels.library import call, count_lanes
+
+
+@dataclass(frozen=True, slots=True)
+class FusedNorm:
+    """Batch norm with what stands around it, all done while the values are at hand."""
+
+    norm: nn.BatchNorm2d
+    bias: Tensor | None  # of the convolution before
+    relu_before: bool
+    relu_after: bool
+    dropout: float
+
+
+def conv(features: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Return what the layer does without its bias."""
+    depthwise = int(layer.groups > 1)
+    arguments = (layer.weight, layer.stride[0], int(layer.padding[0]), depthwise)
+    return _apply(_Conv, features, *arguments)
+
+
+def norm(features: Tensor, around: FusedNorm) -> Tensor:
+    """Return what the layers do, with the batch's statistics in training."""
+    layer = around.norm
+    if layer.training:
+        return _apply(_Norm, features, around.bias, layer.weight, layer.bias, around)
+    if around.bias is not None:
+        features = features + around.bias.view(-1, 1, 1, 1)
+    if around.relu_before:
+        features = features.relu()
+    result = torch.empty_like(features)
+    groups, channels, height, width, _ = features.shape
+    call(
+        "norm_eval",
+        *(features, result, groups, channels, height * width, layer.weight, layer.bias),
+        *(layer.running_mean, layer.running_var, layer.eps, around.relu_after),
+    )
+    return result
+
+
+def avg_pool(features: Tensor) -> Tensor:
+    """Return the means of 2x2 squares."""
+    return _apply(_AvgPool, features)
+
+
+def max_pool(features: Tensor) -> Tensor:
+    """Return the maxima of 2x2 squares."""
+    return _apply(_MaxPool, features)
+
+
+def hardswish(features: Tensor) -> Tensor:
+    """Return hardswish of each value."""
+    return _apply(_Hardswish, features)
+
+
+def dropout(features: Tensor, probability: float) -> Tensor:
+    """Drop values with this probability, rounded to full 256ths; scale the others."""
+    return _apply(_Dropout, features, probability)
+
+
+def warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """Return what nas.training.augmentation.warp does, for images on the CPU."""
+    images = images.contiguous()
+    result = torch.empty_like(images)
+    call("warp", images, matrices.contiguous(), result, *images.shape)
+    return result
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    result: Tensor = function.apply(*arguments)
+    return result
+
+
+class _Conv(torch.autograd.Function):
+    """A convolution or, with one input channel a filter, a depthwise one."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, depthwise: int
+    ) -> Tensor:
+        groups, _, height, width, lanes = x.shape
+        out_channels, _, size, _ = weight.shape
+        weight = weight.contiguous()
+        out = [(n + 2 * padding - size) // stride + 1 for n in (height, width)]
+        y = x.new_empty(groups, out_channels, *out, lanes)
+        ctx.save_for_backward(x, weight)
+        ctx.settings = (stride, padding, depthwise)
+        shape = _shape(x, y, size, stride, padding)
+        call("depthwise" if depthwise else "conv", x, weight, y, shape, 0)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding, depthwise = ctx.settings
+        name, size = "depthwise" if depthwise else "conv", weight.shape[-1]
+        g = g.contiguous()
+        g_weight = torch.empty_like(weight)
+        call(f"{name}_weight", x, g, g_weight, _shape(x, g, size, stride, padding))
+        g_x = None
+        if ctx.needs_input_grad[0]:
+            g_x = torch.empty_like(x)
+            # The same convolution backwards; a stride becomes a dilation.
+            shape = _shape(g, g_x, size, 1, size - 1 - padding, dilation=stride)
+            call(name, g, weight, g_x, shape, 1)
+        return g_x, g_weight, None, None, None
+
+
+class _Norm(torch.autograd.Function):
+    """Batch norm in training, with what stands around it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        bias: Tensor | None,
+        weight: Tensor,
+        shift: Tensor,
+        around: FusedNorm,
+    ) -> Tensor:
+        layer = around.norm
+        y = torch.empty_like(x)
+        saved = torch.empty(4, x.shape[1])
+        words = _random_bytes(x) if around.dropout > 0 else None
+        ctx.save_for_backward(x, bias, saved, words)
+        ctx.around = around
+        call(
+            "batch_norm",
+            *(x, y, _struct(x, bias, words, around), weight, shift),
+            *(layer.running_mean, layer.running_var, layer.momentum, layer.eps, saved),
+        )
+        if layer.num_batches_tracked is not None:
+            layer.num_batches_tracked.add_(1)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, bias, saved, words = ctx.saved_tensors
+        g_x, g_weight, g_shift = torch.empty_like(x), saved[0].clone(), saved[0].clone()
+        g_bias = None if bias is None else torch.empty_like(bias)
+        call(
+            "batch_norm_back",
+            *(g.contiguous(), x, g_x, _struct(x, bias, words, ctx.around), saved),
+            *(g_weight, g_shift, g_bias),
+        )
+        return g_x, g_bias, g_weight, g_shift, None
+
+
+class _AroundStruct(ctypes.Structure):
+    """The C struct ``around``."""
+
+    _fields_ = (
+        ("groups", ctypes.c_int),
+        ("channels", ctypes.c_int),
+        ("area", ctypes.c_long),
+        ("bias", ctypes.c_void_p),
+        ("random", ctypes.c_void_p),
+        ("threshold", ctypes.c_int),
+        ("before", ctypes.c_int),
+        ("after", ctypes.c_int),
+    )
+
+
+def _struct(
+    x: Tensor, bias: Tensor | None, words: Tensor | None, around: FusedNorm
+) -> Any:
+    groups, channels, height, width, _ = x.shape
+    struct = _AroundStruct(
+        groups,
+        channels,
+        height * width,
+        None if bias is None else bias.data_ptr(),
+        None if words is None else words.data_ptr(),
+        round(around.dropout * 256),
+        around.relu_before,
+        around.relu_after,
+    )
+    return ctypes.byref(struct)
+
+
+class _AvgPool(torch.autograd.Function):
+    """2x2 average pooling."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        groups, channels, height, width, lanes = x.shape
+        y = x.new_empty(groups, channels, height // 2, width // 2, lanes)
+        ctx.shape = x.shape
+        call("avg_pool", x, y, groups * channels, height, width)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        groups, channels, height, width, _ = ctx.shape
+        g_x = g.new_empty(ctx.shape)
+        call("avg_pool_back", g.contiguous(), g_x, groups * channels, height, width)
+        return g_x
+
+
+class _Hardswish(torch.autograd.Function):
+    """Hardswish, as torch defines it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        ctx.save_for_backward(x)
+        call("hardswish", x, y, x.numel() // count_lanes())
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        g_x = torch.empty_like(x)
+        call("hardswish_back", g.contiguous(), x, g_x, x.numel() // count_lanes())
+        return g_x
+
+
+class _MaxPool(torch.autograd.Function):
+    """2x2 max pooling; of equal values the first gets the gradient, as in torch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        groups, channels, height, width, lanes = x.shape
+        y = x.new_empty(groups, channels, height // 2, width // 2, lanes)
+        winner = torch.empty(y.shape, dtype=torch.uint8)
+        ctx.save_for_backward(winner)
+        ctx.shape = x.shape
+        call("max_pool", x, y, winner, groups * channels, height, width)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (winner,) = ctx.saved_tensors
+        groups, channels, height, width, _ = ctx.shape
+        g_x = g.new_empty(ctx.shape)
+        planes = groups * channels
+        call("max_pool_back", g.contiguous(), winner, g_x, planes, height, width)
+        return g_x
+
+
+class _Dropout(torch.autograd.Function):
+    """Dropout with a probability of full 256ths, from torch's global random numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
+        words = _random_bytes(x)
+        ctx.save_for_backward(words)
+        ctx.threshold = round(probability * 256)
+        return _drop(x, words, ctx.threshold)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        (words,) = ctx.saved_tensors
+        return _drop(g.contiguous(), words, ctx.threshold), None
+
+
+def _random_bytes(x: Tensor) -> Tensor:
+    """Return a random byte for each value, eight in a number of 64 bits.
+
+    A quarter of the time of torch's own draw for each value.
+    """
+    words = torch.empty(x.numel() // 8, dtype=torch.int64)
+    return words.random_(-(2**63), None)
+
+
+def _drop(x: Tensor, words: Tensor, threshold: int) -> Tensor:
+    y = torch.empty_like(x)
+    call("dropout", x, words, y, x.numel() // count_lanes(), threshold)
+    return y
+
+
+def _shape(
+    x: Tensor, y: Tensor, size: int, stride: int, padding: int, dilation: int = 1
+) -> Any:
+    """Return the C struct ``shape``."""
+    numbers = (*x.shape[:4], *y.shape[1:4], size, stride, padding, dilation)
+    return (ctypes.c_int * 11)(*numbers)

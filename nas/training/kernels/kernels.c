@@ -1,0 +1,521 @@
+/* Convolution, pooling, batch norm and dropout for training tiny networks on one core.
+
+   Every feature map is [G][C][H][W][V]: the V images of a group lie side by side, one
+   in each lane of a vector register. So every loop reads as if for one image and is
+   as fast with 3 channels as with 64. The oracle of each function is torch's own
+   (tests/test_kernels.py). */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A tile of 4 x COLUMNS sums fills the registers of the machine. */
+#ifdef __AVX512F__
+enum { V = 16, COLUMNS = 6 };
+#else
+enum { V = 8, COLUMNS = 3 };
+#endif
+typedef float vec __attribute__((vector_size(4 * V), aligned(4), may_alias));
+typedef int32_t mask __attribute__((vector_size(4 * V), aligned(4), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(V), aligned(1), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+int lanes(void) { return V; }
+
+static int least(int a, int b) { return a < b ? a : b; }
+static int most(int a, int b) { return a > b ? a : b; }
+
+INLINE vec where(mask m, vec a) { return (vec)((mask)a & m); }
+
+/* `a` where `by` is positive, else 0; a NaN stays one, so that the loss tells. */
+INLINE vec rectify(vec a, vec by) { return where(~(by <= 0), a); }
+
+static double lane_sum(vec a) {
+  double sum = 0;
+  for (int v = 0; v < V; v++) sum += a[v];
+  return sum;
+}
+
+/* ---- convolution ------------------------------------------------------------- */
+
+/* One convolution; the gradient of the input is one, too, of `dilation` stride. */
+typedef struct {
+  int groups, in_channels, height, width;  /* of the input */
+  int out_channels, out_height, out_width; /* of the output */
+  int kernel_size, stride, padding, dilation;
+} shape;
+
+static int padded_size(int size, int out, const shape *s) {
+  return most((out - 1) * s->stride + s->kernel_size,
+              s->padding + (size - 1) * s->dilation + 1);
+}
+
+/* Copy [C][H][W] into zeros [C][Hp][Wp], its rows and columns `dilation` apart. */
+static void pad(const vec *x, vec *out, int C, int Hp, int Wp, const shape *s) {
+  memset(out, 0, sizeof(vec) * C * Hp * Wp);
+  for (int c = 0; c < C; c++)
+    for (int i = 0; i < s->height; i++, x += s->width) {
+      vec *row = out + ((long)c * Hp + s->padding + i * s->dilation) * Wp + s->padding;
+      if (s->dilation == 1)
+        memcpy(row, x, sizeof(vec) * s->width);
+      else
+        for (int j = 0; j < s->width; j++) row[j * s->dilation] = x[j];
+    }
+}
+
+/* Where each tap of the kernel lies in the padded input. */
+static int *tap_offsets(int C, int k, int Hp, int Wp) {
+  int *offset = malloc(sizeof(int) * C * k * k), *at = offset;
+  for (int c = 0; c < C; c++)
+    for (int i = 0; i < k; i++)
+      for (int j = 0; j < k; j++) *at++ = (c * Hp + i) * Wp + j;
+  return offset;
+}
+
+/* `rows` output channels at `columns` neighbouring places, summed over all taps. */
+INLINE void output_tile(const vec *x, const int *offset, int taps, int stride,
+                        const float *w, vec *y, long plane, int rows, int columns) {
+  vec sum[4][COLUMNS];
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < columns; j++) sum[i][j] = (vec){0};
+  for (int t = 0; t < taps; t++) {
+    const vec *at = x + offset[t];
+    UNROLL for (int i = 0; i < rows; i++)
+      UNROLL for (int j = 0; j < columns; j++)
+        sum[i][j] += w[4 * t + i] * at[j * stride];
+  }
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < columns; j++) y[i * plane + j] = sum[i][j];
+}
+
+/* `rows` output channels at `columns` taps, summed over a band of the output. */
+INLINE void weight_tile(const vec *x, const int *offset, int stride, int Wp,
+                        const vec *g, long plane, int height, int width, vec *gw,
+                        long taps, int rows, int columns) {
+  vec sum[4][COLUMNS];
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < columns; j++) sum[i][j] = gw[i * taps + j];
+  for (int y = 0; y < height; y++)
+    for (int k = 0; k < width; k++, g++) {
+      const vec *at = x + ((long)y * Wp + k) * stride;
+      UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < columns; j++)
+          sum[i][j] += g[i * plane] * at[offset[j]];
+    }
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < columns; j++) gw[i * taps + j] = sum[i][j];
+}
+
+/* Call a tile function with `rows` and `columns` as constants. */
+#define COLUMNS_OF(function, rows, ...)                              \
+  switch (columns) {                                                 \
+    case 1: function(__VA_ARGS__, rows, 1); break;                   \
+    case 2: function(__VA_ARGS__, rows, 2); break;                   \
+    case 3: function(__VA_ARGS__, rows, 3); break;                   \
+    case 4: function(__VA_ARGS__, rows, COLUMNS < 4 ? 1 : 4); break; \
+    case 5: function(__VA_ARGS__, rows, COLUMNS < 5 ? 1 : 5); break; \
+    case 6: function(__VA_ARGS__, rows, COLUMNS < 6 ? 1 : 6); break; \
+  }
+#define ROWS_OF(function, ...)                             \
+  switch (rows) {                                          \
+    case 1: COLUMNS_OF(function, 1, __VA_ARGS__) break;    \
+    case 2: COLUMNS_OF(function, 2, __VA_ARGS__) break;    \
+    case 3: COLUMNS_OF(function, 3, __VA_ARGS__) break;    \
+    case 4: COLUMNS_OF(function, 4, __VA_ARGS__) break;    \
+  }
+
+/* y = x * w: w [out][in][k][k], or with `transposed`, for the input's gradient,
+   [in][out][k][k] turned by half a circle. */
+void conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
+  int Ci = s->in_channels, Co = s->out_channels, k = s->kernel_size;
+  int Ho = s->out_height, Wo = s->out_width, area = k * k, taps = Ci * area;
+  int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
+  int blocks = (Wo + COLUMNS - 1) / COLUMNS;
+  int *offset = tap_offsets(Ci, k, Hp, Wp);
+  float *packed = calloc((Co + 3) / 4 * 4 * taps, sizeof(float)); /* [Co/4][taps][4] */
+  for (int o = 0; o < Co; o++)
+    for (int c = 0; c < Ci; c++)
+      for (int t = 0; t < area; t++)
+        packed[(o / 4 * taps + c * area + t) * 4 + o % 4] =
+            transposed ? w[(c * Co + o) * area + area - 1 - t]
+                       : w[(o * Ci + c) * area + t];
+  vec *padded = Hp == s->height && Wp == s->width && !s->padding
+                    ? NULL
+                    : malloc(sizeof(vec) * Ci * Hp * Wp);
+  for (int g = 0; g < s->groups; g++) {
+    if (padded) pad(x, padded, Ci, Hp, Wp, s);
+    const vec *in = padded ? padded : x;
+    for (int i = 0; i < Ho; i++)
+      for (int b = 0; b < blocks; b++) {
+        int start = b * Wo / blocks, columns = (b + 1) * Wo / blocks - start;
+        const vec *at = in + ((long)i * Wp + start) * s->stride;
+        for (int c = 0; c < Co; c += 4) {
+          int rows = least(4, Co - c);
+          vec *to = y + ((long)c * Ho + i) * Wo + start;
+          ROWS_OF(output_tile, at, offset, taps, s->stride, packed + (long)c * taps, to,
+                  (long)Ho * Wo)
+        }
+      }
+    x += (long)Ci * s->height * s->width;
+    y += (long)Co * Ho * Wo;
+  }
+  free(padded);
+  free(packed);
+  free(offset);
+}
+
+/* gw [out][in][k][k] from the input x and the output's gradient g. */
+void conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
+  int Ci = s->in_channels, Co = s->out_channels, k = s->kernel_size;
+  int Ho = s->out_height, Wo = s->out_width, taps = Ci * k * k;
+  int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
+  int blocks = (taps + COLUMNS - 1) / COLUMNS;
+  int band = 1 + 64 / Wo; /* so many rows at a time stay in the cache */
+  int *offset = tap_offsets(Ci, k, Hp, Wp);
+  vec *padded = Hp == s->height && Wp == s->width && !s->padding
+                    ? NULL
+                    : malloc(sizeof(vec) * Ci * Hp * Wp);
+  vec *sums = calloc((long)Co * taps, sizeof(vec));
+  for (int n = 0; n < s->groups; n++) {
+    if (padded) pad(x, padded, Ci, Hp, Wp, s);
+    const vec *in = padded ? padded : x;
+    for (int i = 0; i < Ho; i += band)
+      for (int c = 0; c < Co; c += 4)
+        for (int b = 0; b < blocks; b++) {
+          int start = b * taps / blocks, columns = (b + 1) * taps / blocks - start;
+          int rows = least(4, Co - c);
+          const vec *at = in + (long)i * s->stride * Wp;
+          const vec *from = g + ((long)c * Ho + i) * Wo;
+          ROWS_OF(weight_tile, at, offset + start, s->stride, Wp, from, (long)Ho * Wo,
+                  least(band, Ho - i), Wo, sums + (long)c * taps + start, (long)taps)
+        }
+    x += (long)Ci * s->height * s->width;
+    g += (long)Co * Ho * Wo;
+  }
+  for (long i = 0; i < (long)Co * taps; i++) gw[i] = lane_sum(sums[i]);
+  free(sums);
+  free(padded);
+  free(offset);
+}
+
+/* As conv, each channel with its own filter w [C][k][k]. */
+void depthwise(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
+  int C = s->out_channels, k = s->kernel_size, area = k * k;
+  int Ho = s->out_height, Wo = s->out_width;
+  int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
+  int blocks = (Wo + COLUMNS - 1) / COLUMNS;
+  int *offset = tap_offsets(1, k, Hp, Wp);
+  float *packed = calloc(4 * area, sizeof(float));
+  vec *padded = malloc(sizeof(vec) * Hp * Wp);
+  for (int n = 0; n < s->groups * C; n++) {
+    pad(x, padded, 1, Hp, Wp, s);
+    for (int t = 0; t < area; t++)
+      packed[4 * t] = w[n % C * area + (transposed ? area - 1 - t : t)];
+    for (int i = 0; i < Ho; i++)
+      for (int b = 0; b < blocks; b++) {
+        int start = b * Wo / blocks, columns = (b + 1) * Wo / blocks - start;
+        const vec *at = padded + ((long)i * Wp + start) * s->stride;
+        COLUMNS_OF(output_tile, 1, at, offset, area, s->stride, packed,
+                   y + (long)i * Wo + start, 0)
+      }
+    x += (long)s->height * s->width;
+    y += (long)Ho * Wo;
+  }
+  free(padded);
+  free(packed);
+  free(offset);
+}
+
+void depthwise_weight(const vec *x, const vec *g, float *gw, const shape *s) {
+  int C = s->out_channels, k = s->kernel_size, area = k * k;
+  int Ho = s->out_height, Wo = s->out_width;
+  int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
+  int blocks = (area + COLUMNS - 1) / COLUMNS;
+  int *offset = tap_offsets(1, k, Hp, Wp);
+  vec *padded = malloc(sizeof(vec) * Hp * Wp);
+  vec *sums = calloc((long)C * area, sizeof(vec));
+  for (int n = 0; n < s->groups * C; n++) {
+    pad(x, padded, 1, Hp, Wp, s);
+    for (int b = 0; b < blocks; b++) {
+      int start = b * area / blocks, columns = (b + 1) * area / blocks - start;
+      COLUMNS_OF(weight_tile, 1, padded, offset + start, s->stride, Wp, g, 0L, Ho, Wo,
+                 sums + n % C * area + start, 0L)
+    }
+    x += (long)s->height * s->width;
+    g += (long)Ho * Wo;
+  }
+  for (long i = 0; i < (long)C * area; i++) gw[i] = lane_sum(sums[i]);
+  free(sums);
+  free(padded);
+  free(offset);
+}
+
+/* ---- pooling ----------------------------------------------------------------- */
+
+/* 2x2 max pooling of [planes][H][W]; `winner` keeps the place, 0 to 3. */
+void max_pool(const vec *x, vec *y, bytes *winner, int planes, int H, int W) {
+  for (int c = 0; c < planes; c++, x += (long)H * W)
+    for (int i = 0; i < H / 2; i++)
+      for (int j = 0; j < W / 2; j++) {
+        const vec *at = x + 2 * (long)i * W + 2 * j;
+        vec value = at[0];
+        mask place = {0};
+        int offset[4] = {0, 1, W, W + 1};
+        UNROLL for (int p = 1; p < 4; p++) {
+          mask more = at[offset[p]] > value;
+          value = (vec)((mask)where(more, at[offset[p]]) | (mask)where(~more, value));
+          place = (more & p) | (~more & place);
+        }
+        *y++ = value;
+        *winner++ = __builtin_convertvector(place, bytes);
+      }
+}
+
+void max_pool_back(const vec *g, const bytes *winner, vec *gx, int planes, int H,
+                   int W) {
+  if (H % 2 || W % 2) memset(gx, 0, sizeof(vec) * planes * H * W);
+  for (int c = 0; c < planes; c++, gx += (long)H * W)
+    for (int i = 0; i < H / 2; i++)
+      for (int j = 0; j < W / 2; j++, g++) {
+        vec *to = gx + 2 * (long)i * W + 2 * j;
+        mask place = __builtin_convertvector(*winner++, mask);
+        int offset[4] = {0, 1, W, W + 1};
+        UNROLL for (int p = 0; p < 4; p++) to[offset[p]] = where(place == p, *g);
+      }
+}
+
+void avg_pool(const vec *x, vec *y, int planes, int H, int W) {
+  for (int c = 0; c < planes; c++, x += (long)H * W)
+    for (int i = 0; i < H / 2; i++)
+      for (int j = 0; j < W / 2; j++) {
+        const vec *at = x + 2 * (long)i * W + 2 * j;
+        *y++ = (at[0] + at[1] + at[W] + at[W + 1]) * 0.25f;
+      }
+}
+
+void avg_pool_back(const vec *g, vec *gx, int planes, int H, int W) {
+  if (H % 2 || W % 2) memset(gx, 0, sizeof(vec) * planes * H * W);
+  for (int c = 0; c < planes; c++, gx += (long)H * W)
+    for (int i = 0; i < H / 2; i++)
+      for (int j = 0; j < W / 2; j++, g++) {
+        vec *to = gx + 2 * (long)i * W + 2 * j;
+        to[0] = to[1] = to[W] = to[W + 1] = *g * 0.25f;
+      }
+}
+
+/* ---- hardswish --------------------------------------------------------------- */
+
+void hardswish(const vec *x, vec *y, long count) {
+  for (long i = 0; i < count; i++) {
+    vec gate = rectify(x[i] + 3, x[i] + 3);
+    mask open = gate > 6;
+    gate = (vec)((mask)where(~open, gate) | (mask)where(open, gate * 0 + 6));
+    y[i] = x[i] * gate * (1 / 6.f);
+  }
+}
+
+void hardswish_back(const vec *g, const vec *x, vec *gx, long count) {
+  for (long i = 0; i < count; i++) {
+    mask closed = x[i] < -3, open = x[i] > 3;
+    vec slope = g[i] * (x[i] * (1 / 3.f) + 0.5f);
+    gx[i] = (vec)((mask)where(~(closed | open), slope) | (mask)where(open, g[i]));
+  }
+}
+
+/* ---- batch norm, with or without ReLU ---------------------------------------- */
+
+static void scale_shift(const vec *x, vec *y, int planes, int C, long L,
+                        const float *scale, const float *shift, int relu) {
+  for (int n = 0; n < planes; n++, x += L, y += L)
+    for (long i = 0; i < L; i++) {
+      vec value = x[i] * scale[n % C] + shift[n % C];
+      y[i] = relu ? rectify(value, value) : value;
+    }
+}
+
+/* With the running statistics, as in evaluation. */
+void norm_eval(const vec *x, vec *y, int G, int C, long L, const float *weight,
+               const float *bias, const float *running_mean, const float *running_var,
+               float eps, int relu) {
+  float scale[C], shift[C];
+  for (int c = 0; c < C; c++) {
+    scale[c] = weight[c] / sqrtf(running_var[c] + eps);
+    shift[c] = bias[c] - running_mean[c] * scale[c];
+  }
+  scale_shift(x, y, G * C, C, L, scale, shift, relu);
+}
+
+/* Keep and scale where the random byte is at least `threshold`, else 0. */
+INLINE vec kept(vec x, bytes random, int threshold) {
+  mask keep = __builtin_convertvector(random, mask) >= threshold;
+  return where(keep, x * (256.0f / (256 - threshold)));
+}
+
+/* Batch norm with what stands around it: the bias and the ReLU `before`, the ReLU
+   `after` and the dropout of probability threshold / 256. */
+typedef struct {
+  int G, C;
+  long L;
+  const float *bias;   /* [C], or NULL */
+  const bytes *random; /* [G][C][L], or NULL with threshold 0 */
+  int threshold, before, after;
+} around;
+
+INLINE vec activated(vec x, float bias, int before) {
+  vec value = x + bias;
+  return before ? rectify(value, value) : value;
+}
+
+INLINE void norm_tile(const vec *x, vec *y, const around *a, const float *weight,
+                      const float *shift_by, float *running_mean, float *running_var,
+                      float momentum, float eps, float *saved, int before, int after,
+                      int drop) {
+  int G = a->G, C = a->C;
+  long L = a->L;
+  float *mean = saved, *inverse = saved + C, *scale = inverse + C, *shift = scale + C;
+  for (int c = 0; c < C; c++) {
+    /* Sums around the running mean lose no digits where the mean is large. */
+    double sum = 0, squares = 0, count = (double)G * L * V;
+    float middle = running_mean[c], bias = a->bias ? a->bias[c] : 0;
+    for (int g = 0; g < G; g++) {
+      const vec *at = x + ((long)g * C + c) * L;
+      vec s[2] = {{0}}, q[2] = {{0}};
+      for (long i = 0; i < L; i++) {
+        vec d = activated(at[i], bias, before) - middle;
+        s[i % 2] += d;
+        q[i % 2] += d * d;
+      }
+      sum += lane_sum(s[0] + s[1]);
+      squares += lane_sum(q[0] + q[1]);
+    }
+    double var = squares / count - sum / count * (sum / count);
+    mean[c] = middle + sum / count;
+    inverse[c] = 1 / sqrt(var + eps);
+    scale[c] = weight[c] * inverse[c];
+    shift[c] = shift_by[c] - mean[c] * scale[c];
+    running_mean[c] += momentum * (mean[c] - running_mean[c]);
+    running_var[c] += momentum * (var * count / (count - 1) - running_var[c]);
+  }
+  for (int n = 0; n < G * C; n++) {
+    float bias = a->bias ? a->bias[n % C] : 0, by = scale[n % C], to = shift[n % C];
+    for (long i = n * L; i < (n + 1) * L; i++) {
+      vec value = activated(x[i], bias, before) * by + to;
+      if (after) value = rectify(value, value);
+      y[i] = drop ? kept(value, a->random[i], a->threshold) : value;
+    }
+  }
+}
+
+INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const around *a,
+                           const float *saved, float *g_weight, float *g_shift,
+                           float *g_bias, int before, int after, int drop) {
+  int G = a->G, C = a->C;
+  long L = a->L;
+  const float *mean = saved, *inverse = saved + C, *scale = inverse + C,
+              *shift = scale + C;
+  for (int c = 0; c < C; c++) {
+    double sum = 0, product = 0, biases = 0, count = (double)G * L * V;
+    float bias = a->bias ? a->bias[c] : 0, by = scale[c], to = shift[c];
+    for (int n = 0; n < G; n++) {
+      long at = ((long)n * C + c) * L;
+      vec s = {0}, q = {0};
+      for (long i = at; i < at + L; i++) {
+        vec value = activated(x[i], bias, before);
+        vec d = drop ? kept(g[i], a->random[i], a->threshold) : g[i];
+        if (after) d = rectify(d, value * by + to);
+        s += d;
+        q += d * (value - mean[c]);
+      }
+      sum += lane_sum(s);
+      product += lane_sum(q);
+    }
+    g_shift[c] = sum;
+    g_weight[c] = product * inverse[c];
+    float by_x = -by * inverse[c] * g_weight[c] / count;
+    float constant = -by * sum / count - by_x * mean[c];
+    for (int n = 0; n < G; n++) {
+      long at = ((long)n * C + c) * L;
+      vec s = {0};
+      for (long i = at; i < at + L; i++) {
+        vec value = activated(x[i], bias, before);
+        vec d = drop ? kept(g[i], a->random[i], a->threshold) : g[i];
+        if (after) d = rectify(d, value * by + to);
+        d = d * by + (value * by_x + constant);
+        if (before) d = rectify(d, value);
+        gx[i] = d;
+        s += d;
+      }
+      biases += lane_sum(s);
+    }
+    if (g_bias) g_bias[c] = biases;
+  }
+}
+
+/* Call a tile function with `before`, `after` and dropout or not as constants. */
+#define AROUND_OF(function, ...)                                              \
+  switch (4 * !!a->before + 2 * !!a->after + !!a->threshold) {                \
+    case 0: function(__VA_ARGS__, 0, 0, 0); break;                            \
+    case 1: function(__VA_ARGS__, 0, 0, 1); break;                            \
+    case 2: function(__VA_ARGS__, 0, 1, 0); break;                            \
+    case 3: function(__VA_ARGS__, 0, 1, 1); break;                            \
+    case 4: function(__VA_ARGS__, 1, 0, 0); break;                            \
+    case 5: function(__VA_ARGS__, 1, 0, 1); break;                            \
+    case 6: function(__VA_ARGS__, 1, 1, 0); break;                            \
+    case 7: function(__VA_ARGS__, 1, 1, 1); break;                            \
+  }
+
+/* With the batch's statistics of x [G][C][L]; `saved` [4][C] is for batch_norm_back. */
+void batch_norm(const vec *x, vec *y, const around *a, const float *weight,
+                const float *shift, float *running_mean, float *running_var,
+                float momentum, float eps, float *saved) {
+  AROUND_OF(norm_tile, x, y, a, weight, shift, running_mean, running_var, momentum, eps,
+            saved)
+}
+
+void batch_norm_back(const vec *g, const vec *x, vec *gx, const around *a,
+                     const float *saved, float *g_weight, float *g_shift,
+                     float *g_bias) {
+  AROUND_OF(norm_back_tile, g, x, gx, a, saved, g_weight, g_shift, g_bias)
+}
+
+/* ---- augmentation ------------------------------------------------------------ */
+
+/* Sample each image [C][H][W] of x at the places that its matrix [2][3] gives, in
+   coordinates of -1 to 1, between pixels by their distance; 0 beyond the edge. */
+void warp(const float *x, const float *matrix, float *y, int N, int C, int H, int W) {
+  int Wp = W + 3;
+  /* A frame of zeros, one wide before and two behind, needs no case for the edge. */
+  float *framed = calloc((long)(H + 3) * Wp, sizeof(float));
+  for (int n = 0; n < N * C; n++, x += H * W, y += H * W) {
+    const float *m = matrix + n / C * 6;
+    for (int i = 0; i < H; i++)
+      memcpy(framed + (i + 1) * Wp + 1, x + i * W, sizeof(float) * W);
+    for (int i = 0; i < H; i++) {
+      /* In pixels of the frame, from the row's first place on. */
+      float right = 1.0f / W - 1, down = (2 * i + 1.0f) / H - 1;
+      float first_column = ((m[0] * right + m[1] * down + m[2] + 1) * W + 1) / 2;
+      float first_row = ((m[3] * right + m[4] * down + m[5] + 1) * H + 1) / 2;
+      float row_step = m[3] * H / W;
+      for (int j = 0; j < W; j++) {
+        float column = first_column + j * m[0];
+        float row = first_row + j * row_step;
+        column = column > 0 ? (column < W + 1 ? column : W + 1) : 0;
+        row = row > 0 ? (row < H + 1 ? row : H + 1) : 0;
+        int left = (int)column, top = (int)row;
+        float to_right = column - left, to_low = row - top;
+        const float *at = framed + top * Wp + left;
+        float upper = at[0] + to_right * (at[1] - at[0]);
+        float lower = at[Wp] + to_right * (at[Wp + 1] - at[Wp]);
+        y[i * W + j] = upper + to_low * (lower - upper);
+      }
+    }
+  }
+  free(framed);
+}
+
+/* ---- dropout ----------------------------------------------------------------- */
+
+void dropout(const vec *x, const bytes *random, vec *y, long count, int threshold) {
+  for (long i = 0; i < count; i++) y[i] = kept(x[i], random[i], threshold);
+}

@@ -1,0 +1,116 @@
+"""The kernels compiled: found in the user's cache, or made there, and called."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from torch import Tensor
+
+_SOURCE = Path(__file__).with_name("kernels.c")
+# The compiler must not assume that there are no NaNs: they tell of divergence.
+_FLAGS = ["-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno"]
+_LINK = ["-shared", "-fPIC", "-lm"]
+
+# The arguments: p a tensor or a shape, i an int, l a long, f a float.
+_SIGNATURES = {
+    "conv": "ppppi",
+    "conv_weight": "pppp",
+    "depthwise": "ppppi",
+    "depthwise_weight": "pppp",
+    "avg_pool": "ppiii",
+    "avg_pool_back": "ppiii",
+    "hardswish": "ppl",
+    "hardswish_back": "pppl",
+    "max_pool": "pppiii",
+    "max_pool_back": "pppiii",
+    "batch_norm": "pppppppffp",
+    "norm_eval": "ppiilppppfi",
+    "batch_norm_back": "pppppppp",
+    "dropout": "pppli",
+    "warp": "pppiiii",
+}
+_TYPES = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int,
+    "l": ctypes.c_long,
+    "f": ctypes.c_float,
+}
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Run a kernel on tensors, which have to be contiguous, and numbers."""
+    compiled = load()
+    assert compiled is not None  # supports() has said so
+    getattr(compiled, name)(
+        *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
+    )
+
+
+@functools.cache
+def count_lanes() -> int:
+    """Return how many images a vector register holds."""
+    compiled = load()
+    assert compiled is not None
+    return int(compiled.lanes())
+
+
+@functools.cache
+def load() -> ctypes.CDLL | None:
+    """Return the compiled kernels, or None where there is no way to have them."""
+    if os.environ.get("NAS_KERNELS") == "0":
+        return None
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return None
+    try:
+        compiled = ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    for name, signature in _SIGNATURES.items():
+        function = getattr(compiled, name)
+        function.argtypes = [_TYPES[letter] for letter in signature]
+        function.restype = None
+    return compiled
+
+
+def _compiled(compiler: str) -> Path:
+    """Return the shared library for this source, compiler and processor.
+
+    It stays in the user's cache, whose home may be shared by machines of all kinds.
+    """
+    parts = (_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _processor())
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    folder = platformdirs.user_cache_path("nas")
+    path = folder / f"kernels-{digest}.so"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        fresh = Path(temporary) / path.name
+        subprocess.run(  # noqa: S603 - the user's own compiler on our own source
+            [compiler, *_FLAGS, str(_SOURCE), "-o", str(fresh), *_LINK],
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+        fresh.replace(path)  # at once: other workers may be at the same
+    return path
+
+
+def _processor() -> str:
+    """Return what tells processors with other instructions apart."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

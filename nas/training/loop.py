@@ -1,0 +1,203 @@
+"""Training and evaluating one model: one loop, one report a rung."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import TrainingError
+from nas.training.cuda_graph import runner
+from nas.training.ema import Average
+from nas.training.memory import memory_errors
+from nas.training.recipe import Recipe
+from nas.training.report import RungReport
+from nas.training.step import Step, TrainingData, normalisation, predictor
+
+
+def train(
+    model: nn.Module,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    seed: int,
+    rungs: Sequence[float],
+) -> Iterator[RungReport]:
+    """Train the model in place and yield a report at each rung.
+
+    ``rungs`` are positions in epochs, increasing, the last being ``recipe.epochs``;
+    whoever drives the generator ends the training by asking for no more. The model
+    has to be on the device of the data. The same model, data, seed, rungs, device and
+    number of threads give the same curve.
+
+    Raises TrainingError when the loss is no longer a number, OutOfMemoryError when
+    memory runs out, and ValueError for rungs that do not fit the recipe.
+    """
+    if [0, *rungs] != sorted({0, *rungs}) or max(rungs, default=0) != recipe.epochs:
+        message = f"rungs {list(rungs)} do not rise from 0 to {recipe.epochs} epochs"
+        raise ValueError(message)
+    started = time.perf_counter()
+    device = data.train_images.device
+    batch_size = min(recipe.batch_size, len(data.train_labels))
+    steps_per_epoch = len(data.train_labels) // batch_size
+    total_steps = steps_per_epoch * recipe.epochs
+    if device.type == "cpu":
+        _keep_freed_memory()
+    average = Average(model, total_steps, recipe) if recipe.average > 0 else None
+    with memory_errors(device), _seeded(seed, device):
+        model.train()
+        step = Step(model, data, recipe, batch_size)
+        run = runner(step)
+    step.generator.manual_seed(seed)
+    config = _config(step, data)
+    done = 0
+    for rung, epochs in enumerate(rungs):
+        stop = max(done + 1, round(epochs * steps_per_epoch))
+        # The reported loss is that of late: the first steps of a training tell more
+        # of the initial weights than of the network.
+        recent = stop - max(1, (stop - done) // 3)
+        with memory_errors(device), _seeded(seed + rung, device):
+            model.train()
+            if step.predict is model and device.type == "cpu":
+                # Takes up to a half off the time of a step.
+                model.to(memory_format=torch.channels_last)
+            for number in range(done, stop):
+                if number == recent:
+                    step.losses.zero_()
+                step.indices.copy_(next(config))
+                step.rate.fill_(learning_rate(number, total_steps, recipe))
+                run()
+                if average is not None:
+                    average.update(number)
+            done = stop
+            train_loss = float(step.losses) / (stop - recent)
+            if not math.isfinite(train_loss):
+                message = "loss became NaN"
+                raise TrainingError(message)
+            if average is not None:
+                average.swap()
+            val_accuracy = evaluate(
+                model, data.val_images, data.val_labels, data.mean, data.std
+            )
+            if device.type == "cpu":  # elsewhere the step knows where its weights lie
+                model.to(memory_format=torch.contiguous_format)
+        yield RungReport(
+            rung=rung,
+            epochs=epochs,
+            val_accuracy=val_accuracy,
+            train_loss=train_loss,
+            seconds=time.perf_counter() - started,
+        )
+        if average is not None and done < total_steps:
+            average.swap()
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    batch_size: int | None = None,
+) -> float:
+    """Return the share of the images that the model gets right, nan without images.
+
+    ``images`` is uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``. The model's mode
+    (training or not) is left as it was found. Batches are by default so small that a
+    worker on a CPU needs little more memory for them than for training.
+    """
+    if not len(labels):
+        return math.nan
+    batch_size = batch_size or (128 if images.device.type == "cpu" else 2048)
+    scale, offset = normalisation(mean, std, images.device)
+    predict = predictor(model)
+    was_training = model.training
+    model.eval()
+    try:
+        correct = torch.zeros((), dtype=torch.int64, device=images.device)
+        for some, answers in zip(
+            images.split(batch_size), labels.split(batch_size), strict=True
+        ):
+            logits = predict(some * scale + offset)  # [B, num_classes]
+            correct += (logits.argmax(1) == answers).sum()
+    finally:
+        model.train(was_training)
+    return int(correct) / len(labels)
+
+
+def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
+    """Return the rate of a step, counted from 0, by the recipe's schedule."""
+    if recipe.schedule == "one_cycle":
+        position = (step + 0.5) / total_steps  # the middle of the step, never 0 or 1
+        if position < recipe.warmup:
+            return recipe.max_lr * position / recipe.warmup
+        fall = (position - recipe.warmup) / (1 - recipe.warmup)
+        return recipe.max_lr * (1 + math.cos(math.pi * fall)) / 2
+    epoch = step * recipe.epochs // total_steps
+    if recipe.schedule == "inverse_time":
+        return recipe.max_lr / (1 + recipe.decay * epoch)
+    if recipe.schedule == "step":
+        return float(
+            recipe.max_lr * recipe.step_factor ** (epoch // recipe.step_epochs)
+        )
+    return recipe.max_lr
+
+
+def _config(step: Step, data: TrainingData) -> Iterator[Tensor]:
+    """Yield the images of one batch after the other without end, int64 ``[B]``.
+
+    The last batch of an epoch, when it is not full, is left out: every epoch leaves
+    out other images.
+    """
+    count, batch_size = len(data.train_labels), len(step.indices)
+    while True:
+        order = torch.randperm(
+            count, generator=step.generator, device=step.indices.device
+        )
+        yield from order[: count - count % batch_size].split(batch_size)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Give dropout its own random numbers; the global ones stay as they were.
+
+    On a GPU convolutions, too, give the same result each time, in full precision:
+    networks this small would gain nothing by less.
+    """
+    cuda = [device] if device.type == "cuda" else []
+    repeatable = (
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        if cuda
+        else nullcontext()
+    )
+    with torch.random.fork_rng(devices=cuda), repeatable:
+        torch.manual_seed(seed)
+        yield
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep what this process frees instead of returning it to the system.
+
+    Every step frees and takes the same few buffers of some megabytes, and fresh pages
+    are dear: up to a third of the step with large feature maps. Other C libraries are
+    left as they are.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        # Numbers from malloc.h: never mmap, never trim, grow by 1 MiB at a time.
+        m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_top_pad, 2**20)

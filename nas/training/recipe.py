@@ -1,0 +1,164 @@
+"""The training hyperparameters, in one frozen dataclass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+Optimizer = Literal["sgd", "adamw", "adam"]
+Schedule = Literal["one_cycle", "constant", "inverse_time", "step"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How one network is trained.
+
+    ``momentum`` and ``nesterov`` are for "sgd". ``weight_decay`` spares biases and
+    batch norm; "adam" adds it to the gradient, "adamw" takes it off the weights.
+
+    The schedule "one_cycle" reaches ``max_lr`` after the share ``warmup`` of all steps
+    and anneals to zero, "constant" stays at ``max_lr``, "inverse_time" trains epoch n
+    (from 0) at ``max_lr / (1 + decay * n)``, as Keras does, and "step" multiplies the
+    rate by ``step_factor`` after every ``step_epochs``.
+
+    Gradients whose norm over all parameters is above ``clip_norm`` are scaled down to
+    it; without (0), a linear layer on many features can blow up at the high rates that
+    the convolutions like, and a network without batch norm never learns.
+
+    With ``average`` above 0 an exponential moving average of the weights and of batch
+    norm's statistics is kept over that last share of the training, with a memory of a
+    fifth of it, and from there on the average is what is measured and handed over.
+
+    ``rotation`` (degrees), ``shift`` (share of the image's side), ``scale`` and
+    ``shear`` (share, degrees) are the largest random affine changes of an image, drawn
+    anew for each image in each batch and applied to the share ``augment`` of the
+    images.
+    """
+
+    epochs: int = 3
+    batch_size: int = 64
+    optimizer: Optimizer = "sgd"
+    max_lr: float = 0.5
+    warmup: float = 0.2
+    weight_decay: float = 5e-5
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.0
+    augment: float = 0.5
+    rotation: float = 10.0
+    shift: float = 0.1
+    scale: float = 0.1
+    shear: float = 5.0
+    # Younger than the first studies, whose study.toml does without: with these defaults
+    # a recipe means what it meant then.
+    momentum: float = 0.9
+    nesterov: bool = True
+    schedule: Schedule = "one_cycle"
+    decay: float = 0.0
+    step_epochs: int = 0
+    step_factor: float = 0.1
+    average: float = 0.0
+
+
+_YOUNGER = (
+    *("momentum", "nesterov", "schedule", "decay", "step_epochs", "step_factor"),
+    "average",
+)
+_AT_LEAST_0 = ("weight_decay", "clip_norm", "decay", "rotation", "shift", "shear")
+_SHARES = ("augment", "average")
+_SHARES_BELOW_1 = ("warmup", "label_smoothing", "momentum", "scale")
+
+
+def read_recipe(table: Mapping[str, Any], *, complete: bool = False) -> Recipe:
+    """Return the recipe that a TOML table describes; what it leaves out is the default.
+
+    In a ``complete`` table only what recipes once did not have may be left out.
+    Raises ValueError with one line on a key that is unknown, missing or impossible.
+    """
+    kinds = {field.name: type(field.default) for field in fields(Recipe)}
+    for name, value in table.items():
+        if name not in kinds:
+            raise ValueError(f"recipe.{name}: there is no such key")
+        kind = (int, float) if kinds[name] is float else kinds[name]
+        if not isinstance(value, kind) or (
+            isinstance(value, bool) and kind is not bool
+        ):
+            words = {int: "a whole number", bool: "true or false", str: "text"}
+            expected = words.get(kinds[name], "a number")
+            raise ValueError(f"recipe.{name} = {value!r}: it has to be {expected}")
+    missing = [n for n in kinds if n not in table and n not in _YOUNGER]
+    if complete and missing:
+        raise ValueError(f"recipe without {', '.join(missing)}")
+    values: dict[str, Any] = {
+        name: float(value) if kinds[name] is float else value
+        for name, value in table.items()
+    }
+    recipe = Recipe(**values)
+    if wrong := _impossible(recipe):
+        name, expected = wrong
+        value = getattr(recipe, name)
+        raise ValueError(f"recipe.{name} = {value!r}: it has to be {expected}")
+    return recipe
+
+
+def _impossible(recipe: Recipe) -> tuple[str, str] | None:
+    """Return the first key with an impossible value and what it has to be."""
+    values = asdict(recipe)
+    for name, kind in (("optimizer", Optimizer), ("schedule", Schedule)):
+        if values[name] not in get_args(kind):
+            return name, "one of " + ", ".join(get_args(kind))
+    numbers = {n: v for n, v in values.items() if isinstance(v, float)}
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            return name, "finite"
+    for name in ("epochs", "batch_size"):
+        if values[name] < 1:
+            return name, "at least 1"
+    if recipe.max_lr <= 0:
+        return "max_lr", "above 0"
+    for name in _AT_LEAST_0:
+        if numbers[name] < 0:
+            return name, "at least 0"
+    for name in _SHARES:
+        if not 0 <= numbers[name] <= 1:
+            return name, "from 0 to 1"
+    for name in _SHARES_BELOW_1:
+        if not 0 <= numbers[name] < 1:
+            return name, "at least 0 and below 1"
+    if recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0:
+        return "momentum", "above 0 with nesterov (or nesterov = false)"
+    if recipe.schedule == "inverse_time" and recipe.decay == 0:
+        return "decay", 'above 0 with schedule = "inverse_time"'
+    if recipe.schedule == "step":
+        if recipe.step_epochs < 1:
+            return "step_epochs", 'at least 1 with schedule = "step"'
+        if recipe.step_factor <= 0:
+            return "step_factor", "above 0"
+    return None
+
+
+def search_recipe(train_size: int) -> Recipe:
+    """Return the recipe of a search: a few epochs, for so many training images."""
+    return fit_batch(Recipe(), train_size)
+
+
+def final_recipe(num_params: int, epochs: int = 15) -> Recipe:
+    """Return the recipe of a full training of a network of that size."""
+    del num_params
+    return Recipe(epochs=epochs)
+
+
+def fit_batch(recipe: Recipe, train_size: int) -> Recipe:
+    """Return the recipe with smaller batches where the data is small.
+
+    An epoch of fewer than 40 steps would be too few for a schedule. Batches are
+    multiples of 16 images, which fill a processor's vector registers.
+    """
+    fitting = max(16, train_size // 40 // 16 * 16)
+    return replace(recipe, batch_size=min(recipe.batch_size, fitting))
+
+
+def full_epochs(recipe: Recipe) -> int:
+    """Return the epochs of a full training, five times those of the search."""
+    return 5 * recipe.epochs

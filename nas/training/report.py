@@ -1,0 +1,21 @@
+"""What a worker tells at a rung of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungReport:
+    """What a worker tells at a rung of one training.
+
+    ``rung`` counts from 0; ``epochs`` is how many epochs (a fraction, too) were
+    trained by then; ``val_accuracy`` is 0 to 1; ``train_loss`` is the mean cross
+    entropy in the last third of the steps since the last report; ``seconds`` is the time since the training began.
+    """
+
+    rung: int
+    epochs: float
+    val_accuracy: float
+    train_loss: float
+    seconds: float

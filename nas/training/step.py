@@ -1,0 +1,102 @@
+"""One training step: augment, forward, backward, clip, change the weights.
+
+It works on memory that stays where it is, and nothing in it asks the device for an
+answer. So a GPU can record it once for a candidate and replay it for every batch
+(capture.py); a CPU runs the same code as it stands.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.training import kernels
+from nas.training.augmentation import random_matrices, warp
+from nas.training.optimizer import Optimizer
+from nas.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """The training and the validation split, on the device that trains.
+
+    Images are uint8 ``[N, C, H, W]``, labels int64 ``[N]``; the validation split may
+    be empty. ``mean`` and ``std`` hold one number a channel, for pixels of 0 to 1.
+    """
+
+    train_images: Tensor
+    train_labels: Tensor
+    val_images: Tensor
+    val_labels: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Step:
+    """A step with what goes into it and what comes out.
+
+    Before each run ``indices`` (int64 ``[B]``) says which images make up the batch
+    and ``rate`` holds the learning rate; the loss is added to ``losses``. Random
+    changes of the images come from ``generator``, dropout from torch's global one.
+    """
+
+    def __init__(
+        self, model: nn.Module, data: TrainingData, recipe: Recipe, batch_size: int
+    ) -> None:
+        device = data.train_images.device
+        cpu = device.type == "cpu"
+        self.indices = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        # torch's fused optimizers read it in single precision on a GPU alone.
+        self.rate = torch.zeros(
+            (), dtype=torch.float64 if cpu else torch.float32, device=device
+        )
+        self.losses = torch.zeros((), device=device)
+        self.generator = torch.Generator(device)
+        self.model = model
+        self.predict = predictor(model, batch_size)
+        self._parameters = list(model.parameters())
+        self.optimizer = Optimizer(self._parameters, recipe, self.rate)
+        self._data, self._recipe = data, recipe
+        self._scale, self._offset = normalisation(data.mean, data.std, device)
+        self._warp = kernels.warp if cpu and kernels.available() else warp
+
+    def run(self) -> None:
+        """Train on one batch."""
+        images = self._data.train_images[self.indices].float()  # [B, C, H, W]
+        if self._recipe.augment > 0:
+            matrices = random_matrices(
+                len(images), self._recipe, self.generator, images.device
+            )
+            images = self._warp(images, matrices)
+        loss = functional.cross_entropy(
+            self.predict(images * self._scale + self._offset),
+            self._data.train_labels[self.indices],
+            label_smoothing=self._recipe.label_smoothing,
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self._recipe.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)
+        self.optimizer.step()
+        self.losses += loss.detach()
+
+
+def predictor(model: nn.Module, batch_size: int = 16) -> Callable[[Tensor], Tensor]:
+    """Return the model or what computes the same faster."""
+    if kernels.supports(model, batch_size):
+        return functools.partial(kernels.forward, model)
+    return model
+
+
+def normalisation(
+    mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return scale and offset ``[1, C, 1, 1]`` that take pixels of 0 to 255."""
+    std_tensor = torch.tensor(std, device=device).view(1, -1, 1, 1)
+    mean_tensor = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+    return 1 / (255 * std_tensor), -mean_tensor / std_tensor

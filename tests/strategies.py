@@ -1,0 +1,191 @@
+"""Hypothesis strategies: architectures, points and search spaces."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from hypothesis import strategies as st
+
+from nas.architecture import (
+    Activation,
+    Architecture,
+    Bias,
+    Block,
+    BlockKind,
+    Head,
+    HeadKind,
+    Norm,
+    Order,
+    Padding,
+    Pool,
+    conv_size,
+)
+
+DROPOUTS = [0.0, 0.1, 0.5]
+
+
+def shapes(least: int = 4, most: int = 40) -> st.SearchStrategy[tuple[int, int, int]]:
+    """Draw channels (1 to 3), height and width of an image, square or not."""
+    sides = st.integers(least, most)
+    return st.tuples(st.integers(1, 3), sides, sides)
+
+
+@st.composite
+def blocks(
+    draw: st.DrawFn, sides: tuple[int, int], channels: int | None = None
+) -> Block:
+    """Draw a block of any kind that has room on a feature map of that size.
+
+    With the number of channels before it, it may be one that is applied repeatedly.
+    """
+    kind: BlockKind = draw(st.sampled_from(get_args(BlockKind)))
+    repeats = draw(st.integers(1, 3)) if channels else 1
+    paddings = get_args(Padding) if kind != "inception" and repeats == 1 else ["same"]
+    padding: Padding = draw(st.sampled_from(paddings))
+    # Only valid padding takes even kernels.
+    sizes = [1, 3, 5, 7] if padding == "same" else [1, 2, 3, 4, 5, 7]
+    kernel_size = draw(st.sampled_from(sizes[kind == "inception" :]))
+    stride = draw(st.integers(1, 3)) if repeats == 1 else 1
+    pool: Pool = draw(st.sampled_from(get_args(Pool)))
+    after = min(conv_size(side, kernel_size, stride, padding) for side in sides)
+    if after < 1:
+        kernel_size, stride, pool = 1, 1, "none"
+    elif after < 2:
+        pool = "none"
+    out_channels = draw(st.integers(4 if kind == "inception" else 1, 9))
+    if repeats > 1 and channels is not None:
+        if kind == "inception" and channels < 4:
+            kind = "conv"
+        out_channels = channels
+    return Block(
+        kind=kind,
+        out_channels=out_channels,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        norm=draw(st.sampled_from(get_args(Norm))),
+        activation=draw(st.sampled_from(get_args(Activation))),
+        pool=pool,
+        dropout=draw(st.sampled_from(DROPOUTS)),
+        bias=draw(st.sampled_from(get_args(Bias))),
+        order=draw(st.sampled_from(get_args(Order))),
+        repeats=repeats,
+    )
+
+
+@st.composite
+def heads(draw: st.DrawFn, sides: tuple[int, int]) -> Head:
+    """Draw a head of any kind that has room on a feature map of that size."""
+    kind: HeadKind = draw(st.sampled_from(get_args(HeadKind)))
+    dropout = draw(st.sampled_from(DROPOUTS))
+    if kind == "conv":
+        kernel_size = draw(st.integers(1, min(5, *sides)))
+        return Head(kind=kind, kernel_size=kernel_size, dropout=dropout)
+    hidden = draw(st.sampled_from([0, 1, 6]))
+    return Head(kind=kind, hidden=hidden, dropout=dropout)
+
+
+@st.composite
+def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
+    """Draw an architecture that can be built, with everything that blocks know."""
+    shape = draw(shapes())
+    channels, sides = shape[0], shape[1:]
+    chain: list[Block] = []
+    for _ in range(draw(st.integers(0, most_blocks))):
+        block = draw(blocks(sides, channels))
+        chain.append(block)
+        channels, sides = block.out_channels, sides_after(block, sides)
+    head = draw(heads(sides))
+    num_classes = draw(st.integers(2, 12))
+    if head.kind == "pool":
+        # There are at least two classes.
+        num_classes, head = (channels, head) if channels > 1 else (2, Head())
+    return Architecture(
+        input_shape=shape, num_classes=num_classes, blocks=tuple(chain), head=head
+    )
+
+
+def sides_after(block: Block, sides: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width of the block's output."""
+    height, width = (
+        conv_size(side, block.kernel_size, block.stride, block.padding)
+        for side in sides
+    )
+    return (height, width) if block.pool == "none" else (height // 2, width // 2)
+
+
+def points(most: int = 30) -> st.SearchStrategy[list[tuple[int, float]]]:
+    """Draw lists of (size, accuracy), with ties in either."""
+    sizes = st.integers(1, 1000) | st.integers(1, 4)
+    accuracies = st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 1.0])
+    return st.lists(st.tuples(sizes, accuracies), max_size=most)
+
+
+def some(options: list[Any], most: int | None = None) -> st.SearchStrategy[list[Any]]:
+    """Draw at least one of the options, in any order."""
+    return st.lists(
+        st.sampled_from(options), min_size=1, max_size=most or len(options), unique=True
+    )
+
+
+@st.composite
+def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
+    """Draw the TOML of a valid space; a tiny one can be enumerated."""
+    least_depth = draw(st.integers(1, 2 if tiny else 4))
+    most_depth = draw(st.integers(least_depth, 2 if tiny else 6))
+    least_count = draw(st.integers(0, min(2, most_depth)))
+    most_count = draw(st.integers(least_count, 2 if tiny else 4))
+    width = draw(st.integers(1, 3 if tiny else 8))
+    most_width = width + draw(st.integers(0, 1 if tiny else 60))
+    most = 2 if tiny else None
+    tables: dict[str, dict[str, Any]] = {
+        "size": {"towards_cap": draw(st.floats(0.1, 10.0))},
+        "blocks": {
+            "depth": [least_depth, most_depth],
+            "kinds": draw(some(["conv", "separable", "inception"], most)),
+            "kernel_sizes": draw(some([1, 3, 5, 7], most)),
+            "paddings": draw(some(["same", "valid"])),
+            "norms": draw(some(["batch", "none"])),
+            "activations": draw(some(["relu", "leaky_relu", "silu", "none"], most)),
+            "repeats": [1] if tiny else sorted({1, *draw(some([1, 2, 3]))}),
+        },
+        "widths": {
+            "min": width,
+            "max": most_width,
+            "spread": draw(st.floats(1.0, 8.0)),
+        },
+        "downsampling": {
+            "count": [least_count, most_count],
+            "kinds": draw(some(["max", "avg", "stride"], most)),
+            "smallest_side": draw(st.integers(1, 3)),
+        },
+        "dropout": {"values": draw(some([0.0, 0.1, 0.25], most))},
+        "head": {
+            "kinds": draw(some(["gap", "conv", "flatten", "pool"], most)),
+            "kernel_sizes": draw(some([1, 2, 3], most)),
+            "hidden": draw(some([0, 1, 16], most)),
+        },
+    }
+    if "conv" not in tables["blocks"]["kinds"]:
+        # The others do not take 1x1 kernels, nor inception valid padding.
+        tables["blocks"]["kernel_sizes"] += [9]
+        tables["blocks"]["paddings"] = ["valid", "same"]
+    if not tiny and draw(st.booleans()):
+        tables["deviation"] = {
+            "share": draw(st.floats(0.0, 1.0)),
+            "norms": draw(some(list(get_args(Norm)))),
+            "biases": draw(some(list(get_args(Bias)))),
+            "activations": draw(some(["relu", "silu", "none"])),
+            "config": draw(some(list(get_args(Order)))),
+            "dropouts": draw(some([0.0, 0.1])),
+        }
+    for table, key in [("blocks", "kernel_sizes"), ("head", "kinds")]:
+        if draw(st.booleans()):
+            number = len(tables[table][key])
+            weights = st.lists(st.integers(1, 9), min_size=number, max_size=number)
+            tables[table][f"{key}_weights"] = draw(weights)
+    lines = []
+    for table, content in tables.items():
+        lines.append(f"[{table}]")
+        lines += [f"{key} = {value!r}" for key, value in content.items()]
+    return "\n".join(lines) + "\n"

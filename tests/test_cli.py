@@ -1,0 +1,766 @@
+"""The command line: one line for each error, exit codes, formats, speed, terminals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from asking import Ask
+from studying import (
+    FakeEngine,
+    big_study,
+    command,
+    environment,
+    finish,
+    make_settings,
+    one_line,
+    report_of,
+    run_nas,
+    run_python,
+)
+
+from nas.cli import searching
+from nas.study.folders import create, read_study
+from nas.study.study import Study
+
+NEW: list[object] = [
+    "search",
+    "--dataset",
+    "digits",
+    "--budget",
+    "2000",
+    "--device",
+    "cpu",
+]
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a finished study of the digits, searched by nas itself."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = run_nas(
+        *NEW, "--trials", 9, "--epochs", 2, "--workers", 1, "--seed", 1, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "search.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def at(place: Path) -> list[str]:
+    """Return the options that name the finished study's folder."""
+    return ["--studies", str(place / "studies")]
+
+
+def made_up(studies: Path, name: str = "made-up") -> Path:
+    """Write a study with one candidate in each state."""
+    with create(studies / name, make_settings(name=name)) as study:
+        for _ in range(4):
+            study.ask()
+        finish(study, 0, [0.5, 0.6, 0.7])
+        study.record(1, report_of(0, 0.125))
+        study.tell(1, "pruned", "it was hopeless")
+        study.tell(2, "failed", "loss became NaN")
+    return studies / name
+
+
+# --- what it prints ---------------------------------------------------------------
+
+
+def test_a_search_prints_plain_lines_where_there_is_no_terminal(place: Path) -> None:
+    """One line a trial with its count, then the front and what to do next."""
+    text = (place / "search.txt").read_text()
+    assert "\x1b" not in text
+    counts = re.findall(
+        r"^(\d+)/9  trial \d+ (?:complete|pruned)  ", text, re.MULTILINE
+    )
+    assert [int(count) for count in counts] == list(range(1, 10))
+    assert "9 trials finished" in text
+    assert "next: `nas best digits-2000`" in text
+    files = {path.name for path in (place / "studies" / "digits-2000").iterdir()}
+    assert {"study.toml", "journal.log", "front.csv", "front.html"} <= files
+    timing = json.loads((place / "studies/digits-2000/timing.json").read_text())
+    assert [entry["ended"] for entry in timing] == ["done"]
+
+
+def test_the_same_search_again_has_nothing_to_do(place: Path, tmp_path: Path) -> None:
+    """It ends at once with code 0 and the same front."""
+    front = (place / "studies" / "digits-2000" / "front.csv").read_bytes()
+    again = run_nas(*NEW, "--trials", 9, "--workers", 1, cwd=place)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == ""
+    assert "9 trials finished" in again.stdout
+    assert (place / "studies" / "digits-2000" / "front.csv").read_bytes() == front
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_front_in_each_format(ask: Ask, at: list[str]) -> None:
+    """Table, CSV, JSON and Markdown show the same members, smallest first."""
+    table = ask("front", *at)
+    comma = ask("front", *at, "--format", "csv")
+    plain = ask("front", "digits-2000", *at, "--format", "json")
+    marks = ask("front", *at, "--format", "md")
+    assert {a.code for a in (table, comma, plain, marks)} == {0}
+    assert {a.err for a in (table, comma, plain, marks)} == {""}
+    rows = list(csv.DictReader(io.StringIO(comma.out)))
+    columns = ["trial", "num_params", "val_accuracy", "macs", "peak_memory", "key"]
+    assert list(rows[0])[:6] == columns
+    sizes = [int(row["num_params"]) for row in rows]
+    assert sizes == sorted(set(sizes))
+    assert all(size <= 2000 for size in sizes)
+    records = json.loads(plain.out)
+    assert [record["key"] for record in records] == [row["key"] for row in rows]
+    assert marks.out.splitlines()[0].startswith("| trial | num_params | val_accuracy |")
+    assert len(marks.out.splitlines()) == 2 + len(rows)
+    for size in sizes:
+        assert f"{size:,}" in table.out
+
+
+def test_the_front_of_a_study_without_one(ask: Ask, tmp_path: Path) -> None:
+    """Said in words, or as an empty table in the other formats."""
+    create(tmp_path / "studies" / "new", make_settings(name="new")).close()
+    assert "no fully trained candidate in new yet" in ask("front").out
+    assert ask("front", "--format", "json").out == "[]\n"
+    assert len(ask("front", "--format", "csv").out.splitlines()) == 1
+    assert len(ask("front", "--format", "md").out.splitlines()) == 2
+
+
+def test_show_prints_layers_costs_and_curve(
+    ask: Ask, place: Path, at: list[str]
+) -> None:
+    """The totals are those of the candidate, the curve has all its reports."""
+    candidate = read_study(place / "studies" / "digits-2000").candidate(0)
+    answer = ask("show", 0, *at)
+    assert answer.code == 0
+    assert f"{candidate.num_params:,}" in answer.out
+    assert f"{candidate.macs:,}" in answer.out
+    assert candidate.key in answer.out
+    for report in candidate.curve:
+        assert f"{100 * report.val_accuracy:.2f} %" in answer.out
+
+
+def test_show_tells_why_a_candidate_ended(ask: Ask, tmp_path: Path) -> None:
+    """The reason of a pruned and of a failed one, and the state of all."""
+    made_up(tmp_path / "studies")
+    answers = [ask("show", trial).out for trial in range(4)]
+    for answer, state in zip(
+        answers, ["complete", "pruned", "failed", "running"], strict=True
+    ):
+        assert state in answer
+    assert "pruned: it was hopeless" in answers[1]
+    assert "failed: loss became NaN" in answers[2]
+
+
+def test_studies_as_json_and_as_a_table(ask: Ask, tmp_path: Path) -> None:
+    """Name, the four counts and the cap; nothing of it where there is none."""
+    assert ask("studies", "--format", "json").out == "[]\n"
+    assert "no studies in studies" in ask("studies").out
+    made_up(tmp_path / "studies")
+    answer = ask("studies", "--format", "json")
+    expected = {"complete": 1, "pruned": 1, "failed": 1, "running": 1, "budget": 2000}
+    assert json.loads(answer.out) == [{"name": "made-up"} | expected]
+    assert "made-up" in ask("studies").out
+
+
+def test_a_damaged_study_is_named_among_the_others(ask: Ask, tmp_path: Path) -> None:
+    """The others are listed on stdout, the damaged one has its line on stderr."""
+    made_up(tmp_path / "studies", "good")
+    (made_up(tmp_path / "studies", "bad") / "journal.log").write_text("no\njournal\n")
+    answer = ask("studies", "--format", "json")
+    assert [row["name"] for row in json.loads(answer.out)] == ["good"]
+    assert len(answer.err.splitlines()) == 1
+    assert answer.err.startswith("bad: ")
+
+
+def test_a_study_in_a_database(ask: Ask, tmp_path: Path) -> None:
+    """--storage takes any storage that Optuna knows, for reading, too."""
+    url = f"sqlite:///{tmp_path}/trials.db"
+    with create(tmp_path / "studies" / "far", make_settings(name="far"), url) as study:
+        study.ask()
+        finish(study, 0, [0.5, 0.6, 0.7])
+    assert len(json.loads(ask("front", "--format", "json", "--storage", url).out)) == 1
+    assert "--storage" in one_line(ask("front").err)
+
+
+# --- bad input --------------------------------------------------------------------
+
+
+def save_npz(path: Path, **changed: Any) -> Path:
+    """Write a data set of noise with 40 images of two classes."""
+    random = np.random.default_rng(0)
+    plain: dict[str, Any] = {
+        "x_train": random.integers(0, 256, (40, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(40) % 2,
+        "x_test": random.integers(0, 256, (4, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(4) % 2,
+    }
+    np.savez(path, **plain | changed)
+    return path
+
+
+def _bad_data(name: str, **changed: Any) -> Callable[[Path], list[object]]:
+    def prepare(folder: Path) -> list[object]:
+        path = save_npz(folder / f"{name}.npz", **changed)
+        return ["search", "--budget", 2000, "--dataset", path]
+
+    return prepare
+
+
+def _cut_data(folder: Path) -> list[object]:
+    path = save_npz(folder / "cut.npz")
+    path.write_bytes(path.read_bytes()[:900])
+    return ["search", "--budget", 2000, "--dataset", path]
+
+
+def _bad_space(text: str) -> Callable[[Path], list[object]]:
+    def prepare(folder: Path) -> list[object]:
+        (folder / "mine.toml").write_text(text)
+        return [*NEW, "--space", folder / "mine.toml"]
+
+    return prepare
+
+
+def _corrupt_mnist(folder: Path) -> list[object]:
+    (folder / "data").mkdir()
+    (folder / "data" / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03 cut")
+    return ["search", "--budget", 2000, "--data-dir", folder / "data"]
+
+
+def _no_database(folder: Path) -> list[object]:
+    made_up(folder / "studies")
+    (folder / "studies" / "made-up" / "journal.log").write_text("Dear diary\n")
+    return ["search", "--study", "made-up"]
+
+
+def _damaged_settings(folder: Path) -> list[object]:
+    made_up(folder / "studies")
+    (folder / "studies" / "made-up" / "study.toml").write_text("name = ")
+    return ["front", "made-up"]
+
+
+def _other_settings(folder: Path) -> list[object]:
+    made_up(folder / "studies")
+    return ["search", "--study", "made-up", "--seed", 5]
+
+
+def _nothing_finished(folder: Path) -> list[object]:
+    create(folder / "studies" / "new", make_settings(name="new")).close()
+    return ["best", "--device", "cpu", "--workers", 1]
+
+
+def _studies_is_a_file(folder: Path) -> list[object]:
+    (folder / "studies").write_text("")
+    return NEW
+
+
+def _two_studies(folder: Path) -> list[object]:
+    made_up(folder / "studies", "one")
+    made_up(folder / "studies", "two")
+    return ["front"]
+
+
+def _just(*arguments: object) -> Callable[[Path], list[object]]:
+    return lambda _: list(arguments)
+
+
+BAD = {
+    "unknown data set": (_just("search", "--budget", 9, "--dataset", "mnits"), "mnist"),
+    "missing data": (
+        _just("search", "--budget", 9, "--data-dir", "nowhere"),
+        "nowhere is not there",
+    ),
+    "missing file": (_just("search", "--budget", 9, "--dataset", "x.npz"), "x.npz"),
+    "corrupt mnist": (_corrupt_mnist, "train-images-idx3-ubyte"),
+    "cut data": (_cut_data, "cut.npz"),
+    "missing array": (
+        _bad_data("part", y_test=np.array([], dtype=np.int64)),
+        "labels",
+    ),
+    "one class": (_bad_data("one", y_train=np.zeros(40, dtype=int)), "one class"),
+    "class gap": (_bad_data("gap", y_train=np.arange(40) % 2 * 2), "label 1"),
+    "wrong image shape": (
+        _bad_data("shape", x_test=np.zeros((4, 9, 9), dtype=np.uint8)),
+        "8x8",
+    ),
+    "too few images": (
+        _bad_data(
+            "few",
+            x_train=np.zeros((6, 8, 8), dtype=np.uint8),
+            y_train=np.arange(6) % 2,
+        ),
+        "validation",
+    ),
+    "malformed TOML": (_bad_space("[blocks]\ndepth = = 1\n"), "line 2"),
+    "contradictory TOML": (
+        _bad_space(
+            '[blocks]\ndepth = [5, 3]\nkinds = ["conv"]\nkernel_sizes = [3]\n'
+            '[widths]\nmin = 2\nmax = 9\n[downsampling]\ncount = [1, 1]\nkinds = ["max"]\n'
+            '[head]\nkinds = ["gap"]\n'
+        ),
+        "mine.toml, line 2",
+    ),
+    "unknown space": (_just(*NEW, "--space", "mixd"), "did you mean mixed"),
+    "impossible cap": (_just(*NEW[:3], "--budget", 9), "at least --budget"),
+    "impossible MACs": (_just(*NEW, "--max-macs", 9), "--max-macs"),
+    "impossible memory": (_just(*NEW, "--max-memory", 9), "--max-memory"),
+    "other settings": (_other_settings, "seed 0 -> 5"),
+    "no database": (_no_database, "no study's journal"),
+    "damaged settings": (_damaged_settings, "study.toml is damaged"),
+    "no such device": (_just(*NEW[:-1], "cuda:77"), "no device 'cuda:77'"),
+    "strange device": (_just(*NEW[:-1], "tpu"), "no device 'tpu'"),
+    "nothing finished": (_nothing_finished, "no fully trained candidate"),
+    "no budget": (_just("search", "--dataset", "digits"), "give --budget"),
+    "bad name": (_just(*NEW, "--study", "../x"), "cannot be named"),
+    "missing study": (_just("front", "x"), "no study 'x'"),
+    "no studies": (_just("front"), "no studies in studies"),
+    "which study": (_two_studies, "Give one of one, two"),
+    "studies is a file": (_studies_is_a_file, "--studies"),
+    "bad storage": (_just(*NEW, "--storage", "foo"), "--storage"),
+    "missing driver": (_just(*NEW, "--storage", "oracle://a/b"), "--storage"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_code_1(ask: Ask, tmp_path: Path, case: str) -> None:
+    """The line says what is wrong; what was on the disk is as it was."""
+    prepare, phrase = BAD[case]
+    arguments = prepare(tmp_path)
+    before = _contents(tmp_path)
+    answer = ask(*arguments)
+    assert answer.code == 1, answer.err
+    assert phrase in one_line(answer.err)
+    assert answer.out == ""
+    assert {path: _contents(tmp_path).get(path) for path in before} == before
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "--budget", "0"],
+        ["search", "--budget", "ten"],
+        ["search", "--trials", "0"],
+        ["search", "--epochs", "0"],
+        ["search", "--workers", "0"],
+        ["search", "--seed", "-1"],
+        ["search", "--sampler", "grid"],
+        ["search", "--time-limit", "soon"],
+        ["search", "--time-limit", "0m"],
+        ["search", "--no-such-option"],
+        ["search", "mnist"],
+        ["best", "--min-accuracy", "99"],
+        ["best", "--seeds", "0"],
+        ["front", "--format", "xml"],
+        ["show"],
+        ["show", "x"],
+        ["serch"],
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(ask: Ask, arguments: list[str]) -> None:
+    """The line says what is wrong and where the help is."""
+    answer = ask(*arguments)
+    assert answer.code == 2
+    assert re.search(r"see `nas( \w+)? --help`$", one_line(answer.err))
+
+
+def test_nas_alone_shows_the_help(ask: Ask) -> None:
+    """With the code of wrong usage, for there is nothing that it did."""
+    answer = ask()
+    assert answer.code == 2
+    assert "Usage: nas" in answer.out
+    assert answer.err == ""
+
+
+def test_an_unknown_trial_is_an_error(ask: Ask, at: list[str]) -> None:
+    """With the numbers that there are."""
+    answer = ask("show", 99, *at)
+    assert answer.code == 1
+    assert "its trials are 0 to " in one_line(answer.err)
+
+
+def test_a_bug_leaves_its_traceback_in_a_file_that_the_line_names(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code 3; nobody but the one who mends it has to read a traceback."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("unheard of\nin two lines")
+
+    monkeypatch.setattr("nas.study.folders.overview", broken)
+    answer = ask("studies")
+    assert answer.code == 3
+    named = re.search(r"report it with (\S+)$", one_line(answer.err))
+    assert named
+    assert "unheard of" in Path(named[1]).read_text()
+    assert Path(named[1]).is_relative_to(tmp_path)
+
+
+def test_a_bug_without_a_place_for_its_traceback(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it goes to stderr, the line last."""
+    monkeypatch.setattr("nas.study.folders.overview", lambda *_: 1 / 0)
+    (tmp_path / "state").write_text("in the way")
+    answer = ask("studies")
+    assert answer.code == 3
+    assert "Traceback" in answer.err
+    assert answer.err.splitlines()[-1].startswith("nas: a bug in nas: ZeroDivision")
+
+
+def test_an_interruption_is_code_130(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any command."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.study.folders.overview", interrupted)
+    answer = ask("studies")
+    assert answer.code == 130
+    assert one_line(answer.err) == "nas: interrupted"
+
+
+def test_an_import_ends_before_an_interruption_does(tmp_path: Path) -> None:
+    """In the midst of it an exception could abort the process, from torch's C++."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, time\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "time.sleep(0.3)\n"
+        "print('loaded', flush=True)\n"
+    )
+    code = (
+        "import sys, time\n"
+        "from nas.cli import handler\n"
+        "sys.path.insert(0, '.')\n"
+        "def app(**_):\n"
+        "    import slow\n"
+        "    time.sleep(20)\n"
+        "handler.run(app)"
+    )
+    answer = run_python(code, cwd=tmp_path)
+    assert answer.returncode == 130
+    assert answer.stdout == "loaded\n"
+    assert one_line(answer.stderr) == "nas: interrupted"
+
+
+def test_a_search_stopped_while_its_workers_start_says_how_to_go_on(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take seconds; the study is there already."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.cli.searching.start_engine", interrupted)
+    answer = ask(*NEW)
+    assert answer.code == 130
+    assert one_line(answer.err) == (
+        "nas: stopped with 0 of 200 trials finished; go on with the same command"
+    )
+
+
+def test_a_dashboard_stopped_before_it_serves_is_no_error(
+    ask: Ask, at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C is how it ends, from the moment that it has told its address."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.dashboard.server.webbrowser.open", interrupted)
+    answer = ask("dashboard", "--port", 0, "--open", *at)
+    assert answer.code == 0
+    assert "dashboard at http://127.0.0.1:" in answer.out
+    assert answer.err == ""
+
+
+def test_nas_runs_as_a_module(tmp_path: Path) -> None:
+    """`python -m nas`, with the same name in its messages."""
+    done = subprocess.run(
+        [sys.executable, "-m", "nas", "front"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert one_line(done.stderr).startswith("nas: ")
+
+
+# --- disks ------------------------------------------------------------------------
+
+
+_SEVERAL = """
+import shlex, subprocess, sys
+from nas.cli import main
+for line in sys.argv[1:]:
+    sys.stdout.flush()
+    if line.startswith("$ "):
+        subprocess.run(line[2:], shell=True, check=True)
+        continue
+    sys.argv = ["nas", *shlex.split(line)]
+    try:
+        main()
+    except SystemExit as end:
+        print("code", end.code)
+"""
+
+
+def on_disk(
+    options: str, folder: Path, *lines: str
+) -> subprocess.CompletedProcess[str]:
+    """Run commands of nas, and of the shell after "$ ", on a small disk of their own.
+
+    It is mounted at ``folder`` in a namespace that goes with the process.
+    """
+    folder.mkdir()
+    maps = [] if os.geteuid() == 0 else ["--map-root-user"]
+    script = 'mount -t tmpfs -o "$1" tmpfs "$2" && cd "$2" && shift 2 && exec "$@"'
+    python = [sys.executable, "-c", _SEVERAL, *lines]
+    return subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            *maps,
+            "sh",
+            "-c",
+            script,
+            "sh",
+            options,
+            folder,
+            *python,
+        ],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def codes_of(answer: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the exit codes of the commands."""
+    return re.findall(r"^code (\d+)$", answer.stdout, re.MULTILINE)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    """On a real disk of 160 kB the search stops; with room again it goes on."""
+    search = " ".join(
+        [*map(str, NEW), "--epochs 1 --sampler random --workers 1 --trials 3"]
+    )
+    answer = on_disk(
+        "size=160k",
+        tmp_path / "disk",
+        search,
+        f"$ cp -r studies {tmp_path}/full; mount -o remount,size=9m .",
+        search,
+        f"$ cp -r studies {tmp_path}/roomy",
+    )
+    assert codes_of(answer) == ["1", "0"], answer
+    assert "o space left on device" in one_line(answer.stderr)
+    full = read_study(tmp_path / "full" / "digits-2000").candidates()
+    done = [c for c in full if c.state in {"complete", "pruned"}]
+    assert len(done) == 1
+    roomy = read_study(tmp_path / "roomy" / "digits-2000").candidates()
+    assert [c for c in roomy if c.trial == done[0].trial] == done
+    assert [c.state for c in roomy] == ["complete"] * 3
+
+
+def test_a_read_only_disk(tmp_path: Path) -> None:
+    """A search there is refused with one line, new or old; reading goes on working."""
+    source = made_up(tmp_path / "source" / "studies").parents[1]
+    answer = on_disk(
+        "size=9m",
+        tmp_path / "disk",
+        f"$ cp -r {source}/. . && mount -o remount,ro .",
+        " ".join(map(str, NEW)),
+        "search --study made-up --device cpu",
+        "front --format csv",
+        "show 0",
+    )
+    assert codes_of(answer) == ["1", "1", "0", "0"], answer
+    errors = answer.stderr.splitlines()
+    assert len(errors) == 2, errors
+    assert all("ead-only file system" in line for line in errors), errors
+
+
+# --- processes and terminals ------------------------------------------------------
+
+
+def least_time(times: int, *arguments: object, cwd: Path) -> float:
+    """Return the least processor time that nas took of so many times, in seconds.
+
+    On a machine with nothing else to do that is the time on the timing, or more.
+    """
+    spent = []
+    for _ in range(times):
+        before = os.times()
+        assert run_nas(*arguments, cwd=cwd).returncode == 0
+        after = os.times()
+        spent.append(
+            after.children_user
+            - before.children_user
+            + after.children_system
+            - before.children_system
+        )
+    return min(spent)
+
+
+def test_help_is_fast(tmp_path: Path) -> None:
+    """Under 0.4 seconds, the best of five."""
+    assert least_time(5, "--help", cwd=tmp_path) < 0.4
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
+    """Neither torch nor optuna, pandas, plotly, sklearn or numpy."""
+    code = (
+        "import sys\nfrom nas.cli import main\n"
+        f"sys.argv = ['nas', *{arguments}]\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        "    heavy = {'torch', 'optuna', 'pandas', 'plotly', 'sklearn', 'numpy'}\n"
+        "    print('LOADED', *(heavy & set(sys.modules)))"
+    )
+    answer = run_python(code, cwd=tmp_path)
+    assert answer.stdout.splitlines()[-1].strip() == "LOADED", answer.stderr
+
+
+def test_the_front_of_a_thousand_trials_is_fast(tmp_path: Path) -> None:
+    """Under two seconds, the best of three, as a table and as CSV."""
+    big_study(tmp_path / "studies" / "big", 1000)
+    assert least_time(3, "front", cwd=tmp_path) < 2
+    assert least_time(3, "front", "--format", "csv", cwd=tmp_path) < 2
+
+
+def test_a_reader_that_has_enough_is_no_error(place: Path) -> None:
+    """`nas ... | head -1` ends without a traceback."""
+    first = subprocess.run(  # noqa: S602  # the pipe is what is tested
+        "for c in 'front --format json' front 'show 0' studies; do"
+        f' {sys.executable} -c "$NAS" $c | head -1; done',
+        shell=True,
+        cwd=place,
+        env=environment(NAS="from nas.cli import main; main()"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert first.stderr == ""
+    assert len(first.stdout.splitlines()) == 4
+
+
+def test_a_pipe_that_is_closed_already_is_no_error(place: Path) -> None:
+    """Not one line is taken, and there is no traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with subprocess.Popen(
+        command("front", "--format", "json"),
+        cwd=place,
+        env=environment(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(writing)
+        _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
+    assert process.returncode in {1, 141}
+
+
+def test_a_terminal_gets_one_live_display(tmp_path: Path) -> None:
+    """Counts, pace and the front are redrawn in place; the end stays readable."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command(*NEW, "--epochs", 1, "--trials", 4, "--workers", 1),
+        cwd=tmp_path,
+        env=environment(TERM="xterm", COLUMNS="100", LINES="30"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        text = _read_all(ours)
+        assert process.wait(timeout=60) == 0
+    os.close(ours)
+    assert "of 4 trials: " in text
+    assert "trials a minute" in text
+    assert "\x1b[" in text
+    assert "\x1b[2K" in text  # a line is cleared to be drawn anew
+    assert not re.search(r"^4/4  trial", text, re.MULTILINE)
+    assert "4 trials finished" in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h")  # the cursor is back
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.0, 5, 20), (0.2, 1, 1)])
+def test_the_front_is_written_no_more_often_than_it_may_take_time(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    least: int,
+    most: int,
+) -> None:
+    """Where one writing takes long the next one comes much later."""
+    written = []
+
+    def write(study: Study) -> None:
+        time.sleep(seconds)
+        written.append(study)
+
+    monkeypatch.setattr(searching, "_SECONDS_BETWEEN_FRONTS", 0.0)
+    monkeypatch.setattr(searching, "_write_front", write)
+    with create(tmp_path / "small", make_settings()) as study:
+        searching._run_search(study, FakeEngine(), 20, None, None)
+    assert least <= len(written) <= most
+
+
+def _read_all(terminal: int) -> str:
+    parts = []
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts).decode(errors="replace")
+
+
+def test_a_time_limit_ends_with_code_0_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """What was finished is kept, the rest waits for the same command."""
+    began = time.monotonic()
+    done = run_nas(
+        *NEW, "--trials", 100_000, "--epochs", 1, "--time-limit", "7s", "--workers", 1,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 60
+    assert "the time is up; go on with the same command" in done.stdout
+    assert read_study(tmp_path / "studies" / "digits-2000").candidates()

@@ -1,0 +1,214 @@
+"""What of a study beats hand-made nets, by each kind of accuracy."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from asking import Ask
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import points
+from studying import finish, make_settings
+
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.cost import cost
+from nas.candidates.candidate import Candidate
+from nas.errors import ArchitectureError
+from nas.references.bundled import Published, Reference, write_reference
+from nas.references.comparison import (
+    TEST,
+    VALIDATION,
+    Point,
+    compare,
+    read_winners,
+    references_for,
+)
+from nas.report import comparison_figure, comparison_frame, format_frame
+from nas.study.folders import create
+
+SETTINGS = make_settings()
+
+
+def net(width: int) -> Architecture:
+    """Return a net for the digits, the larger the wider."""
+    return Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        blocks=(Block(out_channels=width),),
+        head=Head(kind="gap"),
+    )
+
+
+def candidate(trial: int, width: int, accuracy: float) -> Candidate:
+    """Return a fully trained candidate."""
+    costs = cost(net(width))
+    return Candidate(
+        trial=trial,
+        architecture=net(width),
+        num_params=costs.num_params,
+        macs=costs.macs,
+        peak_memory=costs.peak_memory,
+        key=net(width).key,
+        state="complete",
+        seed=0,
+        val_accuracy=accuracy,
+    )
+
+
+def reference(width: int, accuracy: float | None, dataset: str = "digits") -> Reference:
+    """Return a reference, with that published accuracy."""
+    published = accuracy and Published(
+        num_params=1, epochs=3, accuracy=accuracy, dataset=dataset
+    )
+    return Reference(name="mine", architecture=net(width), published=published or None)
+
+
+CANDIDATES = [candidate(0, 4, 0.90), candidate(1, 8, 0.95), candidate(2, 12, 0.97)]
+
+
+def test_the_best_of_its_size_and_the_smallest_as_good() -> None:
+    """Against a published accuracy; the words say of what kind both are."""
+    (row,) = compare([reference(10, 0.94)], CANDIDATES, [], SETTINGS)
+    assert row.accuracy_is == "published, best epoch on the test set"
+    assert row.found_accuracy_is == VALIDATION
+    assert row.best == row.smallest == Point(1, CANDIDATES[1].num_params, 0.95)
+    assert row.accuracy_gained == pytest.approx(0.01)
+    assert row.params_saved == cost(net(10)).num_params - CANDIDATES[1].num_params
+
+
+def test_a_reference_that_is_ahead_is_told_so() -> None:
+    """The gain is then below 0, and nothing is as good."""
+    (row,) = compare([reference(10, 0.99)], CANDIDATES, [], SETTINGS)
+    assert row.accuracy_gained == pytest.approx(-0.04)
+    assert (row.smallest, row.params_saved) == (None, None)
+    (row,) = compare([reference(2, 0.5)], CANDIDATES, [], SETTINGS)
+    assert (row.best, row.accuracy_gained) == (None, None)
+    assert row.params_saved == cost(net(2)).num_params - CANDIDATES[0].num_params < 0
+
+
+def test_a_net_in_the_study_is_compared_by_its_own_validation_accuracy() -> None:
+    """It needs no published one, and does not beat itself."""
+    (row,) = compare([reference(8, None)], CANDIDATES, [], SETTINGS)
+    assert (row.accuracy, row.accuracy_is) == (0.95, "validation, trial 1")
+    assert row.best is not None
+    assert row.best.trial == 0
+    assert row.smallest is not None
+    assert row.smallest.trial == 2
+
+
+def test_winners_are_compared_with_what_was_published() -> None:
+    """In a row of their own: both are on the test set."""
+    winners = [Point(1, 100, 0.96, seeds=3)]
+    rows = compare([reference(10, 0.94)], CANDIDATES, winners, SETTINGS)
+    assert [row.found_accuracy_is for row in rows] == [VALIDATION, TEST]
+    assert rows[1].best == winners[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (reference(10, None), "no published accuracy on digits"),
+        (reference(10, 0.9, "mnist"), "no published accuracy on digits"),
+        (
+            Reference(
+                name="other",
+                architecture=Architecture(
+                    input_shape=(1, 9, 9), num_classes=10, blocks=(), head=Head()
+                ),
+            ),
+            "other is for 1x9x9 images",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(wrong: Reference, words: str) -> None:
+    """Without an accuracy there is nothing to compare by."""
+    with pytest.raises(ArchitectureError, match=words):
+        compare([wrong], CANDIDATES, [], SETTINGS)
+
+
+@given(points(), st.integers(1, 40), st.floats(0.001, 1))
+def test_no_other_point_is_better(
+    found: list[tuple[int, float]], width: int, accuracy: float
+) -> None:
+    """Brute force agrees on both."""
+    winners = [Point(n, size, value) for n, (size, value) in enumerate(found)]
+    size = cost(net(width)).num_params
+    rows = compare([reference(width, accuracy)], [], winners, SETTINGS)
+    for row in rows:
+        small = [p.accuracy for p in winners if p.num_params <= size]
+        good = [p.num_params for p in winners if p.accuracy >= accuracy]
+        assert (row.best and row.best.accuracy) == max(small, default=None)
+        assert (row.smallest and row.smallest.num_params) == min(good, default=None)
+
+
+def test_the_references_are_those_of_the_data_set() -> None:
+    """None of MNIST's beside a study of the digits."""
+    assert references_for(SETTINGS) == []
+    mnist = make_settings(dataset="mnist", input_shape=(1, 28, 28))
+    for one in references_for(mnist):
+        assert one.architecture.input_shape == (1, 28, 28)
+    same_shape = make_settings(dataset="fashion-mnist", input_shape=(1, 28, 28))
+    assert references_for(same_shape) == []
+
+
+def test_winners_are_read_and_other_files_passed_over(tmp_path: Path) -> None:
+    """Any folder of the study's may hold one."""
+    good = {"trial": 3, "num_params": 50, "test_accuracy_mean": 0.9, "seeds": 2}
+    for name, text in {"best": json.dumps(good), "bad": "{", "odd": "[]"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(text)
+    assert read_winners(tmp_path) == [Point(3, 50, 0.9, 2)]
+
+
+def test_frame_and_figure_hold_every_row() -> None:
+    """Also where something is missing; names are no HTML."""
+    winners = [Point(1, 100, 0.96, seeds=3)]
+    odd = Reference(
+        name="<b>", architecture=net(2), published=reference(2, 0.99).published
+    )
+    rows = compare([reference(10, 0.94), odd], CANDIDATES, winners, SETTINGS)
+    for text_format in ("csv", "json", "md"):
+        text = format_frame(comparison_frame(rows), text_format)
+        assert "NaN" not in text
+        assert "<NA>" not in text
+    figure = comparison_figure(
+        rows, CANDIDATES, winners, param_budget=2000, title="all"
+    )
+    names = [trace.name for trace in figure.data]
+    assert "references (2)" in names
+    assert "retrained (test) (1)" in names
+    marks = next(trace for trace in figure.data if trace.name == "references (2)")
+    assert "&lt;b&gt;" in marks.hovertext[1]
+
+
+# --- the command ------------------------------------------------------------------
+
+
+def test_the_command_prints_and_draws(ask: Ask, tmp_path: Path) -> None:
+    """A table for people, CSV for programs, a page that needs no network."""
+    with create(tmp_path / "studies/small", SETTINGS) as study:
+        for _ in range(3):
+            study.ask()
+        for trial in range(3):
+            finish(study, trial, [0.5, 0.6, 0.7 + trial / 10])
+    (tmp_path / "mine.toml").write_text(write_reference(reference(10, 0.5)))
+    answer = ask("compare", "mine.toml", "--html", "c.html")
+    assert answer.code == 0, answer.err
+    assert "validation" in answer.out
+    assert "written to c.html" in answer.err
+    page = (tmp_path / "c.html").read_text()
+    assert "references (1)" in page
+    assert 'src="http' not in page
+    answer = ask("compare", "mine.toml", "small:0", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(answer.out)))
+    assert [row["reference"] for row in rows] == ["mine", "small:0"]
+    answer = ask("compare")
+    assert answer.code == 0
+    assert answer.out.startswith("nothing to compare: ")
+    answer = ask("compare", "none")
+    assert answer.code == 1
+    assert "unknown reference 'none'" in answer.err

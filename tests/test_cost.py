@@ -1,0 +1,142 @@
+"""Costs: exact, against the built torch model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from strategies import architectures
+from torch import nn
+
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.cost import (
+    Cost,
+    cost,
+    count_macs,
+    count_params,
+    layers,
+    peak_memory,
+    total,
+)
+from nas.training.model import Inception, build
+
+
+@dataclass
+class Measured:
+    """What hooks saw of one image's way through a model."""
+
+    macs: int = 0
+    peak_memory: int = 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Take the costs of one layer that has just run."""
+        (source,) = inputs
+        if isinstance(module, nn.Conv2d):
+            taps = module.kernel_size[0] * module.kernel_size[1]
+            self.macs += output.numel() * taps * module.in_channels // module.groups
+        elif isinstance(module, nn.Linear):
+            self.macs += module.in_features * module.out_features
+        elif source.shape == output.shape and not isinstance(module, Inception):
+            return  # the mean of a single pixel is that pixel: nothing to compute
+        self.peak_memory = max(self.peak_memory, source.numel() + output.numel())
+
+
+WITH_COSTS = (
+    nn.Conv2d,
+    nn.Linear,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    Inception,  # its parts' outputs are one
+)
+
+
+def measure(architecture: Architecture) -> Cost:
+    """Return the costs as torch shows them."""
+    model = build(architecture).eval()
+    measured = Measured()
+    for module in model.modules():
+        if isinstance(module, WITH_COSTS):
+            module.register_forward_hook(measured)
+    with torch.no_grad():
+        logits = model(torch.zeros(1, *architecture.input_shape))
+    assert logits.shape == (1, architecture.num_classes)
+    num_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Cost(num_params, measured.macs, measured.peak_memory)
+
+
+@given(architectures())
+def test_costs_are_those_of_the_built_model(architecture: Architecture) -> None:
+    """Parameters, MACs and peak memory are exactly what hooks see in torch."""
+    assert cost(architecture) == measure(architecture)
+
+
+@given(architectures())
+def test_each_cost_alone(architecture: Architecture) -> None:
+    """The three functions return the parts of `cost`."""
+    whole = cost(architecture)
+    assert count_params(architecture) == whole.num_params
+    assert count_macs(architecture) == whole.macs
+    assert peak_memory(architecture) == whole.peak_memory
+
+
+@given(architectures())
+def test_layers_join_up(architecture: Architecture) -> None:
+    """Each layer's input is the output before it, and all costs add up."""
+    table = layers(architecture)
+    outputs = [architecture.input_shape, *(layer.output_shape for layer in table)]
+    assert outputs[-1] == (architecture.num_classes, 1, 1)
+    for output, layer in zip(outputs, table, strict=False):
+        # Flattening keeps the values and drops the shape.
+        assert prod(output) == prod(layer.input_shape)
+    assert total(table) == cost(architecture)
+
+
+def test_a_known_network_by_hand() -> None:
+    """The sums of a small network, worked out on paper."""
+    architecture = Architecture(
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        blocks=(
+            Block(out_channels=8, padding="valid"),
+            Block(kind="separable", out_channels=16, pool="max"),
+        ),
+        head=Head(),
+    )
+    first = 8 * 9 + 2 * 8
+    second = 8 * 9 + 8 * 16 + 2 * 16
+    assert count_params(architecture) == first + second + 16 * 10 + 10
+    area = 26 * 26
+    assert count_macs(architecture) == area * (8 * 9 + 8 * 9 + 8 * 16) + 16 * 10
+    assert peak_memory(architecture) == area * (8 + 16)
+
+
+def test_shared_and_inception_blocks_by_hand() -> None:
+    """Weights of a shared block count once, its batch norms and MACs each time."""
+    architecture = Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=8,
+        blocks=(
+            Block(kind="inception", out_channels=8, kernel_size=5, bias="yes"),
+            Block(kind="separable", out_channels=8, repeats=3, pool="max"),
+        ),
+        head=Head(kind="pool"),
+    )
+    first = 3 * 1 + 3 * 9 + 2 * 25
+    shared = 8 * 9 + 8 * 8
+    assert count_params(architecture) == first + 8 + 16 + shared + 3 * 16
+    assert count_macs(architecture) == 64 * (first + 3 * shared)
+    assert peak_memory(architecture) == 64 * 16
+
+
+@pytest.mark.parametrize("kind", ["gap", "flatten", "conv"])
+def test_a_head_alone_is_a_network(kind: Any) -> None:
+    """Without any block the head works on the image itself."""
+    architecture = Architecture(
+        input_shape=(3, 5, 4), num_classes=3, blocks=(), head=Head(kind=kind)
+    )
+    assert cost(architecture) == measure(architecture)

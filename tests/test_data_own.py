@@ -1,0 +1,365 @@
+"""The user's own data: .npz files and folders of images, good and bad."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from nas.data import folder as folder_source
+from nas.data import load_dataset, npz
+from nas.errors import DataError
+
+
+def arrays(**changed: Any) -> dict[str, Any]:
+    """Return the four arrays of a good file, some of them changed."""
+    random = np.random.default_rng(0)
+    plain: dict[str, Any] = {
+        "x_train": random.integers(0, 256, (12, 6, 7), dtype=np.uint8),
+        "y_train": np.arange(12) % 3,
+        "x_test": random.integers(0, 256, (6, 6, 7), dtype=np.uint8),
+        "y_test": np.arange(6) % 3,
+    }
+    return plain | changed
+
+
+def save(path: Path, content: dict[str, Any]) -> str:
+    """Write a .npz and return its path."""
+    np.savez_compressed(path, **content)
+    return str(path)
+
+
+# --- .npz
+
+
+@pytest.mark.parametrize("layout", ["NHW", "NHWC", "NCHW"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_npz_is_read_in_every_layout(
+    tmp_path: Path, layout: str, channels: int
+) -> None:
+    """Channels first, last or absent, the pixels come out channels first."""
+    random = np.random.default_rng(1)
+    first = random.integers(0, 256, (12, channels, 6, 7), dtype=np.uint8)
+    if layout == "NHW":
+        first = first[:, :1]
+    given_layout = {
+        "NHW": first[:, 0],
+        "NHWC": first.transpose(0, 2, 3, 1),
+        "NCHW": first,
+    }[layout]
+    content = arrays(x_train=given_layout, x_test=given_layout[:6])
+    name = save(tmp_path / "set.npz", content)
+    dataset = load_dataset(name)
+    assert dataset.name == name
+    assert torch.equal(dataset.images, torch.from_numpy(first))
+    assert torch.equal(dataset.test_images, torch.from_numpy(first[:6]))
+    assert dataset.num_classes == 3
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])
+def test_npz_of_floats_is_scaled(tmp_path: Path, dtype: str) -> None:
+    """Floats from 0 to 1 give the same set as the bytes that they came from."""
+    plain = arrays()
+    scaled = arrays(
+        x_train=(plain["x_train"] / 255).astype(dtype),
+        x_test=(plain["x_test"] / 255).astype(dtype),
+    )
+    bytes_set = load_dataset(save(tmp_path / "a.npz", plain))
+    float_set = load_dataset(save(tmp_path / "b.npz", scaled))
+    assert bytes_set.fingerprint == float_set.fingerprint
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i4", "u8", ">i8"])
+def test_npz_labels_may_be_any_whole_numbers(tmp_path: Path, dtype: str) -> None:
+    """Labels of any integer type, also in a column as Keras has them, are taken."""
+    column = (np.arange(12) % 3).astype(dtype)[:, None]
+    dataset = load_dataset(save(tmp_path / "a.npz", arrays(y_train=column)))
+    assert dataset.labels.tolist() == [index % 3 for index in range(12)]
+    assert dataset.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"x_train": np.zeros((12, 6, 7), dtype="i4")}, "x_train is int32"),
+        ({"x_test": np.zeros((6, 6, 7), dtype="c8")}, "x_test is complex64"),
+        ({"x_train": np.full((12, 6, 7), 255.0)}, "outside 0 to 1"),
+        ({"x_train": np.full((12, 6, 7), -0.1)}, "outside 0 to 1"),
+        ({"x_train": np.full((12, 6, 7), np.nan)}, "outside 0 to 1"),
+        ({"x_train": np.zeros((12, 42), dtype="u1")}, "x_train has shape"),
+        ({"x_train": np.zeros((), dtype="u1")}, "x_train has shape"),
+        ({"x_train": np.zeros((12, 6, 7, 2), dtype="u1")}, "6 channels"),
+        ({"x_train": np.zeros((12, 3, 3), dtype="u1")}, "3x3 pixels"),
+        ({"x_train": np.zeros((12, 3, 9, 3), dtype="u1")}, "9x3 pixels"),
+        ({"x_train": np.zeros((12, 0, 0), dtype="u1")}, "0x0 pixels"),
+        ({"x_train": np.zeros((11, 6, 7), dtype="u1")}, "11 training images but 12"),
+        ({"x_test": np.zeros((6, 7, 7), dtype="u1")}, "one size"),
+        ({"y_train": np.zeros((12, 3), dtype="i8")}, "y_train has shape"),
+        ({"y_train": np.arange(12) % 3 * 1.0}, "labels are float64"),
+        ({"y_train": np.array(["a", "b", "c"] * 4)}, "labels are <U1"),
+        ({"y_train": np.arange(12) % 3 - 1}, "go down to -1"),
+        ({"y_train": np.full(12, 2**64 - 1, dtype="u8")}, "at least two classes"),
+        ({"y_test": np.full(6, 2**64 - 1, dtype="u8")}, "in no training image"),
+        ({"y_train": np.array([None] * 12)}, "y_train cannot be read.*plain number"),
+    ],
+)
+def test_bad_array_is_named(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    """Each fault of an array ends in one line that names the file."""
+    name = save(tmp_path / "mine.npz", arrays(**changed))
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(name)
+    assert "mine.npz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_keys_are_named(tmp_path: Path) -> None:
+    """A file with other keys is told with those that it has and those it should."""
+    name = save(tmp_path / "a.npz", {"images": np.zeros(3), "y_test": np.zeros(3)})
+    with pytest.raises(DataError, match=r"no x_train, y_train, x_test \(it has images"):
+        load_dataset(name)
+
+
+def test_pickled_arrays_are_not_unpickled(tmp_path: Path) -> None:
+    """An object array, which is a pickle and could run code, is not read."""
+    marker = tmp_path / "was-run"
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return Path.touch, (marker,)
+
+    evil = np.array([Evil()] * 12, dtype=object)
+    name = save(tmp_path / "a.npz", arrays(x_train=evil))
+    with pytest.raises(DataError, match="x_train cannot be read"):
+        load_dataset(name)
+    assert not marker.exists()
+    with np.load(name, allow_pickle=True) as file:
+        assert file["x_train"] is not None
+    assert marker.exists()
+
+
+def test_zip_bomb_is_refused_by_its_directory(tmp_path: Path) -> None:
+    """A file that says it unpacks to over 8 GiB is not unpacked."""
+    path = tmp_path / "bomb.npz"
+    save(path, arrays())
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02") + 24  # the unpacked size in the first entry
+    content[at : at + 4] = struct.pack("<I", 0xFFFFFFF0)
+    at = content.index(b"PK\x01\x02", at) + 24
+    content[at : at + 4] = struct.pack("<I", 0xFFFFFFF0)
+    at = content.index(b"PK\x01\x02", at) + 24
+    content[at : at + 4] = struct.pack("<I", 0xFFFFFFF0)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"unpacks to 12\.0 GiB; at most 8 GiB"):
+        load_dataset(str(path))
+
+
+def test_array_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
+    """A short member whose header claims terabytes does not take the memory."""
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999, 9999, 9999)}\n"
+    member = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+    path = tmp_path / "liar.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x_train.npy", member)
+    with pytest.raises(DataError, match="x_train cannot be read"):
+        load_dataset(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04", b"\x93NUMPY\x01\0"])
+def test_file_that_is_no_zip_is_told(tmp_path: Path, content: bytes) -> None:
+    """A file of another kind under the name .npz is told as that."""
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"is no whole \.npz file"):
+        load_dataset(str(tmp_path / "a.npz"))
+
+
+def test_member_that_is_no_array_is_told(tmp_path: Path) -> None:
+    """A plain text member under an array's name is no array."""
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for key in npz.KEYS:
+            archive.writestr(key, b"text")
+    with pytest.raises(DataError, match="x_train has shape"):
+        load_dataset(str(path))
+
+
+def whole_npz() -> bytes:
+    """Return the bytes of a good file, unpacked inside so that damage hits headers."""
+    file = io.BytesIO()
+    np.savez(file, **arrays())
+    return file.getvalue()
+
+
+WHOLE = whole_npz()
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_damaged_npz_is_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Random, cut and altered files end in a DataError or in a data set."""
+    places = st.integers(0, len(WHOLE) - 1)
+    cut = places.map(lambda end: WHOLE[:end])
+    altered = st.tuples(places, st.binary(min_size=1, max_size=8)).map(
+        lambda change: WHOLE[: change[0]] + change[1] + WHOLE[change[0] + 1 :]
+    )
+    content = data.draw(st.one_of(st.binary(max_size=200), cut, altered))
+    path = tmp_path_factory.getbasetemp() / "fuzz.npz"
+    path.write_bytes(content)
+    try:
+        load_dataset(str(path))
+    except DataError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - or it is whole
+
+
+# --- folders
+
+
+def image(seed: int, size: tuple[int, int] = (7, 6), mode: str = "L") -> Image.Image:
+    """Return an image of random pixels; size is width and height."""
+    random = np.random.default_rng(seed)
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
+    return Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Make a good folder of gray images: classes cat and dog, 4 and 2 of each."""
+    root = tmp_path / "pets"
+    for part, count in (("train", 4), ("test", 2)):
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                image(number).save(root / part / name / f"{number}.png")
+    return root
+
+
+def pixels(dataset_images: torch.Tensor, index: int) -> npt.NDArray[np.uint8]:
+    """Return an image's pixels, channels last."""
+    array: npt.NDArray[np.uint8] = dataset_images[index].permute(1, 2, 0).numpy()
+    return array
+
+
+def test_folder_is_read_in_the_order_of_names(folder: Path) -> None:
+    """Classes and files come by name; hidden and other files are passed over."""
+    (folder / "train/cat/notes.txt").write_text("no image")
+    (folder / "train/cat/.hidden.png").write_text("no image")
+    (folder / "train/.cache").mkdir()
+    (folder / "train/dog/more").mkdir()
+    image(9).save(folder / "train/dog/more/a.bmp")
+    dataset = load_dataset(str(folder))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.input_shape == (1, 6, 7)
+    assert dataset.labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert dataset.test_labels.tolist() == [0, 0, 1, 1]
+    for index in range(4):
+        expected = np.asarray(image(index))
+        assert np.array_equal(pixels(dataset.images, index)[..., 0], expected)
+    assert np.array_equal(pixels(dataset.images, 8)[..., 0], np.asarray(image(9)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK"])
+def test_one_colour_image_makes_the_set_rgb(folder: Path, mode: str) -> None:
+    """Gray images among coloured ones get three equal channels."""
+    suffix = "tif" if mode == "CMYK" else "png"
+    coloured = image(5, mode="RGB").convert(mode)
+    coloured.save(folder / f"test/cat/0.{suffix}")
+    dataset = load_dataset(str(folder))
+    assert dataset.input_shape == (3, 6, 7)
+    gray = pixels(dataset.images, 0)
+    assert np.array_equal(gray, np.asarray(image(0).convert("RGB")))
+    test = pixels(dataset.test_images, 0 if mode != "CMYK" else 1)
+    assert np.array_equal(test, np.asarray(coloured.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["1", "LA"])
+def test_gray_of_any_kind_stays_gray(folder: Path, mode: str) -> None:
+    """Black and white, and gray with transparency, are one channel."""
+    image(5).convert(mode).save(folder / "train/cat/0.png")
+    assert load_dataset(str(folder)).input_shape == (1, 6, 7)
+
+
+def test_jpeg_is_read(folder: Path) -> None:
+    """A suffix in capitals and another format are no hindrance."""
+    image(5).save(folder / "train/cat/9.JPG", format="jpeg")
+    assert len(load_dataset(str(folder)).images) == 9
+
+
+def test_odd_size_is_named(folder: Path) -> None:
+    """The first file whose size differs is told with both sizes."""
+    image(5, size=(8, 6)).save(folder / "train/dog/1.png")
+    with pytest.raises(DataError, match=r"dog.1\.png is 8x6 pixels, but .* is 7x6"):
+        load_dataset(str(folder))
+
+
+def test_wide_pixels_are_refused(folder: Path) -> None:
+    """Sixteen bits a pixel would lose the lower half without a word."""
+    Image.fromarray(np.zeros((6, 7), dtype=np.uint16)).save(folder / "test/cat/0.png")
+    with pytest.raises(DataError, match="8 bit gray or RGB"):
+        load_dataset(str(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_unreadable_image_is_named(folder: Path, content: bytes) -> None:
+    """A file that is no image is told by its name."""
+    (folder / "test/dog/1.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"1\.png is no readable image"):
+        load_dataset(str(folder))
+
+
+def test_cut_image_is_named(folder: Path) -> None:
+    """An image that ends in the middle is told by its name."""
+    path = folder / "test/dog/1.png"
+    image(1, size=(7, 6), mode="RGB").save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"1\.png is no readable image"):
+        load_dataset(str(folder))
+
+
+def test_oversized_images_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one huge image nor all together may fill the memory."""
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_source, "MAX_BYTES", 100)
+        with pytest.raises(DataError, match="at most"):
+            load_dataset(str(folder))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    with pytest.raises(DataError, match="is no readable image"):
+        load_dataset(str(folder))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_classes_must_be_the_same(folder: Path, part: str) -> None:
+    """A class in one part alone is named."""
+    (folder / part / "bird").mkdir()
+    image(0).save(folder / part / "bird/0.png")
+    with pytest.raises(DataError, match=f"class bird is in {part}/ but not in"):
+        load_dataset(str(folder))
+
+
+def test_missing_parts_are_named(folder: Path, tmp_path: Path) -> None:
+    """A folder without test/, without classes, or with an empty one is refused."""
+    for path in (folder / "test/dog").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"dog has no images"):
+        load_dataset(str(folder))
+    (folder / "test").rename(tmp_path / "away")
+    with pytest.raises(DataError, match=r"test is not there; give a folder with"):
+        load_dataset(str(folder))
+    (folder / "test").mkdir()
+    with pytest.raises(DataError, match="no class folders"):
+        load_dataset(str(folder))

@@ -1,0 +1,324 @@
+"""A user's own torch code as a reference, or the layer that nas cannot say."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from asking import Ask
+from hypothesis import given, settings
+from strategies import architectures
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.architecture import Architecture, Block, Head, Shape
+from nas.errors import ArchitectureError
+from nas.export import source
+from nas.importing import assemble, check_same, load_module, trace
+from nas.references.bundled import available, find_reference
+from nas.training.model import build
+
+
+def imported(model: nn.Module, shape: Shape = (1, 8, 8)) -> Architecture:
+    """Import a module; the check is part of it."""
+    chain = trace(model, shape)
+    architecture, _ = assemble(chain, shape)
+    check_same(model, chain, architecture)
+    return architecture
+
+
+@settings(max_examples=60)
+@given(architectures())
+def test_what_nas_builds_comes_back(architecture: Architecture) -> None:
+    """Every block and head that there is, by the canonical key.
+
+    A dropout before a convolution that classifies may be the block's or the head's.
+    """
+    dropouts = [*(b.dropout for b in architecture.blocks), architecture.head.dropout]
+    ambiguous = architecture.head.kind == "conv" and any(dropouts)
+    if ambiguous:
+        architecture = replace(
+            architecture,
+            blocks=tuple(replace(b, dropout=0.0) for b in architecture.blocks),
+        )
+    found = imported(build(architecture), architecture.input_shape)
+    assert found.key == architecture.key
+
+
+@pytest.mark.parametrize("name", available())
+def test_each_reference_comes_back_as_the_same_network(name: str) -> None:
+    """By its canonical key."""
+    architecture = find_reference(name).architecture
+    found = imported(build(architecture), architecture.input_shape)
+    assert found.num_classes == architecture.num_classes
+    if architecture.head.kind != "conv":
+        assert found.key == architecture.key
+
+
+class Handmade(nn.Module):
+    """As in tutorials: functional, view, log_softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 3)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 6, 3, padding=1, bias=False)
+        self.dropout = nn.Dropout(0.25)
+        self.fc1 = nn.Linear(6 * 3 * 3, 12)
+        self.fc2 = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return log probabilities."""
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = self.dropout(functional.max_pool2d(self.conv2(x), 2).relu())
+        x = x.view(x.size(0), -1)
+        x = functional.relu(self.fc1(x))
+        x = functional.dropout(x, 0.5, training=self.training)
+        return functional.log_softmax(self.fc2(x), dim=1)
+
+
+def test_a_functional_forward_is_understood() -> None:
+    """Functions, methods and modules mixed; what follows the logits is left out."""
+    assert imported(Handmade()) == Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        blocks=(
+            Block(out_channels=8, padding="valid", bias="yes"),
+            Block(out_channels=6, norm="none", bias="no", pool="max", dropout=0.25),
+        ),
+        head=Head(kind="flatten", hidden=12, dropout=0.5),
+    )
+
+
+class Parallel(nn.Module):
+    """An inception module, each branch with its own ReLU."""
+
+    def __init__(self, widths: tuple[int, ...] = (3, 3, 2), dim: int = 1) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Conv2d(1, width, 2 * n + 1, padding=n) for n, width in enumerate(widths)
+        )
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(sum(widths), 10)
+        )
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        parts = [functional.relu(branch(x)) for branch in self.branches]
+        return self.head(torch.cat(parts, self.dim))  # type: ignore[no-any-return]
+
+
+class Twice(nn.Module):
+    """A convolution applied twice."""
+
+    def __init__(self, *, shared_norm: bool = False, between: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(4), nn.BatchNorm2d(4)])
+        self.head = nn.Linear(4, 10)
+        self.shared_norm, self.between = shared_norm, between
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = self.first(x)
+        for number in range(2):
+            x = self.norms[0 if self.shared_norm else number](self.conv(x)).relu()
+            if self.between and not number:
+                x = self.first(x[:, :1])
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_convolutions_side_by_side_and_shared_ones() -> None:
+    """Inception and repeats."""
+    (block,) = imported(Parallel()).blocks
+    assert (block.kind, block.out_channels, block.kernel_size) == ("inception", 8, 5)
+    assert block.activation == "relu"
+    assert imported(Twice()).blocks[1].repeats == 2
+
+
+def test_a_dropout_that_changes_its_place_is_noted() -> None:
+    """The function of the trained net is the same."""
+    conv = nn.Conv2d(1, 4, 3)
+    model = nn.Sequential(
+        conv, nn.BatchNorm2d(4, eps=1e-3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.1),
+        nn.Conv2d(4, 10, 3), nn.Flatten(), nn.LogSoftmax(1),
+    )  # fmt: skip
+    _, notes = assemble(trace(copy.deepcopy(model), (1, 8, 8)), (1, 8, 8))
+    assert len(notes) == 2
+    architecture = imported(model)
+    assert architecture.head.kind == "pool"
+    assert architecture.blocks[0].order == "late_pool"
+
+
+class Residual(nn.Module):
+    """Two paths that are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return no logits."""
+        y: Tensor = self.relu(x)
+        return y + functional.relu(self.conv(y))
+
+
+class Branching(nn.Module):
+    """Looks at the images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return something that depends on it."""
+        return -x if bool(x.sum() > 0) else x
+
+
+def net(*layers: nn.Module) -> nn.Sequential:
+    """Return a net with these layers behind a convolution."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), *layers, nn.Flatten(), nn.LazyLinear(10)
+    )
+
+
+def conv(**options: object) -> nn.Sequential:
+    """Return a net that begins with such a convolution."""
+    first = nn.Conv2d(1, 4, **{"kernel_size": 3} | options)  # type: ignore[arg-type]
+    return nn.Sequential(first, nn.Flatten(), nn.LazyLinear(10))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (net(nn.Tanh()), r"1 \(Tanh\) cannot be expressed"),
+        (net(nn.LeakyReLU(0.2)), "slope 0.2; nas has 0.01"),
+        (net(nn.MaxPool2d(3)), r"1 \(MaxPool2d\) cannot .* nas pools 2x2"),
+        (net(nn.MaxPool2d(2, 1)), "nas pools 2x2"),
+        (net(nn.AdaptiveAvgPool2d(2)), "the whole feature map to one pixel"),
+        (net(nn.ReLU(), nn.ReLU()), "there is a second activation behind 0"),
+        (net(nn.ReLU(), nn.AvgPool2d(2), nn.BatchNorm2d(4)), "behind it stand"),
+        (net(nn.BatchNorm2d(4, affine=False)), "affine batch norm"),
+        (conv(dilation=2), "nas has no dilation"),
+        (conv(padding=2), r"its padding is \(2, 2\)"),
+        (conv(padding=1, padding_mode="circular"), "pads with zeros"),
+        (conv(kernel_size=(3, 1)), "square kernels"),
+        (net(nn.Conv2d(4, 4, 3, groups=2)), "one by one or not at all"),
+        (net(nn.Conv2d(4, 4, 3, groups=4)), "has no bias in nas"),
+        (net(nn.Conv2d(4, 4, 3, groups=4, bias=False)), "has a 1x1 one at once"),
+        (nn.Sequential(nn.ReLU(), net()), "here nas has the linear layer"),
+        (nn.Sequential(net(), nn.Linear(10, 10)), "one linear layer, or two"),
+        (nn.Sequential(net(), nn.SiLU(), nn.Linear(10, 10)), "ReLU between linear"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)), "has a bias"),
+        (nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU()), "without classifier"),
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), "without classifier"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), "does not take 1x8x8 images"),
+        (Residual(), "(takes what other layers take|joins several tensors)"),
+        (Branching(), "torch.fx cannot trace the module"),
+        (Parallel((4, 3, 1)), "nas shares the channels out as 3 of 1x1"),
+        (Parallel(dim=2), "does not take|does not join channels"),
+        (Twice(shared_norm=True), "used twice; nas gives each"),
+        (Twice(between=True), "cannot be expressed"),
+    ],
+)
+def test_what_nas_cannot_say_is_named(model: nn.Module, words: str) -> None:
+    """In one line, with the layer's name and type and the reason."""
+    if any(isinstance(layer, nn.LazyLinear) for layer in model.modules()):
+        model(torch.zeros(2, 1, 8, 8))
+    with pytest.raises(ArchitectureError, match=words) as caught:
+        imported(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_frozen_parameters_are_said() -> None:
+    """The count is of trainable ones."""
+    model = Handmade()
+    model.fc1.requires_grad_(False)
+    with pytest.raises(ArchitectureError, match="are some frozen, or unused"):
+        imported(model)
+
+
+# --- the user's file --------------------------------------------------------------
+
+CODE = """\
+from torch import nn
+import beside
+
+class Net(nn.Sequential):
+    def __init__(self, width=4):
+        super().__init__(
+            nn.Conv2d(1, width, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.MaxPool2d(2), nn.Flatten(), nn.Linear(9 * width, beside.CLASSES),
+        )
+
+net = Net(5)
+number = 3
+
+def broken():
+    raise ValueError("two\\nlines")
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """Write a user's file and its neighbour."""
+    (tmp_path / "beside.py").write_text("CLASSES = 10\n")
+    path = tmp_path / "own.py"
+    path.write_text(CODE)
+    return path
+
+
+def test_an_instance_or_what_makes_one(code: Path) -> None:
+    """Both are modules afterwards."""
+    assert isinstance(load_module(f"{code}:net"), nn.Sequential)
+    assert isinstance(load_module(f"{code}:Net"), nn.Sequential)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("own.py:nett", "has no 'nett': its modules and their classes are Net, net"),
+        ("own.py:number", "is no nn.Module but int"),
+        ("own.py:broken", "raises ValueError: two$"),
+        ("own.py", "write FILE.py:NAME"),
+        ("none.py:net", "no file none.py"),
+        ("bad.py:net", "running bad.py raises SyntaxError"),
+        ("exit.py:net", "running exit.py raises SystemExit"),
+    ],
+)
+def test_what_is_no_module_is_said(
+    code: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    """The user's own errors are one line, too."""
+    monkeypatch.chdir(code.parent)
+    Path("bad.py").write_text("net =")
+    Path("exit.py").write_text("raise SystemExit(3)")
+    with pytest.raises(ArchitectureError, match=words):
+        load_module(name)
+
+
+def test_the_command_writes_what_nas_train_takes(ask: Ask, code: Path) -> None:
+    """And what nas itself wrote as model.py comes back."""
+    answer = ask("import", f"{code}:net", "--input-shape", "1x8x8", "-o", "mine.toml")
+    assert answer.code == 0, answer.err
+    assert answer.out.splitlines() == [
+        "5c3v/max late - flatten, 515 parameters",
+        "written to mine.toml: `nas train mine.toml` trains it",
+    ]
+    architecture = find_reference("mine.toml").architecture
+    text = source(
+        architecture, mean=[0.5], std=[0.5], class_names=[str(n) for n in range(10)]
+    )
+    Path("model.py").write_text(text)
+    answer = ask("import", "model.py:Model", "--input-shape", "1x8x8")
+    assert answer.code == 0, answer.err
+    assert find_reference("Model.toml").architecture == architecture
+    for shape in ("8x8", "0x8x8", "1x8x8x"):
+        answer = ask("import", f"{code}:net", "--input-shape", shape)
+        assert (answer.code, "is no shape" in answer.err) == (2, True)
+    answer = ask("import", f"{code}:net")
+    assert answer.code == 1
+    assert "does not take 1x28x28 images" in answer.err
+    assert "Traceback" not in answer.err

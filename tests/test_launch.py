@@ -1,0 +1,188 @@
+"""Beginning a study and going on with it: defaults, differences, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from studying import SIX_NETS
+
+from nas.errors import NasError, SpaceError, StudyError
+from nas.search import start as launching
+from nas.search.start import Request, launch
+from nas.study.folders import load_settings
+from nas.study.settings import Settings
+from nas.training.recipe import Recipe
+
+
+def begin(studies: Path, **wishes: Any) -> Settings:
+    """Launch a study, close it and return its settings."""
+    study, _ = launch(Request(studies=studies, **wishes))
+    with study:
+        return study.settings
+
+
+def digits(studies: Path, **wishes: Any) -> Settings:
+    """Launch a study of the digits with at most 2,000 parameters."""
+    return begin(studies, **{"dataset": "digits", "param_budget": 2000} | wishes)
+
+
+def save_npz(path: Path, images: int, classes: int = 2) -> str:
+    """Write a data set of noise and return its path."""
+    random = np.random.default_rng(0)
+    np.savez(
+        path,
+        x_train=random.integers(0, 256, (images, 8, 8), dtype=np.uint8),
+        y_train=np.arange(images) % classes,
+        x_test=random.integers(0, 256, (classes, 8, 8), dtype=np.uint8),
+        y_test=np.arange(classes),
+    )
+    return str(path)
+
+
+def test_a_new_study_is_named_after_data_set_and_cap(tmp_path: Path) -> None:
+    """Its settings are the defaults, fitted to small data, and stand in its folder."""
+    settings = digits(tmp_path)
+    assert settings.name == "digits-2000"
+    assert settings == load_settings(tmp_path / "digits-2000")
+    assert (settings.space, settings.sampler, settings.seed) == ("mixed", "tpe", 0)
+    assert settings.val_size == 1442 // 6
+    assert settings.recipe.epochs == settings.rungs[-1] > Recipe().epochs
+    assert settings.input_shape == (1, 8, 8)
+    assert settings.pruning is not None
+
+
+def test_a_study_of_the_users_own_data_is_named_after_the_file(tmp_path: Path) -> None:
+    """Whatever the file's name, the study's is one that a folder can have."""
+    path = save_npz(tmp_path / "My  cats & dögs!.npz", 60)
+    settings = begin(tmp_path / "studies", dataset=path, param_budget=2000)
+    assert settings.name == "My-cats-d-gs-2000"
+    assert settings.dataset == path
+    assert begin(tmp_path / "studies", study=settings.name) == settings
+
+
+def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
+    """The name alone, the same command, and each option with its stored value."""
+    wishes: dict[str, Any] = {
+        "max_macs": 50_000,
+        "max_memory": 3000,
+        "space": "plain",
+        "epochs": 4,
+        "sampler": "random",
+        "seed": 3,
+        "pruning": False,
+    }
+    settings = digits(tmp_path, **wishes)
+    assert begin(tmp_path, study="digits-2000") == settings
+    assert digits(tmp_path) == settings
+    assert digits(tmp_path, **wishes) == settings
+    for name, value in wishes.items():
+        assert begin(tmp_path, study="digits-2000", **{name: value}) == settings
+
+
+@pytest.mark.parametrize(
+    ("criteria", "phrase"),
+    [
+        ({"param_budget": 1999}, "param_budget 2000 -> 1999"),
+        ({"dataset": "mnist"}, "dataset digits -> mnist"),
+        ({"max_macs": 9}, "max_macs None -> 9"),
+        ({"max_memory": 9}, "max_memory None -> 9"),
+        ({"space": "plain"}, "space mixed -> plain"),
+        ({"epochs": 99}, "recipe.epochs "),
+        ({"sampler": "random"}, "sampler tpe -> random"),
+        ({"seed": 1}, "seed 0 -> 1"),
+        ({"pruning": False}, "pruning "),
+        ({"dataset": "mnist", "seed": 1, "epochs": 99}, "; seed 0 -> 1"),
+    ],
+)
+def test_other_options_are_refused(
+    tmp_path: Path, criteria: dict[str, Any], phrase: str
+) -> None:
+    """The message names what was stored and what was asked; the study stays."""
+    digits(tmp_path)
+    before = (tmp_path / "digits-2000" / "study.toml").read_bytes()
+    with pytest.raises(StudyError, match="born with other settings") as caught:
+        begin(tmp_path, study="digits-2000", **criteria)
+    assert phrase in str(caught.value)
+    assert (tmp_path / "digits-2000" / "study.toml").read_bytes() == before
+
+
+def test_another_data_set_is_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No download for the sake of an error."""
+    digits(tmp_path)
+    monkeypatch.setattr(launching, "load_dataset", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(StudyError, match="dataset digits -> cifar10"):
+        begin(tmp_path, study="digits-2000", dataset="cifar10")
+
+
+def test_a_changed_space_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    """The study keeps a copy of the space's text and goes on without the file."""
+    path = tmp_path / "mine.toml"
+    path.write_text(SIX_NETS)
+    settings = digits(tmp_path, space=str(path))
+    assert settings.space_toml == SIX_NETS
+    path.write_text(SIX_NETS.replace("[1, 3, 5]", "[1, 3]"))
+    with pytest.raises(StudyError, match="the text of its search space"):
+        digits(tmp_path, space=str(path))
+    path.unlink()
+    assert digits(tmp_path) == settings
+
+
+def test_changed_data_under_the_same_path_are_refused(tmp_path: Path) -> None:
+    """A study compares accuracies, which needs the same images throughout."""
+    path = save_npz(tmp_path / "own.npz", 60)
+    begin(tmp_path, dataset=path, param_budget=2000)
+    save_npz(tmp_path / "own.npz", 66)
+    with pytest.raises(StudyError, match="not the one that the study"):
+        begin(tmp_path, dataset=path, param_budget=2000)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "phrase"),
+    [
+        ({}, "give --budget"),
+        ({"study": "x"}, "there is no study 'x' yet: give --budget"),
+        ({"study": "../x", "param_budget": 9}, "cannot be named"),
+        ({"dataset": "digits", "param_budget": 9}, "at least --budget"),
+        ({"dataset": "digits", "param_budget": 2000, "space": "no"}, "unknown search"),
+        ({"dataset": "diggits", "param_budget": 2000}, "did you mean digits"),
+        ({"dataset": "digits", "param_budget": 2000, "max_macs": 1}, "--max-macs"),
+    ],
+)
+def test_what_cannot_begin_leaves_nothing_behind(
+    tmp_path: Path, wishes: dict[str, Any], phrase: str
+) -> None:
+    """Every refusal says why and makes no folder."""
+    with pytest.raises(NasError, match=phrase) as caught:
+        begin(tmp_path / "studies", **wishes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_bad_space_is_found_before_the_data_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A typing error in --space costs no download."""
+    monkeypatch.setattr(launching, "load_dataset", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(SpaceError, match="unknown search space"):
+        begin(tmp_path, param_budget=2000, space="mixd")
+
+
+def test_too_few_images_are_refused_at_the_start(tmp_path: Path) -> None:
+    """The workers would die of what can be seen beforehand."""
+    path = save_npz(tmp_path / "few.npz", 12, classes=3)
+    with pytest.raises(NasError, match="for validation"):
+        begin(tmp_path / "studies", dataset=path, param_budget=2000)
+    assert not (tmp_path / "studies").exists()
+
+
+def test_the_rungs_follow_the_epochs(tmp_path: Path) -> None:
+    """A study of one epoch has one rung, its end."""
+    settings = digits(tmp_path, epochs=1)
+    assert settings.rungs == (1.0,)
+    assert settings.recipe == replace(settings.recipe, epochs=1)

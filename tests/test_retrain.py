@@ -1,0 +1,289 @@
+"""From the front to the winner, with an engine that makes its accuracies up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from studying import FakeEngine, make_settings
+
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.cost import cost
+from nas.candidates.candidate import Candidate, State
+from nas.engines import Event, Failed, Job, WorkerLost
+from nas.errors import StudyError
+from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
+
+SETTINGS = make_settings()
+
+
+@lru_cache
+def net(width: int) -> Architecture:
+    """Return a net that is the larger the wider."""
+    return Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        blocks=(Block(out_channels=width),),
+        head=Head(kind="gap"),
+    )
+
+
+def candidate(
+    trial: int, width: int, val_accuracy: float, state: State = "complete"
+) -> Candidate:
+    """Return a candidate of that width."""
+    costs = cost(net(width))
+    return Candidate(
+        trial=trial,
+        architecture=net(width),
+        num_params=costs.num_params,
+        macs=costs.macs,
+        peak_memory=costs.peak_memory,
+        key=net(width).key,
+        state=state,
+        seed=0,
+        val_accuracy=val_accuracy,
+    )
+
+
+# Trials 0 to 5 are the front, smallest first; 6 is dominated, 7 and 8 do not count.
+CANDIDATES = [
+    *(candidate(n, n + 2, 0.90 + n / 100) for n in range(6)),
+    candidate(6, 9, 0.91),
+    candidate(7, 3, 0.99, "pruned"),
+    candidate(8, 4, 0.99, "running"),
+]
+SIZES = [c.num_params for c in CANDIDATES[:6]]
+
+
+def after(accuracies: dict[int, float]) -> Callable[[Job, int], float]:
+    """Return what is measured after the longer training, by width of the net."""
+
+    def accuracy(job: Job, rung: int) -> float:
+        full = accuracies[job.architecture.blocks[0].out_channels]
+        return full * (rung + 1) / len(job.rungs)
+
+    return accuracy
+
+
+# By trial n with the width n + 2: the longer training turns the order around.
+AFTER = dict(enumerate([0.97, 0.98, 0.985, 0.999, 0.99, 0.98], start=2))
+
+
+def choose(
+    engine: FakeEngine | None = None,
+    candidates: list[Candidate] | None = None,
+    **criteria: Any,
+) -> Winner:
+    """Retrain with a criteria."""
+    return retrain(
+        CANDIDATES if candidates is None else candidates,
+        SETTINGS,
+        engine or FakeEngine(2, accuracy=after(AFTER)),
+        SelectionCriteria(**{"max_params": 10**6, "epochs": 3} | criteria),
+        hardware={"processor": "made up"},
+    )
+
+
+def test_the_winner_is_chosen_by_validation_accuracy_after_the_longer_training() -> (
+    None
+):
+    """Of the three largest members the one that is best then, not in the search."""
+    engine = FakeEngine(2, accuracy=after(AFTER))
+    winner = choose(engine)
+    assert winner.candidate.trial == 3
+    assert [f["trial"] for f in winner.report["finalists"]] == [3, 4, 5]
+    assert winner.report["val_accuracy"] == 0.999
+    assert [job.part for job in engine.started] == ["search"] * 3 + ["final"]
+    assert engine.started[-1].architecture == CANDIDATES[3].architecture
+    assert not engine.running
+
+
+def test_more_finalists_are_taken_from_the_large_end_of_the_front() -> None:
+    """As many as asked for, or all there are; never a dominated or unfinished one."""
+    for finalists, trials in [(1, [5]), (4, [2, 3, 4, 5]), (99, list(range(6)))]:
+        report = choose(finalists=finalists).report
+        assert [f["trial"] for f in report["finalists"]] == trials
+
+
+def test_of_equally_accurate_finalists_the_smallest_wins() -> None:
+    """The same accuracy with fewer parameters is better."""
+    engine = FakeEngine(accuracy=after(dict.fromkeys(range(2, 20), 0.9)))
+    assert choose(engine).candidate.trial == 3
+
+
+def test_the_winner_is_within_max_params() -> None:
+    """A cap below the study's makes a front of its own, from all that fit."""
+    assert choose(max_params=SIZES[2]).candidate.trial == 2
+    assert choose(max_params=SIZES[3] - 1).candidate.trial == 2
+    dominated = [candidate(0, 5, 0.99), candidate(1, 4, 0.9), candidate(2, 6, 0.95)]
+    engine = FakeEngine(accuracy=after(dict.fromkeys(range(2, 9), 0.9)))
+    winner = choose(engine, dominated, max_params=dominated[1].num_params)
+    assert winner.candidate.trial == 1
+
+
+def test_the_report_says_all_that_was_measured() -> None:
+    """The keys of the issue, one test accuracy a seed, mean and deviation."""
+    winner = choose(seeds=3)
+    report = winner.report
+    assert report["seeds"] == len(report["test_accuracy"]) == 3
+    assert report["test_accuracy"] == [0.999] * 3
+    assert report["test_accuracy_mean"] == pytest.approx(0.999)
+    assert report["test_accuracy_std"] == 0
+    assert report["num_params"] == winner.candidate.num_params
+    assert report["epochs"] == report["recipe"]["epochs"] == 3
+    assert report["hardware"] == {"processor": "made up"}
+    assert {"python", "torch", "optuna"} <= set(report["versions"])
+    assert len(set(report["seed_values"])) == 3
+    assert report["weights_seed"] == report["seed_values"][0]
+    assert report["duration_seconds"] >= 0
+    assert {"macs", "peak_memory", "key", "trial", "study", "dataset"} <= set(report)
+
+
+def test_the_deviation_of_several_seeds() -> None:
+    """It is the sample's, with n - 1."""
+    values = iter([0.9, 0.92, 0.97])
+    made: dict[int, float] = {}
+
+    def accuracy(job: Job, _: int) -> float:
+        if job.part == "final" and job.seed not in made:
+            made[job.seed] = next(values)
+        return made.get(job.seed, 0.5)
+
+    report = choose(FakeEngine(accuracy=accuracy), seeds=3).report
+    assert report["test_accuracy_mean"] == pytest.approx(0.93)
+    assert report["test_accuracy_std"] == pytest.approx(0.0360555)
+
+
+def test_one_seed_has_no_deviation() -> None:
+    """None, not 0: nothing is known of it."""
+    assert choose().report["test_accuracy_std"] is None
+
+
+def test_out_of_memory_is_no_death_of_a_worker() -> None:
+    """The training goes to another worker as often as it takes."""
+
+    def trouble(job: Job, begun: int, _: int) -> Event | None:
+        return WorkerLost(job.number, out_of_memory=True) if begun < 6 else None
+
+    engine = FakeEngine(2, accuracy=after(AFTER), trouble=trouble)
+    assert len(choose(engine, seeds=2).report["test_accuracy"]) == 2
+    assert engine.begun[0] > 6
+
+
+def test_the_weights_are_those_of_the_first_seed_in_any_order_of_ends() -> None:
+    """However the workers end, and whoever is lost on the way."""
+
+    def trouble(job: Job, begun: int, _: int) -> Event | None:
+        return WorkerLost(job.number) if job.number == 0 and begun < 3 else None
+
+    for seed in range(5):
+        engine = FakeEngine(
+            3,
+            accuracy=after(AFTER),
+            trouble=trouble,
+            shuffle=random.Random(seed),
+        )
+        winner = choose(engine, seeds=4)
+        assert winner.weights["seed"] == winner.report["weights_seed"]
+        assert len(winner.report["test_accuracy"]) == 4
+
+
+def test_every_part_is_told() -> None:
+    """The display hears of each epoch of each finalist and of the winner's test."""
+    told: list[ProgressEvent] = []
+    retrain(
+        CANDIDATES,
+        SETTINGS,
+        FakeEngine(accuracy=after(AFTER)),
+        SelectionCriteria(max_params=10**6, epochs=3, seeds=2),
+        hardware={},
+        show=told.append,
+    )
+    reports = [event for event in told if event.report is not None]
+    assert len(reports) == 3 * 3 + 2 * 3
+    tests = [event for event in told if event.test_accuracy is not None]
+    assert [(event.stage, event.trial) for event in tests] == [("winner", 3)] * 2
+
+
+@given(
+    st.lists(st.integers(1, 999), min_size=1, max_size=25, unique=True).map(sorted),
+    st.integers(0, 1000),
+    st.integers(1, 7),
+)
+def test_min_accuracy_takes_the_smallest_that_reaches_it(
+    thousandths: list[int], wanted: int, finalists: int
+) -> None:
+    """As brute force would on accuracies that rise along the front, and in few trainings."""
+    members = [
+        candidate(number, number + 2, share / 1000)
+        for number, share in enumerate(thousandths)
+    ]
+    accuracies = {n + 2: share / 1000 for n, share in enumerate(thousandths)}
+    engine = FakeEngine(accuracy=after(accuracies))
+    reaching = [
+        n for n, share in enumerate(thousandths) if share / 1000 >= wanted / 1000
+    ]
+    if reaching:
+        winner = choose(
+            engine, members, min_accuracy=wanted / 1000, finalists=finalists
+        )
+        assert winner.candidate.trial == reaching[0]
+    else:
+        with pytest.raises(StudyError, match="no net of the front reaches"):
+            choose(engine, members, min_accuracy=wanted / 1000, finalists=finalists)
+    searched = [job.architecture.key for job in engine.started if job.part == "search"]
+    assert len(searched) == len(set(searched))
+    rounds = 1
+    while (finalists + 1) ** rounds < len(members) + 1:
+        rounds += 1
+    assert len(searched) <= finalists * (rounds + 1)
+
+
+def test_an_accuracy_that_none_reaches_names_the_best() -> None:
+    """Trial, size and accuracy of the best that was measured are in the message."""
+    with pytest.raises(
+        StudyError, match=rf"trial 3 with {SIZES[3]} parameters, has 0.9990"
+    ):
+        choose(min_accuracy=0.9999)
+
+
+def test_nothing_finished_is_an_error() -> None:
+    """Neither in an empty study nor in one with only pruned and running candidates."""
+    for candidates in ([], CANDIDATES[7:]):
+        with pytest.raises(StudyError, match="no fully trained candidate yet"):
+            choose(candidates=candidates)
+
+
+def test_a_cap_below_all_names_the_smallest() -> None:
+    """The message says which --max-params would do."""
+    with pytest.raises(StudyError, match=f"at least --max-params {SIZES[0]}$"):
+        choose(max_params=SIZES[0] - 1)
+
+
+def test_a_failure_is_an_error_with_its_cause() -> None:
+    """There is nothing to choose when a finalist could not be trained."""
+    engine = FakeEngine(
+        accuracy=after(AFTER), trouble=lambda job, _, __: Failed(job.number, "NaN")
+    )
+    with pytest.raises(StudyError, match="trial 3 could not be trained: NaN"):
+        choose(engine)
+
+
+def test_three_deaths_of_a_worker_are_an_error_two_are_not() -> None:
+    """A lost job is trained again from its beginning."""
+
+    def dying(times: int) -> FakeEngine:
+        def trouble(job: Job, begun: int, rung: int) -> Event | None:
+            return WorkerLost(job.number) if begun <= times and rung == 1 else None
+
+        return FakeEngine(accuracy=after(AFTER), trouble=trouble)
+
+    assert choose(dying(2)).candidate.trial == 3
+    with pytest.raises(StudyError, match="its worker died 3 times"):
+        choose(dying(3))

@@ -1,0 +1,530 @@
+"""Drawing: every draw is under every cap, and the draws cover what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import architectures, shapes, spaces
+
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.cost import Cost, cost
+from nas.errors import ArchitectureError, SpaceError
+from nas.space import (
+    Caps,
+    RandomDraws,
+    SearchSpace,
+    available,
+    encode,
+    find_space,
+    read_space,
+    sample,
+    smallest,
+)
+from nas.space.completion import Completion, State
+from nas.space.encoding import FixedDraws
+from nas.space.limits import heads_of, smallest_costs
+from nas.space.widening import widths_to_cost
+
+SHAPE = (1, 28, 28)
+CAPS = [300, 1_000, 3_000, 10_000, 50_000]
+ALL = Caps(1, 1, 1)
+
+
+def draw(space: SearchSpace, seed: int, caps: Caps) -> Architecture:
+    """Draw an architecture for MNIST's images."""
+    return sample(
+        space, RandomDraws(seed), input_shape=SHAPE, num_classes=10, caps=caps
+    )
+
+
+def way(block: Block) -> str:
+    """Return how the block downsamples, or "none"."""
+    return "stride" if block.stride > 1 else block.pool
+
+
+def check_coverage(name: str, cap: int, number: int) -> None:
+    """Assert that the draws keep the cap and cover all that the space offers."""
+    space = find_space(name)
+    least = smallest(space, SHAPE, 10, Caps(cap))
+    seen: Counter[Any] = Counter()
+    for seed in range(number):
+        architecture = draw(space, seed, Caps(cap))
+        size = cost(architecture).num_params
+        # A block's own way may leave out its norm, which the smallest net has.
+        assert size <= cap
+        assert least <= size or space.deviation.share
+        share = math.log(size / least) / math.log(cap / least)
+        ways = [way(block) for block in architecture.blocks]
+        seen.update(
+            [
+                ("bin", min(9, int(10 * share))),
+                ("depth", len(ways)),
+                ("count", sum(one != "none" for one in ways)),
+                ("head", architecture.head.kind),
+                ("hidden", architecture.head.hidden),
+            ]
+        )
+        for block, one in zip(architecture.blocks, ways, strict=True):
+            seen.update(
+                [
+                    ("way", one),
+                    ("kind", block.kind),
+                    ("kernel_size", block.kernel_size),
+                    ("padding", block.padding),
+                    ("activation", block.activation),
+                ]
+            )
+    assert sum(name == "bin" for name, _ in seen) >= 8
+    expected: dict[str, set[Any]] = {
+        "depth": set(range(space.depth[0], space.depth[1] + 1)),
+        "count": set(range(space.downsamplings[0], space.downsamplings[1] + 1)),
+        "way": {"none", *space.downsampling_kinds.options},
+        "kind": set(space.kinds.options),
+        "kernel_size": set(space.kernel_sizes.options),
+        "padding": set(space.paddings.options),
+        "activation": set(space.activations.options),
+        "head": {head.kind for head in possible_heads(space, cap)},
+        "hidden": {head.hidden for head in possible_heads(space, cap)},
+    }
+    own_ways = {"activation": {"none", *space.deviation.activations}}
+    for what, options in expected.items():
+        found = {value for name, value in seen if name == what}
+        assert options <= found <= options | own_ways.get(what, set()), what
+
+
+def possible_heads(space: SearchSpace, cap: int) -> list[Head]:
+    """Return the heads with which some net of the space is under the cap."""
+    table = Completion(space, 10, Caps(1))
+    return [
+        head
+        for head in heads_of(space)
+        if any(
+            table.fits(State(norm, head, SHAPE, depth, count), Caps(cap))
+            for norm in space.norms.options
+            for depth in range(space.depth[0], space.depth[1] + 1)
+            for count in range(space.downsamplings[0], space.downsamplings[1] + 1)
+        )
+    ]
+
+
+@pytest.mark.parametrize("cap", CAPS)
+@pytest.mark.parametrize("name", available())
+def test_draws_keep_the_cap_and_cover_the_range(name: str, cap: int) -> None:
+    """A few hundred draws are all under the cap, in all sizes, depths and kinds."""
+    check_coverage(name, cap, 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cap", CAPS)
+def test_ten_thousand_draws_keep_the_cap(cap: int) -> None:
+    """Ten thousand draws of the default space, which holds all that the others do.
+
+    benchmarks/draws.py does the same for every space.
+    """
+    check_coverage("mixed", cap, 10_000)
+
+
+@pytest.mark.parametrize("name", available())
+def test_further_caps_hold(name: str) -> None:
+    """MACs and peak memory are capped by the same means, down to the tightest."""
+    space = find_space(name)
+    least = smallest(space, SHAPE, 10, Caps(1_000))
+    for num_params, macs, memory in [
+        (5_000, 200_000, None),
+        (5_000, None, 4_000),
+        (5_000, 100_000, 3_000),
+        (least, None, None),
+    ]:
+        caps = Caps(num_params, macs, memory)
+        for seed in range(100):
+            assert caps.allow(cost(draw(space, seed, caps)))
+
+
+class ChosenDraws:
+    """Draws that hypothesis chooses, so that it can look for the worst."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.data = data
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """Return a number from low to high."""
+        return self.data.draw(st.floats(low, high), label=name)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Return a whole number from low to high."""
+        return self.data.draw(st.integers(low, high), label=name)
+
+
+@given(spaces(), shapes(), st.integers(2, 20), st.data())
+def test_any_draw_from_any_space_is_under_all_caps(
+    text: str, shape: tuple[int, int, int], num_classes: int, data: st.DataObject
+) -> None:
+    """From the tightest caps upward, whatever is drawn fits and is of the space."""
+    space = read_space(text, "drawn")
+    corners = smallest_costs(space, shape, num_classes, ALL)
+    if not corners:
+        with pytest.raises(SpaceError, match="holds no net for images of"):
+            smallest(space, shape, num_classes, Caps(10**6))
+        return
+    corner = data.draw(st.sampled_from(corners), label="corner")
+    factors = [data.draw(st.just(1.0) | st.floats(1, 100)) for _ in range(3)]
+    params, macs, memory = (
+        int(value * factor)
+        for value, factor in zip(
+            (corner.num_params, corner.macs, corner.peak_memory), factors, strict=True
+        )
+    )
+    caps = Caps(
+        params,
+        data.draw(st.sampled_from([None, macs]), label="macs"),
+        data.draw(st.sampled_from([None, memory]), label="memory"),
+    )
+    architecture = sample(
+        space,
+        ChosenDraws(data),
+        input_shape=shape,
+        num_classes=num_classes,
+        caps=caps,
+    )
+    found = cost(architecture)
+    assert caps.allow(found)
+    least = smallest(space, shape, num_classes, caps)
+    assert found.num_params >= least or space.deviation.share
+    check_membership(architecture, space)
+
+
+def check_membership(architecture: Architecture, space: SearchSpace) -> None:
+    """Assert that the space holds the architecture."""
+    assert space.depth[0] <= len(architecture.blocks) <= space.depth[1]
+    ways = [way(block) for block in architecture.blocks]
+    count = sum(one != "none" for one in ways)
+    assert space.downsamplings[0] <= count <= space.downsamplings[1]
+    assert {*ways} <= {"none", *space.downsampling_kinds.options}
+    own = space.deviation
+    for number, block in enumerate(architecture.blocks):
+        assert block.kind in space.kinds.options
+        assert block.kernel_size in space.kernel_sizes.options
+        assert (block.kind, block.kernel_size) != ("separable", 1)
+        assert block.padding in space.paddings.options
+        assert block.norm in {*space.norms.options, *own.norms}
+        assert block.activation in {
+            *("none", *space.activations.options, *own.activations)
+        }
+        assert block.dropout in {0.0, *space.dropouts.options, *own.dropouts}
+        assert block.bias in {"auto", *own.biases}
+        assert block.order in {"early_pool", *own.config}
+        assert block.repeats in space.repeats.options
+        if is_classifier(architecture, number):
+            assert block.out_channels == architecture.num_classes
+        elif block.repeats == 1:
+            most = max(space.max_width, len(block.branches))
+            assert space.min_width <= block.out_channels <= most
+    assert replace(architecture.head, dropout=0.0) in heads_of(space)
+
+
+def is_classifier(architecture: Architecture, place: int) -> bool:
+    """Return whether the block in that place (from 0) makes the logits."""
+    last = place == len(architecture.blocks) - 1
+    return last and architecture.head.kind == "pool"
+
+
+@given(spaces(), st.integers(0, 2**32), st.integers(500, 50_000))
+def test_what_was_drawn_can_be_encoded(text: str, seed: int, budget: int) -> None:
+    """The draws that encode finds give back the architecture, whatever it is."""
+    space = read_space(text, "drawn")
+    caps = Caps(budget)
+    try:
+        architecture = draw(space, seed, caps)
+    except SpaceError:
+        return
+    values = encode(space, architecture, caps)
+    if cost(architecture).num_params < smallest(space, SHAPE, 10, caps):
+        return  # of a net that its own ways have made smaller than all others
+    assert values is not None
+    again = sample(
+        space, FixedDraws(values), input_shape=SHAPE, num_classes=10, caps=caps
+    )
+    assert again.key == architecture.key
+
+
+def test_what_is_not_in_the_space_cannot_be_encoded() -> None:
+    """An unknown kernel, too large a net and unknown options are told apart."""
+    space, caps = find_space("plain"), Caps(10_000)
+    block = Block(out_channels=8, pool="max")
+    inside = Architecture(
+        input_shape=SHAPE, num_classes=10, blocks=(block, block), head=Head()
+    )
+    assert encode(space, inside, caps) is not None
+    assert encode(space, inside, Caps(100)) is None
+    for change in (
+        {"kernel_size": 9},
+        {"kind": "separable"},
+        {"norm": "none"},
+        {"dropout": 0.3},
+        {"out_channels": 200},
+        {"stride": 2, "pool": "none"},
+    ):
+        other = replace(inside, blocks=(replace(block, **change), block))  # type: ignore[arg-type]
+        assert encode(space, other, caps) is None, change
+
+
+def enumerate_space(
+    space: SearchSpace, shape: tuple[int, int, int], num_classes: int
+) -> Iterator[tuple[State, Architecture]]:
+    """Yield every architecture of a space (but for activation and dropout)."""
+    for norm, head in product(space.norms.options, heads_of(space)):
+        for depth in range(space.depth[0], space.depth[1] + 1):
+            one = [
+                block
+                for kind, kernel_size, padding, how in product(
+                    space.kinds.options,
+                    space.kernel_sizes.options,
+                    space.paddings.options,
+                    ["none", *space.downsampling_kinds.options],
+                )
+                for block in of_all_widths(space, kind, kernel_size, padding, norm, how)
+            ]
+            lasts = one
+            if head.kind == "pool":
+                found = {replace(block, out_channels=num_classes) for block in one}
+                lasts = [b for b in found if len(b.branches) <= num_classes]
+            for chain in product(*[one] * (depth - 1), lasts):
+                count = sum(way(block) != "none" for block in chain)
+                if not space.downsamplings[0] <= count <= space.downsamplings[1]:
+                    continue
+                try:
+                    architecture = Architecture(
+                        input_shape=shape,
+                        num_classes=num_classes,
+                        blocks=chain,
+                        head=head,
+                    )
+                except ArchitectureError:
+                    continue
+                if roomy(architecture, space):
+                    yield State(norm, head, shape, depth, count), architecture
+
+
+def of_all_widths(
+    space: SearchSpace, kind: Any, kernel_size: int, padding: Any, norm: Any, how: Any
+) -> list[Block]:
+    """Return the blocks of these options in each width that the space allows."""
+    if kind != "conv" and kernel_size == 1:
+        return []
+    if kind == "inception" and padding == "valid":
+        return []
+    branches = (kernel_size + 1) // 2 if kind == "inception" else 1
+    least = max(space.min_width, branches)
+    return [
+        Block(
+            kind=kind,
+            out_channels=width,
+            kernel_size=kernel_size,
+            padding=padding,
+            norm=norm,
+            stride=2 if how == "stride" else 1,
+            pool="none" if how == "stride" else how,
+        )
+        for width in range(least, max(space.max_width, least) + 1)
+    ]
+
+
+def roomy(architecture: Architecture, space: SearchSpace) -> bool:
+    """Return whether every feature map has the space's smallest side."""
+    height, width = architecture.input_shape[1:]
+    for place, block in enumerate(architecture.blocks):
+        if block.padding == "valid":
+            height -= block.kernel_size - 1
+            width -= block.kernel_size - 1
+        if way(block) == "stride":
+            height, width = -(-height // 2), -(-width // 2)
+        elif way(block) != "none":
+            height, width = height // 2, width // 2
+        smallest_side = 1 if is_classifier(architecture, place) else space.smallest_side
+        if min(height, width) < smallest_side:
+            return False
+    return True
+
+
+@settings(max_examples=40)
+@given(spaces(tiny=True), shapes(4, 9), st.integers(2, 4), st.data())
+def test_completion_table_equals_brute_force(
+    text: str, shape: tuple[int, int, int], num_classes: int, data: st.DataObject
+) -> None:
+    """Enumerate a tiny space: what fits, what is smallest, which moves there are."""
+    space = read_space(text, "tiny")
+    everything = [
+        (state, architecture, cost(architecture))
+        for state, architecture in enumerate_space(space, shape, num_classes)
+    ]
+    costs = {found for _, _, found in everything}
+    unbeaten = {one for one in costs if not any(beats(two, one) for two in costs)}
+    least = smallest_costs(space, shape, num_classes, ALL)
+    assert {one for one in least if not any(beats(two, one) for two in least)} == (
+        unbeaten
+    )
+    if not everything:
+        return
+    assert smallest(space, shape, num_classes, Caps()) == min(
+        found.num_params for found in costs
+    )
+
+    table = Completion(space, num_classes, ALL)
+    corner = data.draw(st.sampled_from(sorted(costs, key=repr)), label="corner")
+    shift = data.draw(st.integers(-2, 2), label="shift")
+    caps = Caps(
+        corner.num_params + shift, corner.macs + shift, corner.peak_memory + shift
+    )
+    fitting = [(s, a) for s, a, found in everything if caps.allow(found)]
+    for state in {state for state, _, _ in everything}:
+        here = [architecture for s, architecture in fitting if s == state]
+        assert table.fits(state, caps) == bool(here)
+        firsts = {minimal(a, 0, space) for a in here}
+        moves = [move for move in table.moves(state) if move.fits(caps)]
+        assert {move.block for move in moves} == firsts
+        for move in moves:
+            seconds = {
+                minimal(a, 1, space)
+                for a in here
+                if a.blocks[0] == move.block and len(a.blocks) > 1
+            }
+            left = caps.after(move.cost)
+            if move.state.blocks_left:
+                after = [m for m in table.moves(move.state) if m.fits(left)]
+                assert {m.block for m in after} == seconds
+
+
+def beats(one: Cost, other: Cost) -> bool:
+    """Return whether one is nowhere higher than the other, and not equal."""
+    return one != other and all(
+        getattr(one, name) <= getattr(other, name)
+        for name in ("num_params", "macs", "peak_memory")
+    )
+
+
+def minimal(architecture: Architecture, place: int, space: SearchSpace) -> Block:
+    """Return the block in that place with the smallest width it can have."""
+    block = architecture.blocks[place]
+    if is_classifier(architecture, place):
+        return block
+    return replace(block, out_channels=max(space.min_width, len(block.branches)))
+
+
+@given(architectures(), st.data())
+def test_widths_to_cost_equals_cost(
+    architecture: Architecture, data: st.DataObject
+) -> None:
+    """The fast cost of changed widths is that of the changed architecture."""
+    widths: list[int] = []
+    for place, block in enumerate(architecture.blocks):
+        before = widths[-1] if widths else architecture.input_shape[0]
+        width = data.draw(st.integers(len(block.branches), 70))
+        width = before if block.repeats > 1 else width
+        widths.append(
+            block.out_channels if is_classifier(architecture, place) else width
+        )
+    if any(
+        len(block.branches) > width
+        for block, width in zip(architecture.blocks, widths, strict=True)
+    ):
+        return
+    if architecture.head.kind == "pool" and architecture.blocks[-1:]:
+        last = architecture.blocks[-1]
+        if last.repeats > 1:
+            return  # no space draws a classifier that is repeated
+    blocks = tuple(
+        replace(block, out_channels=width)
+        for block, width in zip(architecture.blocks, widths, strict=True)
+    )
+    wide = replace(architecture, blocks=blocks)
+    assert widths_to_cost(architecture)(widths) == cost(wide)
+
+
+@pytest.mark.parametrize("name", available())
+def test_a_seed_fixes_the_draw(name: str) -> None:
+    """The same seed gives the same architecture, other seeds mostly others."""
+    space, caps = find_space(name), Caps(5_000)
+    keys = [draw(space, seed, caps).key for seed in range(50)]
+    assert keys == [draw(space, seed, caps).key for seed in range(50)]
+    assert len(set(keys)) > 45
+
+
+@pytest.mark.parametrize("name", available())
+def test_each_name_keeps_its_range(name: str) -> None:
+    """A decision is always asked for with the same bounds, as samplers need it."""
+    ranges: dict[str, tuple[float, float]] = {}
+
+    class Recorded(RandomDraws):
+        def suggest_float(self, name: str, low: float, high: float) -> float:
+            assert ranges.setdefault(name, (low, high)) == (low, high)
+            return super().suggest_float(name, low, high)
+
+        def suggest_int(self, name: str, low: int, high: int) -> int:
+            assert ranges.setdefault(name, (low, high)) == (low, high)
+            return super().suggest_int(name, low, high)
+
+    for seed in range(200):
+        sample(
+            find_space(name),
+            Recorded(seed),
+            input_shape=SHAPE,
+            num_classes=10,
+            caps=Caps(3_000 if seed % 2 else 300),
+        )
+    assert "size" in ranges
+    assert len(ranges) > 20
+
+
+@pytest.mark.parametrize("name", available())
+def test_a_cap_below_the_smallest_net_names_its_size(name: str) -> None:
+    """An impossible budget is refused in one line with the size that is possible."""
+    space = find_space(name)
+    least = smallest(space, SHAPE, 10, Caps(10_000))
+    assert cost(draw(space, 0, Caps(least))).num_params == least
+    for cap in (least - 1, 1, 0):
+        with pytest.raises(SpaceError) as caught:
+            draw(space, 0, Caps(cap))
+        message = str(caught.value)
+        assert message.endswith(
+            f"has {least} parameters: give at least --budget {least}"
+        )
+        assert f"--budget {cap} is below" in message
+        assert "\n" not in message
+
+
+def test_other_caps_below_the_smallest_net() -> None:
+    """MACs and memory have such a line, too; so has what only fails together."""
+    space = find_space("plain")
+    for option, caps, unit in [
+        ("--max-macs", Caps(10_000, macs=1), "MACs"),
+        ("--max-memory", Caps(10_000, peak_memory=1), "bytes of activations"),
+    ]:
+        with pytest.raises(SpaceError, match=rf"{option} 1 is below.* {unit}"):
+            smallest(space, SHAPE, 10, caps)
+    corners = smallest_costs(space, SHAPE, 10, ALL)
+    together = Caps(
+        min(one.num_params for one in corners),
+        peak_memory=min(one.peak_memory for one in corners),
+    )
+    with pytest.raises(SpaceError, match=r"within all of .* --budget \d+ would do"):
+        smallest(space, SHAPE, 10, together)
+
+
+def test_a_budget_is_needed() -> None:
+    """Without a parameter budget there is no size to aim at."""
+    with pytest.raises(SpaceError, match="no parameter budget"):
+        draw(find_space("plain"), 0, Caps())
+
+
+def test_images_too_small_for_the_space() -> None:
+    """Where no net has room the message says so and how to change the space."""
+    with pytest.raises(SpaceError, match="holds no net for images of 1x2x2"):
+        smallest(find_space("mixed"), (1, 2, 2), 10, Caps(10_000))
