@@ -1,18 +1,37 @@
 #!/usr/bin/env bash
-# Everything that has to be measured on a machine with an NVIDIA GPU, in under 10 minutes.
+# Everything that has to be measured on a machine with an NVIDIA GPU; it needs no network.
 #
-#     benchmarks/gpu.sh [FOLDER for the results, default gpu-results]
+#     benchmarks/gpu.sh FOLDER PART...
 #
-# From the checkout, with nas and its tests' needs installed; PYTHON names the
-# interpreter. A part that fails or takes too long does not stop the others.
+# Parts, the most valuable first:
+#   tests       the GPU tests (a minute)
+#   together    how many candidates at a time: processes, with MPS too, and streams (3 minutes)
+#   throughput  images a second against PyTorch's MNIST example (3 minutes)
+#   search      `nas search --budget 10000 --trials 200` for each seed of $SEEDS (default 0), then `nas best`
+#   trainings   benchmarks/trainings.csv for $TRAININGS seconds (default 240)
+#
+# PYTHON names the interpreter, which has torch. WHEELS is a folder of wheels of what else nas
+# needs; they are installed aside. MNIST is an archive (.tgz) of the folder MNIST, where the
+# machine cannot fetch it. A part that fails or takes too long does not stop the others.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-out=${1:-gpu-results}
+out=$1
+shift
 python=${PYTHON:-python3}
 mkdir -p "$out"
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
-exec > >(tee "$out/log.txt") 2>&1
+exec > >(tee -a "$out/log.txt") 2>&1
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 
+if [ -n "${WHEELS:-}" ]; then
+    site=$(mktemp -d)
+    "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir \
+        --target "$site" "$WHEELS"/*.whl || exit
+    export PYTHONPATH=$PYTHONPATH:$site
+fi
+if [ -n "${MNIST:-}" ]; then
+    export NAS_CACHE_DIR=${NAS_CACHE_DIR:-$(mktemp -d)}
+    tar -C "$NAS_CACHE_DIR" -xzf "$MNIST"
+fi
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv
 
 part() { # SECONDS NAME COMMAND...: run a part under a limit, tell how it went
@@ -23,15 +42,53 @@ part() { # SECONDS NAME COMMAND...: run a part under a limit, tell how it went
     echo "== $name: exit $code, $((SECONDS - began)) s"
 }
 
-part 60 "a recording trains as the step itself" \
-    "$python" -m pytest -q -p no:cacheprovider tests/test_training.py -k "recording"
-part 170 "throughput" \
-    "$python" benchmarks/throughput.py --device cuda --repeats 3 --csv "$out/throughput.csv"
-part 60 "throughput without recording" env NAS_CAPTURE=0 \
-    "$python" benchmarks/throughput.py --device cuda --repeats 1 --nets s0 \
-    --batch-sizes 64 --images 1280 --csv "$out/throughput-no-capture.csv"
-part 120 "several candidates at a time" \
-    "$python" benchmarks/together.py --csv "$out/together.csv"
-part 180 "a search of 200 trials" \
-    "$python" -c "from nas.cli import main; main()" search --budget 10000 --trials 200 --device cuda \
-    --study gpu --studies "$out/studies"
+with_mps() { # COMMAND...: run it with NVIDIA's Multi-Process Service, where it starts
+    local folder
+    folder=$(mktemp -d)
+    export CUDA_MPS_PIPE_DIRECTORY=$folder/pipe CUDA_MPS_LOG_DIRECTORY=$folder/log
+    mkdir -p "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
+    if command -v nvidia-cuda-mps-control && nvidia-cuda-mps-control -d; then
+        "$@"
+        echo quit | timeout 20 nvidia-cuda-mps-control
+    else
+        echo "no MPS on this machine"
+    fi
+    unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+}
+
+run_tests() {
+    part 75 "GPU tests" "$python" -m pytest -q -p no:cacheprovider --timeout 25 -x --maxfail 3 \
+        tests/test_gpu.py tests/test_training.py -k "gpu or recording"
+}
+run_together() {
+    part 110 "processes and streams" "$python" benchmarks/together.py \
+        --csv "$out/together.csv" --at-once "${AT_ONCE:-1,4,8,16}"
+    with_mps part 100 "processes with MPS" "$python" benchmarks/together.py \
+        --ways processes --csv "$out/together-mps.csv" --at-once "${AT_ONCE:-1,4,8,16}"
+}
+run_throughput() {
+    part 170 "throughput" "$python" benchmarks/throughput.py --device cuda \
+        --repeats 3 --csv "$out/throughput.csv"
+    part 60 "throughput without recording" env NAS_CAPTURE=0 "$python" \
+        benchmarks/throughput.py --device cuda --repeats 1 --nets s0 --batch-sizes 64 \
+        --images 1280 --csv "$out/throughput-no-capture.csv"
+}
+run_search() {
+    local seed studies
+    studies=$(mktemp -d)
+    for seed in ${SEEDS:-0}; do
+        part 200 "a search of 200 trials, seed $seed" "$python" -m nas search \
+            --budget 10000 --trials 200 --device cuda --seed "$seed" --study "gpu-$seed" \
+            --studies "$studies" >"$out/search-$seed.txt" 2>&1
+        part 100 "best of seed $seed" "$python" -m nas best "gpu-$seed" \
+            --seeds "${BEST_SEEDS:-3}" --device cuda --studies "$studies" | tail -3
+        tar -C "$studies" --exclude '*.html' -czf "$out/studies.tgz" .
+    done
+}
+run_trainings() {
+    part "${TRAININGS:-240}" "full trainings" "$python" benchmarks/trainings.py \
+        --device cuda --csv "$out/trainings.csv"
+}
+for name in "$@"; do
+    "run_$name"
+done

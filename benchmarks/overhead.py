@@ -4,7 +4,7 @@
     python benchmarks/overhead.py
     python benchmarks/overhead.py --sizes 200 --trials 20 --repeats 1
 
-What runs is `nas search` less its workers: the real loop, TPE, pruning, the journal with
+What runs is `nas search` less its workers: the real loop, sampler, pruning, the journal with
 its fsync, the display as on a terminal and the writing of the front, both as often as
 there. The engine reports recorded curves (benchmarks/curves.csv) and needs no time. In
 studies of so many trials, drawn at random, it goes on for --trials more and tells, in ms
@@ -161,7 +161,7 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
             command, "console", return_value=Console(file=nowhere, force_terminal=True)
         ),
     ):
-        use_sampler(study, "tpe")
+        use_sampler(study, "evolution")
         wanted = len(study.candidates()) + trials
         # What is needed once a process, such as plotly, belongs to no trial.
         command._write_front(study)
@@ -175,9 +175,7 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
         for part in ("user_attr", "state_values"):
             meter.wrap(study._storage, f"set_trial_{part}", "storage")
         meter.wrap(study, "ask", "duplicates")
-        meter.wrap(study, "_draw", "draw")
-        for name in ("enqueue_trial", "ask"):
-            meter.wrap(study._memory, name, "draw")
+        meter.wrap(study, "_propose", "draw")
         meter.wrap(searching._Search, "reason_to_prune", "pruning")
         meter.wrap(searching._Search, "report_progress", "progress")
         meter.wrap(command, "_write_front", "front")

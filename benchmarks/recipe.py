@@ -84,13 +84,12 @@ def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
     from nas.search.resolve import resolve
     from nas.training.loop import evaluate, train
     from nas.training.model import build
-    from nas.training.recipe import final_recipe
+    from nas.training.recipe import Recipe
     from nas.training.step import TrainingData
 
     torch.set_num_threads(1)
     variant, net, seed, epochs, studies = job
     architecture = resolve(net, studies).reference.architecture
-    num_params = count_params(architecture)
     dataset = load_dataset("mnist")
     images, labels = dataset.images, dataset.labels
     kept, held_out = split_indices(labels, seed=0, val_size=10_000)
@@ -102,7 +101,7 @@ def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
         mean=dataset.mean,
         std=dataset.std,
     )
-    recipe = replace(final_recipe(num_params, epochs), **VARIANTS[variant])
+    recipe = replace(Recipe(epochs=epochs), **VARIANTS[variant])
     model = build(architecture, seed=seed)
     *_, last = train(model, data, recipe, seed=seed, rungs=[float(epochs)])
     accuracy = evaluate(
@@ -125,7 +124,7 @@ def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
     return {
         "variant": variant,
         "net": Path(net).stem,
-        "num_params": num_params,
+        "num_params": count_params(architecture),
         "seed": seed,
         "epochs": epochs,
         "accuracy": f"{accuracy:.4f}",

@@ -5,7 +5,7 @@
                                               #    docs/references.md and .svg
 
 ``train`` keeps each report in studies/references/reports/ and makes none twice. The
-nets beside the hand-made ones are members of the front of studies/mnist-10000, or one
+nets beside the hand-made ones are members of the front of studies/first/mnist-10000, or one
 of them widened by `nas resize`; none was chosen on the test set, which `nas train`
 reads once a seed, after the last epoch.
 """
@@ -124,7 +124,7 @@ def train(processes: int) -> None:
     reports = FOLDER / "reports"
     reports.mkdir(parents=True, exist_ok=True)
     nas = os.environ.get("NAS", "nas").split()
-    studies = f"--studies={ROOT / 'studies'}"
+    studies = f"--studies={ROOT / 'studies/first'}"
     for net in _nets().values():
         if net.budget and not net.resized.exists():
             subprocess.run(  # noqa: S603 - nas itself

@@ -14,8 +14,8 @@ the share of the workers' time in which they had nothing to do, and where the
 coordinator's time went. Each measurement lasts a minute (--run), after a warm-up (--warm).
 
 ``quality`` lets the sampler search a made-up landscape, in which accuracy follows from
-size and a few features of the architecture, with no training at all: nas's TPE against
-Optuna's own and random draws; hypervolume, and seconds of CPU for the draws.
+size and a few features of the architecture, with no training at all: nas's
+evolution against random draws; hypervolume, and seconds of CPU for the draws.
 
 Rows are written as they come. Run it on a machine that has nothing else to do.
 """
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from nas.study.study import Study
 
 CURVES = Path(__file__).with_name("curves.csv")
-SAMPLERS = ("tpe", "optuna-tpe", "random")
+SAMPLERS = ("evolution", "random")
 # (epochs, accuracy, loss, seconds since the beginning) at each rung.
 Curve = list[tuple[float, float, float, float]]
 
@@ -262,18 +262,7 @@ def filled(folder: Path, trials: int, curves: list[tuple[int, Curve]]) -> Path:
 
 def use_sampler(study: Study, sampler: str) -> None:
     """Let an open study draw by another sampler than it was created with."""
-    kind = "random" if sampler == "random" else "tpe"
-    study.settings = replace(study.settings, sampler=kind)
-    if sampler == "optuna-tpe":
-        from optuna.samplers import TPESampler
-
-        from nas.study.settings import derived_seed
-
-        def draw(number: int, attempt: int) -> TPESampler:
-            seed = derived_seed(study.settings.seed, "draw", number, attempt)
-            return TPESampler(seed=seed, multivariate=False)
-
-        study._sampler = draw  # type: ignore[method-assign]
+    study.settings = replace(study.settings, sampler=sampler)
 
 
 def into_database(folder: Path, source: Path, url: str) -> None:
@@ -358,7 +347,9 @@ def measure(
             if engine.started >= workers:
                 full.append(now)
         elif now >= full[0] + warm:
-            ended = sum(c.state in {"complete", "pruned"} for c in progress.candidates)
+            ended = sum(
+                c.state in {"complete", "pruned"} for c in progress.study.candidates()
+            )
             marks[1:] = [(now, engine.busy(now), ended)]
             if now >= marks[0][0] + run:
                 raise Enough

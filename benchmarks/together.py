@@ -1,7 +1,7 @@
 """Several candidates at a time on one device: as processes and, on a GPU, as streams.
 
     python benchmarks/together.py [--device cuda|cpu] [--net s0] [--batch-size 64]
-        [--at-once 1,2,4,8,16] [--epochs 3] [--csv FILE]
+        [--at-once 1,2,4,8,16] [--ways processes,streams] [--epochs 3] [--csv FILE]
 
 As processes, each trains its candidate as nas does, all beginning together. As streams,
 one process records the step of each candidate and replays the recordings in turn, each on
@@ -107,18 +107,18 @@ def streams(options: argparse.Namespace, at_once: int) -> dict[str, float]:
     torch.cuda.synchronize()
     steps = len(data.train_labels) // recipe.batch_size
     total = steps * recipe.epochs
-    batches: list[tuple[torch.Tensor, ...]] = [()] * at_once
     for number in range(total):
-        rate = learning_rate(number, total, recipe)
-        for place, (step, run, stream) in enumerate(running):
+        for step, run, stream in running:
             with torch.cuda.stream(stream):
-                if number % steps == 0:
-                    order = torch.randperm(
-                        len(data.train_labels), generator=step.generator, device=device
+                if number % step.ahead == 0:
+                    some = range(number, min(number + step.ahead, total))
+                    indices = torch.randint(
+                        len(data.train_labels),
+                        (len(some), step.batch_size),
+                        generator=step.generator,
+                        device=device,
                     )
-                    batches[place] = order.split(recipe.batch_size)
-                step.indices.copy_(batches[place][number % steps])
-                step.rate.fill_(rate)
+                    step.load(indices, [learning_rate(n, total, recipe) for n in some])
                 run()
     torch.cuda.synchronize()
     spent = time.perf_counter() - started
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--net", default="s0", help="a reference, by name or file")
     parser.add_argument("--batch-size", type=int, default=RECIPE.batch_size)
     parser.add_argument("--at-once", default="1,2,4,8,16")
+    parser.add_argument("--ways", default="processes,streams")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=EPOCH)
     parser.add_argument("--csv", type=Path, default=Path("together.csv"))
@@ -144,11 +145,13 @@ def main() -> None:
     found = ", ".join(f"{k} {v}" for k, v in versions().items())
     print(f"{found}; {hardware([options.device])}; {options.net}, n = 1")
     print("way        at once  epochs/s  GPU MiB  resident MiB")
-    ways = {"processes": processes}
-    if options.device == "cuda":
-        ways["streams"] = streams
+    ways = {"processes": processes, "streams": streams}
+    if options.device != "cuda":
+        del ways["streams"]
     rows = []
     for way, measure in ways.items():
+        if way not in options.ways.split(","):
+            continue
         for at_once in map(int, options.at_once.split(",")):
             told = measure(options, at_once)
             rows.append({"way": way, "net": options.net, "at_once": at_once, **told})

@@ -50,7 +50,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with studies/: one of all states, a random one, a growing one."""
     folder = tmp_path_factory.mktemp("work")
     studies = folder / "studies"
-    with create(studies / "mixed", make_settings(name="mixed", sampler="tpe")) as study:
+    with create(
+        studies / "mixed", make_settings(name="mixed", sampler="evolution")
+    ) as study:
         for _ in range(12):
             train_made_up(study, study.ask())
         study.ask()

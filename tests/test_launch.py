@@ -48,9 +48,14 @@ def test_a_new_study_is_named_after_data_set_and_cap(tmp_path: Path) -> None:
     settings = digits(tmp_path)
     assert settings.name == "digits-2000"
     assert settings == load_settings(tmp_path / "digits-2000")
-    assert (settings.space, settings.sampler, settings.seed) == ("mixed", "tpe", 0)
+    assert (settings.space, settings.sampler, settings.seed) == (
+        "mixed",
+        "evolution",
+        0,
+    )
     assert settings.val_size == 1442 // 6
-    assert settings.recipe.epochs == settings.rungs[-1] > Recipe().epochs
+    assert settings.fidelities[-1] > Recipe().epochs
+    assert settings.fidelities[0] == settings.recipe.epochs == settings.rungs[-1]
     assert settings.input_shape == (1, 8, 8)
     assert settings.pruning is not None
 
@@ -91,8 +96,8 @@ def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
         ({"max_macs": 9}, "max_macs None -> 9"),
         ({"max_memory": 9}, "max_memory None -> 9"),
         ({"space": "plain"}, "space mixed -> plain"),
-        ({"epochs": 99}, "recipe.epochs "),
-        ({"sampler": "random"}, "sampler tpe -> random"),
+        ({"epochs": 99}, "epochs 40 -> 99"),
+        ({"sampler": "random"}, "sampler evolution -> random"),
         ({"seed": 1}, "seed 0 -> 1"),
         ({"pruning": False}, "pruning "),
         ({"dataset": "mnist", "seed": 1, "epochs": 99}, "; seed 0 -> 1"),

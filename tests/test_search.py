@@ -117,8 +117,8 @@ def test_without_pruning_all_are_trained_to_the_end(tmp_path: Path) -> None:
 
 def test_an_interrupted_study_prunes_as_one_that_was_not(tmp_path: Path) -> None:
     """In three sittings the same candidates, curves and ends come about as in one."""
-    whole, _ = run(tmp_path / "small", FakeEngine(), 30, sampler="tpe")
-    with create(tmp_path / "parts", make_settings(sampler="tpe")) as study:
+    whole, _ = run(tmp_path / "small", FakeEngine(), 30, sampler="evolution")
+    with create(tmp_path / "parts", make_settings(sampler="evolution")) as study:
         search(study, FakeEngine(), trials=9)
     for trials in (17, 30):
         with open_study(tmp_path / "parts") as study:
@@ -314,7 +314,7 @@ def test_any_order_of_events_keeps_the_promises(
 
     def check_at_once(progress: Progress) -> None:
         """Compare what the study keeps up to date with what all candidates give."""
-        candidates = progress.candidates
+        candidates = progress.study.candidates()
         assert progress.study.front() == front(candidates)
         assert +progress.study.counts() == Counter(c.state for c in candidates)
 

@@ -13,6 +13,7 @@ from studying import make_settings
 
 from nas.architecture import Architecture, Head
 from nas.architecture.boards import find_board
+from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
 from nas.errors import StudyError
 from nas.study.settings import (
@@ -116,7 +117,10 @@ _OTHER: dict[str, Any] = {
     "space_toml": "",
     "recipe": Recipe(epochs=5),
     "rungs": (1.0,),
-    "sampler": "tpe",
+    "sampler": "evolution",
+    "fidelities": (4, 8),
+    "promotion": PromotionRule(least=1),
+    "format": 1,
     "seed": 1,
     "pruning": None,
     "external_storage": True,
@@ -132,6 +136,7 @@ def test_every_setting_that_differs_is_named(name: str) -> None:
     ours = make_settings()
     (phrase,) = differences(ours, replace(ours, **{name: _OTHER[name]}))
     expected = {"recipe": "recipe.epochs 4 -> 5", "space_toml": "search space"}
+    expected["fidelities"] = "epochs 4 -> 8"
     expected["start_from"] = "the architectures that it starts from"
     assert expected.get(name, f"{name} ") in phrase
     if name not in expected:

@@ -26,7 +26,7 @@ from nas.search.train_one import (
 )
 from nas.study.folders import create
 from nas.study.settings import derived_seed
-from nas.training.recipe import Recipe, final_recipe
+from nas.training.recipe import Recipe
 
 PUBLISHED = Published(
     num_params=200,
@@ -138,10 +138,10 @@ def test_each_report_is_shown() -> None:
 
 def test_the_recipe_is_the_winners_unless_another_is_asked_for(tmp_path: Path) -> None:
     """In full length for large data, longer and in smaller batches for small."""
-    assert choose_recipe(OWN, 60_000) == final_recipe(OWN.num_params, 15)
-    small = default_recipe(OWN.num_params, 1437)
+    assert choose_recipe(OWN, 60_000) == Recipe(epochs=15)
+    small = default_recipe(1437)
     assert small.epochs > 15
-    assert small.batch_size < final_recipe(OWN.num_params).batch_size
+    assert small.batch_size < Recipe().batch_size
     assert choose_recipe(OWN, 60_000, epochs=3).epochs == 3
     assert choose_recipe(OWN, 60_000, like_published=True) == PUBLISHED.recipe
     file = tmp_path / "recipe.toml"

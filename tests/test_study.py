@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 import re
 import resource
 import signal
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 from studying import (
     SIX_NETS,
     big_study,
@@ -28,7 +26,7 @@ from studying import (
     train_made_up,
 )
 
-from nas.candidates.candidate import Candidate
+from nas.candidates.candidate import Candidate, Training
 from nas.errors import NasError, StudyError
 from nas.study.folders import (
     check_data,
@@ -41,6 +39,7 @@ from nas.study.folders import (
     read_study,
 )
 from nas.study.settings import check_name, derived_seed
+from nas.study.study import Study
 
 
 @pytest.fixture(params=["journal", "sqlite"])
@@ -165,7 +164,7 @@ def test_no_architecture_is_drawn_twice_and_the_last_is_followed_by_none(
         assert len(study.candidates()) == 6
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "tpe-multivariate", "nsga2"])
+@pytest.mark.parametrize("sampler", ["random", "evolution"])
 def test_the_same_seed_draws_the_same_candidates(tmp_path: Path, sampler: str) -> None:
     """Twice the same seed gives the same 20 architectures, another seed others."""
 
@@ -183,42 +182,79 @@ def test_the_same_seed_draws_the_same_candidates(tmp_path: Path, sampler: str) -
 
     keys = draw("first", 0)
     assert draw("second", 0) == keys
-    assert set(draw("other", 1)).isdisjoint(keys)
-    if sampler != "nsga2":  # which keeps its generations in memory
-        assert draw("interrupted", 0, reopen_at=13) == keys
+    # The plain nets that it begins with are the same for all.
+    plain = 0 if sampler == "random" else 4
+    assert set(draw("other", 1)[plain:]).isdisjoint(keys)
+    assert draw("interrupted", 0, reopen_at=13) == keys
 
 
-def test_samplers_learn_from_pruned_candidates_by_their_partial_accuracy(
+def test_the_evolution_learns_from_complete_and_pruned_candidates(
     tmp_path: Path,
 ) -> None:
-    """The sampler sees a pruned trial as complete, a failed one not at all."""
-    small_study(tmp_path / "small", sampler="tpe")
+    """Also after the study was closed; from failed and running ones it does not."""
+    small_study(tmp_path / "small", sampler="evolution")
     for _ in range(2):
         with open_study(tmp_path / "small") as study:
-            told = study._memory.get_trials(deepcopy=False)
-            assert [t.state for t in told] == [
-                TrialState.COMPLETE,
-                TrialState.COMPLETE,
-                TrialState.FAIL,
-                TrialState.RUNNING,
-                TrialState.RUNNING,
-            ]
-            params = study.candidate(1).num_params
-            assert told[1].values == [-math.log(1 - 0.125), math.log(params)]
+            known = study._evolution._known
+            assert sorted(known) == [0, 1]
+            assert known[0].evidence.results.keys() == {4}
+            assert known[1].evidence.results == {}
 
 
-def test_the_sizes_cover_the_range_evenly_whatever_the_sampler(tmp_path: Path) -> None:
-    """The size is the space's to draw: a tenth of the draws in each tenth of it."""
-    with create(tmp_path / "small", make_settings(sampler="tpe")) as study:
-        for _ in range(40):
-            train_made_up(study, study.ask())
-        sizes = [
-            trial.params["size"]
-            for trial in study._storage.get_all_trials(study._id, deepcopy=False)
-        ]
+def test_the_sizes_cover_the_range_evenly(tmp_path: Path) -> None:
+    """Random draws: a tenth of them in each tenth of the range."""
+    with create(tmp_path / "small", make_settings(sampler="random")) as study:
+        sizes = drawn_sizes(study, 40)
     counts = [sum(int(10 * size) == tenth for size in sizes) for tenth in range(10)]
     assert min(counts) >= 3
     assert max(counts) <= 5
+
+
+def test_the_evolution_covers_the_range_and_leans_to_the_cap(tmp_path: Path) -> None:
+    """No part of the range is left out, whatever is good there."""
+    with create(tmp_path / "small", make_settings(sampler="evolution")) as study:
+        drawn_sizes(study, 60)
+        sizes = [c.num_params for c in study.candidates()]
+    cap = 2000
+    assert sum(size > 0.9 * cap for size in sizes) >= 12
+    for low, high in ((0, 0.25), (0.25, 0.5), (0.5, 0.9)):
+        assert sum(low * cap < size <= high * cap for size in sizes) >= 6
+
+
+def drawn_sizes(study: Study, count: int) -> list[float]:
+    """Train so many candidates and return where in the range they were drawn."""
+    for _ in range(count):
+        train_made_up(study, study.ask())
+    return [
+        trial.params["size"]
+        for trial in study._storage.get_all_trials(study._id, deepcopy=False)
+    ]
+
+
+def test_a_longer_training_is_read_back(tmp_path: Path) -> None:
+    """Its mean over the seeds is what the candidate has; a failed one changes nothing."""
+    settings = make_settings(fidelities=(4, 12))
+    with create(tmp_path / "small", settings) as study:
+        for _ in range(3):
+            train_made_up(study, study.ask())
+        assert [c.trial for c in study.front()] != []
+        assert not any(c.fully_trained for c in study.candidates())
+        for seed_number, accuracy in enumerate((0.8, 0.9)):
+            curve = (report_of(0, 0.5, 1.0), report_of(1, accuracy, 12.0))
+            study.add_training(
+                Training(trial=1, epochs=12, seed_number=seed_number, curve=curve)
+            )
+        study.add_training(Training(trial=2, epochs=12, seed_number=0, curve=()))
+        written = study.candidates()
+        assert [c.trial for c in study.front()] == [1]
+    read = read_study(tmp_path / "small")
+    assert read.candidates() == written
+    one = read.candidate(1)
+    assert (one.val_accuracy, one.epochs, one.seeds) == (pytest.approx(0.85), 12, 2)
+    assert one.fully_trained
+    assert read.candidate(2).trainings[0].curve == ()
+    assert not read.candidate(2).fully_trained
+    assert read.epochs_trained()["seeds"] == 12
 
 
 def test_the_reason_of_an_end_that_was_never_written_is_forgotten(
@@ -243,7 +279,7 @@ def test_the_reason_of_an_end_that_was_never_written_is_forgotten(
         ("max_macs", 5),
         ("max_memory", 6),
         ("seed", 1),
-        ("sampler", "tpe"),
+        ("sampler", "evolution"),
         ("pruning", None),
         ("rungs", (4.0,)),
         ("val_size", 241),

@@ -18,7 +18,7 @@ from nas.errors import TrainingError
 from nas.training import kernels
 from nas.training.cuda_graph import undone
 from nas.training.ema import EMA
-from nas.training.loop import evaluate, learning_rate, train
+from nas.training.loop import evaluate, learning_rate, train, uncounted
 from nas.training.model import build
 from nas.training.recipe import Recipe
 from nas.training.step import Step, TrainingData
@@ -280,26 +280,56 @@ def test_a_plain_loop_trains_the_same(digits: TrainingData, recipe: Recipe) -> N
         torch.testing.assert_close(ours, theirs, atol=5e-4, rtol=5e-3)
 
 
-def test_steps_are_taken_back_before_a_recording_is_used(digits: TrainingData) -> None:
+def test_steps_are_taken_back_before_a_recording_is_used(
+    digits: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After the warm-up for a recording the training is as without one, bit for bit."""
+    monkeypatch.setattr("nas.training.step.AHEAD_ON_CPU", 4)
     for optimizer in ("sgd", "adamw", "adam"):
         recipe = replace(RECIPE, optimizer=optimizer)
         weights = []
         for warm_up in (0, 3):
             model = build(DRY, seed=1)
             step = Step(model, digits, recipe, 64)
-            step.rate.fill_(0.01)
+            step.generator.manual_seed(0)
+            step.load(torch.arange(4 * 64).view(4, 64), [0.01] * 4)
             with undone(step):
                 for _ in range(warm_up):
                     step.run()
             assert all(
                 map(torch.equal, model.parameters(), build(DRY, seed=1).parameters())
             )
-            step.generator.manual_seed(0)
             for _ in range(4):
                 step.run()
             weights.append([*model.state_dict().values(), step.losses])
         assert all(map(torch.equal, *weights))
+
+
+@pytest.mark.usefixtures("way")
+def test_images_prepared_ahead_train_the_same(
+    digits: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU has it: the same weights, also where a rung cuts what was prepared."""
+    weights = []
+    for ahead in (1, 8):
+        monkeypatch.setattr("nas.training.step.AHEAD_ON_CPU", ahead)
+        model = build(DRY, seed=1)
+        recipe = replace(RECIPE, augment=0.0, epochs=2)
+        for _ in train(model, digits, recipe, seed=0, rungs=[0.3, 1.4, 2]):
+            pass
+        weights.append(list(model.state_dict().values()))
+    assert all(map(torch.equal, *weights))
+
+
+def test_batch_norm_counts_its_batches_once_for_all(digits: TrainingData) -> None:
+    """On a GPU the counter is set after the steps; what is saved has the same count."""
+    model = build(SMALL, seed=1)
+    norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    with uncounted(model, torch.device("cuda"), steps=3):
+        assert norm.num_batches_tracked is None
+        model.train()(digits.train_images[:8].float())
+    assert int(norm.num_batches_tracked) == 3
+    assert "blocks.0.norm.num_batches_tracked" in model.state_dict()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

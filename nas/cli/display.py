@@ -75,13 +75,15 @@ class SearchDisplay:
 def _line(progress: Progress, changed: Candidate) -> str:
     counts = progress.study.counts()
     finished = counts["complete"] + counts["pruned"]
+    promoted = any(t.curve for t in changed.trainings)
+    how = f"{changed.epochs:g} epochs" if promoted else changed.state
     text = (
-        f"{finished}/{progress.trials}  trial {changed.trial} {changed.state}  "
+        f"{finished}/{progress.trials}  trial {changed.trial} {how}  "
         f"{changed.num_params} params  {percent(changed.val_accuracy)}"
     )
     if changed.state == "failed":
         text += f"  {changed.reason}"
-    left = _time_left(progress, finished)
+    left = progress.seconds_left
     return text if left is None else f"{text}  {duration(left)} left"
 
 
@@ -90,7 +92,7 @@ def _dashboard(progress: Progress) -> Group:
     finished = counts["complete"] + counts["pruned"]
     bar = ProgressBar(total=progress.trials, completed=finished, width=40)
     speed = (finished - progress.finished_before) / max(progress.seconds, 1e-9) * 60
-    left = _time_left(progress, finished)
+    left = progress.seconds_left
     counted = (
         f"{finished} of {progress.trials} trials: {counts['complete']} complete, "
         f"{counts['pruned']} pruned, {counts['failed']} failed; "
@@ -120,16 +122,6 @@ def _three(members: Sequence[Candidate]) -> list[Candidate]:
         if fitting and fitting[-1] not in chosen:
             chosen.append(fitting[-1])
     return chosen
-
-
-def _time_left(progress: Progress, finished: int) -> float | None:
-    done = finished - progress.finished_before
-    limit = progress.time_limit
-    by_clock = None if limit is None else max(0.0, limit - progress.seconds)
-    if done <= 0:
-        return by_clock
-    by_trials = progress.seconds / done * (progress.trials - finished)
-    return by_trials if by_clock is None else min(by_trials, by_clock)
 
 
 class RetrainDisplay:

@@ -88,9 +88,11 @@ def console() -> Any:
 
 def read(name: str | None, studies: Path, storage: str | None) -> Study:
     """Return the study of that name, or the only one there is, for reading."""
-    from nas.study.folders import only_study, read_study
+    from nas.study.folders import find_study, only_study, read_study
 
-    return read_study(studies / name if name else only_study(studies), storage)
+    return read_study(
+        find_study(studies, name) if name else only_study(studies), storage
+    )
 
 
 def start_engine(

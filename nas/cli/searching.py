@@ -50,7 +50,7 @@ def search(  # one parameter an option
     ] = None,
     trials: Annotated[
         int,
-        Option(min=1, help="Finished trials that the study is to have in all."),
+        Option(min=1, help="Candidates that the study is to have in all."),
     ] = 200,
     dataset: Annotated[
         str | None,
@@ -73,7 +73,8 @@ def search(  # one parameter an option
         Option(
             min=1,
             max=10_000,
-            help="Epochs of a full training [default: 3, more for small data].",
+            help="Epochs of a full training; candidates begin with a fifteenth of them "
+            "[default: 15, more for small data].",
         ),
     ] = None,
     start_from: Annotated[
@@ -84,8 +85,8 @@ def search(  # one parameter an option
         ),
     ] = None,
     sampler: Annotated[
-        Literal["tpe", "tpe-multivariate", "nsga2", "random"] | None,
-        Option(help="How candidates are drawn [default: tpe]."),
+        Literal["evolution", "random"] | None,
+        Option(help="How candidates are drawn [default: evolution]."),
     ] = None,
     pruning: Annotated[
         bool | None,

@@ -45,8 +45,8 @@ def best(  # one parameter an option
         ),
     ] = None,
     finalists: Annotated[
-        int, Option(min=1, help="Members of the front that are trained longer.")
-    ] = 3,
+        int, Option(min=1, help="Contenders that are fully trained before the choice.")
+    ] = 4,
     epochs: Annotated[
         int | None,
         Option(min=1, max=100_000, help="Epochs [default: 15, more for small data]."),
@@ -80,7 +80,6 @@ def best(  # one parameter an option
     from nas.environment import hardware
     from nas.search.best import SelectionCriteria, retrain
     from nas.study.folders import check_data
-    from nas.training.recipe import full_epochs
 
     if export:
         from nas.export.deliver import check_format
@@ -96,7 +95,7 @@ def best(  # one parameter an option
         max_params=max_params or settings.param_budget,
         min_accuracy=min_accuracy,
         finalists=finalists,
-        epochs=epochs or full_epochs(settings.recipe),
+        epochs=epochs or settings.full_epochs,
         seeds=seeds,
     )
     engine = start_engine(dataset, opened, devices, count)

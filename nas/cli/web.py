@@ -70,10 +70,10 @@ def report(
 ) -> None:
     """Write the dashboard's page of a study as one file that needs no network."""
     from nas.dashboard import write_report
-    from nas.study.folders import only_study
+    from nas.study.folders import find_study, only_study
 
-    folder = studies / study if study else only_study(studies)
+    folder = find_study(studies, study) if study else only_study(studies)
     path = output or folder / "report.html"
-    write_report(studies, folder.name, path, storage)
+    write_report(folder.parent, folder.name, path, storage)
     size = path.stat().st_size / 1e6
     typer.echo(f"written to {path} ({size:.1f} MB)")

@@ -10,7 +10,7 @@ from nas.dashboard.live import LiveStudy
 from nas.dashboard.optuna_bridge import Place
 from nas.dashboard.progress import hypervolumes, reference_point
 from nas.errors import NasError, StudyError
-from nas.study.folders import load_settings
+from nas.study.folders import find_study, load_settings
 from nas.study.settings import check_name
 
 _SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -29,7 +29,7 @@ class Catalogue:
         # Optuna's dashboard counts the studies; a number once given stays.
         self._numbers: list[str] = []
         if only is not None:
-            load_settings(self._studies / check_name(only))
+            load_settings(find_study(self._studies, check_name(only)))
 
     def names(self) -> list[str]:
         """Return the names of the studies there are now."""
@@ -46,7 +46,9 @@ class Catalogue:
             raise StudyError(f"no study {name!r} here")
         with self._lock:
             if name not in self._live:
-                self._live[name] = LiveStudy(self._studies / name, self._storage)
+                self._live[name] = LiveStudy(
+                    find_study(self._studies, name), self._storage
+                )
             return self._live[name]
 
     def forget(self, name: str) -> None:
@@ -80,10 +82,10 @@ class Catalogue:
         The first study with ``--sampler random`` other than the named one; None where
         there is none.
         """
-        ours = load_settings(self._studies / name)
+        ours = load_settings(find_study(self._studies, name))
         for other in self.names():
             try:
-                theirs = load_settings(self._studies / other)
+                theirs = load_settings(find_study(self._studies, other))
             except NasError:
                 continue
             if (

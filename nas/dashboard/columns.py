@@ -66,9 +66,16 @@ def fronts(
     """Return, for each size, the trials on the front of accuracy against it.
 
     ``candidates`` stand at the places of their trials. Only those that were on the
-    fronts before, or have changed, can be on them now.
+    fronts before, or have changed, can be on them now. Once some are fully trained,
+    only those are members.
     """
     found = {}
+    if any(candidate.trainings for candidate in candidates):
+        # Few are trained fully, and a second seed can make a member worse.
+        full = [c.trial for c in candidates if c.fully_trained] or [
+            c.trial for c in candidates if c.state == "complete"
+        ]
+        before, changed = dict.fromkeys(SIZES, full), ()
     new = {trial for trial in changed if candidates[trial].state == "complete"}
     for size in SIZES:
         trials = sorted(new | set(before.get(size, ())))
@@ -105,7 +112,7 @@ def row(candidate: Candidate, board: Board) -> Row:
         STATES.index(candidate.state),
         *(_size(candidate, size, board) for size in SIZES),
         None if accuracy is None else round(accuracy, 6),
-        candidate.curve[-1].epochs if candidate.curve else 0,
+        candidate.epochs,
         len(blocks),
         sum(1 << place for place, kind in enumerate(_KINDS) if kind in kinds),
         describe(candidate.architecture),

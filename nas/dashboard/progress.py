@@ -71,7 +71,9 @@ def hypervolumes(
     found: list[tuple[int, float]] = []
     area, count = 0.0, 0
     for count, candidate in enumerate(candidates, start=1):
-        if candidate.state != "complete" or candidate.val_accuracy is None:
+        if not candidate.fully_trained or candidate.val_accuracy is None:
+            continue
+        if candidate.state != "complete":
             continue
         size, accuracy = float(candidate.num_params), candidate.val_accuracy
         place = bisect.bisect_right(sizes, size)
@@ -170,7 +172,12 @@ def _speed(moments: Sequence[float]) -> dict[str, Any]:
 
 def _epochs(finished: Sequence[Candidate], full: float) -> dict[str, float]:
     trained = sum(c.curve[-1].epochs for c in finished if c.curve)
-    return {"trained": round(trained, 2), "without_pruning": full * len(finished)}
+    promoted = sum(t.epochs for c in finished for t in c.trainings)
+    return {
+        "trained": round(trained + promoted, 2),
+        "promoted": promoted,
+        "without_pruning": full * len(finished) + promoted,
+    }
 
 
 def _sizes(candidates: Sequence[Candidate]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 
 from nas.errors import DataError
 
-DEFAULT_VAL_SIZE = 5000
+DEFAULT_VAL_SIZE = 10_000
 """Images held out of MNIST's 60,000; smaller sets give a sixth."""
 
 
@@ -17,7 +17,7 @@ def split_indices(
     """Split a training set, each class in proportion, the same for the same seed.
 
     ``labels`` is int64 [N]; ``val_size`` the number of validation images, by default
-    5,000 or a sixth of N, whichever is less. Returns the indices of the training and
+    10,000 or a sixth of N, whichever is less. Returns the indices of the training and
     of the validation images, int64, each in rising order.
 
     Raises DataError where a part would miss a class.

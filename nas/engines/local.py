@@ -23,6 +23,7 @@ import torch.multiprocessing as mp
 
 from nas.data import Dataset
 from nas.engines import Event, Job, Reported, WorkerLost
+from nas.engines.mps import MultiProcessService, available
 from nas.engines.out_of_memory import (
     OutOfMemory,
     out_of_memory_event,
@@ -69,6 +70,8 @@ class LocalEngine:
             tensor.share_memory_()
         self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
         self._failed_starts = 0
+        shared = workers > len(devices) and any(d.startswith("cuda") for d in devices)
+        self._mps = MultiProcessService() if shared else None
         self._workers = [
             self._start_worker(devices[number % len(devices)])
             for number in range(workers)
@@ -136,6 +139,8 @@ class LocalEngine:
             worker.process.kill()
         for worker in self._workers:
             _stop_worker(worker)
+        if self._mps is not None:
+            self._mps.close()
 
     def _start_worker(self, device: str) -> _WorkerHandle:
         ours, theirs = mp.Pipe()
@@ -143,7 +148,8 @@ class LocalEngine:
         process = mp.get_context("spawn").Process(
             target=_train_jobs, args=(theirs, self._dataset, config), daemon=True
         )
-        with _without_interrupts():
+        environment = self._mps.environment if self._mps is not None else {}
+        with _without_interrupts(), _environment(environment):
             process.start()
         # With the only other copy of this end closed, our end reads "end of file" the
         # moment the worker dies, however it dies.
@@ -205,8 +211,9 @@ def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
     """Return the devices and the number of workers for ``--device`` and ``--workers``.
 
     ``device`` is "auto" (GPUs where there are any), "cpu", "cuda" or "cuda:N". By
-    default one worker a core on a CPU and, on GPUs, four a GPU but no more than cores:
-    a tiny network leaves most of a GPU idle.
+    default one worker a core on a CPU and, on GPUs, 16 a GPU but no more than cores: a
+    tiny network leaves most of a GPU idle. Where they would have to take turns on the
+    GPU (no Multi-Process Service) two are enough.
     Raises DeviceError if the device is not there.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -222,7 +229,23 @@ def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
     else:
         there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(gpus))])
         raise DeviceError(f"no device {device!r} on this machine: there is {there}")
-    return devices, workers or max(1, min(cores, 4 * len(devices)))
+    each = 16 if available() else 2
+    return devices, workers or max(1, min(cores, each * len(devices)))
+
+
+@contextlib.contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    """Give a process that is started here these variables, too."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -24,6 +24,10 @@ _TYPES = {
     "peak_memory": "int64",
     "key": "str",
     "epochs": "float64",
+    "seeds": "int64",
+    "val_loss": "float64",
+    "origin": "str",
+    "parent": "Int64",
     "depth": "int64",
     "seed": "int64",
     "reason": "str",
@@ -36,9 +40,11 @@ _TYPES = {
 def candidates_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
     """Return one row a candidate, in the order given.
 
-    ``val_accuracy`` (0 to 1, of the last report) and ``reason`` are missing where
-    there is none. ``macs`` are of one image, ``peak_memory`` is bytes of int8
-    activations, ``epochs`` is how many were trained, ``depth`` the number of blocks,
+    ``val_accuracy`` (0 to 1) and ``val_loss``, of the longest training, ``parent`` and
+    ``reason`` are missing where there is none. ``macs`` are of one image,
+    ``peak_memory`` is bytes of int8 activations, ``epochs`` is how long the longest
+    training was and ``seeds`` how many of them there were, ``origin`` how the
+    architecture came about, ``parent`` the trial it was made from, ``depth`` the number of blocks,
     ``summary`` the architecture in the notation of nas.architecture.notation, ``architecture`` the
     whole of it as JSON for Architecture.from_json.
     """
@@ -95,7 +101,11 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "macs": candidate.macs,
         "peak_memory": candidate.peak_memory,
         "key": candidate.key,
-        "epochs": candidate.curve[-1].epochs if candidate.curve else 0.0,
+        "epochs": candidate.epochs,
+        "seeds": candidate.seeds,
+        "val_loss": candidate.val_loss,
+        "origin": candidate.origin,
+        "parent": candidate.parent,
         "depth": len(candidate.architecture.blocks),
         "seed": candidate.seed,
         "reason": candidate.reason,

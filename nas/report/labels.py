@@ -17,7 +17,7 @@ def percent(val_accuracy: float | None) -> str:
 
 def epochs_trained(candidate: Candidate) -> str:
     """Return how long it was trained, such as ``1.5 epochs``."""
-    epochs = candidate.curve[-1].epochs if candidate.curve else 0
+    epochs = candidate.epochs
     return f"{epochs:.3g} epoch{'' if epochs == 1 else 's'}"
 
 

@@ -1,8 +1,10 @@
-"""From the front to the winner: finalists, the choice, the full training.
+"""From the candidates to the winner: contenders, the choice, the full training.
 
-The finalists are trained longer on the training split and chosen by validation
-accuracy. The winner is trained anew on training and validation data together, once
-for each seed, and the test set is read once a seed, after the last epoch.
+The contenders are those of all allowed sizes that are expected to be the best after a
+full training, by all that the search has measured. Each is fully trained on the training
+split; the two best get another seed; the choice is by validation loss and error, over
+all seeds. The winner is trained anew on training and validation data together, once for
+each seed, and the test set is read once a seed, after the last epoch.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nas.candidates.candidate import Candidate, front
+from nas.candidates.candidate import Candidate, front, mean_loss
+from nas.candidates.ranking import badness, evidence_of, rank
 from nas.engines import Engine, Finished, Job, Mode, Reported
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
-from nas.training.recipe import Recipe, final_recipe
+from nas.training.recipe import Recipe
 from nas.training.report import RungReport
 
 if TYPE_CHECKING:
@@ -31,12 +34,13 @@ class SelectionCriteria:
     """What the user wants: the most accurate net, or the smallest accurate enough.
 
     ``max_params`` limits both. With ``min_accuracy`` (validation, 0 to 1) it is the
-    smallest net of the front that reaches it after the longer training.
+    smallest member of the front that reaches it after a full training. ``finalists``
+    is how many contenders are fully trained before the choice, or at a time.
     """
 
     max_params: int
     min_accuracy: float | None = None
-    finalists: int = 3
+    finalists: int = 4
     epochs: int = 15
     seeds: int = 1
 
@@ -80,15 +84,13 @@ def retrain(
     enough.
     """
     began = time.monotonic()
-    members = _members(candidates, criteria, settings)
+    allowed = _allowed(candidates, criteria, settings)
     runs = _Runs(engine, settings, criteria.epochs, show)
+    measured = _Measured(allowed, criteria.epochs, settings)
     if criteria.min_accuracy is None:
-        finalists = members[-criteria.finalists :]
-        measured = runs.finalists(finalists)
-        # Of equally accurate ones the smaller.
-        winner = max(finalists, key=lambda c: (measured[c.trial], -c.num_params))
+        winner = _most_accurate(candidates, allowed, criteria, settings, runs, measured)
     else:
-        winner, measured = _smallest_reaching(members, criteria, runs)
+        winner = _smallest_reaching(front(allowed), criteria, runs, measured)
     tests, weights = runs.final(winner, criteria.seeds)
     report = {
         "study": settings.name,
@@ -105,19 +107,21 @@ def retrain(
         "test_accuracy_std": statistics.stdev(tests) if len(tests) > 1 else None,
         "test_accuracy_is": "after the last epoch, read once a seed; trained on the "
         "training and validation data",
-        "val_accuracy": measured[winner.trial],
+        "val_accuracy": measured.accuracy(winner),
+        "val_loss": measured.loss(winner),
         "val_accuracy_is": f"after {criteria.epochs} epochs on the training split alone",
         "finalists": [
             {
                 "trial": c.trial,
                 "num_params": c.num_params,
                 "search_val_accuracy": c.val_accuracy,
-                "val_accuracy": measured[c.trial],
+                "val_accuracy": measured.accuracy(c),
+                "val_loss": measured.loss(c),
+                "seeds": measured.count(c),
             }
-            for c in members
-            if c.trial in measured
+            for c in measured.finalists
         ],
-        "recipe": asdict(_recipe(winner, settings, criteria.epochs)),
+        "recipe": asdict(_recipe(settings, criteria.epochs)),
         "seed_values": [_seed(settings, number) for number in range(criteria.seeds)],
         "weights_seed": _seed(settings, 0),
         "duration_seconds": round(time.monotonic() - began, 1),
@@ -127,19 +131,55 @@ def retrain(
     return Winner(candidate=winner, weights=weights, report=report)
 
 
-def _members(
+class _Measured:
+    """The ends of the trainings of that many epochs, in the study and since."""
+
+    def __init__(
+        self, candidates: Sequence[Candidate], epochs: int, settings: Settings
+    ) -> None:
+        self._val_size = settings.val_size
+        self._ends: dict[int, list[RungReport]] = {}
+        self.finalists: list[Candidate] = []
+        for c in candidates:
+            ends = [t.curve[-1] for t in c.trainings if t.curve and t.epochs == epochs]
+            if settings.recipe.epochs == epochs and c.curve:
+                ends.insert(0, c.curve[-1])
+            if ends:
+                self._ends[c.trial] = ends
+
+    def add(self, candidate: Candidate, end: RungReport) -> None:
+        self._ends.setdefault(candidate.trial, []).append(end)
+
+    def count(self, candidate: Candidate) -> int:
+        return len(self._ends.get(candidate.trial, ()))
+
+    def accuracy(self, candidate: Candidate) -> float:
+        return statistics.fmean(e.val_accuracy for e in self._ends[candidate.trial])
+
+    def loss(self, candidate: Candidate) -> float | None:
+        return mean_loss(self._ends[candidate.trial])
+
+    def badness(self, candidate: Candidate) -> float:
+        """Return what the choice is by; see nas.candidates.ranking."""
+        return statistics.fmean(
+            badness(end.val_loss, end.val_accuracy, self._val_size)
+            for end in self._ends[candidate.trial]
+        )
+
+
+def _allowed(
     candidates: Sequence[Candidate], criteria: SelectionCriteria, settings: Settings
 ) -> list[Candidate]:
-    """Return the front's members that are small enough, smallest first."""
-    members = front(c for c in candidates if c.num_params <= criteria.max_params)
-    if members:
-        return members
+    """Return the candidates that may win: completely trained and small enough."""
     complete = [c for c in candidates if c.state == "complete"]
     if not complete:
         raise StudyError(
             f"the study {settings.name!r} has no fully trained candidate yet: run "
             f"`nas search --study {settings.name}` first"
         )
+    allowed = [c for c in complete if c.num_params <= criteria.max_params]
+    if allowed:
+        return allowed
     least = min(c.num_params for c in complete)
     raise StudyError(
         f"no fully trained candidate has at most {criteria.max_params} parameters: the "
@@ -147,48 +187,59 @@ def _members(
     )
 
 
+def _most_accurate(
+    candidates: Sequence[Candidate],
+    allowed: Sequence[Candidate],
+    criteria: SelectionCriteria,
+    settings: Settings,
+    runs: _Runs,
+    measured: _Measured,
+) -> Candidate:
+    """Return the best of the most promising after full trainings of them."""
+    # All sizes tell the trend, also those that are not allowed.
+    evidence = [
+        evidence_of(c, settings.val_size, settings.levels[0]) for c in candidates
+    ]
+    predicted = rank(evidence, settings.levels).predicted
+    expected = {c.trial: p for c, p in zip(candidates, predicted, strict=True)}
+    contenders = sorted(allowed, key=lambda c: (expected[c.trial], c.num_params))
+    finalists = contenders[: criteria.finalists]
+    measured.finalists = sorted(finalists, key=lambda c: c.num_params)
+    runs.finalists([c for c in finalists if not measured.count(c)], measured)
+    # Of equally good ones the smaller.
+    finalists.sort(key=lambda c: (measured.badness(c), c.num_params))
+    last_two = finalists[:2]
+    if len(last_two) > 1:
+        runs.finalists([c for c in last_two if measured.count(c) < 2], measured)
+    return min(last_two, key=lambda c: (measured.badness(c), c.num_params))
+
+
 def _smallest_reaching(
-    members: Sequence[Candidate], criteria: SelectionCriteria, runs: _Runs
-) -> tuple[Candidate, dict[int, float]]:
-    """Return the smallest member that is accurate enough, and all that was measured.
-
-    Along the front accuracy rises with size, so the place is closed in on from both
-    sides, a few members at a time.
-    """
-    measured: dict[int, float] = {}
-    low, high = 0, len(members)  # the sought one's place is in low..high
-    while low < high:
-        some = min(criteria.finalists, high - low)
-        places = sorted(
-            {low + (high - low) * (2 * i + 1) // (2 * some) for i in range(some)}
-        )
-        measured |= runs.finalists([members[place] for place in places])
-        reaching = [
-            p
-            for p in places
-            if measured[members[p].trial] >= (criteria.min_accuracy or 0)
-        ]
-        if reaching:
-            high = reaching[0]
-        missing = [p for p in places if p < high]
-        if missing:
-            low = missing[-1] + 1
-    if high == len(members):
-        best = max(members, key=lambda c: measured.get(c.trial, 0.0))
-        raise StudyError(
-            f"no net of the front reaches {criteria.min_accuracy:g} after {criteria.epochs} "
-            f"epochs: the best, trial {best.trial} with {best.num_params} parameters, "
-            f"has {measured[best.trial]:.4f} on the validation split; search on, allow "
-            "more parameters or train longer"
-        )
-    return members[high], measured
+    members: Sequence[Candidate],
+    criteria: SelectionCriteria,
+    runs: _Runs,
+    measured: _Measured,
+) -> Candidate:
+    """Return the smallest member that is accurate enough, a few at a time from below."""
+    wanted = criteria.min_accuracy or 0.0
+    for start in range(0, len(members), criteria.finalists):
+        some = members[start : start + criteria.finalists]
+        runs.finalists([c for c in some if not measured.count(c)], measured)
+        measured.finalists += some
+        for member in some:
+            if measured.accuracy(member) >= wanted:
+                return member
+    best = max(members, key=measured.accuracy)
+    raise StudyError(
+        f"no net of the front reaches {wanted:g} after {criteria.epochs} epochs: the best, "
+        f"trial {best.trial} with {best.num_params} parameters, has "
+        f"{measured.accuracy(best):.4f} on the validation split; search on, allow more "
+        "parameters or train longer"
+    )
 
 
-def _recipe(candidate: Candidate, settings: Settings, epochs: int) -> Recipe:
-    recipe = final_recipe(candidate.num_params, epochs)
-    # The search's batches were fitted to the data; no larger ones suit it.
-    batch_size = min(recipe.batch_size, settings.recipe.batch_size)
-    return replace(recipe, batch_size=batch_size)
+def _recipe(settings: Settings, epochs: int) -> Recipe:
+    return replace(settings.recipe, epochs=epochs)
 
 
 def _seed(settings: Settings, number: int) -> int:
@@ -204,20 +255,29 @@ class _Runs:
         self.engine, self.settings, self.epochs = engine, settings, epochs
         self.show = show
 
-    def finalists(self, some: Sequence[Candidate]) -> dict[int, float]:
-        """Return the validation accuracy of each after the longer training, by trial."""
-        jobs = [self.job(c, number, 0, "search") for number, c in enumerate(some)]
-        last: dict[int, float] = {}
+    def finalists(self, some: Sequence[Candidate], measured: _Measured) -> None:
+        """Train each once more on the training split, with a seed of its own."""
+        jobs = []
+        for number, c in enumerate(some):
+            seed = derived_seed(
+                self.settings.seed, "promote", c.trial, self.epochs, measured.count(c)
+            )
+            jobs.append(self.job(c, number, seed, "search"))
+        ends: dict[int, RungReport] = {}
         for job, event in self.run(jobs, some, "finalist"):
             if isinstance(event, Reported):
-                last[some[job.number].trial] = event.report.val_accuracy
-        return last
+                ends[job.number] = event.report
+        for number, c in enumerate(some):
+            measured.add(c, ends[number])
 
     def final(
         self, winner: Candidate, seeds: int
     ) -> tuple[list[float], dict[str, np.ndarray]]:
         """Return the test accuracy of each seed and the first seed's weights."""
-        jobs = [self.job(winner, number, number, "final") for number in range(seeds)]
+        jobs = [
+            self.job(winner, number, _seed(self.settings, number), "final")
+            for number in range(seeds)
+        ]
         ended: dict[int, Finished] = {}
         for job, event in self.run(jobs, [winner] * seeds, "winner"):
             if isinstance(event, Finished):
@@ -229,8 +289,8 @@ class _Runs:
         return Job(
             number=number,
             architecture=candidate.architecture,
-            recipe=_recipe(candidate, self.settings, self.epochs),
-            seed=_seed(self.settings, seed),
+            recipe=_recipe(self.settings, self.epochs),
+            seed=seed,
             rungs=tuple(float(epoch) for epoch in range(1, self.epochs + 1)),
             mode=mode,
         )

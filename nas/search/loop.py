@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from nas.candidates.candidate import Candidate
+from nas.candidates.candidate import Candidate, Training
+from nas.candidates.promotion import Promotion, next_promotion, planned_epochs
 from nas.candidates.pruning import RungResult, RungResults, count_rivals, should_prune
+from nas.candidates.ranking import evidence_of, rank
 from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import StudyError
+from nas.study.settings import derived_seed
 from nas.study.study import Study
 from nas.training.report import RungReport
 
@@ -53,15 +57,26 @@ class Progress:
     trials: int
     """The number of finished trials that the study is to have."""
     finished_before: int
+    epochs_before: float
+    """What had been trained when this run began."""
     seconds: float
     time_limit: float | None = None
     changed: Candidate | None = None
     """The candidate that has changed: begun, reported or ended."""
 
     @property
-    def candidates(self) -> list[Candidate]:
-        """All candidates of the study; a copy, which takes its time."""
-        return self.study.candidates()
+    def seconds_left(self) -> float | None:
+        """What the rest will take at this run's pace; None before there is one."""
+        settings = self.study.settings
+        left = math.inf
+        if self.time_limit is not None:
+            left = max(0.0, self.time_limit - self.seconds)
+        trained = sum(self.study.epochs_trained().values())
+        if trained > self.epochs_before:
+            planned = planned_epochs(settings.promotion, settings.levels, self.trials)
+            pace = self.seconds / (trained - self.epochs_before)
+            left = min(left, pace * max(0.0, planned - trained))
+        return None if math.isinf(left) else left
 
 
 @dataclass(slots=True)
@@ -82,6 +97,10 @@ def search(
     show: Callable[[Progress], None] = lambda _: None,
 ) -> Outcome:
     """Search until the study has ``trials`` finished (complete or pruned) candidates.
+
+    Those are screened by a short training each; the promising ones of each range of
+    sizes are promoted to longer trainings (nas.candidates.promotion), and the search
+    ends when no promotion is due any more.
 
     Unfinished candidates of an interrupted search are trained anew first. After
     ``time_limit`` seconds it stops; what is in training then stays unfinished. A
@@ -112,9 +131,17 @@ class _Search:
         candidates = study.candidates()
         self.finished = sum(_is_finished(c) for c in candidates)
         self.finished_before = self.finished
+        self.epochs_before = sum(study.epochs_trained().values())
         self.unfinished = deque(c.trial for c in candidates if c.state == "running")
         self.prefetched: deque[Candidate] = deque()
+        # When each job began. A candidate's first training has the number of its trial,
+        # promotions have negative numbers.
         self.in_training: dict[int, float] = {}
+        self.promotions: dict[int, Promotion] = {}
+        self.again: deque[int] = deque()
+        self.curves: dict[int, list[RungReport]] = {}
+        self.started_trainings: dict[int, set[tuple[int, int]]] = {}
+        self.promotion_is_due = True
         # Seconds that the coordinator saw each of them train.
         self.elapsed: dict[int, float] = {}
         self.longest: float | None = None
@@ -128,6 +155,11 @@ class _Search:
         for candidate in filter(_is_finished, candidates):
             for report in candidate.curve:
                 self.note(candidate, report)
+        for candidate in candidates:
+            if candidate.trainings:
+                self.started_trainings[candidate.trial] = {
+                    (t.epochs, t.seed_number) for t in candidate.trainings
+                }
 
     def run(self) -> Outcome:
         reason = None
@@ -146,10 +178,10 @@ class _Search:
                     match event:
                         case Reported(trial, report):
                             self.judge(trial, report)
-                        case Finished(trial):
-                            self.end(trial, "complete")
-                        case Failed(trial, cause):
-                            self.fail(trial, cause)
+                        case Finished(job):
+                            self.finish(job)
+                        case Failed(job, cause):
+                            self.fail(job, cause)
                         case WorkerLost(trial, out_of_memory):
                             self.requeue(trial, out_of_memory=out_of_memory)
                 self.abandon_overdue()
@@ -157,7 +189,7 @@ class _Search:
         return Outcome(reason, self.timing)
 
     def over(self) -> str | None:
-        if self.finished >= self.trials:
+        if self.finished >= self.trials and not self.in_training and not self.again:
             return "done"
         if self.time_limit and time.monotonic() - self.started >= self.time_limit:
             return "time limit"
@@ -173,24 +205,90 @@ class _Search:
         return min(1.0, max(0.0, left))
 
     def assign_candidates(self) -> None:
-        """Give every idle worker a candidate, but never more than are wanted."""
-        while self.engine.idle and self.finished + len(self.in_training) < self.trials:
-            candidate = self.next_candidate()
-            if candidate is None:
+        """Give every idle worker a training, but never more than are wanted."""
+        while self.engine.idle:
+            job = self.next_promotion() or self.next_screening()
+            if job is None:
                 return
-            settings = self.study.settings
-            self.in_training[candidate.trial] = time.monotonic()
-            self.elapsed[candidate.trial] = 0.0
-            self.engine.start(
-                Job(
-                    number=candidate.trial,
-                    architecture=candidate.architecture,
-                    recipe=settings.recipe,
-                    seed=candidate.seed,
-                    rungs=settings.rungs,
-                )
+            self.in_training[job.number] = time.monotonic()
+            self.elapsed[job.number] = 0.0
+            self.engine.start(job)
+            self.report_progress(self.study.candidate(self.trial_of(job.number)))
+
+    def next_screening(self) -> Job | None:
+        """Return the first, short training of another candidate, if one is wanted."""
+        screening = sum(number >= 0 for number in self.in_training)
+        if self.finished + screening >= self.trials:
+            return None
+        candidate = self.next_candidate()
+        if candidate is None:
+            return None
+        settings = self.study.settings
+        return Job(
+            number=candidate.trial,
+            architecture=candidate.architecture,
+            recipe=settings.recipe,
+            seed=candidate.seed,
+            rungs=settings.rungs,
+        )
+
+    def next_promotion(self) -> Job | None:
+        """Return a longer training of a promising candidate, if one is due."""
+        if self.again:
+            number = self.again.popleft()
+        else:
+            promotion = self.due_promotion()
+            if promotion is None:
+                return None
+            number = -1 - len(self.promotions)
+            self.promotions[number] = promotion
+        trial, epochs, seed_number = self.promotions[number]
+        settings = self.study.settings
+        self.started_trainings.setdefault(trial, set()).add((epochs, seed_number))
+        self.curves[number] = []
+        return Job(
+            number=number,
+            architecture=self.study.candidate(trial).architecture,
+            recipe=replace(settings.recipe, epochs=epochs),
+            seed=derived_seed(settings.seed, "promote", trial, epochs, seed_number),
+            rungs=promotion_rungs(epochs),
+        )
+
+    def due_promotion(self) -> Promotion | None:
+        """Ask the promotion rule; only where something has changed since the last no."""
+        settings = self.study.settings
+        if len(settings.levels) == 1 or not self.promotion_is_due:
+            return None
+        with _timed(self.timing, "sampling"):
+            candidates = [c for c in self.study.candidates() if c.state == "complete"]
+            evidence = [
+                evidence_of(c, settings.val_size, settings.levels[0])
+                for c in candidates
+            ]
+            screening = sum(number >= 0 for number in self.in_training)
+            found = next_promotion(
+                evidence,
+                list(rank(evidence, settings.levels).residuals),
+                self.started_trainings,
+                rule=settings.promotion,
+                fidelities=settings.levels,
+                trials=self.trials,
+                screened=self.finished,
+                screening=screening > 0 or self.may_screen(),
+                param_budget=settings.param_budget,
             )
-            self.report_progress(candidate)
+        self.promotion_is_due = found is not None
+        return found
+
+    def may_screen(self) -> bool:
+        """Return whether further candidates are to come."""
+        return self.finished < self.trials and not (
+            self.exhausted and not self.unfinished and not self.prefetched
+        )
+
+    def trial_of(self, job: int) -> int:
+        """Return the trial that a job trains."""
+        return job if job >= 0 else self.promotions[job].trial
 
     def next_candidate(self) -> Candidate | None:
         if self.unfinished:
@@ -211,8 +309,9 @@ class _Search:
     def may_prefetch(self) -> bool:
         """Return whether another candidate will be wanted soon."""
         workers = len(self.in_training) + self.engine.idle
+        screening = sum(number >= 0 for number in self.in_training)
         ahead = len(self.prefetched)
-        planned = self.finished + len(self.in_training) + len(self.unfinished) + ahead
+        planned = self.finished + screening + len(self.unfinished) + ahead
         return (
             not self.exhausted
             and ahead < workers // _WORKERS_PER_PREFETCH
@@ -226,6 +325,10 @@ class _Search:
 
     def judge(self, trial: int, report: RungReport) -> None:
         """Write a report down and tell the worker whether to go on."""
+        if trial in self.promotions:
+            self.curves[trial].append(report)
+            self.engine.decide(trial, proceed=True)
+            return
         with _timed(self.timing, "storage"):
             candidate = self.study.record(trial, report)
         reason = self.reason_to_prune(candidate, report)
@@ -255,9 +358,7 @@ class _Search:
     def end(self, trial: int, state: str, reason: str | None = None) -> None:
         with _timed(self.timing, "storage"):
             candidate = self.study.tell(trial, state, reason)  # type: ignore[arg-type]
-        self.timing.training += time.monotonic() - self.in_training.pop(trial)
-        seconds = self.elapsed.pop(trial)
-        self.abandoned.discard(trial)
+        seconds = self.forget(trial)
         if state == "complete":
             self.longest = max(seconds, self.longest or 0.0)
         if state == "failed":
@@ -268,8 +369,39 @@ class _Search:
             self.last_failures.clear()
         self.report_progress(candidate)
 
-    def fail(self, trial: int, cause: str) -> None:
-        self.end(trial, "failed", cause)
+    def finish(self, job: int) -> None:
+        """Note that a training came to its end."""
+        if job in self.promotions:
+            self.end_promotion(job, tuple(self.curves[job]))
+        else:
+            self.end(job, "complete")
+
+    def end_promotion(self, job: int, curve: tuple[RungReport, ...]) -> None:
+        """Write a longer training down; without a curve it failed."""
+        trial, epochs, seed_number = self.promotions[job]
+        training = Training(
+            trial=trial, epochs=epochs, seed_number=seed_number, curve=curve
+        )
+        with _timed(self.timing, "storage"):
+            candidate = self.study.add_training(training)
+        age = self.forget(job)
+        if curve:
+            self.longest = max(age, self.longest or 0.0)
+        self.report_progress(candidate)
+
+    def forget(self, job: int) -> float:
+        """Drop a job that has ended; return for how long the coordinator saw it train."""
+        self.timing.training += time.monotonic() - self.in_training.pop(job)
+        self.abandoned.discard(job)
+        self.promotion_is_due = True
+        return self.elapsed.pop(job)
+
+    def fail(self, job: int, cause: str) -> None:
+        trial = self.trial_of(job)
+        if job in self.promotions:
+            self.end_promotion(job, ())
+        else:
+            self.end(job, "failed", cause)
         if self.last_failures and self.last_failures[-1] != cause:
             self.last_failures.clear()
         self.last_failures.append(cause)
@@ -294,8 +426,10 @@ class _Search:
             if self.losses[trial] >= _LOSSES:
                 self.fail(trial, f"its worker died {_LOSSES} times")
                 return
-        self.timing.training += time.monotonic() - self.in_training.pop(trial)
-        del self.elapsed[trial]
+        self.forget(trial)
+        if trial in self.promotions:
+            self.again.append(trial)
+            return
         for results in self.results:
             results.drop(trial)
         self.unfinished.appendleft(trial)
@@ -325,11 +459,18 @@ class _Search:
                     study=self.study,
                     trials=self.trials,
                     finished_before=self.finished_before,
+                    epochs_before=self.epochs_before,
                     seconds=time.monotonic() - self.started,
                     time_limit=self.time_limit,
                     changed=candidate,
                 )
             )
+
+
+def promotion_rungs(epochs: int) -> tuple[float, ...]:
+    """Return the rungs of a longer training: 1, 2, 4 ... epochs and its end."""
+    doubling = [2.0**n for n in range(epochs.bit_length()) if 2**n < epochs]
+    return (*doubling, float(epochs))
 
 
 def _rung_result(candidate: Candidate, report: RungReport) -> RungResult:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.references.bundled import Reference, find_reference
-from nas.study.folders import load_settings, read_study
+from nas.study.folders import find_study, load_settings, read_study
 from nas.study.settings import Settings
 
 _TRIAL = re.compile(r"(?P<study>[^:/\\]+):(?P<trial>\d{1,9})")
@@ -39,7 +39,7 @@ def resolve(name: str, studies: Path, storage: str | None = None) -> Resolved:
     match = _TRIAL.fullmatch(name)
     if match is None:
         return Resolved(find_reference(name))
-    folder = studies / match["study"]
+    folder = find_study(studies, match["study"])
     settings = load_settings(folder)
     study = read_study(folder, storage if settings.external_storage else None)
     try:

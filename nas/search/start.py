@@ -21,13 +21,13 @@ from nas.space.limits import milliseconds
 from nas.study.folders import check_data, check_same, create, load_settings, open_study
 from nas.study.settings import Sampler, Settings, check_name, default_rungs
 from nas.study.study import Study
-from nas.training.recipe import Recipe, search_recipe
+from nas.training.recipe import search_recipe
 
 DEFAULT_SPACE = "mixed"
 # Of an official training set this much is held out, or a sixth of a small one.
-_VAL_SIZE = 5000
-# A training of fewer steps says little about a network.
-_LEAST_STEPS = 600
+_VAL_SIZE = 10_000
+# The epochs of the middle fidelity; one of fewer steps says little about a network.
+_MIDDLE_EPOCHS, _LEAST_STEPS = 3, 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,6 @@ def _begin(request: Request, name: str, folder: Path) -> tuple[Study, Dataset]:
     # The workers will split; here it shows whether that can be done.
     split_indices(dataset.labels, seed=request.seed or 0, val_size=val_size)
     train_size = len(dataset.labels) - val_size
-    recipe, rungs = search_training(request.epochs, train_size)
     settings = Settings(
         name=name,
         dataset=dataset.name,
@@ -102,9 +101,8 @@ def _begin(request: Request, name: str, folder: Path) -> tuple[Study, Dataset]:
         **_latency(request),
         space=space.name,
         space_toml=space.text,
-        recipe=recipe,
-        rungs=rungs,
-        sampler=request.sampler or "tpe",
+        **search_training(request.epochs, train_size),
+        sampler=request.sampler or "evolution",
         seed=request.seed or 0,
         pruning=None if request.pruning is False else PruningRule(),
     )
@@ -138,11 +136,12 @@ def _given(request: Request, stored: Settings, images: int | None) -> dict[str, 
     if request.start_from:
         given["start_from"] = _starts(request, replace(stored, **given))
     if request.epochs is not None:
-        given["recipe"] = replace(stored.recipe, epochs=request.epochs)
-        if images is not None:
-            _, given["rungs"] = search_training(
-                request.epochs, images - stored.val_size
-            )
+        # Without the data only the full epochs can be told.
+        given |= (
+            search_training(request.epochs, images - stored.val_size)
+            if images is not None
+            else {"fidelities": (*stored.levels[:-1], request.epochs)}
+        )
     if request.pruning is not None and request.pruning != (stored.pruning is not None):
         given["pruning"] = PruningRule() if request.pruning else None
     return given
@@ -199,15 +198,23 @@ def held_out(images: int) -> int:
     return min(_VAL_SIZE, images // 6)
 
 
-def search_training(
-    epochs: int | None, train_size: int
-) -> tuple[Recipe, tuple[float, ...]]:
-    """Return recipe and rungs of a search; more epochs where the data is small."""
+def search_training(epochs: int | None, train_size: int) -> dict[str, Any]:
+    """Return recipe, rungs and fidelities of a search with full trainings of ``epochs``.
+
+    By default 15, and more where the data is small. The first training of a candidate
+    has a fifteenth of them, the next one a fifth; each anneals its rate to zero.
+    """
     recipe = search_recipe(train_size)
     steps_per_epoch = max(1, train_size // recipe.batch_size)
     if epochs is None:
-        epochs = max(recipe.epochs, math.ceil(_LEAST_STEPS / steps_per_epoch))
-    return replace(recipe, epochs=epochs), default_rungs(epochs, steps_per_epoch)
+        middle = max(_MIDDLE_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch))
+        epochs = 5 * middle
+    fidelities = tuple(sorted({max(1, round(epochs / part)) for part in (15, 5, 1)}))
+    return {
+        "recipe": replace(recipe, epochs=fidelities[0]),
+        "rungs": default_rungs(fidelities[0], steps_per_epoch),
+        "fidelities": fidelities,
+    }
 
 
 def _default_name(request: Request) -> str:

@@ -27,9 +27,7 @@ from nas.search.train_all import train_all
 from nas.study.settings import derived_seed
 from nas.training.recipe import (
     Recipe,
-    final_recipe,
     fit_batch,
-    full_epochs,
     read_recipe,
 )
 
@@ -129,13 +127,12 @@ def train_single(
     return Trained(weights=ended[0].weights or {}, report=report)
 
 
-def default_recipe(num_params: int, images: int, epochs: int | None = None) -> Recipe:
-    """Return the recipe of `nas best` for a network of that size and so many images."""
+def default_recipe(images: int, epochs: int | None = None) -> Recipe:
+    """Return the recipe of `nas best` for so many official training images."""
     train_size = images - held_out(images)
     if epochs is None:
-        searched, _ = search_training(None, train_size)
-        epochs = full_epochs(searched)
-    return fit_batch(final_recipe(num_params, epochs), train_size)
+        epochs = search_training(None, train_size)["fidelities"][-1]
+    return fit_batch(Recipe(epochs=epochs), train_size)
 
 
 def load_recipe(path: Path, default: Recipe) -> Recipe:
@@ -166,7 +163,7 @@ def choose_recipe(
     Raises ArchitectureError where ``like_published`` and the reference has none,
     RecipeError for a file that is none.
     """
-    default = default_recipe(reference.num_params, images, epochs)
+    default = default_recipe(images, epochs)
     if not like_published:
         recipe = default if file is None else load_recipe(file, default)
     elif reference.published is not None:

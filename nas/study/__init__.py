@@ -7,7 +7,6 @@
     postgres.py  a study in PostgreSQL: its lock, and retries over outages
     storages.py  opens a storage; turns what it raises into one line
     settings.py  what a study keeps from its start: study.toml
-    tpe.py       Optuna's TPE at a cost that hardly grows with the study
     journal.py   the lock on a study's folder; a journal that is packed, or cut at its end
     records.py   a candidate as a trial's attributes and back
 

@@ -13,10 +13,19 @@ from nas.candidates.candidate import State
 from nas.errors import NasError, StudyError
 from nas.files import write_atomically
 from nas.space import read_space, smallest
-from nas.study.journal import journal_of, mend_journal, take_lock
-from nas.study.settings import Settings, check_name, differences, from_toml, to_toml
+from nas.study.journal import is_packed, journal_of, mend_journal, take_lock
+from nas.study.settings import (
+    FORMAT,
+    Settings,
+    check_name,
+    differences,
+    from_toml,
+    to_toml,
+)
 from nas.study.storages import close_storage, open_storage, storage_errors
 from nas.study.study import Study
+
+_PUBLISHED = "published"
 
 
 def create(folder: Path, settings: Settings, storage: str | None = None) -> Study:
@@ -82,6 +91,18 @@ def open_study(folder: Path, storage: str | None = None) -> Study:
     Raises StudyError when the study is missing, in use or damaged.
     """
     settings = load_settings(folder)
+    if settings.format < FORMAT:
+        raise StudyError(
+            f"the study {folder.name!r} is of an older nas (format {settings.format}), "
+            "which searched in another way: it can be looked at and retrained; give a "
+            "new name with --study to search anew"
+        )
+    if storage is None and is_packed(folder):
+        raise StudyError(
+            f"the study {folder.name!r} is finished and packed: give a new name with "
+            f"--study to search anew, or unpack {folder / 'journal.log.gz'} with gunzip "
+            "to go on with it"
+        )
     with contextlib.ExitStack() as undo:
         lock = undo.enter_context(take_lock(folder))
         _check_storage(folder, settings, storage, reading=False)
@@ -159,9 +180,22 @@ def check_data(settings: Settings, fingerprint: str) -> None:
         )
 
 
+def find_study(studies: Path, name: str) -> Path:
+    """Return the folder of the study of that name, to be read.
+
+    What nas was published with stands apart, in ``published/``, where no search writes;
+    a study of the user's own goes before one of the same name there.
+    """
+    own, published = studies / name, studies / _PUBLISHED / name
+    return published if _is_study(published) and not _is_study(own) else own
+
+
 def only_study(studies: Path) -> Path:
-    """Return the folder of the only study there is; raise StudyError otherwise."""
-    folders = _study_folders(studies)
+    """Return the folder of the only study there is; raise StudyError otherwise.
+
+    Published ones count only where there is no other.
+    """
+    folders = _study_folders(studies) or _study_folders(studies / _PUBLISHED)
     if len(folders) == 1:
         return folders[0]
     if not folders:
@@ -176,7 +210,13 @@ def overview(
     """Return name, counts and cap of each study, and the errors of unreadable ones."""
     rows: list[dict[str, Any]] = []
     faults = []
-    for folder in _study_folders(studies):
+    own = _study_folders(studies)
+    published = [
+        folder
+        for folder in _study_folders(studies / _PUBLISHED)
+        if folder.name not in {mine.name for mine in own}
+    ]
+    for folder in [*own, *published]:
         try:
             settings = load_settings(folder)
             states = _states(folder, settings, storage)
@@ -197,6 +237,10 @@ def _states(folder: Path, settings: Settings, storage: str | None) -> list[State
     else:
         return []
     return [candidate.state for candidate in study.candidates()]
+
+
+def _is_study(folder: Path) -> bool:
+    return (folder / "study.toml").exists()
 
 
 def _study_folders(studies: Path) -> list[Path]:

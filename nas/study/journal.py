@@ -38,6 +38,12 @@ def journal_of(folder: Path) -> Path | None:
     return _unpacked(packed, packed.stat().st_mtime_ns)
 
 
+def is_packed(folder: Path) -> bool:
+    """Return whether the folder has its journal in packed form alone."""
+    packed = (folder / "journal.log.gz").is_file()
+    return packed and not (folder / "journal.log").is_file()
+
+
 @functools.cache
 def _unpacked(packed: Path, _written: int) -> Path:
     target = Path(tempfile.mkdtemp(prefix="nas-")) / "journal.log"

@@ -280,6 +280,12 @@ class _RetryingStorage(RDBStorage):
             for statement in statements:
                 connection.execute(statement)
 
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Write an attribute of the study; the same again changes nothing."""
+        write = super().set_study_user_attr
+        self._retry(lambda _: write(study_id, key, value))
+        self._unflushed.clear()
+
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
-from nas.candidates.candidate import Candidate, State
+from nas.candidates.candidate import Candidate, State, Training
 from nas.errors import StudyError
 from nas.study.settings import Settings
 from nas.training.report import RungReport
+
+_TRAINING = "training_"
 
 STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -33,12 +35,40 @@ def attributes(candidate: Candidate) -> dict[str, Any]:
         "key": candidate.key,
         "seed": candidate.seed,
         "attempt": 1,
+        "origin": candidate.origin,
+        "parent": candidate.parent,
     }
 
 
-def report_attribute(report: RungReport, attempt: int) -> tuple[str, list[float]]:
+def report_attribute(report: RungReport, attempt: int) -> tuple[str, dict[str, Any]]:
     """Return name and value of the attribute that holds a report of an attempt."""
-    return f"rung_{report.rung}", [attempt, *astuple(report)[1:]]
+    return f"rung_{report.rung}", {"attempt": attempt} | asdict(report)
+
+
+def training_attribute(training: Training) -> tuple[str, dict[str, Any]]:
+    """Return name and value of the study's attribute that holds a longer training."""
+    name = f"{_TRAINING}{training.trial}_{training.epochs}_{training.seed_number}"
+    return name, asdict(training)
+
+
+def read_trainings(attributes: dict[str, Any]) -> dict[str, Training]:
+    """Return the longer trainings among a study's attributes, by their names.
+
+    Raises StudyError for one that nas did not write.
+    """
+    found = {}
+    for name, value in attributes.items():
+        if not name.startswith(_TRAINING):
+            continue
+        try:
+            curve = tuple(RungReport(**report) for report in value["curve"])
+            found[name] = Training(**value | {"curve": curve})
+        except (KeyError, TypeError) as error:
+            raise StudyError(
+                f"the study's attribute {name} was not written by nas "
+                f"({type(error).__name__}: {error})"
+            ) from error
+    return found
 
 
 def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
@@ -63,6 +93,10 @@ def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
             seed=attrs["seed"],
             curve=curve,
             val_accuracy=curve[-1].val_accuracy if curve else None,
+            val_loss=curve[-1].val_loss if curve else None,
+            origin=attrs.get("origin", "random"),
+            parent=attrs.get("parent"),
+            fully_trained=len(settings.levels) == 1,
             # A killed coordinator may have written the reason and not the end.
             reason=attrs.get("reason") if state in {"pruned", "failed"} else None,
         )
@@ -78,14 +112,10 @@ def _read_curve(
     attrs: dict[str, Any], attempt: int, rungs: int
 ) -> Iterator[RungReport]:
     for rung in range(rungs):
-        values: Sequence[Any] = attrs.get(f"rung_{rung}", [None])
-        if values[0] != attempt:
+        record = attrs.get(f"rung_{rung}")
+        if isinstance(record, list):  # format 1
+            names = ("attempt", "epochs", "val_accuracy", "train_loss", "seconds")
+            record = dict(zip(names, record, strict=True)) | {"rung": rung}
+        if record is None or record["attempt"] != attempt:
             return
-        epochs, val_accuracy, train_loss, seconds = values[1:]
-        yield RungReport(
-            rung=rung,
-            epochs=epochs,
-            val_accuracy=val_accuracy,
-            train_loss=train_loss,
-            seconds=seconds,
-        )
+        yield RungReport(**{k: v for k, v in record.items() if k != "attempt"})

@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 import tomli_w
 
 from nas.architecture import Architecture
 from nas.architecture.boards import Board
+from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
 from nas.errors import ArchitectureError, StudyError
 from nas.space import Caps
 from nas.training.recipe import Recipe, read_recipe
 
 _T = TypeVar("_T")
-Sampler = Literal["tpe", "tpe-multivariate", "nsga2", "random"]
+Sampler = Literal["evolution", "random"]
+
+FORMAT = 2
+"""The version of study.toml and of the trials' attributes that this nas writes.
+
+1: no number; one training a candidate, reports as bare lists; samplers of Optuna's.
+"""
 
 _FIRST_RUNG_STEPS = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -35,6 +42,10 @@ class Settings:
     ``max_latency`` is in milliseconds on ``board``, whose rates are copied here.
     ``external_storage`` tells that the trials are not in the folder's journal.
     ``start_from`` are the architectures of the first trials, which are not drawn.
+    ``recipe`` is that of the first, short training of every candidate, and
+    ``fidelities`` are the epochs of all trainings that the study knows: that one, those
+    that promising candidates are promoted to, and at last the full training. Each has
+    the recipe but for its epochs. Empty means that there is no promotion.
     """
 
     name: str
@@ -53,11 +64,24 @@ class Settings:
     space_toml: str
     recipe: Recipe
     rungs: tuple[float, ...]
-    sampler: Sampler = "tpe"
+    sampler: Sampler = "evolution"
     seed: int = 0
     pruning: PruningRule | None = PruningRule()
     external_storage: bool = False
     start_from: tuple[Architecture, ...] = ()
+    fidelities: tuple[int, ...] = ()
+    promotion: PromotionRule = PromotionRule()
+    format: int = FORMAT
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The epochs of the study's trainings, from the shortest to the full one."""
+        return self.fidelities or (self.recipe.epochs,)
+
+    @property
+    def full_epochs(self) -> int:
+        """The epochs of a full training; five times the search's in the first studies."""
+        return self.levels[-1] if self.format > 1 else 5 * self.recipe.epochs
 
     @property
     def caps(self) -> Caps:
@@ -109,6 +133,7 @@ def default_rungs(epochs: int, steps_per_epoch: int) -> tuple[float, ...]:
 def to_toml(settings: Settings) -> str:
     """Return the text of study.toml for these settings."""
     data = {k: v for k, v in asdict(settings).items() if v not in (None, ())}
+    data = {"format": data.pop("format")} | data
     data["pruning"] = data.get("pruning", False)
     return tomli_w.dumps(data, multiline_strings=True)
 
@@ -117,7 +142,14 @@ def from_toml(text: str, source: str) -> Settings:
     """Return the settings that to_toml wrote; raise StudyError on anything else."""
     try:
         data: dict[str, Any] = tomllib.loads(text)
+        version = data.setdefault("format", 1)
+        if not isinstance(version, int) or not 1 <= version <= FORMAT:
+            raise StudyError(
+                f"{source} has format {version!r}, and this nas knows 1 to {FORMAT}: "
+                "update nas to read it"
+            )
         pruning = data.pop("pruning")
+        promotion = data.pop("promotion", None)
         settings = Settings(
             **data
             | {
@@ -130,6 +162,8 @@ def from_toml(text: str, source: str) -> Settings:
                 ),
                 "pruning": _whole(PruningRule, pruning) if pruning else None,
                 "board": _whole(Board, data["board"]) if "board" in data else None,
+                "fidelities": tuple(data.get("fidelities", ())),
+                "promotion": _promotion(promotion),
             }
         )
         _check_types(settings)
@@ -144,10 +178,18 @@ def from_toml(text: str, source: str) -> Settings:
             f"{source} is damaged ({error}): restore it from a copy, or remove the "
             "study's folder and search anew"
         ) from error
-    if settings.sampler not in get_args(Sampler):
+    # What the first studies were drawn by is no longer there; they can be read.
+    if version > 1 and settings.sampler not in get_args(Sampler):
         raise StudyError(f"{source}: unknown sampler {settings.sampler!r}")
     check_name(settings.name)
     return settings
+
+
+def _promotion(data: dict[str, Any] | None) -> PromotionRule:
+    if data is None:
+        return PromotionRule()
+    rule = _whole(PromotionRule, data)
+    return replace(rule, weights=tuple(rule.weights))
 
 
 def _whole(kind: type[_T], data: dict[str, Any]) -> _T:
@@ -178,19 +220,24 @@ def _check_types(settings: Settings) -> None:
 def differences(stored: Settings, asked: Settings) -> list[str]:
     """Return one phrase for each setting that differs: its name, stored, asked for."""
     phrases = []
+    other_epochs = stored.fidelities != asked.fidelities
     for field in fields(Settings):
         ours, theirs = getattr(stored, field.name), getattr(asked, field.name)
         if ours == theirs:
             continue
-        if field.name == "recipe":
+        if field.name == "fidelities":
+            phrases.append(f"epochs {stored.full_epochs} -> {asked.full_epochs}")
+        elif field.name == "recipe":
             phrases += [
                 f"recipe.{part.name} {getattr(ours, part.name)} -> "
                 f"{getattr(theirs, part.name)}"
                 for part in fields(Recipe)
                 if getattr(ours, part.name) != getattr(theirs, part.name)
+                # They follow from the full epochs, which are told.
+                and not (part.name == "epochs" and other_epochs)
             ]
-        elif field.name == "rungs" and stored.recipe.epochs != asked.recipe.epochs:
-            continue  # they follow from the epochs, which are told
+        elif field.name == "rungs" and other_epochs:
+            continue  # as above
         elif field.name == "start_from":
             phrases.append("the architectures that it starts from")
         elif field.name == "space_toml" and stored.space != asked.space:

@@ -1,54 +1,65 @@
 """Study: ask, record, tell.
 
-A study is a folder with ``study.toml`` (its settings, frozen at its birth) and, unless
+A study is a folder with ``study.toml`` (its settings, frozen from its start) and, unless
 a storage URL was given, ``journal.log`` (Optuna's journal file). One process at a time
 may write: it holds a lock on the folder that the system frees when the process dies.
 
-Draws are made in an in-memory copy of the study and written as one record a trial,
-architecture and all. So a trial is in the storage as a whole or not at all, whenever
-the process is killed; and a draw costs one write instead of one for each parameter.
+A trial is one candidate with its first, short training. It is written as one record,
+architecture, draws and all, so it is in the storage as a whole or not at all, whenever
+the process is killed. The longer trainings of promoted candidates are attributes of the
+study, each written when it has ended: Optuna's finished trials cannot be changed.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import IO, Any, Self
 
-import optuna
-from optuna.samplers import (
-    BaseSampler,
-    NSGAIISampler,
-    RandomSampler,
-    TPESampler,
+from optuna.distributions import (
+    BaseDistribution,
+    FloatDistribution,
+    IntDistribution,
 )
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.architecture import Architecture
 from nas.architecture.cost import cost
-from nas.candidates.candidate import Candidate, State, front
-from nas.errors import StudyError
-from nas.space import encode, read_space, sample
-from nas.study.records import STATES, attributes, read_trial, report_attribute
-from nas.study.settings import Settings, derived_seed
-from nas.study.storages import (
-    DIRECTIONS,
-    close_storage,
-    no_experimental_warning,
-    storage_errors,
-    study_id,
+from nas.candidates.candidate import (
+    Candidate,
+    Origin,
+    State,
+    Training,
+    front,
+    with_training,
 )
-from nas.study.tpe import CachedTPESampler, DensityCache
+from nas.candidates.ranking import evidence_of
+from nas.errors import StudyError
+from nas.sampling.evolution import Evolution, Proposal, Recorder
+from nas.space.drawing import sample
+from nas.space.encoding import encode
+from nas.space.reading import SearchSpace, read_space
+from nas.study.records import (
+    STATES,
+    attributes,
+    read_trainings,
+    read_trial,
+    report_attribute,
+    training_attribute,
+)
+from nas.study.settings import Settings, derived_seed
+from nas.study.storages import close_storage, storage_errors, study_id
 from nas.training.report import RungReport
 
 # After so many draws in a row that the study already has, it is taken to have them all.
 _DUPLICATES_IN_A_ROW = 300
-# After so many the sampler is stuck on its favourites: draw at random instead.
+# After so many the evolution is stuck on its favourites: draw at random instead.
 _DUPLICATES_BEFORE_RANDOM = 10
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -70,18 +81,28 @@ class Study:
             self._id = study_id(storage, settings.name, create=lock is not None)
             trials = storage.get_all_trials(self._id, deepcopy=False)
         self._space = read_space(settings.space_toml, settings.space)
-        self._memory = optuna.create_study(directions=list(DIRECTIONS))
-        self._density_cache = DensityCache()
-        self._memory_ids: dict[int, int] = {}
+        self._evolution = Evolution(
+            self._space,
+            input_shape=settings.input_shape,
+            num_classes=settings.num_classes,
+            caps=settings.caps,
+            levels=settings.levels,
+        )
         self._storage_ids: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
         self._candidates: dict[int, Candidate] = {}
+        self._trainings: set[str] = set()
         self._counts: Counter[State] = Counter()
-        self._front: list[Candidate] = []
+        self._front: list[Candidate] | None = None
         self._new: list[Candidate] = []  # complete since the front was asked for
         self._keys: dict[str, int] = {}
         for trial in trials:
             self._load(trial)
+        self._load_trainings()
+        # Only who asks has to learn; a reader is open much faster.
+        if lock is not None:
+            for candidate in self._candidates.values():
+                self._learn(candidate)
 
     def __enter__(self) -> Self:
         """Return the study; leaving the block closes it."""
@@ -114,14 +135,28 @@ class Study:
     def front(self) -> list[Candidate]:
         """Return what nas.candidates.candidate.front makes of all candidates.
 
-        It looks only at those that are complete since it was last asked for.
+        It looks only at those that are complete since it was last asked for, and at all
+        of them where longer trainings have ended since.
         """
-        if self._new:
+        if self._front is None:
+            self._front = front(self._candidates.values())
+        elif self._new:
             # In the order of their trials, as the first of equal ones is a member.
-            some = sorted([*self._front, *self._new], key=lambda c: c.trial)
-            self._front = front(some)
-            self._new.clear()
+            some = {c.trial: c for c in (*self._front, *self._new)}
+            self._front = front(some[trial] for trial in sorted(some))
+        self._new.clear()
         return list(self._front)
+
+    def epochs_trained(self) -> dict[str, float]:
+        """Return the epochs that went into what: screening, promotion, seeds."""
+        trained = {"screening": 0.0, "promotion": 0.0, "seeds": 0.0}
+        for candidate in self._candidates.values():
+            if candidate.curve:
+                trained["screening"] += candidate.curve[-1].epochs
+            for training in candidate.trainings:
+                purpose = "seeds" if training.seed_number else "promotion"
+                trained[purpose] += training.epochs
+        return trained
 
     def candidate(self, trial: int) -> Candidate:
         """Return one candidate; raise StudyError if there is no such trial."""
@@ -142,9 +177,10 @@ class Study:
             known = self._candidates.get(trial.number)
             if known is None or known.state == "running":
                 self._load(trial)
+        self._load_trainings()
 
     def ask(self) -> Candidate | None:
-        """Draw a new candidate and record it as running.
+        """Propose a new candidate and record it as running.
 
         The first are those that the study was created with; they are not drawn.
         Returns None when the space holds no architecture under the caps that the
@@ -154,30 +190,40 @@ class Study:
         if number < len(self.settings.start_from):
             return self._start(number, self.settings.start_from[number])
         for attempt in range(_DUPLICATES_IN_A_ROW):
-            self._memory.sampler = self._sampler(number, attempt)
-            self._memory.enqueue_trial({"size": self._size(number, attempt)})
-            drawn = self._memory.ask()
-            architecture = self._draw(drawn)
-            if architecture.key in self._keys:
-                # A failed trial is what samplers do not learn from.
-                self._memory.tell(drawn, state=TrialState.FAIL)
-                continue
-            frozen = self._memory.get_trials(deepcopy=False)[drawn.number]
-            return self._add(number, drawn.number, architecture, frozen)
+            found = self._propose(number, attempt)
+            if found.architecture.key not in self._keys:
+                return self._add(
+                    number, found.architecture, found.draws, found.origin, found.parent
+                )
         return None
+
+    def add_training(self, training: Training) -> Candidate:
+        """Write a longer training of a candidate down, once it has ended."""
+        name, value = training_attribute(training)
+        with storage_errors(self.folder):
+            self._storage.set_study_user_attr(self._id, name, value)
+        self._trainings.add(name)
+        candidate = self._take_training(training)
+        self._learn(candidate)
+        return candidate
 
     def resume(self, trial: int) -> Candidate:
         """Begin the training of an unfinished candidate anew; forget its reports."""
         self._attempts[trial] += 1
         self._set(trial, "attempt", self._attempts[trial])
-        return self._update(trial, curve=(), val_accuracy=None, reason=None)
+        return self._update(
+            trial, curve=(), val_accuracy=None, val_loss=None, reason=None
+        )
 
     def record(self, trial: int, report: RungReport) -> Candidate:
         """Write a report down; return the candidate with its longer curve."""
         self._set(trial, *report_attribute(report, self._attempts[trial]))
         known = self._candidates[trial]
         return self._update(
-            trial, curve=(*known.curve, report), val_accuracy=report.val_accuracy
+            trial,
+            curve=(*known.curve, report),
+            val_accuracy=report.val_accuracy,
+            val_loss=report.val_loss,
         )
 
     def tell(self, trial: int, state: State, reason: str | None = None) -> Candidate:
@@ -195,40 +241,47 @@ class Study:
                 next(k for k, v in STATES.items() if v == state),
                 values,
             )
-        self._tell_memory(candidate)
+        self._learn(candidate)
         return candidate
 
-    def _start(self, number: int, architecture: Architecture) -> Candidate:
-        """Record an architecture that the study was created with.
+    def _propose(self, number: int, attempt: int) -> Proposal:
+        """Return a proposal; its seed follows from the trial's number.
 
-        The sampler learns from it where the space can draw it, too: then the trial has
-        the parameters that draw it, and otherwise none.
+        So a study that was interrupted goes on as it would have without.
+        """
+        settings = self.settings
+        seed = derived_seed(settings.seed, "draw", number, attempt)
+        size = self._size(number, attempt)
+        if settings.sampler != "random" and attempt < _DUPLICATES_BEFORE_RANDOM:
+            return self._evolution.propose(
+                number=number, attempt=attempt, size=size, seed=seed
+            )
+        draws = Recorder(seed, size=size)
+        architecture = sample(
+            self._space,
+            draws,
+            input_shape=settings.input_shape,
+            num_classes=settings.num_classes,
+            caps=settings.caps,
+        )
+        return Proposal(architecture, draws.values, "random")
+
+    def _start(self, number: int, architecture: Architecture) -> Candidate:
+        """Record an architecture that the study began with.
+
+        The trial has the draws that make it where the space can draw it, and none
+        otherwise.
         """
         draws = encode(self._space, architecture, self.settings.caps)
-        self._memory.sampler = self._sampler(number, 0)
-        if draws is not None:
-            self._memory.enqueue_trial(draws)
-        drawn = self._memory.ask()
-        if draws is not None:
-            self._draw(drawn)
-        frozen = self._memory.get_trials(deepcopy=False)[drawn.number]
-        return self._add(number, drawn.number, architecture, frozen)
-
-    def _draw(self, trial: Trial) -> Architecture:
-        return sample(
-            self._space,
-            trial,
-            input_shape=self.settings.input_shape,
-            num_classes=self.settings.num_classes,
-            caps=self.settings.caps,
-        )
+        return self._add(number, architecture, draws or {}, "start", None)
 
     def _add(
         self,
         number: int,
-        memory_number: int,
         architecture: Architecture,
-        frozen: FrozenTrial,
+        draws: Mapping[str, float],
+        origin: Origin,
+        parent: int | None,
     ) -> Candidate:
         costs = cost(architecture)
         candidate = Candidate(
@@ -240,64 +293,57 @@ class Study:
             key=architecture.key,
             state="running",
             seed=derived_seed(self.settings.seed, "train", number),
+            origin=origin,
+            parent=parent,
+            fully_trained=len(self.settings.levels) == 1,
         )
         record = create_trial(
             state=TrialState.RUNNING,
-            params=frozen.params,
-            distributions=frozen.distributions,
+            params=dict(draws),
+            distributions={name: _distribution(self._space, name) for name in draws},
             user_attrs=attributes(candidate),
         )
         with storage_errors(self.folder):
             trial_id = self._storage.create_new_trial(self._id, record)
-        self._remember(candidate, trial_id, memory_number, attempt=1)
+        self._remember(candidate, trial_id, attempt=1)
         return candidate
 
     def _load(self, trial: FrozenTrial) -> None:
         candidate, attempt = read_trial(trial, self.settings)
-        memory_number = self._memory_ids.get(candidate.trial, -1)
-        # Only who asks needs a sampler that knows all; a reader is open much faster.
-        if self._lock is not None and memory_number < 0:
-            self._memory.add_trial(
-                create_trial(
-                    state=TrialState.RUNNING,
-                    params=trial.params,
-                    distributions=trial.distributions,
-                )
-            )
-            memory_number = len(self._memory.get_trials(deepcopy=False)) - 1
-        self._remember(candidate, trial._trial_id, memory_number, attempt)  # noqa: SLF001
-        if self._lock is not None and candidate.state != "running":
-            self._tell_memory(candidate)
+        self._remember(candidate, trial._trial_id, attempt)  # noqa: SLF001
 
-    def _remember(
-        self, candidate: Candidate, trial_id: int, memory_number: int, attempt: int
-    ) -> None:
+    def _load_trainings(self) -> None:
+        with storage_errors(self.folder):
+            found = read_trainings(self._storage.get_study_user_attrs(self._id))
+        for name in sorted(found.keys() - self._trainings):
+            training = found[name]
+            if training.trial in self._candidates:
+                self._trainings.add(name)
+                self._take_training(training)
+
+    def _take_training(self, training: Training) -> Candidate:
+        candidate = with_training(
+            self._candidates[training.trial], training, self.settings.levels[-1]
+        )
+        self._keep(candidate)
+        # A second seed can make a member worse, and the first full training ends what
+        # stood in for one: what was dominated before may no longer be.
+        self._front = None
+        return candidate
+
+    def _remember(self, candidate: Candidate, trial_id: int, attempt: int) -> None:
         self._keep(candidate)
         self._keys.setdefault(candidate.key, candidate.trial)
         self._storage_ids[candidate.trial] = trial_id
-        self._memory_ids[candidate.trial] = memory_number
         self._attempts[candidate.trial] = attempt
 
-    def _tell_memory(self, candidate: Candidate) -> None:
-        """Let the sampler learn how the candidate ended.
-
-        Both objectives are told on a logarithmic scale, the accuracy as its error. That
-        changes no dominance; but among members of the front samplers prefer those
-        with much hypervolume, which on plain scales are the tiny and inaccurate ones.
-
-        It learns from a pruned one by the accuracy that it had come to: a trial told
-        as pruned would rank behind every complete one, whatever its size.
-        """
-        memory = self._memory
-        trial = memory.get_trials(deepcopy=False)[self._memory_ids[candidate.trial]]
-        accuracy = candidate.val_accuracy
-        # One without parameters would leave some samplers none that all trials have.
-        if candidate.state == "failed" or accuracy is None or not trial.params:
-            memory.tell(trial.number, state=TrialState.FAIL)
-            return
-        # Half an image's error stands for none at all.
-        error = max(1 - accuracy, 0.5 / self.settings.val_size)
-        memory.tell(trial.number, [-math.log(error), math.log(candidate.num_params)])
+    def _learn(self, candidate: Candidate) -> None:
+        """Let the evolution know how a training of the candidate ended."""
+        if candidate.state in {"complete", "pruned"}:
+            evidence = evidence_of(
+                candidate, self.settings.val_size, self.settings.levels[0]
+            )
+            self._evolution.learn(candidate.architecture, evidence)
 
     def _update(self, trial: int, **changes: Any) -> Candidate:
         candidate = replace(self._candidates[trial], **changes)
@@ -321,25 +367,15 @@ class Study:
     def _size(self, number: int, attempt: int) -> float:
         """Return where in the space's range of sizes to draw, 0 to 1.
 
-        The sampler decides all else. Left to it, the sizes crowd at the small end,
-        where trials are cheap members of the front. Steps of the golden section cover
-        the range evenly from the first trials on.
+        Steps of the golden section cover the range evenly from the first trials on.
         """
         seed = derived_seed(self.settings.seed, "size", attempt)
         return (Random(seed).random() + number * _GOLDEN) % 1
 
-    def _sampler(self, number: int, attempt: int) -> BaseSampler:
-        """Return the sampler for one draw; its seed follows from the trial's number.
 
-        So a study that was interrupted goes on as it would have without.
-        """
-        seed = derived_seed(self.settings.seed, "draw", number, attempt)
-        kind = self.settings.sampler
-        if kind == "random" or attempt >= _DUPLICATES_BEFORE_RANDOM:
-            return RandomSampler(seed=seed)
-        if kind == "nsga2":
-            return NSGAIISampler(seed=seed, population_size=20)
-        if kind == "tpe":
-            return CachedTPESampler(self._density_cache, seed=seed)
-        with no_experimental_warning():
-            return TPESampler(seed=seed, multivariate=True, group=True)
+def _distribution(space: SearchSpace, name: str) -> BaseDistribution:
+    """Return the range of a draw, as `sample` asks for it."""
+    whole = {"depth": space.depth, "downsamplings": space.downsamplings}
+    if name in whole:
+        return IntDistribution(*whole[name])
+    return FloatDistribution(-1.0 if name.endswith(".width") else 0.0, 1.0)

@@ -17,6 +17,7 @@ from nas.training.memory import is_out_of_memory
 from nas.training.step import Step
 
 # torch's advice: what is set up at the first use must be there before the recording.
+# Together with the recorded one no more than the step can have been loaded with.
 _WARM_UP_STEPS = 3
 _logger = logging.getLogger("nas")
 
@@ -28,7 +29,7 @@ def runner(step: Step) -> Callable[[], None]:
     seeds them afterwards. ``NAS_CAPTURE=0`` in the environment turns recording off. A
     step that cannot be recorded is run as it stands.
     """
-    if step.indices.device.type != "cuda" or os.environ.get("NAS_CAPTURE") == "0":
+    if step.losses.device.type != "cuda" or os.environ.get("NAS_CAPTURE") == "0":
         return step.run
     try:
         with undone(step):
@@ -56,6 +57,7 @@ def undone(step: Step) -> Iterator[None]:
             for tensor in step.optimizer.state:
                 tensor.zero_()
             step.losses.zero_()
+            step.rewind()
 
 
 def _recorded(step: Step) -> Callable[[], None]:
@@ -69,7 +71,6 @@ def _recorded(step: Step) -> Callable[[], None]:
     # The gradients have to lie in the recording's own memory.
     step.optimizer.zero_grad()
     graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(step.generator)
     # "thread_local": another thread of the worker may ask the GPU something.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         step.run()

@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nas.errors import TrainingError
 from nas.training.cuda_graph import runner
@@ -51,7 +53,7 @@ def train(
     if device.type == "cpu":
         _keep_freed_memory()
     average = EMA(model, total_steps, recipe) if recipe.average > 0 else None
-    with memory_errors(device), _seeded(seed, device):
+    with memory_errors(device), _seeded(seed, device), uncounted(model, device):
         model.train()
         step = Step(model, data, recipe, batch_size)
         run = runner(step)
@@ -63,16 +65,24 @@ def train(
         # The reported loss is that of late: the first steps of a training tell more
         # of the initial weights than of the network.
         recent = stop - max(1, (stop - done) // 3)
-        with memory_errors(device), _seeded(seed + rung, device):
+        with (
+            memory_errors(device),
+            _seeded(seed + rung, device),
+            uncounted(model, device, stop - done),
+        ):
             model.train()
             if step.predict is model and device.type == "cpu":
                 # Takes up to a half off the time of a step.
                 model.to(memory_format=torch.channels_last)
             for number in range(done, stop):
+                if (number - done) % step.ahead == 0:
+                    some = range(number, min(number + step.ahead, stop))
+                    step.load(
+                        torch.stack([next(orders) for _ in some]),
+                        [learning_rate(n, total_steps, recipe) for n in some],
+                    )
                 if number == recent:
                     step.losses.zero_()
-                step.indices.copy_(next(orders))
-                step.rate.fill_(learning_rate(number, total_steps, recipe))
                 run()
                 if average is not None:
                     average.update(number)
@@ -83,7 +93,7 @@ def train(
                 raise TrainingError(message)
             if average is not None:
                 average.swap()
-            val_accuracy = evaluate(
+            validation = measure(
                 model, data.val_images, data.val_labels, data.mean, data.std
             )
             if device.type == "cpu":  # elsewhere the step knows where its weights lie
@@ -91,7 +101,8 @@ def train(
         yield RungReport(
             rung=rung,
             epochs=epochs,
-            val_accuracy=val_accuracy,
+            val_accuracy=validation.accuracy,
+            val_loss=validation.loss,
             train_loss=train_loss,
             seconds=time.perf_counter() - started,
         )
@@ -99,7 +110,13 @@ def train(
             average.swap()
 
 
-@torch.inference_mode()
+class Measurement(NamedTuple):
+    """The accuracy (0 to 1) and mean cross entropy on a set of images; nan without any."""
+
+    accuracy: float
+    loss: float
+
+
 def evaluate(
     model: nn.Module,
     images: Tensor,
@@ -109,14 +126,28 @@ def evaluate(
     *,
     batch_size: int | None = None,
 ) -> float:
-    """Return the share of the images that the model gets right, nan without images.
+    """Return the share of the images that the model gets right; see `measure`."""
+    return measure(model, images, labels, mean, std, batch_size=batch_size).accuracy
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    batch_size: int | None = None,
+) -> Measurement:
+    """Return the model's accuracy and loss on the images.
 
     ``images`` is uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``. The model's mode
     (training or not) is left as it was found. Batches are by default so small that a
     worker on a CPU needs little more memory for them than for training.
     """
     if not len(labels):
-        return math.nan
+        return Measurement(math.nan, math.nan)
     batch_size = batch_size or (128 if images.device.type == "cpu" else 2048)
     scale, offset = normalisation(mean, std, images.device)
     predict = predictor(model)
@@ -124,14 +155,16 @@ def evaluate(
     model.eval()
     try:
         correct = torch.zeros((), dtype=torch.int64, device=images.device)
+        loss = torch.zeros((), dtype=torch.float64, device=images.device)
         for some, answers in zip(
             images.split(batch_size), labels.split(batch_size), strict=True
         ):
             logits = predict(some * scale + offset)  # [B, num_classes]
             correct += (logits.argmax(1) == answers).sum()
+            loss += functional.cross_entropy(logits, answers, reduction="sum")
     finally:
         model.train(was_training)
-    return int(correct) / len(labels)
+    return Measurement(int(correct) / len(labels), float(loss) / len(labels))
 
 
 def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
@@ -158,12 +191,31 @@ def _orders(step: Step, data: TrainingData) -> Iterator[Tensor]:
     The last batch of an epoch, when it is not full, is left out: every epoch leaves
     out other images.
     """
-    count, batch_size = len(data.train_labels), len(step.indices)
+    count, batch_size = len(data.train_labels), step.batch_size
     while True:
         order = torch.randperm(
-            count, generator=step.generator, device=step.indices.device
+            count, generator=step.generator, device=step.generator.device
         )
         yield from order[: count - count % batch_size].split(batch_size)
+
+
+@contextmanager
+def uncounted(model: nn.Module, device: torch.device, steps: int = 0) -> Iterator[None]:
+    """Add up batch norm's count of batches after the steps instead of in each.
+
+    Nothing reads it, and on a GPU each addition takes as long as a convolution.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    if device.type == "cpu":
+        norms = []
+    counts = [norm.num_batches_tracked for norm in norms]
+    for norm in norms:
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, count in zip(norms, counts, strict=True):
+            norm.num_batches_tracked = None if count is None else count + steps
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Recipe:
     images.
     """
 
-    epochs: int = 3
+    epochs: int = 15
     batch_size: int = 64
     optimizer: Optimizer = "sgd"
     max_lr: float = 0.5
@@ -143,12 +143,6 @@ def search_recipe(train_size: int) -> Recipe:
     return fit_batch(Recipe(), train_size)
 
 
-def final_recipe(num_params: int, epochs: int = 15) -> Recipe:
-    """Return the recipe of a full training of a network of that size."""
-    del num_params
-    return Recipe(epochs=epochs)
-
-
 def fit_batch(recipe: Recipe, train_size: int) -> Recipe:
     """Return the recipe with smaller batches where the data is small.
 
@@ -157,8 +151,3 @@ def fit_batch(recipe: Recipe, train_size: int) -> Recipe:
     """
     fitting = max(16, train_size // 40 // 16 * 16)
     return replace(recipe, batch_size=min(recipe.batch_size, fitting))
-
-
-def full_epochs(recipe: Recipe) -> int:
-    """Return the epochs of a full training, five times those of the search."""
-    return 5 * recipe.epochs

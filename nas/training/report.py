@@ -10,8 +10,8 @@ class RungReport:
     """What a worker tells at a rung of one training.
 
     ``rung`` counts from 0; ``epochs`` is how many epochs (a fraction, too) were
-    trained by then; ``val_accuracy`` is 0 to 1; ``train_loss`` is the mean cross
-    entropy in the last third of the steps since the last report; ``seconds`` is the time since the training began.
+    trained by then; ``val_accuracy`` is 0 to 1 and ``val_loss`` the mean cross
+    entropy on the validation split; ``train_loss`` is the mean cross entropy in the last third of the steps since the last report; ``seconds`` is the time since the training began.
     """
 
     rung: int
@@ -19,3 +19,5 @@ class RungReport:
     val_accuracy: float
     train_loss: float
     seconds: float
+    val_loss: float | None = None
+    """None in records of studies that did not measure it."""

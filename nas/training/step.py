@@ -1,7 +1,7 @@
-"""One training step: augment, forward, backward, clip, change the weights.
+"""One training step: forward, backward, clip, change the weights.
 
-It works on memory that stays where it is, and nothing in it asks the device for an
-answer. So a GPU can record it once for a candidate and replay it for every batch
+The images are prepared some batches ahead. The step itself works on memory that stays
+where it is, and nothing in it asks the device for an answer. So a GPU can record it once for a candidate and replay it for every batch
 (capture.py); a CPU runs the same code as it stands.
 """
 
@@ -19,6 +19,11 @@ from nas.training import kernels
 from nas.training.augmentation import random_matrices, warp
 from nas.training.optimizer import Optimizer
 from nas.training.recipe import Recipe
+
+# A GPU starts a kernel in about the time that it takes for one batch of tiny images. So
+# the some thirty kernels that prepare images are started once for so many batches. On a
+# CPU the images of one batch stay in the cache.
+AHEAD_ON_CPU, AHEAD_ON_GPU = 1, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +45,9 @@ class TrainingData:
 class Step:
     """A step with what goes into it and what comes out.
 
-    Before each run ``indices`` (int64 ``[B]``) says which images make up the batch
-    and ``rate`` holds the learning rate; the loss is added to ``losses``. Random
-    changes of the images come from ``generator``, dropout from torch's global one.
+    `load` takes the images and learning rates of the next steps; each `run` then trains
+    on the next batch of them and adds its loss to ``losses``. Random changes of the
+    images come from ``generator``, dropout from torch's global one.
     """
 
     def __init__(
@@ -50,33 +55,57 @@ class Step:
     ) -> None:
         device = data.train_images.device
         cpu = device.type == "cpu"
-        self.indices = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        self.batch_size = batch_size
+        self.ahead = AHEAD_ON_CPU if cpu else AHEAD_ON_GPU
+        """For how many steps images are prepared at once."""
+        # What a recording reads has to stay where it is.
+        shape = (self.ahead, batch_size, *data.train_images.shape[1:])
+        self._images = torch.zeros(shape, device=device)
+        self._labels = torch.zeros(shape[:2], dtype=torch.int64, device=device)
         # torch's fused optimizers read it in single precision on a GPU alone.
-        self.rate = torch.zeros(
-            (), dtype=torch.float64 if cpu else torch.float32, device=device
-        )
+        kind = torch.float64 if cpu else torch.float32
+        self._rates = torch.zeros(self.ahead, dtype=kind, device=device)
+        self._rate = torch.zeros((), dtype=kind, device=device)
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros((), device=device)
         self.generator = torch.Generator(device)
         self.model = model
         self.predict = predictor(model, batch_size)
         self._parameters = list(model.parameters())
-        self.optimizer = Optimizer(self._parameters, recipe, self.rate)
+        self.optimizer = Optimizer(self._parameters, recipe, self._rate)
         self._data, self._recipe = data, recipe
         self._scale, self._offset = normalisation(data.mean, data.std, device)
         self._warp = kernels.warp if cpu and kernels.available() else warp
 
-    def run(self) -> None:
-        """Train on one batch."""
-        images = self._data.train_images[self.indices].float()  # [B, C, H, W]
+    def load(self, indices: Tensor, rates: Sequence[float]) -> None:
+        """Prepare the images int64 ``[steps, B]`` and the rates of at most ``ahead`` steps."""
+        steps = len(indices)
+        images = self._data.train_images[
+            indices.flatten()
+        ].float()  # [steps * B, C, H, W]
         if self._recipe.augment > 0:
             matrices = random_matrices(
                 len(images), self._recipe, self.generator, images.device
             )
             images = self._warp(images, matrices)
+        images = images * self._scale + self._offset
+        self._images[:steps] = images.view(self._images[:steps].shape)
+        self._labels[:steps] = self._data.train_labels[indices]
+        self._rates[:steps] = torch.tensor(rates, dtype=self._rates.dtype)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Begin again with the first of the batches that were loaded."""
+        self._place.zero_()
+
+    def run(self) -> None:
+        """Train on the next batch."""
+        images = self._images.index_select(0, self._place)[0]  # [B, C, H, W]
+        labels = self._labels.index_select(0, self._place)[0]  # [B]
+        self._rate.copy_(self._rates.index_select(0, self._place)[0])
+        self._place += 1
         loss = functional.cross_entropy(
-            self.predict(images * self._scale + self._offset),
-            self._data.train_labels[self.indices],
-            label_smoothing=self._recipe.label_smoothing,
+            self.predict(images), labels, label_smoothing=self._recipe.label_smoothing
         )
         self.optimizer.zero_grad()
         loss.backward()

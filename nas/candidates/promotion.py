@@ -1,0 +1,183 @@
+"""Which candidate deserves a longer training: pure arithmetic.
+
+Every candidate is screened by one short training. The best of each range of sizes,
+judged by their residuals, are promoted to the next fidelity and at last to a full
+training; where the first two of a range are close, both get a second seed. The ranges
+halve the size, from the cap downwards; the larger ones get more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nas.candidates.ranking import Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromotionRule:
+    """How many promotions there are for ``trials`` screened candidates.
+
+    ``middle``, ``full`` and ``seeds`` are shares of the trials that are trained at the
+    fidelities between the first and the last one, at the last one, and once more at the
+    last one with another seed; ``least`` is the fewest of each. ``weights`` share them
+    out among the ranges of sizes, the first being that just under the cap. Two
+    candidates are close when their residuals differ by less than ``close``.
+    """
+
+    middle: float = 0.125
+    full: float = 0.065
+    seeds: float = 0.02
+    least: int = 4
+    weights: tuple[float, ...] = (6.0, 4.0, 3.0, 2.0, 1.0)
+    close: float = 0.15
+
+
+class Promotion(NamedTuple):
+    """A training to come: which candidate, for how many epochs, its how manieth seed."""
+
+    trial: int
+    epochs: int
+    seed: int
+
+
+def next_promotion(
+    evidence: Sequence[Evidence],
+    scores: Sequence[float],
+    started: Mapping[int, Collection[tuple[int, int]]],
+    *,
+    rule: PromotionRule,
+    fidelities: Sequence[int],
+    trials: int,
+    screened: int,
+    screening: bool,
+    param_budget: int,
+) -> Promotion | None:
+    """Return the promotion that is due, if any.
+
+    ``scores`` are the residuals of the ``evidence``; ``started`` has for each trial the
+    (epochs, seed number) of all its promotions, running ones too. ``screened`` of
+    ``trials`` candidates have been screened, and further ones will be while
+    ``screening``: early on few promotions are due, since better ones are to come.
+    """
+    if len(fidelities) < 2:
+        return None
+    done = min(1.0, screened / trials) if screening else 1.0
+    counts = Counter(
+        epochs for some in started.values() for epochs, seed in some if seed == 0
+    )
+    for level in range(len(fidelities) - 1, 0, -1):
+        epochs, below = fidelities[level], fidelities[level - 1]
+        last = level == len(fidelities) - 1
+        share, power = (rule.full, 3.0) if last else (rule.middle, 1.5)
+        allowed = max(rule.least, share * trials) * math.pow(done, power)
+        if counts[epochs] + 1 > allowed + 1e-9:
+            continue
+        chosen = _best_of_the_neediest(
+            evidence,
+            scores,
+            started,
+            rule,
+            epochs,
+            below,
+            param_budget,
+            patient=screening and level > 1,
+        )
+        if chosen is not None:
+            return Promotion(chosen, epochs, 0)
+    if screening:
+        return None
+    return _second_seed(
+        evidence, scores, started, rule, fidelities[-1], trials, param_budget
+    )
+
+
+def planned_epochs(
+    rule: PromotionRule, fidelities: Sequence[int], trials: int
+) -> float:
+    """Return the epochs of all trainings of so many trials, were none pruned."""
+    epochs = float(fidelities[0] * trials)
+    for level, length in enumerate(fidelities[1:], start=1):
+        share = rule.full if level == len(fidelities) - 1 else rule.middle
+        epochs += length * min(trials, int(max(rule.least, share * trials)))
+    return epochs
+
+
+def size_range(num_params: int, param_budget: int, ranges: int) -> int:
+    """Return the range of sizes: 0 from half the cap, 1 from a quarter, ..."""
+    return min(ranges - 1, int(math.log2(max(1.0, param_budget / max(1, num_params)))))
+
+
+def _best_of_the_neediest(
+    evidence: Sequence[Evidence],
+    scores: Sequence[float],
+    started: Mapping[int, Collection[tuple[int, int]]],
+    rule: PromotionRule,
+    epochs: int,
+    below: int,
+    param_budget: int,
+    *,
+    patient: bool,
+) -> int | None:
+    """Return the best candidate of the range with the fewest promotions for its weight.
+
+    It has been trained for ``below`` epochs; when ``patient``, no other of its range
+    that has not may look clearly better.
+    """
+    ranges = len(rule.weights)
+    spent = [0] * ranges
+    best: dict[int, tuple[float, int]] = {}
+    waiting: dict[int, float] = {}
+    for one, score in zip(evidence, scores, strict=True):
+        place = size_range(one.num_params, param_budget, ranges)
+        if (epochs, 0) in started.get(one.trial, ()):
+            spent[place] += 1
+        elif math.isnan(score):
+            continue
+        elif one.results.get(below):
+            best[place] = min(best.get(place, (math.inf, -1)), (score, one.trial))
+        else:
+            waiting[place] = min(waiting.get(place, math.inf), score)
+    if patient:
+        # One that looks better has to come up first.
+        best = {
+            place: found
+            for place, found in best.items()
+            if found[0] < waiting.get(place, math.inf) + rule.close
+        }
+    if not best:
+        return None
+    # D'Hondt's way to share out seats: also a few go where the weights are.
+    place = max(best, key=lambda p: (rule.weights[p] / (spent[p] + 1), -p))
+    return best[place][1]
+
+
+def _second_seed(
+    evidence: Sequence[Evidence],
+    scores: Sequence[float],
+    started: Mapping[int, Collection[tuple[int, int]]],
+    rule: PromotionRule,
+    epochs: int,
+    trials: int,
+    param_budget: int,
+) -> Promotion | None:
+    """Return a second training for one of the two best of a range, if they are close."""
+    allowed = max(rule.least // 2, round(rule.seeds * trials))
+    used = sum(seed > 0 for some in started.values() for _, seed in some)
+    if used >= allowed:
+        return None
+    for place in range(len(rule.weights)):
+        ranked = sorted(
+            (score, one.trial)
+            for one, score in zip(evidence, scores, strict=True)
+            if one.results.get(epochs)
+            and size_range(one.num_params, param_budget, len(rule.weights)) == place
+        )[:2]
+        if len(ranked) == 2 and ranked[1][0] - ranked[0][0] < rule.close:
+            for _, trial in ranked:
+                if (epochs, 1) not in started.get(trial, ()):
+                    return Promotion(trial, epochs, 1)
+    return None

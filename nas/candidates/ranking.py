@@ -1,0 +1,155 @@
+"""Ranks candidates of different sizes, trained for different times, on one scale.
+
+The size of a net explains most of its loss, so what is ranked is the residual: how far
+its loss (in logarithms) lies above or below the trend of all candidates over log size. A
+short training of all candidates gives the trend; longer ones of the promoted few correct
+their residuals, as far as they can be trusted.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.candidates.candidate import Candidate
+
+Array = npt.NDArray[np.floating[Any]]
+
+# What a longer training says counts so much against what the shorter ones said; with a
+# second seed more.
+_TRUST = 0.75
+_TRUST_SEEDS = 0.9
+# Nets with more compute gain a little more by longer training: so much of the badness for
+# each unit of log(MACs) and of log(full epochs / epochs). Fits to nets trained for 1 and
+# 15 epochs gave 0.02 to 0.08; at the upper end the search went for nets that take ten times
+# as long and are no better.
+_GAIN = 0.02
+# The trend follows the many, not the failures: deviations count up to so many times
+# their median.
+_HUBER = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of one candidate: the badness after each completed training.
+
+    ``results`` has for each fidelity (epochs) one number a seed, see `badness`.
+    """
+
+    trial: int
+    num_params: int
+    macs: int
+    results: Mapping[int, Sequence[float]]
+
+
+def badness(val_loss: float | None, val_accuracy: float, val_size: int) -> float:
+    """Return the logarithm of the geometric mean of validation loss and error.
+
+    The loss tells more of nets that are nearly equal, the error is what is wanted; each
+    is noisy, and half an image's error stands for none at all.
+    """
+    error = max(1 - val_accuracy, 0.5 / val_size)
+    if val_loss is None:  # of a study that did not measure it
+        return math.log(error)
+    return (math.log(max(val_loss, 1e-9)) + math.log(error)) / 2
+
+
+def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evidence:
+    """Return what all completed trainings of the candidate say.
+
+    ``first_epochs`` is how long the first training of a candidate is.
+    """
+    ends = [(t.epochs, t.curve[-1]) for t in candidate.trainings if t.curve]
+    if candidate.state == "complete" and candidate.curve:
+        ends.insert(0, (first_epochs, candidate.curve[-1]))
+    results: dict[int, list[float]] = {}
+    for epochs, end in ends:
+        bad = badness(end.val_loss, end.val_accuracy, val_size)
+        results.setdefault(epochs, []).append(bad)
+    return Evidence(candidate.trial, candidate.num_params, candidate.macs, results)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """One number for each candidate, float ``[N]``; nan without a completed training.
+
+    ``residuals`` tell how much worse (+) or better (-) it is than others of its size,
+    ``predicted`` how bad a full training would be, up to a constant.
+    """
+
+    residuals: Array
+    predicted: Array
+
+
+def rank(evidence: Sequence[Evidence], fidelities: Sequence[int]) -> Ranks:
+    """Rank the candidates by all that is known; ``fidelities`` rise to the full one."""
+    sizes = np.log([max(e.num_params, 1) for e in evidence]).astype(np.float64)
+    compute = np.log([max(e.macs, 1) for e in evidence])
+    scores: Array = np.full(len(evidence), np.nan)
+    expected: Array = np.zeros(len(evidence))
+    for epochs in fidelities:
+        values: Array = np.array(
+            [
+                statistics.fmean(e.results[epochs]) if e.results.get(epochs) else np.nan
+                for e in evidence
+            ]
+        )
+        values -= _GAIN * math.log(fidelities[-1] / epochs) * compute
+        known = ~np.isnan(values)
+        if not known.any():
+            continue
+        before = known & ~np.isnan(scores)
+        if not before.any():
+            expected = _trend(sizes[known], values[known], degree=2)(sizes)
+            scores[known] = (values - expected)[known]
+            continue
+        # The promoted few are too few for a trend of their own: the one of the shorter
+        # training, shifted and tilted. What they are better by is already known.
+        known_better = values - scores
+        shift = _trend(sizes[before], (known_better - expected)[before], degree=1)
+        expected = expected + shift(sizes)
+        own = values - expected
+        seeds = np.array([len(e.results.get(epochs, ())) for e in evidence])
+        trust = np.where(seeds > 1, _TRUST_SEEDS, _TRUST)
+        scores[before] = (trust * own + (1 - trust) * scores)[before]
+        new = known & ~before
+        scores[new] = own[new]
+    return Ranks(scores, scores + expected)
+
+
+def _trend(sizes: Array, values: Array, *, degree: int) -> _Polynomial:
+    """Fit a polynomial that outliers hardly move; of lower degree where points are few."""
+    degree = min(degree, max(0, (len(np.unique(sizes)) - 1) // 4))
+    middle, spread = float(np.mean(sizes)), float(np.std(sizes)) or 1.0
+    design = np.vander((sizes - middle) / spread, degree + 1)
+    weights = np.ones(len(sizes))
+    # A little ridge on all but the constant: few points shall not bend it much.
+    ridge = np.diag([0.5] * degree + [0.0])
+    for _ in range(5):
+        weighted = design * weights[:, None]
+        solution = np.linalg.solve(
+            weighted.T @ design + ridge + 1e-9 * np.eye(degree + 1), weighted.T @ values
+        )
+        left = np.abs(values - design @ solution)
+        limit = _HUBER * max(float(np.median(left)), 1e-9)
+        weights = np.minimum(1.0, limit / np.maximum(left, 1e-12))
+    return _Polynomial(solution, middle, spread)
+
+
+@dataclass(frozen=True, slots=True)
+class _Polynomial:
+    coefficients: Array
+    middle: float
+    spread: float
+
+    def __call__(self, sizes: Array) -> Array:
+        value: Array = np.polyval(
+            self.coefficients, (sizes - self.middle) / self.spread
+        )
+        return value

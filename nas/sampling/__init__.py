@@ -1,0 +1,5 @@
+"""Where candidates come from: a regularised evolution that knows sizes.
+
+``evolution.py`` proposes, ``mutation.py`` changes an architecture, ``surrogate.py``
+predicts which change is worth a training.
+"""

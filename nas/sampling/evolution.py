@@ -1,0 +1,289 @@
+"""Proposes the next candidate: what did well at about its size, changed a little.
+
+A regularised evolution that knows sizes. The size comes first, from a sequence that
+covers the range evenly. A parent is then chosen in a tournament among candidates of
+about that size, by how much better they are than the trend of their size; it is
+changed in a few decisions and resized. Some candidates are drawn at random throughout,
+and some structures travel from far other sizes unchanged, so that no structure settles
+everywhere before the evidence says so.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nas.architecture import Architecture, Head, Shape
+from nas.candidates.candidate import Origin
+from nas.candidates.ranking import Evidence, rank
+from nas.sampling.mutation import BlockGenes, Genome, express, mutate
+from nas.sampling.surrogate import Array, Surrogate, features
+from nas.space.completion import Caps
+from nas.space.drawing import RandomDraws, sample, size_of
+from nas.space.encoding import encode
+from nas.space.limits import smallest
+from nas.space.reading import SearchSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvolutionRule:
+    """The numbers of the evolution.
+
+    The first ``start`` trials are random (and plain nets), later the share ``random``,
+    which the share falls to within some ``fading`` trials. The share ``at_cap`` aims
+    at the cap itself. Parents are looked for within about a factor e**``window`` in
+    size; the share ``travel`` anywhere. The best ``breeders`` candidates of a window
+    become most of the parents. Of so many ``children`` the one is trained that the
+    surrogate expects most of. ``changes`` weighs 0, 1, 2 ... changed decisions.
+    """
+
+    start: int = 8
+    fading: float = 12.0
+    random: float = 0.1
+    at_cap: float = 0.2
+    window: float = 0.7
+    travel: float = 0.2
+    breeders: float = 8.0
+    children: int = 8
+    changes: tuple[float, ...] = (1.0, 4.0, 3.0, 1.0)
+
+    def random_share(self, number: int) -> float:
+        """Return how likely the trial of that number is drawn at random."""
+        if number < self.start:
+            return 1.0
+        faded = math.exp(-(number - self.start) / self.fading)
+        return self.random + (0.5 - self.random) * faded
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate to be, with the draws that make it and where it came from."""
+
+    architecture: Architecture
+    draws: dict[str, float]
+    origin: Origin
+    parent: int | None = None
+
+
+@dataclass(slots=True)
+class _Known:
+    architecture: Architecture
+    features: Array
+    evidence: Evidence
+
+
+class Evolution:
+    """Proposes candidates for one study, and learns from how they did."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        input_shape: Shape,
+        num_classes: int,
+        caps: Caps,
+        levels: Sequence[int],
+        rule: EvolutionRule = EvolutionRule(),
+    ) -> None:
+        """Know nothing yet. ``levels`` are the study's fidelities in epochs."""
+        self._space, self._caps, self._rule = space, caps, rule
+        self._input_shape, self._num_classes = input_shape, num_classes
+        self._levels = levels
+        self._known: dict[int, _Known] = {}
+        self._news = 0
+        self._parents: list[_Known] = []
+        self._residuals: Array = np.empty(0)
+        self._log_sizes: Array = np.empty(0)
+        self._surrogate: Surrogate | None = None
+
+    def learn(self, architecture: Architecture, evidence: Evidence) -> None:
+        """Take in what is known of a candidate, in place of what was known before."""
+        known = self._known.get(evidence.trial)
+        described = features(architecture) if known is None else known.features
+        self._known[evidence.trial] = _Known(architecture, described, evidence)
+        self._news += 1
+
+    def propose(self, *, number: int, attempt: int, size: float, seed: int) -> Proposal:
+        """Return the proposal for the trial of that number.
+
+        ``size`` is where in the space's range of sizes to draw, 0 to 1; ``attempt``
+        counts those for the same trial, whose proposals the study already had. The same
+        arguments and the same knowledge give the same proposal.
+        """
+        rng = random.Random(seed)
+        rule, space = self._rule, self._space
+        if number < len(_PLAIN) and not attempt:
+            plain = self._plain(*_PLAIN[number])
+            if plain is not None:
+                return plain
+        if rng.random() < rule.at_cap:
+            size = 1.0
+        if rng.random() >= rule.random_share(number):
+            self._update()
+            if self._parents:
+                found = self._best_child(self._wanted(size), rng)
+                if found is not None:
+                    return found
+        draws = Recorder(rng.getrandbits(32), size=size)
+        architecture = sample(
+            space,
+            draws,
+            input_shape=self._input_shape,
+            num_classes=self._num_classes,
+            caps=self._caps,
+        )
+        return Proposal(architecture, draws.values, "random")
+
+    def _wanted(self, size: float) -> int:
+        least = smallest(self._space, self._input_shape, self._num_classes, self._caps)
+        return size_of(size, least, self._caps.num_params or 0, self._space)
+
+    def _update(self) -> None:
+        """Rank all candidates anew, if enough has happened since."""
+        if self._news < max(1, len(self._known) // _NEWS_SHARE):
+            return
+        self._news = 0
+        known = [self._known[trial] for trial in sorted(self._known)]
+        scores: Array = rank([k.evidence for k in known], self._levels).residuals.copy()
+        judged = ~np.isnan(scores)
+        self._parents = [k for k, good in zip(known, judged, strict=True) if good]
+        self._residuals = scores[judged]
+        self._log_sizes = np.log(
+            [float(k.evidence.num_params) for k in self._parents], dtype=np.float64
+        )
+        if len(self._parents) < _LEAST_FOR_SURROGATE:
+            self._surrogate = None
+            return
+        # What was pruned is known to be bad, but not how bad.
+        scores[~judged] = np.percentile(self._residuals, 90)
+        self._surrogate = Surrogate([k.features for k in known], list(scores))
+
+    def _best_child(self, wanted: int, rng: random.Random) -> Proposal | None:
+        """Return the most promising of several children of several parents."""
+        children = [
+            child
+            for _ in range(self._rule.children if self._surrogate else 1)
+            if (child := self._child(wanted, rng)) is not None
+        ]
+        if self._surrogate is None or len(children) < 2:
+            return children[0] if children else None
+        mean, spread = self._surrogate.predict(
+            [features(child.architecture) for child in children]
+        )
+        # A draw of what each may be worth: what is uncertain gets its chance.
+        worth = [
+            m + _BOLDNESS * s * rng.gauss(0, 1)
+            for m, s in zip(mean, spread, strict=True)
+        ]
+        return children[min(range(len(children)), key=worth.__getitem__)]
+
+    def _child(self, wanted: int, rng: random.Random) -> Proposal | None:
+        """Return a parent that was changed and resized."""
+        travels = rng.random() < self._rule.travel
+        parent = self._tournament(wanted, rng, anywhere=travels)
+        weights = list(self._rule.changes)
+        if 0.8 < parent.evidence.num_params / wanted < 1.25:
+            weights[0] = 0.0  # nearly the same net again
+        elif travels:
+            weights[0] *= 4
+        changes = rng.choices(range(len(weights)), weights)[0]
+        found = mutate(
+            self._space,
+            parent.architecture,
+            self._caps,
+            num_params=wanted,
+            changes=changes,
+            rng=rng,
+        )
+        if found is None:
+            return None
+        origin: Origin = "mutated" if changes else "resized"
+        return Proposal(*found, origin, parent.evidence.trial)
+
+    def _tournament(self, wanted: int, rng: random.Random, *, anywhere: bool) -> _Known:
+        """Return the best of a random few, drawn the likelier the nearer in size."""
+        distance = (self._log_sizes - math.log(wanted)) / self._rule.window
+        weights = np.exp(-0.5 * distance**2) + 1e-6
+        if anywhere:
+            weights = np.ones(len(self._parents))
+        # How many the window holds: the sum of weights, each at most 1.
+        total = float(weights.sum())
+        entrants = max(2, round(total / self._rule.breeders))
+        points = [rng.random() * total for _ in range(entrants)]
+        places = np.searchsorted(np.cumsum(weights), points)
+        places = np.minimum(places, len(self._parents) - 1)
+        best: int = min(places.tolist(), key=lambda p: (self._residuals[p], p))
+        return self._parents[best]
+
+    def _plain(self, depth: int, stage: int, share: float) -> Proposal | None:
+        """Return a plain net of 3x3 convolutions, pooled after each stage but the last.
+
+        None where the space or the caps do not hold it.
+        """
+        space = self._space
+        kernels, paddings = space.kernel_sizes.options, space.paddings.options
+        way = space.downsampling_kinds.options[0]
+        genes = tuple(
+            BlockGenes(
+                kind=space.kinds.options[0],
+                kernel_size=3 if 3 in kernels else kernels[0],
+                padding="same" if "same" in paddings else paddings[0],
+                downsampling=way if number % stage == 0 and number < depth else "none",
+                repeats=1,
+                width=2.0 ** ((number - 1) // stage),
+            )
+            for number in range(1, depth + 1)
+        )
+        heads = space.heads.options
+        kind: Any = "gap" if "gap" in heads else heads[0]
+        genome = Genome(
+            space.norms.options[0],
+            space.activations.options[0],
+            space.dropouts.options[0],
+            Head(kind=kind),
+            genes,
+        )
+        nothing = Architecture(
+            input_shape=self._input_shape,
+            num_classes=self._num_classes,
+            blocks=(),
+            head=Head(kind="gap"),
+        )
+        wanted = max(1, round((self._caps.num_params or 0) * share))
+        found = express(space, genome, nothing, replace(self._caps, num_params=wanted))
+        draws = None if found is None else encode(space, found, self._caps)
+        if found is None or draws is None:
+            return None
+        return Proposal(found, draws, "plain")
+
+
+class Recorder:
+    """Random draws that are kept by name."""
+
+    def __init__(self, seed: int, **fixed: float) -> None:
+        self._draws, self._fixed = RandomDraws(seed), fixed
+        self.values: dict[str, float] = {}
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """Return a uniform number from low to high, or the fixed one of that name."""
+        drawn = self._draws.suggest_float(name, low, high)
+        self.values[name] = self._fixed.get(name, drawn)
+        return self.values[name]
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Return a uniform whole number from low to high, both included."""
+        self.values[name] = self._draws.suggest_int(name, low, high)
+        return int(self.values[name])
+
+
+# Blocks, of how many a stage, and the share of the cap: what anyone would draw by hand.
+_PLAIN = ((3, 1, 1.0), (6, 2, 1.0), (3, 1, 0.25), (6, 2, 0.25))
+# Candidates are ranked anew when one in so many of them has event.
+_NEWS_SHARE = 200
+_LEAST_FOR_SURROGATE = 15
+_BOLDNESS = 0.5

@@ -1,0 +1,352 @@
+"""Changes a few decisions of an architecture and gives it another size.
+
+The steps of the local search: a block more or less, another kernel, a pooling moved ...
+The result is in the space and within the caps, or there is none.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.cost import cost
+from nas.errors import ArchitectureError
+from nas.space.completion import Caps, least_width
+from nas.space.drawing import deviations, usual_finish
+from nas.space.encoding import encode
+from nas.space.reading import Choice, SearchSpace
+from nas.space.widening import widen
+
+T = TypeVar("T")
+
+# Changes that lead out of the space or over the caps are tried anew so often.
+_ATTEMPTS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class BlockGenes:
+    """The decisions for one block; ``own`` is what it has of its own, if it deviates."""
+
+    kind: str
+    kernel_size: int
+    padding: str
+    downsampling: str  # "none" or how
+    repeats: int
+    width: float  # only the proportions matter
+    own: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Genome:
+    """An architecture as the decisions that a space leaves open, sizes apart."""
+
+    norm: str
+    activation: str
+    dropout: float
+    head: Head
+    blocks: tuple[BlockGenes, ...]
+
+
+def mutate(
+    space: SearchSpace,
+    architecture: Architecture,
+    caps: Caps,
+    *,
+    num_params: int,
+    changes: int,
+    rng: random.Random,
+) -> tuple[Architecture, dict[str, float]] | None:
+    """Return the architecture with so many decisions changed, resized to a size.
+
+    It is as wide as ``num_params`` and the ``caps`` allow; ``changes`` 0 only resizes
+    it. Beside it come the draws that `sample` makes it of under the caps. None where no
+    attempt stayed in the space.
+    """
+    within = replace(caps, num_params=num_params)
+    genome = genome_of(space, architecture)
+    for _ in range(_ATTEMPTS if changes else 1):
+        changed = genome
+        for _ in range(changes):
+            changed = _change(space, changed, rng)
+        found = express(space, changed, architecture, within)
+        if found is None:
+            continue
+        draws = encode(space, found, caps)
+        if draws is not None:
+            return found, draws
+    return None
+
+
+def genome_of(space: SearchSpace, architecture: Architecture) -> Genome:
+    """Return the decisions that an architecture is made of."""
+    blocks, head = architecture.blocks, architecture.head
+    norm = _commonest([b.norm for b in blocks], space.norms)
+    activation = _commonest([b.activation for b in blocks], space.activations)
+    dropout = (
+        _commonest([b.dropout for b in blocks], space.dropouts)
+        if head.kind == "pool"
+        else head.dropout
+    )
+    genes = []
+    for number, block in enumerate(blocks, start=1):
+        usual = {"norm": norm, "bias": "auto", "order": "early_pool"} | usual_finish(
+            number, len(blocks), head, activation, dropout
+        )
+        own = {name: getattr(block, name) for name in usual}
+        genes.append(
+            BlockGenes(
+                kind=block.kind,
+                kernel_size=block.kernel_size,
+                padding=block.padding,
+                downsampling="stride" if block.stride > 1 else block.pool,
+                repeats=block.repeats,
+                width=block.out_channels,
+                own=None if own == usual else own,
+            )
+        )
+    return Genome(norm, activation, dropout, replace(head, dropout=0.0), tuple(genes))
+
+
+def express(
+    space: SearchSpace, genome: Genome, like: Architecture, caps: Caps
+) -> Architecture | None:
+    """Return the widest architecture of these decisions within the caps, if any.
+
+    It takes the images and gives the classes of the architecture that it is ``like``.
+    """
+    depth = len(genome.blocks)
+    blocks: list[Block] = []
+    for number, genes in enumerate(genome.blocks, start=1):
+        width = max(space.min_width, least_width(genes.kind, genes.kernel_size))
+        last = number == depth and genome.head.kind == "pool"
+        if genes.repeats > 1 and blocks:
+            width = blocks[-1].out_channels
+        values: dict[str, Any] = {
+            "kind": genes.kind,
+            "out_channels": like.num_classes if last else width,
+            "kernel_size": genes.kernel_size,
+            "padding": genes.padding,
+            "stride": 2 if genes.downsampling == "stride" else 1,
+            "pool": "none" if genes.downsampling == "stride" else genes.downsampling,
+            "norm": genome.norm,
+            "repeats": genes.repeats,
+        }
+        finish = usual_finish(
+            number, depth, genome.head, genome.activation, genome.dropout
+        )
+        blocks.append(Block(**values | finish | (genes.own or {})))
+    dropout = 0.0 if genome.head.kind == "pool" else genome.dropout
+    try:
+        narrow = replace(
+            like, blocks=tuple(blocks), head=replace(genome.head, dropout=dropout)
+        )
+        if not caps.allow(cost(narrow, caps.board)):
+            return None
+        widths = [genes.width for genes in genome.blocks]
+        found = widen(narrow, widths, caps, least=space.min_width, most=space.max_width)
+        # The widths of repeated blocks can lead to channels that do not fit.
+        return found if caps.allow(cost(found, caps.board)) else None
+    except ArchitectureError:
+        return None
+
+
+Change = Callable[[SearchSpace, Genome, random.Random], Genome]
+
+
+def _change(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    """Return the genome with one decision changed."""
+    names = list(_CHANGES)
+    change = rng.choices(names, [_CHANGES[name] for name in names])[0]
+    return change(space, genome, rng)
+
+
+def _other_kernel(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    place = rng.randrange(len(genome.blocks))
+    value = _another(space.kernel_sizes, genome.blocks[place].kernel_size, rng)
+    return _with(genome, place, kernel_size=value)
+
+
+def _other_kind(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    place = rng.randrange(len(genome.blocks))
+    genes = genome.blocks[place]
+    kind = _another(space.kinds, genes.kind, rng)
+    kernel_size = genes.kernel_size
+    if kind != "conv" and kernel_size == 1:
+        kernel_size = _another(space.kernel_sizes, 1, rng)
+    return _with(genome, place, kind=kind, kernel_size=kernel_size)
+
+
+def _other_padding(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    place = rng.randrange(len(genome.blocks))
+    value = _another(space.paddings, genome.blocks[place].padding, rng)
+    return _with(genome, place, padding=value)
+
+
+def _other_repeats(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    if len(genome.blocks) < 2:
+        return genome
+    place = rng.randrange(1, len(genome.blocks))
+    genes = genome.blocks[place]
+    value = _another(space.repeats, genes.repeats, rng)
+    changes: dict[str, Any] = {"repeats": value}
+    if value > 1:
+        changes["width"] = genome.blocks[place - 1].width
+        if genes.downsampling == "stride":
+            changes["downsampling"] = "max"
+        changes["padding"] = "same"
+    return _with(genome, place, **changes)
+
+
+def _other_width(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    place = rng.randrange(len(genome.blocks))
+    factor = math.exp(rng.uniform(-1, 1) * math.log(space.spread))
+    return _with(genome, place, width=genome.blocks[place].width * factor)
+
+
+def _insert(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    """Put a block more somewhere: a copy of a neighbour, or a fresh one."""
+    if len(genome.blocks) >= space.depth[1]:
+        return genome
+    place = rng.randrange(len(genome.blocks) + 1)
+    near = genome.blocks[min(place, len(genome.blocks) - 1)]
+    new = replace(near, downsampling="none", own=None)
+    if rng.random() < 0.5:
+        kind = _drawn(space.kinds, rng)
+        new = replace(
+            new,
+            kind=kind,
+            kernel_size=_drawn(space.kernel_sizes, rng),
+            padding="same",
+            repeats=1,
+        )
+    blocks = (*genome.blocks[:place], new, *genome.blocks[place:])
+    return replace(genome, blocks=blocks)
+
+
+def _remove(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    """Take a block away; its downsampling goes to a neighbour."""
+    if len(genome.blocks) <= space.depth[0]:
+        return genome
+    place = rng.randrange(len(genome.blocks))
+    way = genome.blocks[place].downsampling
+    blocks = [*genome.blocks[:place], *genome.blocks[place + 1 :]]
+    near = min(max(place - 1, 0), len(blocks) - 1)
+    if way != "none" and blocks[near].downsampling == "none":
+        blocks[near] = replace(blocks[near], downsampling=way)
+    return replace(genome, blocks=tuple(blocks))
+
+
+def _move_downsampling(
+    space: SearchSpace, genome: Genome, rng: random.Random
+) -> Genome:
+    del space
+    halving = [p for p, g in enumerate(genome.blocks) if g.downsampling != "none"]
+    if not halving:
+        return genome
+    place = rng.choice(halving)
+    target = place + rng.choice((-1, 1))
+    if not 0 <= target < len(genome.blocks) or target in halving:
+        return genome
+    way = genome.blocks[place].downsampling
+    return _with(_with(genome, place, downsampling="none"), target, downsampling=way)
+
+
+def _other_downsampling(
+    space: SearchSpace, genome: Genome, rng: random.Random
+) -> Genome:
+    """Downsample at one block more, or one less, or in another way."""
+    place = rng.randrange(len(genome.blocks))
+    way = genome.blocks[place].downsampling
+    if way == "none":
+        return _with(genome, place, downsampling=_drawn(space.downsampling_kinds, rng))
+    if rng.random() < 0.5 or len(space.downsampling_kinds.options) == 1:
+        return _with(genome, place, downsampling="none")
+    other = _another(space.downsampling_kinds, way, rng)
+    return _with(genome, place, downsampling=other)
+
+
+def _other_head(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    kind: Any = _drawn(space.heads, rng)
+    head = Head(kind=kind)
+    if kind == "conv":
+        head = replace(head, kernel_size=_drawn(space.head_kernel_sizes, rng))
+    elif kind != "pool":
+        head = replace(head, hidden=_drawn(space.hidden, rng))
+    return replace(genome, head=head)
+
+
+def _other_activation(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    value = _another(space.activations, genome.activation, rng)
+    return replace(genome, activation=value)
+
+
+def _other_dropout(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    return replace(genome, dropout=_another(space.dropouts, genome.dropout, rng))
+
+
+def _other_norm(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    return replace(genome, norm=_another(space.norms, genome.norm, rng))
+
+
+def _other_finish(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    """Let a block deviate, or deviate no longer."""
+    place = rng.randrange(len(genome.blocks))
+    if genome.blocks[place].own is not None:
+        return _with(genome, place, own=None)
+    if not space.deviation.share:
+        return genome
+    return _with(genome, place, own=rng.choice(deviations(space.deviation)))
+
+
+# How often each kind of change is made, relative to the others.
+_CHANGES: dict[Change, float] = {
+    _other_kernel: 4,
+    _other_width: 4,
+    _other_repeats: 3,
+    _other_kind: 2,
+    _insert: 3,
+    _remove: 2,
+    _move_downsampling: 3,
+    _other_downsampling: 2,
+    _other_padding: 1,
+    _other_head: 1,
+    _other_activation: 1,
+    _other_dropout: 1,
+    _other_norm: 0.5,
+    _other_finish: 0.5,
+}
+
+
+def _with(genome: Genome, place: int, **changes: Any) -> Genome:
+    """Return the genome with other decisions for the block at that place."""
+    blocks = list(genome.blocks)
+    blocks[place] = replace(blocks[place], **changes)
+    return replace(genome, blocks=tuple(blocks))
+
+
+def _drawn(choice: Choice[T], rng: random.Random) -> T:
+    return rng.choices(choice.options, choice.shares)[0]
+
+
+def _another(choice: Choice[T], current: T, rng: random.Random) -> T:
+    """Draw another option than the current one, where there is another."""
+    others = [
+        (option, share)
+        for option, share in zip(choice.options, choice.shares, strict=True)
+        if option != current
+    ]
+    if not others:
+        return current
+    options, shares = zip(*others, strict=True)
+    return rng.choices(options, shares)[0]  # type: ignore[no-any-return]
+
+
+def _commonest(values: Sequence[T], choice: Choice[T]) -> T:
+    """Return the option that most blocks have."""
+    known = Counter(value for value in values if value in choice.options)
+    return known.most_common(1)[0][0] if known else choice.options[0]

@@ -1,0 +1,184 @@
+"""Proposals: in the space, under the caps, of the wanted size, and better than chance."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.architecture import Architecture
+from nas.architecture.cost import cost
+from nas.candidates.ranking import Evidence
+from nas.errors import SpaceError
+from nas.sampling.evolution import Evolution, EvolutionRule, Proposal
+from nas.sampling.mutation import mutate
+from nas.sampling.surrogate import Surrogate, features
+from nas.space import Caps, RandomDraws, available, encode, find_space, sample
+
+SHAPE = (1, 28, 28)
+CAP = 6000
+
+
+def evolution(space: str = "mixed", cap: int = CAP, **rule: float) -> Evolution:
+    """Return one that knows nothing yet, of a single fidelity."""
+    return Evolution(
+        find_space(space),
+        input_shape=SHAPE,
+        num_classes=10,
+        caps=Caps(cap),
+        levels=(1,),
+        rule=EvolutionRule(**rule),  # type: ignore[arg-type]
+    )
+
+
+def wideness(architecture: Architecture) -> float:
+    """Return a talent that has nothing to do with the size: many 5x5 kernels."""
+    kernels = [block.kernel_size for block in architecture.blocks]
+    return sum(kernel == 5 for kernel in kernels) / len(kernels)
+
+
+def run(proposer: Evolution, trials: int, seed: int = 0) -> list[Proposal]:
+    """Let it propose and learn from a made-up badness."""
+    found = []
+    for number in range(trials):
+        size = (number * 0.618) % 1
+        one = proposer.propose(
+            number=number, attempt=0, size=size, seed=hash((seed, number))
+        )
+        costs = cost(one.architecture)
+        bad = -0.7 * math.log(costs.num_params) - wideness(one.architecture)
+        proposer.learn(
+            one.architecture,
+            Evidence(number, costs.num_params, costs.macs, {1: [bad]}),
+        )
+        found.append(one)
+    return found
+
+
+@pytest.mark.parametrize("space", sorted(available()))
+def test_every_proposal_is_in_the_space_and_under_the_cap(space: str) -> None:
+    """Its draws make it again; also those that were changed and resized."""
+    known = find_space(space)
+    found = run(evolution(space, 3000), 60)
+    assert {p.origin for p in found} >= {"random", "mutated"}
+    for proposal in found:
+        assert cost(proposal.architecture).num_params <= 3000
+        assert encode(known, proposal.architecture, Caps(3000)) is not None
+        assert proposal.parent is None or proposal.origin in {"mutated", "resized"}
+
+
+def test_it_finds_more_of_what_is_good_than_random_draws_do() -> None:
+    """Without giving up the sizes; and it goes on drawing at random."""
+    late = run(evolution(), 120)[60:]
+    chance = run(evolution(random=1.0, start=10_000), 120)[60:]
+    mean = [
+        sum(wideness(p.architecture) for p in some) / len(some)
+        for some in (late, chance)
+    ]
+    assert mean[0] > mean[1] + 0.2
+    assert sum(p.origin == "random" for p in late) >= 2
+    sizes = [cost(p.architecture).num_params for p in late]
+    assert min(sizes) < CAP / 8
+    assert sum(size > 0.9 * CAP for size in sizes) >= len(sizes) // 8
+
+
+def test_it_does_not_settle_on_one_structure() -> None:
+    """Where nothing is better than anything else the depths stay spread."""
+    proposer = evolution()
+    depths: Counter[int] = Counter()
+    for number in range(120):
+        one = proposer.propose(
+            number=number, attempt=0, size=(number * 0.618) % 1, seed=number
+        )
+        costs = cost(one.architecture)
+        noise = random.Random(number).gauss(0, 0.1)
+        bad = -0.7 * math.log(costs.num_params) + noise
+        proposer.learn(
+            one.architecture,
+            Evidence(number, costs.num_params, costs.macs, {1: [bad]}),
+        )
+        if number >= 60:
+            depths[len(one.architecture.blocks)] += 1
+    assert max(depths.values()) < 0.6 * sum(depths.values())
+
+
+def test_it_begins_with_plain_nets_near_the_cap() -> None:
+    """What anyone would draw by hand, before anything is known."""
+    first = evolution().propose(number=0, attempt=0, size=0.1, seed=1)
+    assert first.origin == "plain"
+    assert [b.kernel_size for b in first.architecture.blocks] == [3, 3, 3]
+    assert 0.85 * CAP < cost(first.architecture).num_params <= CAP
+
+
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(sorted(available())),
+    st.sampled_from([400, 1500, 6000]),
+    st.integers(0, 3),
+)
+@settings(max_examples=60)
+def test_a_mutation_stays_in_the_space_and_has_the_wanted_size(
+    seed: int, space: str, wanted: int, changes: int
+) -> None:
+    """Under the wanted size and all caps; the draws beside it make it."""
+    known = find_space(space)
+    caps = Caps(CAP, macs=3_000_000)
+    try:
+        parent = sample(
+            known, RandomDraws(seed), input_shape=SHAPE, num_classes=10, caps=caps
+        )
+    except SpaceError:
+        return
+    found = mutate(
+        known,
+        parent,
+        caps,
+        num_params=wanted,
+        changes=changes,
+        rng=random.Random(seed),
+    )
+    if found is None:
+        return
+    child, draws = found
+    costs = cost(child)
+    assert costs.num_params <= wanted
+    assert costs.macs <= 3_000_000
+    assert encode(known, child, caps) == draws
+
+
+def test_most_parents_can_be_changed() -> None:
+    """A mutation that never stayed in the space would leave only random draws."""
+    known = find_space("mixed")
+    made = 0
+    for seed in range(60):
+        parent = sample(
+            known, RandomDraws(seed), input_shape=SHAPE, num_classes=10, caps=Caps(CAP)
+        )
+        rng = random.Random(seed)
+        child = mutate(known, parent, Caps(CAP), num_params=2000, changes=2, rng=rng)
+        made += child is not None
+    assert made >= 55
+
+
+def test_the_surrogate_predicts_what_features_explain() -> None:
+    """On architectures that it has not seen; and it knows what it does not know."""
+    known = find_space("mixed")
+    nets = [
+        sample(
+            known, RandomDraws(seed), input_shape=SHAPE, num_classes=10, caps=Caps(CAP)
+        )
+        for seed in range(160)
+    ]
+    rows = [features(net) for net in nets]
+    talents = [0.2 * len(net.blocks) for net in nets]
+    surrogate = Surrogate(rows[:120], talents[:120])
+    mean, spread = surrogate.predict(rows[120:])
+    errors = [abs(m - t) for m, t in zip(mean, talents[120:], strict=True)]
+    guess = sum(talents[:120]) / 120
+    blind = [abs(guess - t) for t in talents[120:]]
+    assert sum(errors) < 0.5 * sum(blind)
+    assert (spread > 0).all()

@@ -1,0 +1,110 @@
+"""Promotion: the best of each range of sizes, a few early and most late."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from nas.candidates.promotion import (
+    Promotion,
+    PromotionRule,
+    next_promotion,
+    planned_epochs,
+    size_range,
+)
+from nas.candidates.ranking import Evidence
+
+LEVELS = (1, 3, 15)
+CAP = 8000
+RULE = PromotionRule()
+SIZES = [7900, 5000, 3900, 2500, 1900, 1100, 900, 600, 400, 100] * 20
+
+
+def promote_all(
+    trials: int = 200, screened: int = 200, **changes: Any
+) -> list[Promotion]:
+    """Promote until the rule wants no more; each training keeps the order of scores."""
+    results: list[dict[int, list[float]]] = [{1: [0.0]} for _ in range(screened)]
+    scores = [math.sin(n) for n in range(screened)]
+    started: dict[int, set[tuple[int, int]]] = {}
+    made = []
+    while True:
+        evidence = [
+            Evidence(n, SIZES[n], 10**6, some) for n, some in enumerate(results)
+        ]
+        found = next_promotion(
+            evidence,
+            scores,
+            started,
+            **{
+                "rule": RULE,
+                "fidelities": LEVELS,
+                "trials": trials,
+                "screened": screened,
+                "screening": screened < trials,
+                "param_budget": CAP,
+            }
+            | changes,
+        )
+        if found is None:
+            return made
+        made.append(found)
+        results[found.trial].setdefault(found.epochs, []).append(0.0)
+        started.setdefault(found.trial, set()).add((found.epochs, found.seed))
+        assert len(made) < 1000, "promotes without end"
+
+
+def test_as_many_as_the_rule_says_and_nothing_twice() -> None:
+    """The shares of the trials, and none that was not promoted before."""
+    made = promote_all()
+    assert len(made) == len(set(made))
+    counts = Counter((p.epochs, p.seed) for p in made)
+    assert counts[3, 0] == round(RULE.middle * 200)
+    assert counts[15, 0] == round(RULE.full * 200)
+    assert counts[15, 1] <= round(RULE.seeds * 200)
+    middle = [p.trial for p in made if p.epochs == 3]
+    assert all(p.trial in middle for p in made if p.epochs == 15)
+    epochs = sum(p.epochs for p in made if p.seed == 0) + 200
+    assert epochs == planned_epochs(RULE, LEVELS, 200)
+
+
+def test_every_range_of_sizes_has_its_share_and_the_best_of_it() -> None:
+    """The range under the cap gets most; within one the best scores go first."""
+    made = [p for p in promote_all() if p.epochs == 3]
+    spent = Counter(size_range(SIZES[p.trial], CAP, 5) for p in made)
+    assert set(spent) == set(range(5))
+    assert spent[0] == max(spent.values())
+    for place, count in spent.items():
+        members = [n for n in range(200) if size_range(SIZES[n], CAP, 5) == place]
+        best = sorted(members, key=math.sin)[:count]
+        ours = {p.trial for p in made if size_range(SIZES[p.trial], CAP, 5) == place}
+        assert ours == set(best)
+
+
+def test_early_on_few_are_promoted() -> None:
+    """Better ones are to come; a few show that it works."""
+    early = Counter(p.epochs for p in promote_all(screened=50))
+    assert early[3] <= 0.3 * RULE.middle * 200
+    assert early[15] <= 1
+
+
+def test_short_studies_have_a_few_full_trainings() -> None:
+    """However few the trials; most of them under the cap."""
+    made = [p for p in promote_all(trials=20, screened=20) if p.epochs == 15]
+    assert len([p for p in made if p.seed == 0]) == RULE.least
+    assert SIZES[made[0].trial] > CAP / 2
+
+
+def test_a_study_of_one_fidelity_promotes_nothing() -> None:
+    """There is nowhere to."""
+    assert promote_all(fidelities=(3,)) == []
+
+
+def test_close_ones_get_a_second_seed() -> None:
+    """Where the first two of a range differ clearly nobody does."""
+    seeds = [p for p in promote_all() if p.seed]
+    assert seeds
+    assert {p.epochs for p in seeds} == {15}
+    none = promote_all(rule=PromotionRule(close=0.0))
+    assert not [p for p in none if p.seed]
