@@ -460,7 +460,11 @@ def test_progress_counts_what_pruning_saved(tmp_path: Path) -> None:
     live = opened(tmp_path / "small")
     settings, candidates, times = live.snapshot()
     found = progress(candidates, times, settings, reference_point([settings]))
-    assert found["epochs"] == {"trained": 9.0, "without_pruning": 12.0}
+    assert found["epochs"] == {
+        "trained": 9.0,
+        "without_pruning": 12.0,
+        "promoted": 0,
+    }
     assert found["finished"] == 3
     assert sum(found["sizes"]["counts"]) == 3
     assert found["reference_point"] == (2001.0, 0.1)

@@ -439,9 +439,9 @@ def test_split_is_fixed_by_the_seed_for_good() -> None:
     assert high.tolist() != FIXED
 
 
-@pytest.mark.parametrize(("total", "expected"), [(600, 100), (60_000, 5000)])
+@pytest.mark.parametrize(("total", "expected"), [(600, 100), (60_000, 10_000)])
 def test_split_size_by_default(total: int, expected: int) -> None:
-    """A sixth is held out, 5,000 at most."""
+    """A sixth is held out, 10,000 at most."""
     _, val = split_indices(torch.arange(total) % 10, seed=3)
     assert len(val) == expected
 

@@ -502,7 +502,7 @@ def test_workers_die_with_the_coordinator(name: str, tmp_path: Path) -> None:
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One worker a core on a CPU, four a GPU but no more than cores; else an error."""
+    """One worker a core on a CPU, 16 a GPU with MPS, two without; else an error."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert devices_for("auto", None) == (["cpu"], 6)
@@ -512,8 +512,11 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
             devices_for(device, None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert devices_for("auto", None) == (["cuda:0", "cuda:1"], 6)
-    assert devices_for("cuda:1", None) == (["cuda:1"], 4)
+    monkeypatch.setattr("nas.engines.local.available", lambda: False)
+    assert devices_for("auto", None) == (["cuda:0", "cuda:1"], 4)
+    assert devices_for("cuda:1", None) == (["cuda:1"], 2)
+    monkeypatch.setattr("nas.engines.local.available", lambda: True)
+    assert devices_for("cuda:1", None) == (["cuda:1"], 6)
     assert devices_for("cpu", None) == (["cpu"], 6)
     for device in ("cuda:2", "cuda:", "cuda:-1"):
         with pytest.raises(DeviceError, match="cpu, cuda:0, cuda:1"):

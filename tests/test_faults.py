@@ -340,7 +340,7 @@ def test_nothing_is_timed_by_the_time_of_day() -> None:
 @pytest.mark.slow
 def test_two_searches_at_once(tmp_path: Path) -> None:
     """The second of the same study is refused, one of another study is not disturbed."""
-    search = Search(tmp_path, trials=8)
+    search = Search(tmp_path, trials=60)
     with search.started() as process:
         wait_for_growth(search, process)
         second = subprocess.run(
@@ -360,7 +360,7 @@ def test_two_searches_at_once(tmp_path: Path) -> None:
         assert other.returncode == 0, other.stderr
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    assert len(finished(search.check([]))) == 8
+    assert len(finished(search.check([]))) == 60
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from asking import Ask
+from cli_runner import Invoke
 
 from nas.architecture import Architecture, Block, Head
 from nas.data import load_dataset
@@ -37,7 +37,7 @@ NET = Architecture(
 RECIPE = Recipe(epochs=4, batch_size=32, rotation=5, shift=0.05)
 
 
-def job(number: int, *, recipe: Recipe = RECIPE, part: str = "search") -> Job:
+def job(number: int, *, recipe: Recipe = RECIPE, mode: str = "search") -> Job:
     """Return a short training; its seed does not depend on its number."""
     return Job(
         number=number,
@@ -45,7 +45,7 @@ def job(number: int, *, recipe: Recipe = RECIPE, part: str = "search") -> Job:
         recipe=recipe,
         seed=7,
         rungs=(1, recipe.epochs),
-        part=part,  # type: ignore[arg-type]
+        mode=mode,  # type: ignore[arg-type]
     )
 
 
@@ -150,13 +150,13 @@ def test_a_gpu_learns_as_a_cpu_does() -> None:
     assert abs(final["cpu"] - final["cuda"]) < 0.05
 
 
-def test_search_and_best_on_a_gpu(ask: Ask, tmp_path: Path) -> None:
+def test_search_and_best_on_a_gpu(invoke: Invoke, tmp_path: Path) -> None:
     """The two commands work from their first word to their last on the card."""
     common = ("--studies", tmp_path, "--device", "cuda")
-    found = ask(
+    found = invoke(
         "search", "--dataset", "digits", "--budget", 800, "--trials", 4, *common
     )
     assert found.code == 0, found.err
-    best = ask("best", "digits-800", "--epochs", 2, *common)
+    best = invoke("best", "digits-800", "--epochs", 2, *common)
     assert best.code == 0, best.err
     assert (tmp_path / "digits-800/best/weights.safetensors").is_file()

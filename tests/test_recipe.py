@@ -30,7 +30,7 @@ FIRST: dict[str, Any] = {
 def test_the_first_recipes_are_read_as_what_they_meant() -> None:
     """A table without the younger keys is the default recipe of that time."""
     recipe = read_recipe(FIRST, complete=True)
-    assert recipe == Recipe()
+    assert recipe == Recipe(epochs=3)
     assert (recipe.momentum, recipe.nesterov) == (0.9, True)
     assert (recipe.schedule, recipe.average) == ("one_cycle", 0)
 

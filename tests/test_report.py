@@ -208,7 +208,7 @@ def test_markdown_is_one_row_a_line() -> None:
     assert len(lines) == 3
     assert r"| a\|b c\\ |" in lines[2]
     columns = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
-    assert columns == {13}
+    assert columns == {17}
 
 
 def test_an_unknown_format_is_refused() -> None:

@@ -25,7 +25,9 @@ class PromotionRule:
     fidelities between the first and the last one, at the last one, and once more at the
     last one with another seed; ``least`` is the fewest of each. ``weights`` share them
     out among the ranges of sizes, the first being that just under the cap. Two
-    candidates are close when their residuals differ by less than ``close``.
+    candidates are close when their scores differ by less than ``close``. Each promotion
+    of a net of one structure and range makes the next one wait behind others that are
+    worse by less than ``crowding``.
     """
 
     middle: float = 0.125
@@ -34,6 +36,7 @@ class PromotionRule:
     least: int = 4
     weights: tuple[float, ...] = (6.0, 4.0, 3.0, 2.0, 1.0)
     close: float = 0.15
+    crowding: float = 0.05
 
 
 class Promotion(NamedTuple):
@@ -58,7 +61,7 @@ def next_promotion(
 ) -> Promotion | None:
     """Return the promotion that is due, if any.
 
-    ``scores`` are the residuals of the ``evidence``; ``started`` has for each trial the
+    ``scores`` are the merits of the ``evidence``, the lower the better; ``started`` has for each trial the
     (epochs, seed number) of all its promotions, running ones too. ``screened`` of
     ``trials`` candidates have been screened, and further ones will be while
     ``screening``: early on few promotions are due, since better ones are to come.
@@ -131,8 +134,14 @@ def _best_of_the_neediest(
     spent = [0] * ranges
     best: dict[int, tuple[float, int]] = {}
     waiting: dict[int, float] = {}
-    for one, score in zip(evidence, scores, strict=True):
+    promoted = Counter(
+        (size_range(one.num_params, param_budget, ranges), one.family)
+        for one in evidence
+        if (epochs, 0) in started.get(one.trial, ())
+    )
+    for one, merit in zip(evidence, scores, strict=True):
         place = size_range(one.num_params, param_budget, ranges)
+        score = merit + rule.crowding * promoted[place, one.family]
         if (epochs, 0) in started.get(one.trial, ()):
             spent[place] += 1
         elif math.isnan(score):

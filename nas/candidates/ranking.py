@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nas.architecture import Architecture
 from nas.candidates.candidate import Candidate
 
 Array = npt.NDArray[np.floating[Any]]
@@ -30,6 +31,9 @@ _TRUST_SEEDS = 0.9
 # 15 epochs gave 0.02 to 0.08; at the upper end the search went for nets that take ten times
 # as long and are no better.
 _GAIN = 0.02
+# Compute takes the time of the search and of the device: a net that needs e times as much
+# as others of its size has to be that much better to be worth as much.
+COMPUTE_COST = 0.05
 # The trend follows the many, not the failures: deviations count up to so many times
 # their median.
 _HUBER = 1.5
@@ -39,13 +43,15 @@ _HUBER = 1.5
 class Evidence:
     """What is known of one candidate: the badness after each completed training.
 
-    ``results`` has for each fidelity (epochs) one number a seed, see `badness`.
+    ``results`` has for each fidelity (epochs) one number a seed, see `badness`;
+    ``family`` is the same for nets that differ in widths and details only.
     """
 
     trial: int
     num_params: int
     macs: int
     results: Mapping[int, Sequence[float]]
+    family: str = ""
 
 
 def badness(val_loss: float | None, val_accuracy: float, val_size: int) -> float:
@@ -72,7 +78,23 @@ def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evide
     for epochs, end in ends:
         bad = badness(end.val_loss, end.val_accuracy, val_size)
         results.setdefault(epochs, []).append(bad)
-    return Evidence(candidate.trial, candidate.num_params, candidate.macs, results)
+    return Evidence(
+        candidate.trial,
+        candidate.num_params,
+        candidate.macs,
+        results,
+        family_of(candidate.architecture),
+    )
+
+
+def family_of(architecture: Architecture) -> str:
+    """Return what the nets of one structure share: kinds, kernels, downsampling."""
+    blocks = [
+        f"{block.kind[0]}{block.kernel_size}x{block.repeats}"
+        + ("/" if block.stride > 1 or block.pool != "none" else "")
+        for block in architecture.blocks
+    ]
+    return " ".join([*blocks, architecture.head.kind])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +102,14 @@ class Ranks:
     """One number for each candidate, float ``[N]``; nan without a completed training.
 
     ``residuals`` tell how much worse (+) or better (-) it is than others of its size,
-    ``predicted`` how bad a full training would be, up to a constant.
+    ``predicted`` how bad a full training would be, up to a constant. ``merits`` are the
+    residuals with what the compute costs that others of the size do without: the lower
+    the better, too.
     """
 
     residuals: Array
     predicted: Array
+    merits: Array
 
 
 def rank(evidence: Sequence[Evidence], fidelities: Sequence[int]) -> Ranks:
@@ -120,7 +145,9 @@ def rank(evidence: Sequence[Evidence], fidelities: Sequence[int]) -> Ranks:
         scores[before] = (trust * own + (1 - trust) * scores)[before]
         new = known & ~before
         scores[new] = own[new]
-    return Ranks(scores, scores + expected)
+    usual = _trend(sizes, compute, degree=1)(sizes) if len(evidence) else compute
+    merits = scores + COMPUTE_COST * (compute - usual)
+    return Ranks(scores, scores + expected, merits)
 
 
 def _trend(sizes: Array, values: Array, *, degree: int) -> _Polynomial:
@@ -130,7 +157,7 @@ def _trend(sizes: Array, values: Array, *, degree: int) -> _Polynomial:
     design = np.vander((sizes - middle) / spread, degree + 1)
     weights = np.ones(len(sizes))
     # A little ridge on all but the constant: few points shall not bend it much.
-    ridge = np.diag([0.5] * degree + [0.0])
+    ridge = np.diag([0.1] * degree + [0.0])
     for _ in range(5):
         weighted = design * weights[:, None]
         solution = np.linalg.solve(

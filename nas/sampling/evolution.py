@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,9 +21,9 @@ import numpy as np
 
 from nas.architecture import Architecture, Head, Shape
 from nas.candidates.candidate import Origin
-from nas.candidates.ranking import Evidence, rank
+from nas.candidates.ranking import COMPUTE_COST, Evidence, family_of, rank
 from nas.sampling.mutation import BlockGenes, Genome, express, mutate
-from nas.sampling.surrogate import Array, Surrogate, features
+from nas.sampling.surrogate import LOG_MACS, Array, Surrogate, features
 from nas.space.completion import Caps
 from nas.space.drawing import RandomDraws, sample, size_of
 from nas.space.encoding import encode
@@ -39,7 +40,8 @@ class EvolutionRule:
     at the cap itself. Parents are looked for within about a factor e**``window`` in
     size; the share ``travel`` anywhere. The best ``breeders`` candidates of a window
     become most of the parents. Of so many ``children`` the one is trained that the
-    surrogate expects most of. ``changes`` weighs 0, 1, 2 ... changed decisions.
+    surrogate expects most of. ``changes`` weighs 0, 1, 2 ... changed decisions. With e
+    times as many nets of one structure, another one may be worse by ``crowding``.
     """
 
     start: int = 8
@@ -51,6 +53,7 @@ class EvolutionRule:
     breeders: float = 8.0
     children: int = 8
     changes: tuple[float, ...] = (1.0, 4.0, 3.0, 1.0)
+    crowding: float = 0.04
 
     def random_share(self, number: int) -> float:
         """Return how likely the trial of that number is drawn at random."""
@@ -97,7 +100,8 @@ class Evolution:
         self._known: dict[int, _Known] = {}
         self._news = 0
         self._parents: list[_Known] = []
-        self._residuals: Array = np.empty(0)
+        self._families: Counter[str] = Counter()
+        self._merits: Array = np.empty(0)
         self._log_sizes: Array = np.empty(0)
         self._surrogate: Surrogate | None = None
 
@@ -149,10 +153,13 @@ class Evolution:
             return
         self._news = 0
         known = [self._known[trial] for trial in sorted(self._known)]
-        scores: Array = rank([k.evidence for k in known], self._levels).residuals.copy()
+        ranks = rank([k.evidence for k in known], self._levels)
+        scores: Array = ranks.residuals.copy()
         judged = ~np.isnan(scores)
         self._parents = [k for k, good in zip(known, judged, strict=True) if good]
-        self._residuals = scores[judged]
+        self._families = Counter(k.evidence.family for k in self._parents)
+        crowds = [self._crowd(k.evidence.family) for k in self._parents]
+        self._merits = ranks.merits[judged] + crowds
         self._log_sizes = np.log(
             [float(k.evidence.num_params) for k in self._parents], dtype=np.float64
         )
@@ -160,7 +167,7 @@ class Evolution:
             self._surrogate = None
             return
         # What was pruned is known to be bad, but not how bad.
-        scores[~judged] = np.percentile(self._residuals, 90)
+        scores[~judged] = np.percentile(scores[judged], 90)
         self._surrogate = Surrogate([k.features for k in known], list(scores))
 
     def _best_child(self, wanted: int, rng: random.Random) -> Proposal | None:
@@ -172,15 +179,21 @@ class Evolution:
         ]
         if self._surrogate is None or len(children) < 2:
             return children[0] if children else None
-        mean, spread = self._surrogate.predict(
-            [features(child.architecture) for child in children]
-        )
+        described = [features(child.architecture) for child in children]
+        mean, spread = self._surrogate.predict(described)
         # A draw of what each may be worth: what is uncertain gets its chance.
-        worth = [
-            m + _BOLDNESS * s * rng.gauss(0, 1)
-            for m, s in zip(mean, spread, strict=True)
+        merits = [
+            m
+            + _BOLDNESS * s * rng.gauss(0, 1)
+            + COMPUTE_COST * row[LOG_MACS]
+            + self._crowd(family_of(child.architecture))
+            for m, s, row, child in zip(mean, spread, described, children, strict=True)
         ]
-        return children[min(range(len(children)), key=worth.__getitem__)]
+        return children[min(range(len(children)), key=merits.__getitem__)]
+
+    def _crowd(self, family: str) -> float:
+        """Return what is held against one of many alike, so that others get a chance."""
+        return self._rule.crowding * math.log(max(1, self._families[family]))
 
     def _child(self, wanted: int, rng: random.Random) -> Proposal | None:
         """Return a parent that was changed and resized."""
@@ -217,7 +230,7 @@ class Evolution:
         points = [rng.random() * total for _ in range(entrants)]
         places = np.searchsorted(np.cumsum(weights), points)
         places = np.minimum(places, len(self._parents) - 1)
-        best: int = min(places.tolist(), key=lambda p: (self._residuals[p], p))
+        best: int = min(places.tolist(), key=lambda p: (self._merits[p], p))
         return self._parents[best]
 
     def _plain(self, depth: int, stage: int, share: float) -> Proposal | None:

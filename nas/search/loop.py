@@ -213,7 +213,8 @@ class _Search:
             self.in_training[job.number] = time.monotonic()
             self.elapsed[job.number] = 0.0
             self.engine.start(job)
-            self.report_progress(self.study.candidate(self.trial_of(job.number)))
+            if job.number >= 0:
+                self.report_progress(self.study.candidate(job.number))
 
     def next_screening(self) -> Job | None:
         """Return the first, short training of another candidate, if one is wanted."""
@@ -268,7 +269,7 @@ class _Search:
             screening = sum(number >= 0 for number in self.in_training)
             found = next_promotion(
                 evidence,
-                list(rank(evidence, settings.levels).residuals),
+                list(rank(evidence, settings.levels).merits),
                 self.started_trainings,
                 rule=settings.promotion,
                 fidelities=settings.levels,
