@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nas.architecture import Architecture
 from nas.architecture.cost import cost
-from nas.candidates.ranking import Evidence
+from nas.candidates.ranking import Evidence, family_of
 from nas.errors import SpaceError
 from nas.sampling.evolution import Evolution, EvolutionRule, Proposal
 from nas.sampling.mutation import mutate
@@ -53,7 +53,13 @@ def run(proposer: Evolution, trials: int, seed: int = 0) -> list[Proposal]:
         bad = -0.7 * math.log(costs.num_params) - wideness(one.architecture)
         proposer.learn(
             one.architecture,
-            Evidence(number, costs.num_params, costs.macs, {1: [bad]}),
+            Evidence(
+                number,
+                costs.num_params,
+                costs.macs,
+                {1: [bad]},
+                family_of(one.architecture),
+            ),
         )
         found.append(one)
     return found
@@ -99,7 +105,13 @@ def test_it_does_not_settle_on_one_structure() -> None:
         bad = -0.7 * math.log(costs.num_params) + noise
         proposer.learn(
             one.architecture,
-            Evidence(number, costs.num_params, costs.macs, {1: [bad]}),
+            Evidence(
+                number,
+                costs.num_params,
+                costs.macs,
+                {1: [bad]},
+                family_of(one.architecture),
+            ),
         )
         if number >= 60:
             depths[len(one.architecture.blocks)] += 1

@@ -16,6 +16,7 @@ from nas.architecture.boards import find_board
 from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
 from nas.errors import StudyError
+from nas.sampling.evolution import EvolutionRule
 from nas.study.settings import (
     Sampler,
     Settings,
@@ -119,6 +120,7 @@ _OTHER: dict[str, Any] = {
     "rungs": (1.0,),
     "sampler": "evolution",
     "fidelities": (4, 8),
+    "evolution": EvolutionRule(children=1),
     "promotion": PromotionRule(least=1),
     "format": 1,
     "seed": 1,

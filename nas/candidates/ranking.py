@@ -31,9 +31,6 @@ _TRUST_SEEDS = 0.9
 # 15 epochs gave 0.02 to 0.08; at the upper end the search went for nets that take ten times
 # as long and are no better.
 _GAIN = 0.02
-# Compute takes the time of the search and of the device: a net that needs e times as much
-# as others of its size has to be that much better to be worth as much.
-COMPUTE_COST = 0.05
 # The trend follows the many, not the failures: deviations count up to so many times
 # their median.
 _HUBER = 1.5
@@ -103,8 +100,7 @@ class Ranks:
 
     ``residuals`` tell how much worse (+) or better (-) it is than others of its size,
     ``predicted`` how bad a full training would be, up to a constant. ``merits`` are the
-    residuals with what the compute costs that others of the size do without: the lower
-    the better, too.
+    residuals with what the compute costs: the lower the better, too.
     """
 
     residuals: Array
@@ -112,8 +108,17 @@ class Ranks:
     merits: Array
 
 
-def rank(evidence: Sequence[Evidence], fidelities: Sequence[int]) -> Ranks:
-    """Rank the candidates by all that is known; ``fidelities`` rise to the full one."""
+def rank(
+    evidence: Sequence[Evidence],
+    fidelities: Sequence[int],
+    *,
+    compute_cost: float = 0.0,
+) -> Ranks:
+    """Rank the candidates by all that is known; ``fidelities`` rise to the full one.
+
+    Compute takes the time of the search and of the device: with e times the MACs a
+    parameter a net has to be better by ``compute_cost`` for the same merit.
+    """
     sizes = np.log([max(e.num_params, 1) for e in evidence]).astype(np.float64)
     compute = np.log([max(e.macs, 1) for e in evidence])
     scores: Array = np.full(len(evidence), np.nan)
@@ -145,8 +150,7 @@ def rank(evidence: Sequence[Evidence], fidelities: Sequence[int]) -> Ranks:
         scores[before] = (trust * own + (1 - trust) * scores)[before]
         new = known & ~before
         scores[new] = own[new]
-    usual = _trend(sizes, compute, degree=1)(sizes) if len(evidence) else compute
-    merits = scores + COMPUTE_COST * (compute - usual)
+    merits = scores + compute_cost * (compute - sizes)
     return Ranks(scores, scores + expected, merits)
 
 

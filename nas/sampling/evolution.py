@@ -21,9 +21,9 @@ import numpy as np
 
 from nas.architecture import Architecture, Head, Shape
 from nas.candidates.candidate import Origin
-from nas.candidates.ranking import COMPUTE_COST, Evidence, family_of, rank
+from nas.candidates.ranking import Evidence, family_of, rank
 from nas.sampling.mutation import BlockGenes, Genome, express, mutate
-from nas.sampling.surrogate import LOG_MACS, Array, Surrogate, features
+from nas.sampling.surrogate import LOG_MACS, LOG_PARAMS, Array, Surrogate, features
 from nas.space.completion import Caps
 from nas.space.drawing import RandomDraws, sample, size_of
 from nas.space.encoding import encode
@@ -41,7 +41,8 @@ class EvolutionRule:
     size; the share ``travel`` anywhere. The best ``breeders`` candidates of a window
     become most of the parents. Of so many ``children`` the one is trained that the
     surrogate expects most of. ``changes`` weighs 0, 1, 2 ... changed decisions. With e
-    times as many nets of one structure, another one may be worse by ``crowding``.
+    times as many nets of one structure, another one may be worse by ``crowding``; with
+    e times the MACs a parameter a net has to be better by ``compute_cost``.
     """
 
     start: int = 8
@@ -54,6 +55,7 @@ class EvolutionRule:
     children: int = 8
     changes: tuple[float, ...] = (1.0, 4.0, 3.0, 1.0)
     crowding: float = 0.04
+    compute_cost: float = 0.05
 
     def random_share(self, number: int) -> float:
         """Return how likely the trial of that number is drawn at random."""
@@ -153,7 +155,11 @@ class Evolution:
             return
         self._news = 0
         known = [self._known[trial] for trial in sorted(self._known)]
-        ranks = rank([k.evidence for k in known], self._levels)
+        ranks = rank(
+            [k.evidence for k in known],
+            self._levels,
+            compute_cost=self._rule.compute_cost,
+        )
         scores: Array = ranks.residuals.copy()
         judged = ~np.isnan(scores)
         self._parents = [k for k, good in zip(known, judged, strict=True) if good]
@@ -185,7 +191,8 @@ class Evolution:
         merits = [
             m
             + _BOLDNESS * s * rng.gauss(0, 1)
-            + COMPUTE_COST * row[LOG_MACS]
+            + self._rule.compute_cost * (row[LOG_MACS] - row[LOG_PARAMS])
+            + _SHORTFALL * max(0.0, math.log(wanted) - row[LOG_PARAMS])
             + self._crowd(family_of(child.architecture))
             for m, s, row, child in zip(mean, spread, described, children, strict=True)
         ]
@@ -300,3 +307,6 @@ _PLAIN = ((3, 1, 1.0), (6, 2, 1.0), (3, 1, 0.25), (6, 2, 0.25))
 _NEWS_SHARE = 200
 _LEAST_FOR_SURROGATE = 15
 _BOLDNESS = 0.5
+# How much worse a net gets with every factor e that it is smaller; children whose widths
+# do not come up to the wanted size are no match for those that do.
+_SHORTFALL = 0.6

@@ -22,7 +22,7 @@ Array = npt.NDArray[np.floating[Any]]
 # Of a study of thousands the best informed and latest so many are enough.
 _MOST = 400
 _LENGTH = 1.0  # in standard deviations of a feature, times the root of their number
-LOG_MACS = 1  # its place among the features
+LOG_PARAMS, LOG_MACS = 0, 1  # their places among the features
 _NOISE = 0.5  # the share of the residuals' variance that no feature explains
 
 

@@ -269,7 +269,13 @@ class _Search:
             screening = sum(number >= 0 for number in self.in_training)
             found = next_promotion(
                 evidence,
-                list(rank(evidence, settings.levels).merits),
+                list(
+                    rank(
+                        evidence,
+                        settings.levels,
+                        compute_cost=settings.evolution.compute_cost,
+                    ).merits
+                ),
                 self.started_trainings,
                 rule=settings.promotion,
                 fidelities=settings.levels,

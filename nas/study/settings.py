@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
 import tomli_w
@@ -15,6 +15,7 @@ from nas.architecture.boards import Board
 from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
 from nas.errors import ArchitectureError, StudyError
+from nas.sampling.evolution import EvolutionRule
 from nas.space import Caps
 from nas.training.recipe import Recipe, read_recipe
 
@@ -70,6 +71,7 @@ class Settings:
     external_storage: bool = False
     start_from: tuple[Architecture, ...] = ()
     fidelities: tuple[int, ...] = ()
+    evolution: EvolutionRule = EvolutionRule()
     promotion: PromotionRule = PromotionRule()
     format: int = FORMAT
 
@@ -149,7 +151,9 @@ def from_toml(text: str, source: str) -> Settings:
                 "update nas to read it"
             )
         pruning = data.pop("pruning")
-        promotion = data.pop("promotion", None)
+        if version == 1:  # it knew neither
+            data["evolution"] = asdict(EvolutionRule())
+            data["promotion"] = asdict(PromotionRule())
         settings = Settings(
             **data
             | {
@@ -163,7 +167,8 @@ def from_toml(text: str, source: str) -> Settings:
                 "pruning": _whole(PruningRule, pruning) if pruning else None,
                 "board": _whole(Board, data["board"]) if "board" in data else None,
                 "fidelities": tuple(data.get("fidelities", ())),
-                "promotion": _promotion(promotion),
+                "evolution": _whole(EvolutionRule, data["evolution"]),
+                "promotion": _whole(PromotionRule, data["promotion"]),
             }
         )
         _check_types(settings)
@@ -185,19 +190,13 @@ def from_toml(text: str, source: str) -> Settings:
     return settings
 
 
-def _promotion(data: dict[str, Any] | None) -> PromotionRule:
-    if data is None:
-        return PromotionRule()
-    rule = _whole(PromotionRule, data)
-    return replace(rule, weights=tuple(rule.weights))
-
-
 def _whole(kind: type[_T], data: dict[str, Any]) -> _T:
     """Return the dataclass; a key left out is no default but a study of another age."""
     missing = {field.name for field in fields(kind)} - set(data)  # type: ignore[arg-type]
     if missing:
         raise KeyError(f"{kind.__name__} without {', '.join(sorted(missing))}")
-    return kind(**data)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return kind(**values)
 
 
 def _check_types(settings: Settings) -> None:

@@ -87,6 +87,7 @@ class Study:
             num_classes=settings.num_classes,
             caps=settings.caps,
             levels=settings.levels,
+            rule=settings.evolution,
         )
         self._storage_ids: dict[int, int] = {}
         self._attempts: dict[int, int] = {}
