@@ -314,14 +314,12 @@ def run_nas(trainer: Trainer, seed: int, epochs: float, trials: int = TRIALS) ->
     """Search as `nas search` does; ``epochs`` is what it spends by itself."""
     del epochs
     log = Log()
-    with tempfile.TemporaryDirectory() as folder:
-        with create(Path(folder) / "quality", settings(trainer, seed)) as study:
-            search(study, Replay(trainer, log), trials=trials)
-            KEEP(study)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        create(Path(folder) / "quality", settings(trainer, seed)) as study,
+    ):
+        search(study, Replay(trainer, log), trials=trials)
     return log
-
-
-KEEP: Callable[[Any], None] = lambda _: None  # noqa: E731
 
 
 def run_nas_half(trainer: Trainer, seed: int, epochs: float) -> Log:

@@ -43,7 +43,6 @@ def promote_all(
                 "trials": trials,
                 "screened": screened,
                 "screening": screened < trials,
-                "param_budget": CAP,
             }
             | changes,
         )
@@ -72,13 +71,15 @@ def test_as_many_as_the_rule_says_and_nothing_twice() -> None:
 def test_every_range_of_sizes_has_its_share_and_the_best_of_it() -> None:
     """The range under the cap gets most; within one the best scores go first."""
     made = [p for p in promote_all() if p.epochs == 3]
-    spent = Counter(size_range(SIZES[p.trial], CAP, 5) for p in made)
+    spent = Counter(size_range(SIZES[p.trial], max(SIZES)) for p in made)
     assert set(spent) == set(range(5))
     assert spent[0] == max(spent.values())
     for place, count in spent.items():
-        members = [n for n in range(200) if size_range(SIZES[n], CAP, 5) == place]
+        members = [n for n in range(200) if size_range(SIZES[n], max(SIZES)) == place]
         best = sorted(members, key=math.sin)[:count]
-        ours = {p.trial for p in made if size_range(SIZES[p.trial], CAP, 5) == place}
+        ours = {
+            p.trial for p in made if size_range(SIZES[p.trial], max(SIZES)) == place
+        }
         assert ours == set(best)
 
 

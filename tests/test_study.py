@@ -445,7 +445,7 @@ def test_a_packed_journal_can_be_looked_at(tmp_path: Path) -> None:
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(StudyError, match=r"journal\.log\.gz.*bring it back"):
         read_study(tmp_path / "small")
-    with pytest.raises(StudyError, match="finished and packed.*--study"):
+    with pytest.raises(StudyError, match=r"finished and packed.*--study"):
         open_study(tmp_path / "small")
 
 

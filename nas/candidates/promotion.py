@@ -3,7 +3,8 @@
 Every candidate is screened by one short training. The best of each range of sizes,
 judged by their residuals, are promoted to the next fidelity and at last to a full
 training; where the first two of a range are close, both get a second seed. The ranges
-halve the size, from the cap downwards; the larger ones get more.
+halve the size, from the largest candidate downwards; the larger ones get more, and what
+is smaller than the last of them gets none.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ class PromotionRule:
     worse by less than ``crowding``.
     """
 
-    middle: float = 0.125
-    full: float = 0.065
+    middle: float = 0.14
+    full: float = 0.075
     seeds: float = 0.02
     least: int = 4
-    weights: tuple[float, ...] = (6.0, 4.0, 3.0, 2.0, 1.0)
+    weights: tuple[float, ...] = (6.0, 5.0, 4.0, 4.0, 2.0)
     close: float = 0.15
     crowding: float = 0.05
 
@@ -57,7 +58,6 @@ def next_promotion(
     trials: int,
     screened: int,
     screening: bool,
-    param_budget: int,
 ) -> Promotion | None:
     """Return the promotion that is due, if any.
 
@@ -86,16 +86,13 @@ def next_promotion(
             rule,
             epochs,
             below,
-            param_budget,
             patient=screening and level > 1,
         )
         if chosen is not None:
             return Promotion(chosen, epochs, 0)
     if screening:
         return None
-    return _second_seed(
-        evidence, scores, started, rule, fidelities[-1], trials, param_budget
-    )
+    return _second_seed(evidence, scores, started, rule, fidelities[-1], trials)
 
 
 def planned_epochs(
@@ -109,9 +106,9 @@ def planned_epochs(
     return epochs
 
 
-def size_range(num_params: int, param_budget: int, ranges: int) -> int:
-    """Return the range of sizes: 0 from half the cap, 1 from a quarter, ..."""
-    return min(ranges - 1, int(math.log2(max(1.0, param_budget / max(1, num_params)))))
+def size_range(num_params: int, largest: int) -> int:
+    """Return the range of sizes: 0 from half the largest, 1 from a quarter, ..."""
+    return int(math.log2(max(1.0, largest / max(1, num_params))))
 
 
 def _best_of_the_neediest(
@@ -121,7 +118,6 @@ def _best_of_the_neediest(
     rule: PromotionRule,
     epochs: int,
     below: int,
-    param_budget: int,
     *,
     patient: bool,
 ) -> int | None:
@@ -134,13 +130,16 @@ def _best_of_the_neediest(
     spent = [0] * ranges
     best: dict[int, tuple[float, int]] = {}
     waiting: dict[int, float] = {}
+    largest = max((one.num_params for one in evidence), default=1)
     promoted = Counter(
-        (size_range(one.num_params, param_budget, ranges), one.family)
+        (size_range(one.num_params, largest), one.family)
         for one in evidence
         if (epochs, 0) in started.get(one.trial, ())
     )
     for one, merit in zip(evidence, scores, strict=True):
-        place = size_range(one.num_params, param_budget, ranges)
+        place = size_range(one.num_params, largest)
+        if place >= ranges:  # too small to be of use
+            continue
         score = merit + rule.crowding * promoted[place, one.family]
         if (epochs, 0) in started.get(one.trial, ()):
             spent[place] += 1
@@ -171,19 +170,18 @@ def _second_seed(
     rule: PromotionRule,
     epochs: int,
     trials: int,
-    param_budget: int,
 ) -> Promotion | None:
     """Return a second training for one of the two best of a range, if they are close."""
     allowed = max(rule.least // 2, round(rule.seeds * trials))
     used = sum(seed > 0 for some in started.values() for _, seed in some)
     if used >= allowed:
         return None
+    largest = max((one.num_params for one in evidence), default=1)
     for place in range(len(rule.weights)):
         ranked = sorted(
             (score, one.trial)
             for one, score in zip(evidence, scores, strict=True)
-            if one.results.get(epochs)
-            and size_range(one.num_params, param_budget, len(rule.weights)) == place
+            if one.results.get(epochs) and size_range(one.num_params, largest) == place
         )[:2]
         if len(ranked) == 2 and ranked[1][0] - ranked[0][0] < rule.close:
             for _, trial in ranked:

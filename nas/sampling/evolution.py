@@ -47,8 +47,8 @@ class EvolutionRule:
 
     start: int = 8
     fading: float = 12.0
-    random: float = 0.1
-    at_cap: float = 0.2
+    random: float = 0.2
+    at_cap: float = 0.15
     window: float = 0.7
     travel: float = 0.2
     breeders: float = 8.0

@@ -282,7 +282,6 @@ class _Search:
                 trials=self.trials,
                 screened=self.finished,
                 screening=screening > 0 or self.may_screen(),
-                param_budget=settings.param_budget,
             )
         self.promotion_is_due = found is not None
         return found

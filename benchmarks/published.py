@@ -1,0 +1,211 @@
+"""Makes the results that the README publishes, or checks that they are today's.
+
+    python benchmarks/published.py [--seeds 0-4] [--work FOLDER]   # hours; goes on where it was stopped
+    python benchmarks/published.py --check
+
+For each study seed the README's own commands run with today's defaults: one
+`nas search --budget 10000 --trials 200`, then `nas best --seeds 3` for each cap. What is
+small goes into studies/published/ (the trials packed, the front, the reports), and the
+README's table is written anew from the reports.
+
+``--check`` exits with 1 and a line for each fault: a study made with other rules, another
+recipe or space than the code beside it has, or a table that is not that of the reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from nas.candidates.promotion import PromotionRule
+from nas.candidates.pruning import PruningRule
+from nas.sampling.evolution import EvolutionRule
+from nas.search.start import DEFAULT_SPACE, held_out, search_training
+from nas.space import find_space
+from nas.study.folders import load_settings
+from nas.study.settings import FORMAT
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = ROOT / "studies" / "published"
+README = ROOT / "README.md"
+BUDGET, TRIALS, IMAGES = 10_000, 200, 60_000
+CAPS = (10_000, 5_000, 2_500, 1_000)
+BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
+
+HAND_MADE = {
+    10_000: "99.61 % with 9,994; 99.50 % with 12,332; 99.40 % with 10,540",
+    5_000: "99.52 % with 3,762; 98.42 % with 4,879 in 10 epochs",
+    2_500: "99.10 % with 1,936 in 75 epochs",
+    1_000: "98.76 % with 997, median of 223 trainings in up to 200 epochs",
+}
+"""The best hand-made nets of about each size, see docs/references.md."""
+
+
+def study_name(seed: int) -> str:
+    """Return the study's name; seed 0 has the name that the README's command gives."""
+    return f"mnist-{BUDGET}" + (f"-seed-{seed}" if seed else "")
+
+
+def best_folder(cap: int) -> str:
+    """Return the folder of the winner under that cap."""
+    return "best" if cap == BUDGET else f"best-{cap}"
+
+
+def make(seed: int, work: Path) -> None:
+    """Run the README's commands for one study seed, as far as they have not run."""
+    name = study_name(seed)
+    folder = work / name
+    search = f"search --budget {BUDGET} --trials {TRIALS} --studies".split()
+    more = ["--study", name, "--seed", str(seed)] if seed else []
+    _nas(*search, str(work), *more)
+    for cap in CAPS:
+        target = folder / best_folder(cap)
+        if not (target / "report.json").exists():
+            limit = ["--max-params", str(cap)] if cap < BUDGET else []
+            options = ["--seeds", "3", "--studies", str(work), "--output", str(target)]
+            _nas("best", name, *limit, *options)
+    _publish(folder, PUBLISHED / name, whole=seed == 0)
+
+
+def _nas(*arguments: str) -> None:
+    subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "nas", *arguments], check=True
+    )
+
+
+def _publish(folder: Path, target: Path, *, whole: bool) -> None:
+    """Keep what is small; the winners' weights of seed 0 alone."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in ("study.toml", "front.csv", "timing.json"):
+        shutil.copy(folder / name, target)
+    journal = (folder / "journal.log").read_bytes()
+    # Without the time in its header the same trials give the same file.
+    (target / "journal.log.gz").write_bytes(gzip.compress(journal, mtime=0))
+    for cap in CAPS:
+        best = best_folder(cap)
+        (target / best).mkdir()
+        names = ["report.json", "architecture.json"]
+        if whole:
+            names += ["model.py", "weights.safetensors"]
+        for name in names:
+            shutil.copy(folder / best / name, target / best)
+
+
+def reports() -> dict[int, dict[int, dict[str, Any]]]:
+    """Return the reports by study seed and cap."""
+    found: dict[int, dict[int, dict[str, Any]]] = {}
+    for folder in sorted(PUBLISHED.glob(f"mnist-{BUDGET}*")):
+        seed = load_settings(folder).seed
+        found[seed] = {
+            cap: json.loads((folder / best_folder(cap) / "report.json").read_text())
+            for cap in CAPS
+            if (folder / best_folder(cap) / "report.json").exists()
+        }
+    return found
+
+
+def table() -> str:
+    """Return the README's table: one row a cap, from the reports alone."""
+    found = reports()
+    lines = [
+        (
+            "| `nas best mnist-10000 --seeds 3` | parameters | test accuracy, seed 0 | "
+            "mean of the study seeds | hand-made, as published |"
+        ),
+        "|---|--:|---|---|---|",
+    ]
+    for cap in CAPS:
+        some = {seed: one[cap] for seed, one in found.items() if cap in one}
+        if 0 not in some:
+            continue
+        first = some[0]
+        accuracies = [100 * one["test_accuracy_mean"] for one in some.values()]
+        spread = "one study seed only"
+        if len(accuracies) > 1:
+            spread = (
+                f"{statistics.mean(accuracies):.2f} % ({min(accuracies):.2f} to "
+                f"{max(accuracies):.2f}, n={len(accuracies)})"
+            )
+        option = "as it stands" if cap == BUDGET else f"`--max-params {cap}`"
+        lines.append(
+            f"| {option} | {first['num_params']:,} | "
+            f"**{100 * first['test_accuracy_mean']:.2f} %** ± "
+            f"{100 * first['test_accuracy_std']:.2f} (n={first['seeds']}) | {spread} | "
+            f"{HAND_MADE[cap]} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write_table() -> None:
+    """Put the table into the README, between its two marks."""
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        sys.exit(f"README.md has no {BEGIN.strip()} ... {END}")
+    README.write_text(before + BEGIN + table() + END + after, encoding="utf-8")
+
+
+def faults() -> list[str]:
+    """Return a line for each way in which the published results are not today's."""
+    found = []
+    space = find_space(DEFAULT_SPACE)
+    val_size = held_out(IMAGES)
+    today: dict[str, Any] = {
+        "format": FORMAT,
+        "space": space.name,
+        "space_toml": space.text,
+        "sampler": "evolution",
+        "val_size": val_size,
+        "pruning": PruningRule(),
+        "evolution": EvolutionRule(),
+        "promotion": PromotionRule(),
+        "param_budget": BUDGET,
+        **search_training(None, IMAGES - val_size),
+    }
+    for folder in sorted(PUBLISHED.iterdir()):
+        settings = load_settings(folder)
+        found += [
+            f"studies/published/{folder.name}: {name} is not what the code has now"
+            for name, value in today.items()
+            if getattr(settings, name) != value
+        ]
+    text = README.read_text(encoding="utf-8")
+    if table() not in text:
+        found.append("README.md: its table is not that of the reports")
+    return found
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def main() -> None:
+    """Make or check."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--table", action="store_true", help="write the table alone")
+    parser.add_argument("--seeds", type=_seeds, default=range(5))
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "published")
+    options = parser.parse_args()
+    if options.check:
+        found = faults()
+        print("\n".join(found) or "the published results are today's")
+        sys.exit(bool(found))
+    if not options.table:
+        for seed in options.seeds:
+            make(seed, options.work)
+    write_table()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What the README publishes is what the code of this commit does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from nas.study.settings import from_toml, to_toml
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def published() -> ModuleType:
+    """Return the script as a module of its own, to be changed at will."""
+    path = ROOT / "benchmarks" / "published.py"
+    spec = importlib.util.spec_from_file_location("published", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_published_results_are_todays(published: ModuleType) -> None:
+    """Made with today's space, rules, recipe and defaults; README's table is theirs."""
+    assert published.faults() == []
+    assert 0 in published.reports()
+
+
+@pytest.fixture
+def copy(
+    published: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Return a copy of the published study that the script looks at."""
+    source = published.PUBLISHED / "mnist-10000"
+    target = tmp_path / "mnist-10000"
+    for path in source.rglob("*"):
+        if path.suffix in {".toml", ".json"}:
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+    monkeypatch.setattr(published, "PUBLISHED", tmp_path)
+    return target
+
+
+def test_a_rule_that_has_changed_since_is_told(
+    published: ModuleType, copy: Path
+) -> None:
+    """It is named with its study."""
+    path = copy / "study.toml"
+    settings = from_toml(path.read_text(), "study.toml")
+    rule = replace(settings.promotion, full=0.5)
+    path.write_text(to_toml(replace(settings, promotion=rule)))
+    (fault,) = [f for f in published.faults() if "README" not in f]
+    assert "mnist-10000: promotion is not what" in fault
+
+
+def test_a_number_that_is_not_that_of_the_reports_is_told(
+    published: ModuleType, copy: Path
+) -> None:
+    """One digit of one report is enough."""
+    path = copy / "best" / "report.json"
+    report = json.loads(path.read_text())
+    report["test_accuracy_mean"] -= 0.0002
+    path.write_text(json.dumps(report))
+    assert "README.md: its table is not that of the reports" in published.faults()
