@@ -396,6 +396,7 @@ def test_dropouts_that_differ_in_training_are_noted() -> None:
         (functional.instance_norm, "no such norm; the nearest"),
         (lambda x: x.mean(3, keepdim=True) if x.mean() > 0 else x, "looks at the values"),
         (lambda x: x.chunk(2, 1)[0], r"chunk .* one chain of layers"),
+        (lambda x: x.amax((2, 3)), "no such pooling; the nearest"),
         (lambda x: x / 2, "no arithmetic in a net"),
         (lambda x: x.mean(3, keepdim=True).relu(), "averages over height and width"),
     ],
@@ -445,3 +446,50 @@ def test_modules_in_a_plain_list_are_told() -> None:
         ArchitectureError, match=r"a Conv2d is no part .* nn.ModuleList"
     ):
         trace(model, (1, 8, 8))
+
+
+class OwnWeights(nn.Module):
+    """A convolution by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 1, 3, 3))
+        self.out = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = functional.conv2d(x, self.weight)
+        return self.out(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Several(Handmade):
+    """Returns the images, too."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return log probabilities and images."""
+        return super().forward(x), x
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            OwnWeights(),
+            r"conv2d \(test_importing.py line \d+\) .* gives it the weights",
+        ),
+        (Several(), "returns more than the logits"),
+    ],
+)
+def test_weights_of_its_own_and_several_results(model: nn.Module, words: str) -> None:
+    """Each is told as what it is."""
+    with pytest.raises(ArchitectureError, match=words):
+        imported(model)
+
+
+def test_a_dropout_of_nothing_is_nothing() -> None:
+    """Two of them in a row do not count as two layers."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Dropout(0.0), nn.Dropout(0.2),
+        nn.Flatten(), nn.Linear(144, 10),
+    )  # fmt: skip
+    assert imported(model).blocks[0].dropout + imported(model).head.dropout == 0.2

@@ -9,7 +9,8 @@ from torch import nn
 
 from nas.architecture import Architecture, Block, Head, Shape
 from nas.errors import ArchitectureError
-from nas.importing.tracing import Chain, Layer, refuse
+from nas.importing.refusals import refuse
+from nas.importing.tracing import Chain, Layer
 
 _ORDERS = {
     "early_pool": ("pool", "norm", "activation", "dropout"),

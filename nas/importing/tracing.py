@@ -14,6 +14,7 @@ from torch import fx, nn
 from nas.architecture import Shape
 from nas.errors import ArchitectureError
 from nas.importing.recording import record
+from nas.importing.refusals import OWN_WEIGHTS, join_reason, nearest, refuse
 
 Kind = Literal[
     "convolution", "norm", "activation", "pool", "dropout", "gap", "flatten", "linear"
@@ -57,11 +58,6 @@ _ACTIVATIONS = {
 }
 _FLATTENING = {"flatten", "view", "reshape", "squeeze"}
 _ENDINGS = {"softmax", "log_softmax"}
-
-
-def refuse(name: str, why: str) -> ArchitectureError:
-    """Return the error of a layer that nas cannot say."""
-    return ArchitectureError(f"{name} cannot be expressed: {why}")
 
 
 def trace(model: nn.Module, input_shape: Shape) -> Chain:
@@ -163,6 +159,8 @@ class _Walk:
         node = inputs[0]
         while True:
             users = [u for u in node.users if u.op == "output" or _is_tensor(u)]
+            if len(users) > 1 and any(user.op == "output" for user in users):
+                raise ArchitectureError(_RETURNS_MORE)
             if len(users) > 1:
                 node = self.side_by_side(node, users)
                 continue
@@ -173,9 +171,7 @@ class _Walk:
             (user,) = users
             if user.op == "output":
                 if user.args[0] is not node:
-                    raise ArchitectureError(
-                        "the module returns more than the logits: a net returns one tensor"
-                    )
+                    raise ArchitectureError(_RETURNS_MORE)
                 return Chain(tuple(self.layers), self.ending, tuple(self.notes))
             self.add(user)
             node = user
@@ -198,8 +194,10 @@ class _Walk:
         if self.ending is not None:
             raise refuse(name, f"it stands behind the {self.ending}")
         tensors = [n for n in node.all_input_nodes if _is_tensor(n)]
+        if any(n.op == "get_attr" for n in tensors):
+            raise refuse(name, OWN_WEIGHTS)
         if len(tensors) > 1:
-            raise refuse(name, _JOINS.get(_target(node), _JOIN))
+            raise refuse(name, join_reason(_target(node)))
         if not isinstance(node.meta["value"], torch.Tensor) or not isinstance(
             tensors[0].meta["value"], torch.Tensor
         ):
@@ -250,7 +248,7 @@ class _Walk:
                 log = isinstance(module, nn.LogSoftmax)
                 self.end("log_softmax" if log else "softmax", name, after)
             case _:
-                raise refuse(name, _nearest(type(module).__name__))
+                raise refuse(name, nearest(type(module).__name__))
 
     def add_function(
         self, node: fx.Node, name: str, before: Shapes, after: Shapes
@@ -282,7 +280,7 @@ class _Walk:
         elif target in _ENDINGS:
             self.end(target, name, after)
         elif target not in _SAME:
-            raise refuse(name, _nearest(target))
+            raise refuse(name, nearest(target))
 
     def mean(self, name: str, before: Shapes, after: Shapes) -> None:
         """Take a mean over the map, or one of several steps towards it."""
@@ -297,6 +295,8 @@ class _Walk:
             raise refuse(name, "it is no mean over height and width")
 
     def dropout(self, kind: str, name: str, share: float, after: Shapes) -> None:
+        if share == 0:
+            return
         if kind.lower() != "dropout":
             self.notes.append(
                 f"{name} drops whole channels in training; nas has nn.Dropout instead, "
@@ -382,7 +382,7 @@ class _Walk:
             if not isinstance(module, nn.Conv2d):
                 join = self.join_behind(node)
                 if join is not None:
-                    raise refuse(self.name(join), _JOINS.get(_target(join), _JOIN))
+                    raise refuse(self.name(join), join_reason(_target(join)))
                 raise refuse(
                     self.name(user),
                     f"it takes what other layers take, too ({self.name(node)}), and only "
@@ -398,7 +398,7 @@ class _Walk:
         join = next(iter(ends))
         behind = self.join_behind(node)
         if len(ends) != 1 and behind is not None and _target(behind) != "cat":
-            raise refuse(self.name(behind), _JOINS.get(_target(behind), _JOIN))
+            raise refuse(self.name(behind), join_reason(_target(behind)))
         if (
             len(ends) != 1
             or _target(join) not in {"cat", "concat"}
@@ -452,44 +452,7 @@ class _Walk:
 Shapes = tuple[int, ...]
 
 
-_JOIN = (
-    "it joins several tensors; nas has one chain of layers, and only inception's cat "
-    "joins"
-)
-_SKIP = "nas has no residual addition yet; the nearest is the same chain of layers without it"
-_GATE = "nas has no gates (squeeze-and-excitation); the nearest is the chain without it"
-_JOINS = dict.fromkeys(("add", "iadd", "add_"), _SKIP) | dict.fromkeys(
-    ("mul", "imul", "mul_"), _GATE
-)
-
-
-def _nearest(kind: str) -> str:
-    """Return why nas lacks such a layer, and what comes nearest."""
-    plain = kind.lower().rstrip("_")
-    if plain in _OTHER_ACTIVATIONS:
-        return (
-            "nas has no such activation; the nearest are ReLU, LeakyReLU, Hardswish and "
-            "SiLU"
-        )
-    if "norm" in plain:
-        return "nas has no such norm; the nearest is BatchNorm2d behind a convolution"
-    if "pool" in plain:
-        return (
-            "nas has no such pooling; the nearest are 2x2 max or average pooling, and "
-            "global average pooling"
-        )
-    if plain.startswith("conv"):
-        return "nas has no such convolution; the nearest is nn.Conv2d"
-    if plain in {"add", "sub", "mul", "div", "truediv", "neg"}:
-        return "nas has no arithmetic in a net; nas itself normalises the images"
-    return "nas has no such layer; leave it out, or take a convolution, pooling or linear one"
-
-
-_OTHER_ACTIVATIONS = {
-    "tanh", "sigmoid", "relu6", "elu", "selu", "celu", "gelu", "mish", "prelu", "rrelu",
-    "hardtanh", "hardsigmoid", "softplus", "softsign", "logsigmoid", "threshold",
-    "clamp", "softshrink", "hardshrink", "tanhshrink", "glu",
-}  # fmt: skip
+_RETURNS_MORE = "the module returns more than the logits: a net returns one tensor"
 _SAME = {"contiguous", "float", "to", "clone", "alias"}
 
 
