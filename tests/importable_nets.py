@@ -198,3 +198,42 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
     ),
 }  # fmt: skip
 """By style: each takes 1x28x28 images."""
+
+
+class Bottleneck(nn.Module):
+    """Expand, depthwise, project, add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            cbr(1, 6, 1), cbr(6, 6, padding=1, groups=6), nn.Conv2d(6, 1, 1)
+        )
+        self.out = nn.Linear(1, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.out((x + self.layers(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def _ending(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
+
+
+REFUSED: dict[str, tuple[nn.Module, str]] = {
+    "inverted bottleneck": (
+        Bottleneck(),
+        r"add \(.* line \d+\) .* no residual addition",
+    ),
+    "norm behind depthwise": (
+        _ending(cbr(1, 6), cbr(6, 6, padding=1, groups=6), cbr(6, 8, 1)),
+        r"1.0 \(Conv2d.* the nearest is norm and activation behind the 1x1 one",
+    ),
+    "rectangular kernel": (
+        _ending(nn.Conv2d(1, 8, (10, 4)), nn.ReLU()),
+        "the nearest is a square one",
+    ),
+    "relu6": (_ending(nn.Conv2d(1, 8, 3), nn.ReLU6()), r"ReLU6.* nearest are ReLU"),
+}
+"""What needs blocks that nas lacks, and what is said of it."""

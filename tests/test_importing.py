@@ -12,7 +12,7 @@ import pytest
 import torch
 from cli_runner import Invoke
 from hypothesis import given, settings
-from importable_nets import TAKEN
+from importable_nets import REFUSED, TAKEN
 from sklearn.datasets import load_digits
 from strategies import architectures
 from torch import Tensor, nn
@@ -493,3 +493,11 @@ def test_a_dropout_of_nothing_is_nothing() -> None:
         nn.Flatten(), nn.Linear(144, 10),
     )  # fmt: skip
     assert imported(model).blocks[0].dropout + imported(model).head.dropout == 0.2
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_kinds_of_blocks_that_nas_lacks_are_refused_well(name: str) -> None:
+    """By the layer and the nearest."""
+    model, words = REFUSED[name]
+    with pytest.raises(ArchitectureError, match=words):
+        imported(copy.deepcopy(model), (1, 28, 28))

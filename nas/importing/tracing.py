@@ -166,7 +166,7 @@ class _Walk:
                 continue
             if not users:
                 raise ArchitectureError(
-                    f"{self.name(node)} leads nowhere: a net has to be one chain of layers"
+                    f"{self.name(node)} does not lead to what forward returns: a net is one chain of torch's layers"
                 )
             (user,) = users
             if user.op == "output":
