@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 import torch
 from cli_runner import Invoke
 from hypothesis import given, settings
+from importable_nets import REFUSED, TAKEN
+from sklearn.datasets import load_digits
 from strategies import architectures
 from torch import Tensor, nn
 from torch.nn import functional
@@ -215,8 +219,8 @@ def conv(**options: object) -> nn.Sequential:
         (nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU()), "without classifier"),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), "without classifier"),
         (nn.Sequential(nn.Conv2d(3, 4, 3)), "does not take 1x8x8 images"),
-        (Residual(), "(takes what other layers take|joins several tensors)"),
-        (Branching(), "torch.fx cannot trace the module"),
+        (Residual(), r"add \(test_importing.py line \d+\) .* no residual addition"),
+        (Branching(), r"test_importing.py line \d+: forward looks at the values"),
         (Parallel((4, 3, 1)), "nas shares the channels out as 3 of 1x1"),
         (Parallel(dim=2), "does not take|does not join channels"),
         (Twice(shared_norm=True), "used twice; nas gives each"),
@@ -324,3 +328,176 @@ def test_the_command_writes_what_nas_train_takes(invoke: Invoke, code: Path) -> 
     assert result.code == 1
     assert "does not take 1x28x28 images" in result.err
     assert "Traceback" not in result.err
+
+
+# --- the styles in which people write ---------------------------------------------
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_everyday_styles_are_taken(name: str) -> None:
+    """With as many parameters, and the same logits on real images and random weights."""
+    model = copy.deepcopy(TAKEN[name])
+    chain = trace(model, (1, 28, 28))
+    architecture, _ = assemble(chain, (1, 28, 28))
+    check_same(model, chain, architecture)
+    ours = build(architecture, seed=1).eval()
+    assert sum(p.numel() for p in ours.parameters()) == sum(
+        p.numel() for p in model.parameters()
+    )
+    theirs = trace(ours, (1, 28, 28))
+    used = {id(m): m for layer in chain.layers for m in layer.modules}
+    found = {id(m): m for layer in theirs.layers for m in layer.modules}
+    for one, other in zip(used.values(), found.values(), strict=True):
+        for value, target in zip(one.parameters(), other.parameters(), strict=True):
+            target.data.copy_(value.data.reshape(target.shape))
+        for value, target in zip(one.buffers(), other.buffers(), strict=True):
+            target.copy_(value)
+    digits = torch.tensor(load_digits().images[:32], dtype=torch.float32)[:, None]
+    images = functional.interpolate(digits / 16, 28)
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functional, "dropout", lambda x, *_, **__: x)
+        wanted = model.eval()(images)
+        logits = ours.eval()(images)
+    if chain.ending is not None:
+        logits = getattr(logits, chain.ending)(1)
+    torch.testing.assert_close(logits, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_at_least_thirty_styles() -> None:
+    """Each net of the table stands for a way of writing."""
+    assert len(TAKEN) >= 30
+
+
+def notes(name: str) -> list[str]:
+    """Return what the import of a net in the table remarks."""
+    return assemble(trace(copy.deepcopy(TAKEN[name]), (1, 28, 28)), (1, 28, 28))[1]
+
+
+def test_dropouts_that_differ_in_training_are_noted() -> None:
+    """One that is always on, by its line, but not its neighbour; and channels."""
+    (note,) = notes("dropout always on")
+    assert re.match(
+        r"dropout \(importable_nets.py line \d+\) is on in evaluation", note
+    )
+    (note,) = [n for n in notes("channel dropout") if "whole channels" in n]
+    assert note.startswith("1 (Dropout2d")
+    assert not notes("lists and dicts")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (torch.tanh, r"tanh \(test_importing.py line \d+\) .* nearest are"),
+        (lambda x: x + functional.relu(x), "no residual addition yet; the nearest is"),
+        (lambda x: x * torch.sigmoid(x), r"no gates \(squeeze"),
+        (functional.relu6, "nearest are ReLU, LeakyReLU"),
+        (lambda x: functional.max_pool2d(x, 3, 2), "nas pools 2x2 .* nearest"),
+        (lambda x: functional.adaptive_max_pool2d(x, 1), "no such pooling; the nearest"),
+        (functional.instance_norm, "no such norm; the nearest"),
+        (lambda x: x.mean(3, keepdim=True) if x.mean() > 0 else x, "looks at the values"),
+        (lambda x: x.chunk(2, 1)[0], r"chunk .* one chain of layers"),
+        (lambda x: x.amax((2, 3)), "no such pooling; the nearest"),
+        (lambda x: x / 2, "no arithmetic in a net"),
+        (lambda x: x.mean(3, keepdim=True).relu(), "averages over height and width"),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_line_and_the_nearest(
+    change: Callable[[Tensor], Tensor], words: str
+) -> None:
+    """And speak of no tracer."""
+
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c = nn.Conv2d(1, 4, 3)
+            self.out = nn.LazyLinear(10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(change(self.c(x)).flatten(1))  # type: ignore[no-any-return]
+
+    with pytest.raises(ArchitectureError, match=words) as caught:
+        imported(Changed())
+    assert re.search(r"test_importing.py line \d+", str(caught.value))
+    assert not re.search("trac|aten|symbolic|report it", str(caught.value))
+
+
+def test_a_wrong_image_size_is_told_with_the_right_one() -> None:
+    """Of the usual sizes; a slip in the code is told as what it is."""
+    model = copy.deepcopy(TAKEN["norm folded"])
+    with pytest.raises(
+        ArchitectureError, match=r"take 1x32x32 .* --input-shape 1x28x28"
+    ):
+        trace(model, (1, 32, 32))
+    model.forward = lambda x: x.nothing  # type: ignore[assignment]
+    with pytest.raises(ArchitectureError, match="forward raises AttributeError"):
+        trace(model, (1, 28, 28))
+
+
+def test_modules_in_a_plain_list_are_told() -> None:
+    """Torch would not train them."""
+    model = Handmade()
+    hidden = [nn.Conv2d(1, 1, 3)]
+
+    def forward(x: Tensor) -> Tensor:
+        return hidden[0](x)  # type: ignore[no-any-return]
+
+    model.forward = forward  # type: ignore[method-assign]
+    with pytest.raises(
+        ArchitectureError, match=r"a Conv2d is no part .* nn.ModuleList"
+    ):
+        trace(model, (1, 8, 8))
+
+
+class OwnWeights(nn.Module):
+    """A convolution by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 1, 3, 3))
+        self.out = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = functional.conv2d(x, self.weight)
+        return self.out(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Several(Handmade):
+    """Returns the images, too."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return log probabilities and images."""
+        return super().forward(x), x
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            OwnWeights(),
+            r"conv2d \(test_importing.py line \d+\) .* gives it the weights",
+        ),
+        (Several(), "returns more than the logits"),
+    ],
+)
+def test_weights_of_its_own_and_several_results(model: nn.Module, words: str) -> None:
+    """Each is told as what it is."""
+    with pytest.raises(ArchitectureError, match=words):
+        imported(model)
+
+
+def test_a_dropout_of_nothing_is_nothing() -> None:
+    """Two of them in a row do not count as two layers."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Dropout(0.0), nn.Dropout(0.2),
+        nn.Flatten(), nn.Linear(144, 10),
+    )  # fmt: skip
+    assert imported(model).blocks[0].dropout + imported(model).head.dropout == 0.2
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_kinds_of_blocks_that_nas_lacks_are_refused_well(name: str) -> None:
+    """By the layer and the nearest."""
+    model, words = REFUSED[name]
+    with pytest.raises(ArchitectureError, match=words):
+        imported(copy.deepcopy(model), (1, 28, 28))

@@ -3,7 +3,9 @@
 ::
 
     loading.py     the user's file to a module; runs the user's code
-    tracing.py     torch.fx: the module to a chain of layers
+    recording.py   the module to a graph of its operations, by torch.fx
+    tracing.py     the graph to a chain of layers
+    refusals.py    what is said of a layer that has no place
     assembling.py  the chain to an Architecture
     checking.py    the architecture, built anew, computes the same
 """

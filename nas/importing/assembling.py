@@ -9,7 +9,8 @@ from torch import nn
 
 from nas.architecture import Architecture, Block, Head, Shape
 from nas.errors import ArchitectureError
-from nas.importing.tracing import Chain, Layer, refuse
+from nas.importing.refusals import refuse
+from nas.importing.tracing import Chain, Layer
 
 _ORDERS = {
     "early_pool": ("pool", "norm", "activation", "dropout"),
@@ -49,7 +50,7 @@ class _Parts:
     def __init__(self, chain: Chain, input_shape: Shape) -> None:
         self.layers = list(chain.layers)
         self.blocks: list[tuple[Block, Layer, tuple[nn.Module, ...]]] = []
-        self.notes: list[str] = []
+        self.notes: list[str] = list(chain.notes)
         self.norms: set[int] = set()
         self.shape: tuple[int, ...] = input_shape
 
@@ -134,9 +135,15 @@ class _Parts:
             return values | {"kind": "conv"}, layer.modules
         # Depthwise and pointwise.
         if not first.groups == first.in_channels == first.out_channels:
-            raise refuse(layer.name, "nas groups channels one by one or not at all")
+            raise refuse(
+                layer.name,
+                "nas groups channels one by one or not at all; the nearest is groups=1",
+            )
         if first.bias is not None:
-            raise refuse(layer.name, "a depthwise convolution has no bias in nas")
+            raise refuse(
+                layer.name,
+                "a depthwise convolution has no bias in nas; the nearest is bias=False",
+            )
         after = self.layers[0] if self.layers else None
         second = after.modules[0] if after and after.modules else None
         if (
@@ -148,7 +155,9 @@ class _Parts:
             or second.stride != (1, 1)
         ):
             raise refuse(
-                layer.name, "behind a depthwise convolution nas has a 1x1 one at once"
+                layer.name,
+                "behind a depthwise convolution nas has a 1x1 one at once; the nearest is "
+                "norm and activation behind the 1x1 one alone",
             )
         _check_plain(second, after.name)
         _padding(second, after.name)
@@ -236,7 +245,11 @@ class _Parts:
         gap = bool(layers) and layers[0].kind == "gap"
         if gap:
             layers.pop(0)
-        rest = [layer for layer in layers if layer.kind != "flatten"]
+        rest = [
+            _as_linear(layer) if gap else layer
+            for layer in layers
+            if layer.kind != "flatten"
+        ]
         kinds = [layer.kind for layer in rest]
         early = 0.0
         if kinds[:3] == ["dropout", "linear", "activation"]:
@@ -253,7 +266,7 @@ class _Parts:
         if kinds[:2] == ["linear", "activation"]:
             if rest[1].value != "relu":
                 raise refuse(rest[1].name, "nas has ReLU between linear layers")
-            hidden = self.linear(rest[0]).out_features
+            hidden = self.linear(rest[0])
             rest = rest[2:]
         if rest and rest[0].kind == "dropout":
             dropout = rest.pop(0).value
@@ -271,12 +284,15 @@ class _Parts:
             self.move_dropout(early, gap=gap)
         return Head(kind="gap" if gap else "flatten", hidden=hidden, dropout=dropout)
 
-    def linear(self, layer: Layer) -> nn.Linear:
+    def linear(self, layer: Layer) -> int:
+        """Return how many values it gives."""
         (linear,) = layer.modules
-        assert isinstance(linear, nn.Linear)
+        assert isinstance(linear, nn.Linear | nn.Conv2d)
         if linear.bias is None:
-            raise refuse(layer.name, "a linear layer has a bias in nas")
-        return linear
+            raise refuse(
+                layer.name, "a linear layer has a bias in nas; the nearest is bias=True"
+            )
+        return int(linear.weight.shape[0])
 
     def move_dropout(self, share: float, *, gap: bool) -> None:
         """Give a dropout before the hidden layer to the last block, where it may."""
@@ -320,6 +336,24 @@ def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Blo
     return blocks
 
 
+def _as_linear(layer: Layer) -> Layer:
+    """Return a convolution of a single pixel as the linear layer that it is."""
+    if layer.kind != "convolution" or len(layer.modules) != 1:
+        return layer
+    (conv,) = layer.modules
+    assert isinstance(conv, nn.Conv2d)
+    if (
+        conv.kernel_size != (1, 1)
+        or conv.groups != 1
+        or conv.padding not in _NO_PADDING
+    ):
+        return layer
+    return replace(layer, kind="linear")
+
+
+_NO_PADDING = {(0, 0), "valid", "same"}
+
+
 def _bias(block: Block, conv: nn.Module) -> Block:
     """Return the block with the convolution's bias, "auto" where that says it."""
     has = getattr(conv, "bias", None) is not None
@@ -330,11 +364,15 @@ def _bias(block: Block, conv: nn.Module) -> Block:
 
 def _check_plain(conv: nn.Conv2d, name: str) -> None:
     if conv.dilation != (1, 1):
-        raise refuse(name, "nas has no dilation")
+        raise refuse(
+            name, "nas has no dilation; the nearest is dilation=1 with a larger kernel"
+        )
     if conv.padding_mode != "zeros":
         raise refuse(name, "nas pads with zeros")
     if conv.kernel_size[0] != conv.kernel_size[1] or conv.stride[0] != conv.stride[1]:
-        raise refuse(name, "nas has square kernels and strides")
+        raise refuse(
+            name, "nas has square kernels and strides; the nearest is a square one"
+        )
 
 
 def _padding(conv: nn.Conv2d, name: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from nas.architecture import Architecture
 from nas.errors import ArchitectureError
@@ -25,7 +27,7 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
     if expected != found:
         raise ArchitectureError(
             f"the module has {expected} trainable parameters, but the layers that nas "
-            f"found have {found}: are some frozen, or unused?"
+            f"found have {found}: are some frozen, or unused?{_unused(model, chain)}"
         )
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
@@ -34,9 +36,16 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
             theirs, _with_weights(trace(ours, architecture.input_shape)), strict=True
         ):
             _randomise(one)
-            other.load_state_dict(one.state_dict())
+            # A 1x1 convolution of one pixel is a linear layer here.
+            other.load_state_dict(
+                {
+                    key: value.reshape(other.state_dict()[key].shape)
+                    for key, value in one.state_dict().items()
+                }
+            )
         images = torch.randn(4, *architecture.input_shape)
-        wanted = model.eval()(images)
+        with _NoDropout():
+            wanted = model.eval()(images)
         logits = ours.eval()(images)
     if chain.ending is not None:
         logits = getattr(logits, chain.ending)(1)
@@ -44,8 +53,30 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
     if not difference <= 1e-3 * max(1.0, float(wanted.abs().max())):
         raise ArchitectureError(
             "the architecture that nas found computes something else than the module "
-            f"(logits differ by {difference:.3g}): please report it"
+            f"(logits differ by {difference:.3g}): do hooks or its forward change "
+            "weights, or does it treat images of one batch differently?"
         )
+
+
+class _NoDropout(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
+    """Leaves out dropout functions that are on in evaluation, too."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Return the values as they are, or what the function does."""
+        if "dropout" in getattr(func, "__name__", ""):
+            return args[0] if args else kwargs["input"]
+        return func(*args, **(kwargs or {}))
+
+
+def _unused(model: nn.Module, chain: Chain) -> str:
+    """Return the names of the parameters that no layer uses, as a clause."""
+    used = {
+        id(p) for layer in chain.layers for m in layer.modules for p in m.parameters()
+    }
+    names = [name for name, p in model.named_parameters() if id(p) not in used]
+    return f" No layer uses {', '.join(names)}" if names else ""
 
 
 def _with_weights(chain: Chain) -> Iterator[nn.Module]:

@@ -1,0 +1,176 @@
+"""A module's operations as an fx graph, recorded while real values flow through it.
+
+Sizes, dimensions and types are plain Python values to the module's forward, so it may
+compute with them, compare them and assert on them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from nas.architecture import Shape
+from nas.errors import ArchitectureError
+
+_LIBRARY = str(Path(torch.__file__).parent)
+
+
+class Images(nn.Module):
+    """Calls the module with images alone, so that its other arguments are defaults."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take the user's module."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Any) -> Any:
+        """Return what the module makes of them."""
+        return self.model(images)
+
+
+def record(model: nn.Module, input_shape: Shape) -> tuple[Images, fx.Graph]:
+    """Return the graph of a module, with the root that its targets start from.
+
+    A node's meta has ``value``, what it gave for two images, and ``line``, the place in
+    the user's file. Raises ArchitectureError where forward depends on the images.
+    """
+    root = Images(model)
+    root.train(model.training)
+    tracer = _Recorder(input_shape)
+    with torch.no_grad():
+        graph = tracer.trace(root)
+    for node in reversed(graph.nodes):
+        if node.op not in {"output", "placeholder"} and not node.users:
+            graph.erase_node(node)
+    return root, graph
+
+
+def user_line() -> str:
+    """Return "FILE line N" of the user's innermost frame, "" where there is none."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path == __file__ and frame.f_code.co_name == "record":
+            return ""
+        if path != __file__ and not path.startswith((_LIBRARY, "<")):
+            return f"{Path(path).name} line {frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+class _Value(fx.Proxy):  # type: ignore[misc,unused-ignore]
+    """A tensor, or several, on the way through the module."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.node.meta["value"], name)
+        plain = not callable(found) and not isinstance(found, torch.Tensor)
+        return found if plain else super().__getattr__(name)
+
+    def __len__(self) -> int:
+        return len(self.node.meta["value"])
+
+
+class _Recorder(fx.Tracer):
+    def __init__(self, input_shape: Shape) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.running = False
+
+    def proxy(self, node: fx.Node) -> _Value:
+        return _Value(node, self)
+
+    def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
+        proxy = super().create_proxy(kind, target, *args, **kwargs)
+        if kind == "output":
+            return proxy
+        node = proxy.node
+        node.meta["line"] = user_line()
+        self.running = True
+        try:
+            value = self.compute(node)
+        finally:
+            self.running = False
+        if not _has_tensors(value):
+            return value
+        node.meta["value"] = value
+        return proxy
+
+    def compute(self, node: fx.Node) -> Any:
+        """Return what the node gives for two images, so that a squeeze keeps them."""
+        if node.op == "placeholder":
+            return torch.zeros(2, *self.input_shape)
+        if node.op == "get_attr":
+            return self.attribute(str(node.target))
+        args, kwargs = fx.node.map_arg(
+            (node.args, node.kwargs),
+            lambda n: n.meta["value"] if "value" in n.meta else self.compute(n),
+        )
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if node.op == "call_module":
+            module = self.root.get_submodule(str(node.target))
+            training = module.training
+            # Batch norm's running statistics stay as they are.
+            module.eval()
+            try:
+                return module.forward(*args, **kwargs)
+            finally:
+                module.train(training)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+
+    def attribute(self, path: str) -> Any:
+        found: Any = self.root
+        for name in path.split("."):
+            found = getattr(found, name)
+        return found
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        if self.running:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        if self.running:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        try:
+            return super().path_of_module(mod)
+        except NameError:
+            raise ArchitectureError(
+                f"{_at(user_line())}a {type(mod).__name__} is no part of the module, so "
+                "that its weights would not be trained: keep it in an attribute, an "
+                "nn.ModuleList or an nn.ModuleDict"
+            ) from None
+
+    def to_bool(self, obj: fx.Proxy) -> bool:  # noqa: ARG002 - fx calls it so
+        raise ArchitectureError(
+            f"{_at(user_line())}forward looks at the values of the images: it has to "
+            "do the same for all of them"
+        )
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        parts = range(len(obj.node.meta["value"]))
+        return iter(
+            [self.create_proxy("call_function", getitem, (obj, n), {}) for n in parts]
+        )
+
+
+def _at(line: str) -> str:
+    return f"{line}: " if line else ""
+
+
+def _has_tensors(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(_has_tensors(one) for one in value)
+    return isinstance(value, torch.Tensor)

@@ -1,0 +1,59 @@
+"""What is said of a layer that has no place in an architecture."""
+
+from __future__ import annotations
+
+from nas.errors import ArchitectureError
+
+
+def refuse(name: str, why: str) -> ArchitectureError:
+    """Return the error of a layer that nas cannot say."""
+    return ArchitectureError(f"{name} cannot be expressed: {why}")
+
+
+OWN_WEIGHTS = (
+    "forward gives it the weights; nas knows those of torch's layers, so the nearest is "
+    "nn.Conv2d, nn.BatchNorm2d or nn.Linear"
+)
+_JOIN = (
+    "it joins several tensors; nas has one chain of layers, and only inception's cat "
+    "joins"
+)
+_SKIP = "nas has no residual addition yet; the nearest is the same chain of layers without it"
+_GATE = "nas has no gates (squeeze-and-excitation); the nearest is the chain without it"
+_JOINS = dict.fromkeys(("add", "iadd", "add_"), _SKIP) | dict.fromkeys(
+    ("mul", "imul", "mul_"), _GATE
+)
+
+
+def join_reason(kind: str) -> str:
+    """Return why several tensors are not joined so, and what comes nearest."""
+    return _JOINS.get(kind, _JOIN)
+
+
+def nearest(kind: str) -> str:
+    """Return why nas lacks such a layer, and what comes nearest."""
+    plain = kind.lower().rstrip("_")
+    if plain in _OTHER_ACTIVATIONS:
+        return (
+            "nas has no such activation; the nearest are ReLU, LeakyReLU, Hardswish and "
+            "SiLU"
+        )
+    if "norm" in plain:
+        return "nas has no such norm; the nearest is BatchNorm2d behind a convolution"
+    if "pool" in plain or plain in {"amax", "max"}:
+        return (
+            "nas has no such pooling; the nearest are 2x2 max or average pooling, and "
+            "global average pooling"
+        )
+    if plain.startswith("conv"):
+        return "nas has no such convolution; the nearest is nn.Conv2d"
+    if plain in {"add", "sub", "mul", "div", "truediv", "neg"}:
+        return "nas has no arithmetic in a net; nas itself normalises the images"
+    return "nas has no such layer; leave it out, or take a convolution, pooling or linear one"
+
+
+_OTHER_ACTIVATIONS = {
+    "tanh", "sigmoid", "relu6", "elu", "selu", "celu", "gelu", "mish", "prelu", "rrelu",
+    "hardtanh", "hardsigmoid", "softplus", "softsign", "logsigmoid", "threshold",
+    "clamp", "softshrink", "hardshrink", "tanhshrink", "glu",
+}  # fmt: skip

@@ -1,0 +1,239 @@
+"""Small nets in the styles in which different people write them; see test_importing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - as people write it
+
+
+def cbr(i: int, o: int, k: int = 3, **options: Any) -> nn.Sequential:
+    """Return convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(i, o, k, bias=False, **options), nn.BatchNorm2d(o), nn.ReLU(True)
+    )
+
+
+class _Net(nn.Module):
+    """Three layers; the subclasses differ in what they do with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = nn.Conv2d(1, 6, 3, padding=1)
+        self.b1 = nn.BatchNorm2d(6)
+        self.c2 = nn.Conv2d(6, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 10)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return 8 channels of 14x14."""
+        return F.relu(self.c2(F.max_pool2d(F.relu(self.b1(self.c1(x))), 2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.fc(self.pooled(self.features(x)))  # type: ignore[no-any-return]
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Return 8 values an image."""
+        raise NotImplementedError
+
+
+def pooling(how: Any) -> nn.Module:
+    """Return a net that pools the feature map so."""
+    net = _Net()
+    net.pooled = how  # type: ignore[method-assign]
+    return net
+
+
+POOLINGS = {
+    "avg_pool2d by size()[2:]": lambda x: F.avg_pool2d(x, x.size()[2:]).view(x.size(0), -1),
+    "avg_pool2d by shape[-1]": lambda x: F.avg_pool2d(x, x.shape[-1]).flatten(1),
+    "avg_pool2d by shape[2:]": lambda x: F.avg_pool2d(x, tuple(x.shape[2:]))[:, :, 0, 0],
+    "avg_pool2d by a number": lambda x: F.avg_pool2d(x, 14).reshape(-1, 8),
+    "mean twice": lambda x: x.mean(dim=3).mean(dim=2),
+    "mean of two": lambda x: torch.mean(x, dim=(2, 3)),
+    "mean of negatives": lambda x: x.mean([-1, -2]),
+    "mean, dimensions kept": lambda x: x.mean(-1, keepdim=True).mean(-2, keepdim=True).flatten(1),
+    "mean of flattened": lambda x: x.flatten(2).mean(-1),
+    "mean of viewed": lambda x: x.view(x.size(0), x.size(1), -1).mean(2),
+    "adaptive, squeezed twice": lambda x: F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1),
+    "adaptive, squeezed": lambda x: F.adaptive_avg_pool2d(x, (1, 1)).squeeze(),
+    "adaptive, indexed": lambda x: F.adaptive_avg_pool2d(x, 1)[..., 0, 0],
+    "adaptive, torch.flatten": lambda x: torch.flatten(F.adaptive_avg_pool2d(x, 1), 1),
+    "module": lambda x: nn.functional.adaptive_avg_pool2d(x, 1).view(x.shape[0], x.shape[1]),
+}  # fmt: skip
+
+
+class Optional(_Net):
+    """A flag, an assertion, and a branch on the input's size."""
+
+    def forward(
+        self,
+        x: Tensor,
+        features: bool = False,  # noqa: FBT002 - as people write it
+        scale: float | None = None,
+    ) -> Tensor:
+        """Return logits."""
+        assert x.dim() == 4
+        assert x.shape[1:] == (1, 28, 28)
+        if x.ndim == 3:
+            x = x.unsqueeze(0)
+        b, _, _, _ = x.shape
+        f = self.features(x)
+        if features:
+            return f
+        if scale is not None:
+            f = f * scale
+        return self.fc(f.mean((2, 3)).view(b, -1))  # type: ignore[no-any-return]
+
+
+class AlwaysDropped(nn.Module):
+    """F.dropout without training=self.training, beside one that has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = nn.Conv2d(1, 4, 5, 2)
+        self.f1 = nn.Linear(4 * 12 * 12, 12)
+        self.f2 = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return log probabilities."""
+        x = F.dropout(F.relu(self.c1(x)), 0.1, training=self.training)
+        x = F.relu(self.f1(torch.flatten(x, 1)))
+        x = F.dropout(x, 0.2)
+        return F.log_softmax(self.f2(x), dim=-1)
+
+
+class Listed(nn.Module):
+    """Modules in lists and dicts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([cbr(1, 4), cbr(4, 6), cbr(6, 8, stride=2)])
+        self.parts = nn.ModuleDict({"act": nn.SiLU(), "out": nn.Linear(8, 10)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        for number, conv in enumerate(self.convs):
+            x = conv(x)
+            if number == 1:
+                x = nn.functional.max_pool2d(x, kernel_size=2, stride=2)
+        return self.parts["out"](x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Tied(nn.Module):
+    """One convolution in a loop, a norm for each turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = cbr(1, 8, stride=2, padding=1)
+        self.shared = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(3))
+        self.out = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = self.stem(x)
+        for norm in self.norms:
+            x = norm(self.shared(x)).relu_()
+        return self.out(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def gap_then_conv(hidden: int = 0) -> nn.Module:
+    """Return a net that classifies by 1x1 convolutions of one pixel."""
+    between = [nn.Conv2d(8, hidden, 1), nn.ReLU()] if hidden else []
+    return nn.Sequential(
+        cbr(1, 8), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), *between,
+        nn.Dropout(0.1), nn.Conv2d(hidden or 8, 10, 1), nn.Flatten(),
+    )  # fmt: skip
+
+
+TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.items()} | {
+    "optional argument": Optional(),
+    "dropout always on": AlwaysDropped(),
+    "lists and dicts": Listed(),
+    "tied weights": Tied(),
+    "gap, then a convolution": gap_then_conv(),
+    "gap, then two convolutions": gap_then_conv(6),
+    "channel dropout": nn.Sequential(
+        cbr(1, 4), nn.Dropout2d(0.1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(676, 10)
+    ),
+    "lenet with relu": nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 8, 5),
+        nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(200, 20), nn.ReLU(),
+        nn.Linear(20, 10),
+    ),
+    "named layers": nn.Sequential(
+        OrderedDict(
+            body=cbr(1, 8, padding=1), pool=nn.MaxPool2d(2), squeeze=cbr(8, 4, 1),
+            grow=cbr(4, 8), gap=nn.AdaptiveAvgPool2d((1, 1)), flat=nn.Flatten(),
+            out=nn.Linear(8, 10), prob=nn.LogSoftmax(dim=1),
+        )
+    ),
+    "fully convolutional": nn.Sequential(
+        cbr(1, 8), nn.MaxPool2d(2, 2), cbr(8, 6), nn.Conv2d(6, 10, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ),
+    "the last convolution covers the map": nn.Sequential(
+        cbr(1, 4), nn.MaxPool2d(2), cbr(4, 4), nn.Conv2d(4, 10, 11), nn.Flatten()
+    ),
+    "depthwise and 1x1 at once": nn.Sequential(
+        cbr(1, 6), nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False),
+        nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "norm folded": nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 8, 3, padding="same"),
+        nn.LeakyReLU(), nn.Flatten(), nn.Linear(1352, 10), nn.Softmax(-1),
+    ),
+    "norm behind the activation": nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.Dropout(0.05),
+        nn.Conv2d(6, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "identity": nn.Sequential(
+        cbr(1, 6), nn.Identity(), nn.AvgPool2d(26), nn.Flatten(), nn.Linear(6, 10)
+    ),
+}  # fmt: skip
+"""By style: each takes 1x28x28 images."""
+
+
+class Bottleneck(nn.Module):
+    """Expand, depthwise, project, add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            cbr(1, 6, 1), cbr(6, 6, padding=1, groups=6), nn.Conv2d(6, 1, 1)
+        )
+        self.out = nn.Linear(1, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.out((x + self.layers(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def _ending(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
+
+
+REFUSED: dict[str, tuple[nn.Module, str]] = {
+    "inverted bottleneck": (
+        Bottleneck(),
+        r"add \(.* line \d+\) .* no residual addition",
+    ),
+    "norm behind depthwise": (
+        _ending(cbr(1, 6), cbr(6, 6, padding=1, groups=6), cbr(6, 8, 1)),
+        r"1.0 \(Conv2d.* the nearest is norm and activation behind the 1x1 one",
+    ),
+    "rectangular kernel": (
+        _ending(nn.Conv2d(1, 8, (10, 4)), nn.ReLU()),
+        "the nearest is a square one",
+    ),
+    "relu6": (_ending(nn.Conv2d(1, 8, 3), nn.ReLU6()), r"ReLU6.* nearest are ReLU"),
+}
+"""What needs blocks that nas lacks, and what is said of it."""
