@@ -14,6 +14,7 @@ from nas.cli.handler import Interrupted
 from nas.cli.options import (
     DataDir,
     Device,
+    ImageSize,
     MaxFlash,
     MaxLatency,
     MaxMacs,
@@ -22,7 +23,9 @@ from nas.cli.options import (
     Studies,
     Workers,
     console,
+    read_image_size,
     start_engine,
+    tell,
 )
 from nas.errors import NasError
 
@@ -56,10 +59,11 @@ def search(  # one parameter an option
         str | None,
         Option(
             help="mnist, fashion-mnist, kmnist, cifar10, svhn, digits, or the path of "
-            "an .npz file or a folder with train/ and test/ [default: mnist]."
+            "an .npz file, a folder of images or a .csv that lists them [default: mnist]."
         ),
     ] = None,
     data_dir: DataDir = None,
+    image_size: ImageSize = None,
     space: Annotated[
         str | None,
         Option(help="Search space: a name or a .toml file [default: mixed]."),
@@ -134,6 +138,7 @@ def search(  # one parameter an option
     """
     limit = _seconds(time_limit, "--time-limit")
     trial_limit = _seconds(trial_time_limit, "--trial-time-limit")
+    size = read_image_size(image_size)
     if engine != "ray" and (address is not None or gpus_per_worker is not None):
         raise typer.BadParameter("--address and --gpus-per-worker need --engine ray")
 
@@ -148,6 +153,7 @@ def search(  # one parameter an option
             study=study,
             dataset=dataset,
             data_dir=data_dir,
+            image_size=size,
             param_budget=budget,
             max_macs=max_macs,
             max_memory=max_memory,
@@ -162,6 +168,7 @@ def search(  # one parameter an option
             start_from=tuple(start_from or ()),
         )
     )
+    tell(data)
     with opened, _word_on_how_to_go_on(opened, trials):
         pool, devices, count = start(data, opened)
         try:

@@ -19,6 +19,7 @@ from nas.cli.options import (
     console,
     read,
     start_engine,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ def best(  # one parameter an option
     devices, count = devices_for(device, workers)
     opened = read(study, studies, storage)
     settings = opened.settings
-    dataset = load_dataset(settings.dataset, data_dir)
+    dataset = load_dataset(
+        settings.dataset, data_dir, image_size=settings.input_shape[1:]
+    )
+    tell(dataset)
     check_data(settings, dataset.fingerprint)
     criteria = SelectionCriteria(
         max_params=max_params or settings.param_budget,
@@ -174,14 +178,18 @@ def train(  # one parameter an option
     from nas.environment import hardware
     from nas.references.bundled import check_fits
     from nas.search.resolve import resolve
-    from nas.search.start import held_out
     from nas.search.train_one import Plan, choose_recipe, train_single
     from nas.study.folders import check_data
 
     found = resolve(architecture, studies, storage)
     reference, settings = found.reference, found.settings
     devices, count = devices_for(device, workers)
-    data = load_dataset(dataset or found.dataset, data_dir)
+    data = load_dataset(
+        dataset or found.dataset,
+        data_dir,
+        image_size=reference.architecture.input_shape[1:],
+    )
+    tell(data)
     if settings is not None and dataset is None:
         check_data(settings, data.fingerprint)
     check_fits(reference, data.input_shape, data.num_classes, data.name)
@@ -203,7 +211,7 @@ def train(  # one parameter an option
         devices=devices,
         workers=min(count, seeds),
         split_seed=plan.seed,
-        val_size=held_out(len(data.labels)),
+        val_size=data.val_size,
     )
     try:
         trained = train_single(

@@ -11,6 +11,9 @@
     digits.py    scikit-learn's digits
     npz.py       the user's own .npz
     folder.py    the user's own folder of class folders
+    table.py     the user's own CSV of paths and labels
+    pictures.py  image files to arrays of one size and kind of pixel
+    own.py       what every set of the user's own goes through
     idx.py       the IDX format
     download.py  the cache, and downloads that end in time
     reason.py    why something failed, on one line

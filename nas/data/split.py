@@ -11,6 +11,11 @@ DEFAULT_VAL_SIZE = 10_000
 """Images held out of MNIST's 60,000; smaller sets give a sixth."""
 
 
+def default_val_size(images: int) -> int:
+    """Return how many images of a training set are held out of it by default."""
+    return min(DEFAULT_VAL_SIZE, images // 6)
+
+
 def split_indices(
     labels: torch.Tensor, *, seed: int, val_size: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,7 +29,7 @@ def split_indices(
     """
     values = labels.cpu().numpy()
     if val_size is None:
-        val_size = min(DEFAULT_VAL_SIZE, len(values) // 6)
+        val_size = default_val_size(len(values))
     classes, counts = np.unique(values, return_counts=True)
     shares = _shares(classes.tolist(), counts.tolist(), val_size)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from nas.data import Dataset, split_indices
+from nas.data import Dataset
 from nas.engines import Event, Failed, Finished, Job, Reported
 from nas.engines.out_of_memory import OutOfMemory
 from nas.errors import OutOfMemoryError, TrainingError
@@ -35,9 +35,7 @@ class Worker:
         torch.set_num_threads(1)
         self.device = torch.device(config.device)
         self._dataset = dataset
-        self._indices = split_indices(
-            dataset.labels, seed=config.split_seed, val_size=config.val_size
-        )
+        self._indices = dataset.split(config.split_seed, config.val_size)
         self._search: TrainingData | None = None
 
     def events(self, job: Job) -> Iterator[Event | OutOfMemory]:
