@@ -10,6 +10,7 @@
     vision.py    fashion-mnist, kmnist, cifar10, svhn in torchvision's layout
     digits.py    scikit-learn's digits
     npz.py       the user's own .npz
+    arrays.py    arrays to a data set: axes, values, labels
     folder.py    the user's own folder of class folders
     table.py     the user's own CSV of paths and labels
     pictures.py  image files to arrays of one size and kind of pixel
