@@ -252,6 +252,8 @@ def _write(
         mean=dataset.mean,
         std=dataset.std,
         class_names=dataset.class_names,
+        value_range=dataset.value_range,
+        signal_length=dataset.signal_length,
         notes=[f"Data set {result.report['dataset']}, {summary}."],
     )
 
