@@ -182,7 +182,7 @@ def search(  # one parameter an option
             pool.close()
         _write_front(opened)
         _write_timing(opened, outcome, devices, count)
-    _say_outcome(opened, outcome)
+    _say_outcome(opened, outcome, data)
 
 
 def _local(device: str, workers: int | None) -> _Start:
@@ -317,7 +317,7 @@ def _write_timing(
     )
 
 
-def _say_outcome(study: Study, outcome: Outcome) -> None:
+def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
     from nas.candidates.candidate import front as front_of
     from nas.cli.display import duration, front_table
 
@@ -336,5 +336,26 @@ def _say_outcome(study: Study, outcome: Outcome) -> None:
             "the space seems to hold no further net under the caps: every new draw was "
             "one that the study has"
         )
+    best = max((member.val_accuracy or 0.0 for member in members), default=None)
+    if best is not None:
+        _warn_of_majority(study, best, data)
     if members:
         typer.echo(f"next: `nas best {settings.name}` retrains the winner")
+
+
+def _warn_of_majority(study: Study, best: float, data: Dataset) -> None:
+    """Say so where no net beats the answer that is always the largest class."""
+    from nas.cli.display import percent
+    from nas.search.balance import no_better_than_majority
+
+    settings = study.settings
+    _, held_out = data.split(settings.seed, settings.val_size)
+    counts = data.labels[held_out].bincount(minlength=data.num_classes)
+    share = int(counts.max()) / len(held_out)
+    if no_better_than_majority(best, share, len(held_out)):
+        typer.echo(
+            f"warning: no net is better than always answering "
+            f"{data.class_names[int(counts.argmax())]!r}, which is right for "
+            f"{percent(share)} of the validation images: give the other classes more "
+            "images, or search longer"
+        )

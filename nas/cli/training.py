@@ -117,6 +117,7 @@ def best(  # one parameter an option
     folder = output or opened.folder / "best"
     summary = _winner_in_words(winner.report)
     _write(folder, winner.candidate.architecture, dataset, winner, summary)
+    _say_classes(winner.report, dataset)
     typer.echo(summary)
     typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
     for name in export or []:
@@ -226,6 +227,7 @@ def train(  # one parameter an option
     summary = _single_in_words(trained.report)
     if output is not None:
         _write(output, reference.architecture, data, trained, summary)
+    _say_classes(trained.report, data)
     typer.echo(summary)
     if like_published:
         typer.echo(_best_epoch_in_words(trained.report))
@@ -256,6 +258,28 @@ def _write(
         signal_length=dataset.signal_length,
         notes=[f"Data set {result.report['dataset']}, {summary}."],
     )
+
+
+def _say_classes(report: dict[str, Any], dataset: Dataset) -> None:
+    """Print what the accuracy is worth, class by class, where that was counted."""
+    from nas.cli.display import confusion_table, percent
+    from nas.search.balance import no_better_than_majority
+
+    if "test_confusion" not in report:
+        return
+    console().print(confusion_table(report, dataset.class_names))
+    share = report["majority_share"]
+    largest = dataset.class_names[report["majority_class"]]
+    typer.echo(
+        f"balanced accuracy {percent(report['test_balanced_accuracy'])}; always "
+        f"answering {largest!r} would be right for {percent(share)}"
+    )
+    images = len(dataset.test_labels)
+    if no_better_than_majority(report["test_accuracy_mean"], share, images):
+        typer.echo(
+            f"warning: this net is no better than always answering {largest!r}: give the "
+            "other classes more images"
+        )
 
 
 def _winner_in_words(report: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -453,4 +454,10 @@ def _paragraph(text: str, indent: str = "") -> str:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A row of a table on one line: no string holds a line break within brackets.
+    return re.sub(
+        r"\[\n[-+.\de,\s]+\]",
+        lambda row: " ".join(row[0].split()).replace("[ ", "[").replace(" ]", "]"),
+        text,
+    )
