@@ -8,6 +8,7 @@
     mnist.py     MNIST: data folder, cache, mirrors, wheel
     wheel.py     MNIST out of a wheel of the package index
     vision.py    fashion-mnist, kmnist, cifar10, svhn in torchvision's layout
+    summary.py   what a set holds, in numbers and as a sheet of images
     digits.py    scikit-learn's digits
     npz.py       the user's own .npz
     arrays.py    arrays to a data set: axes, values, labels
