@@ -63,6 +63,7 @@ def test_a_set_of_ones_own_is_shown(invoke: Invoke, tmp_path: Path) -> None:
     assert refused.code == 2
     assert invoke("data", tmp_path / "none.npz").code == 1
     assert invoke("data", name, "--image-size", "3x9").code == 2
+    assert "only images in files" in invoke("data", name, "--image-size", "32").err
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

@@ -242,6 +242,16 @@ def test_a_set_without_test_gets_a_split_that_is_told(
     assert again.fingerprint == dataset.fingerprint
 
 
+def test_a_class_of_one_image_is_named(pets: Path) -> None:
+    """By its folder, not by a number."""
+    for path in sorted((pets / "train/dog").iterdir())[1:]:
+        path.unlink()
+    dataset = load_dataset(str(pets))
+    assert said(dataset, "fewer than").endswith("cat (6), dog (1)")
+    with pytest.raises(DataError, match="class dog has a single training image"):
+        dataset.split(0, dataset.val_size)
+
+
 def test_repeated_test_images_are_told(pets: Path) -> None:
     """An image of the training set in the test set makes the number too good."""
     (pets / "test/cat/00.png").write_bytes((pets / "train/cat/03.png").read_bytes())

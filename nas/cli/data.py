@@ -41,6 +41,10 @@ def data(
     from nas.files import write_atomically
 
     found = load_dataset(dataset, data_dir, image_size=size)
+    if size not in {None, found.input_shape[1:]}:
+        raise typer.BadParameter(
+            "only images in files are resized", param_hint="--image-size"
+        )
     console().print(_classes(found))
     for line in _facts(found):
         typer.echo(line)

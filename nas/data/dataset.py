@@ -80,7 +80,9 @@ class Dataset:
         if self.num_val:
             indices = torch.arange(len(self.labels))
             return indices[: -self.num_val], indices[-self.num_val :]
-        return split_indices(self.labels, seed=seed, val_size=val_size)
+        return split_indices(
+            self.labels, seed=seed, val_size=val_size, class_names=self.class_names
+        )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -49,7 +49,9 @@ def assemble(
         count_classes(name, labels, labels)
         numbers = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64))
         size = default_val_size(len(labels))
-        rest, drawn = split_indices(numbers, seed=TEST_SEED, val_size=size)
+        rest, drawn = split_indices(
+            numbers, seed=TEST_SEED, val_size=size, class_names=class_names
+        )
         told.append(
             f"there is no test set: {size:,} of the {len(labels):,} training images are "
             "held out as one, each class in proportion, always the same"
