@@ -17,7 +17,7 @@ import torchvision.datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.data import DATASETS, download, idx, load_dataset, split_indices
+from nas.data import DATASETS, download, idx, load_dataset, split_indices, vision
 from nas.data.dataset import make_dataset
 from nas.errors import DataError
 
@@ -63,10 +63,10 @@ def test_name_of_nothing_is_a_data_error(name: str) -> None:
 
 
 def test_file_of_another_kind_is_a_data_error(tmp_path: Path) -> None:
-    """A path to neither a .npz nor a folder is refused."""
-    (tmp_path / "x.csv").write_text("1,2")
-    with pytest.raises(DataError, match=r"neither a \.npz file nor a folder"):
-        load_dataset(str(tmp_path / "x.csv"))
+    """A path to neither a .npz nor a .csv nor a folder is refused."""
+    (tmp_path / "x.txt").write_text("1,2")
+    with pytest.raises(DataError, match=r"neither a \.npz file nor a \.csv"):
+        load_dataset(str(tmp_path / "x.txt"))
 
 
 # --- digits
@@ -135,6 +135,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """
 
     def known(name: str) -> dict[str, bytes]:
+        """Make the files of that name the known ones."""
         if name == "svhn":
             files = svhn_files()
             svhn = torchvision.datasets.SVHN
@@ -159,6 +160,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
             "kmnist": torchvision.datasets.KMNIST,
         }[name]
         resources = [(file, download.md5(raw)) for file, raw in files.items()]
+        if name == "fashion-mnist":
+            for file, raw in files.items():
+                md5 = download.md5(gzip.decompress(raw))
+                monkeypatch.setitem(vision.FASHION_MD5, file.removesuffix(".gz"), md5)
         monkeypatch.setattr(known, "resources", resources)
         return {f"{known.__name__}/raw/{file}": raw for file, raw in files.items()}
 
@@ -220,7 +225,7 @@ def test_set_is_fetched_once_then_cached(
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(DataError, match="no network"):
         load_dataset(name)
-    with pytest.raises(DataError, match=r"cut or damaged.*put"):
+    with pytest.raises(DataError, match=r"(cut or damaged|no IDX file).*(put|replace)"):
         load_dataset(name, cache)
     monkeypatch.setattr(download, "fetch", serve(files))
     assert load_dataset(name).fingerprint == cold.fingerprint
@@ -266,6 +271,32 @@ def test_unpacked_files_are_read(install: Install, tmp_path: Path) -> None:
     assert dataset.class_names[:3] == ("o", "ki", "su")
 
 
+@pytest.mark.parametrize("below", [".", "usr/share/fashion", "FashionMNIST/raw"])
+@pytest.mark.parametrize("level", [None, 1, 9])
+def test_idx_files_count_by_their_content(
+    install: Install, tmp_path: Path, below: str, level: int | None
+) -> None:
+    """Anywhere below the folder, packed anew or not, beside another set's files."""
+    files = install("fashion-mnist")
+    for path, raw in files.items():
+        content = gzip.decompress(raw)
+        name = Path(path).name
+        place = tmp_path / "data" / below / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if level is None:
+            place.with_suffix("").write_bytes(content)
+        else:
+            place.write_bytes(gzip.compress(content, level, mtime=77))
+        other = tmp_path / "data/KMNIST/raw" / name
+        other.parent.mkdir(parents=True, exist_ok=True)
+        odd = content[:-1] + bytes([content[-1] ^ 1])
+        other.write_bytes(gzip.compress(odd, mtime=0))
+    found = load_dataset("fashion-mnist", tmp_path / "data")
+    whole = load_dataset("fashion-mnist", write(tmp_path / "whole", files))
+    assert found.fingerprint == whole.fingerprint
+    assert found.class_names[0] == "T-shirt/top"
+
+
 def test_files_of_another_set_are_refused(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,10 +312,14 @@ def test_files_of_another_set_are_refused(
     root = write(tmp_path, plain)
     with monkeypatch.context() as patch:
         patch.setattr(mnist, "MD5", known)
+        patch.setitem(vision.FASHION_MD5, Path(first).name, "0" * 32)
         with pytest.raises(DataError, match="belongs to MNIST"):
             load_dataset("fashion-mnist", root)
+    (root / first).unlink()
+    with pytest.raises(DataError, match="ubyte is not there"):
+        load_dataset("fashion-mnist", root)
     odd = idx.encode_idx(np.zeros((30, 8, 8), dtype=np.uint8)).tobytes()
-    with pytest.raises(DataError, match="not fashion-mnist"):
+    with pytest.raises(DataError, match="of another set"):
         load_dataset("fashion-mnist", write(tmp_path, {first: odd}))
 
 
@@ -356,7 +391,7 @@ def test_fingerprint_sees_every_array_and_nothing_else() -> None:
         ({3: [0, 1]}, "12 test images but 2 test labels"),
         ({0: np.zeros((0, 1, 5, 6)), 1: np.zeros(0)}, "training set is empty"),
         ({2: np.zeros((0, 1, 5, 6)), 3: np.zeros(0)}, "test set is empty"),
-        ({0: np.zeros((12, 2, 5, 6))}, "2 channels"),
+        ({0: np.zeros((12, 65, 5, 6))}, "65 channels"),
         ({0: np.zeros((12, 1, 5, 3))}, "5x3 pixels"),
         ({2: np.zeros((12, 1, 6, 6))}, "bring them to one size"),
         ({2: np.zeros((12, 3, 5, 6))}, "bring them to one size"),
@@ -439,7 +474,7 @@ def test_split_is_fixed_by_the_seed_for_good() -> None:
     assert high.tolist() != FIXED
 
 
-@pytest.mark.parametrize(("total", "expected"), [(600, 100), (60_000, 10_000)])
+@pytest.mark.parametrize(("total", "expected"), [(600, 100), (66_000, 10_000)])
 def test_split_size_by_default(total: int, expected: int) -> None:
     """A sixth is held out, 10,000 at most."""
     _, val = split_indices(torch.arange(total) % 10, seed=3)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from torch import nn
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import count_params
+from nas.data import load_dataset
 from nas.errors import StudyError
 from nas.export import source, write_best
 from nas.files import write_atomically, write_together
@@ -121,21 +123,87 @@ def test_the_files_work_without_nas(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "error", "said"),
     [
-        (torch.rand(2, 3, 12, 9), TypeError, "torch.float32: give raw uint8"),
+        (torch.rand(2, 3, 12, 9) * 255, ValueError, "0 to 1: scale them alike"),
+        (torch.full((2, 3, 12, 9), torch.nan), ValueError, "or NaN"),
         (torch.zeros(2, 3, 12, 9, dtype=torch.int64), TypeError, "torch.int64"),
-        (torch.zeros(2, 3, 9, 12, dtype=torch.uint8), ValueError, "(2, 3, 9, 12)"),
+        (torch.zeros(2, 3, 9, 12, dtype=torch.uint8), ValueError, "(N, 3, 9, 12)"),
         (torch.zeros(3, 12, 9, dtype=torch.uint8), ValueError, "(N, 3, 12, 9)"),
-        (torch.zeros(1, 2, 3, 12, 9, dtype=torch.uint8), ValueError, "(1, 2, 3, 12"),
+        (torch.zeros(1, 2, 3, 12, 9, dtype=torch.uint8), ValueError, "(N, 2, 3, 12"),
     ],
 )
 def test_predict_refuses_what_it_would_get_wrong(
     images: torch.Tensor, error: type[Exception], said: str
 ) -> None:
-    """Floats of 0 to 1 and other shapes are no raw images: one line, no wrong class."""
+    """What no rule of the loader reads: one line, no wrong class."""
     names = executed(source(SMALL, **DATA))
     with pytest.raises(error, match=re.escape(said)) as caught:
         names["predict"](names["Model"](), images)
     assert "\n" not in str(caught.value)
+
+
+ARRAYS = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ARRAYS.integers(0, 256, (40, 8, 9), dtype=np.uint8),
+        ARRAYS.integers(0, 256, (40, 8, 9, 1), dtype=np.uint8),
+        ARRAYS.integers(0, 256, (40, 8, 9, 3), dtype=np.uint8),
+        ARRAYS.integers(0, 256, (40, 2, 8, 9), dtype=np.uint8),
+        ARRAYS.random((40, 8, 9)),
+        ARRAYS.random((40, 8, 9, 3), dtype=np.float32),
+        ARRAYS.normal(size=(40, 8, 9)) * 40 - 10,
+        ARRAYS.integers(-128, 128, (40, 8, 9), dtype=np.int8),
+        ARRAYS.integers(-3000, 3000, (40, 8, 9), dtype=np.int16),
+        ARRAYS.integers(0, 256, (40, 8, 9)),
+        ARRAYS.normal(size=(40, 97)),
+        ARRAYS.normal(size=(40, 128, 3)),
+        ARRAYS.normal(size=(40, 3, 128)),
+    ],
+    ids=lambda values: f"{values.dtype}-{'x'.join(map(str, values.shape))}",
+)
+def test_predict_takes_what_the_loader_takes(
+    values: np.ndarray[Any, np.dtype[Any]], tmp_path: Path
+) -> None:
+    """The arrays of the .npz, as they are, give the classes of the loaded images."""
+    labels = np.arange(40) % 4
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=values[:30],
+        y_train=labels[:30],
+        x_test=values[30:],
+        y_test=labels[30:],
+    )
+    dataset = load_dataset(str(tmp_path / "a.npz"))
+    architecture = Architecture(
+        input_shape=dataset.input_shape,
+        num_classes=4,
+        blocks=(Block(out_channels=5),),
+        head=Head(kind="flatten"),
+    )
+    model = trained(architecture)
+    text = source(
+        architecture,
+        mean=dataset.mean,
+        std=dataset.std,
+        class_names=dataset.class_names,
+        value_range=dataset.value_range,
+        signal_length=dataset.signal_length,
+    )
+    names = executed(text)
+    copy = names["Model"]().eval()
+    copy.load_state_dict(model.state_dict())
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (dataset.mean, dataset.std))
+    raw = torch.cat([dataset.images, dataset.test_images])
+    taken = names["normalise"](values)
+    torch.testing.assert_close(taken, (raw / 255 - mean) / std)
+    expected = names["predict"](copy, raw)
+    assert len(set(expected.tolist())) > 1
+    assert torch.equal(names["predict"](copy, values), expected)
+    assert torch.equal(names["predict"](copy, torch.from_numpy(values)), expected)
+    with pytest.raises(ValueError, match="values from"):
+        names["predict"](copy, values.astype(np.float64) + 9e4)
 
 
 def test_the_written_data_come_back(tmp_path: Path) -> None:
@@ -189,6 +257,13 @@ def test_the_source_is_formatted(tmp_path: Path) -> None:
     for name, architecture in {"wide": wide, "rare": rare, "bare": bare}.items():
         text = source(architecture, **data_for(architecture), notes=notes)
         (tmp_path / f"{name}.py").write_text(text)
+        text = source(
+            architecture,
+            **data_for(architecture),
+            value_range=(-512.0625, 113.2),
+            signal_length=60,
+        )
+        (tmp_path / f"{name}_of_signals.py").write_text(text)
     # Of a script that prints; and pairs of rules that contradict each other.
     ignored = "--ignore=INP001,T201,EM,TRY003,D203,D213,COM812,CPY"
     for command in (

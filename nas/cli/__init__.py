@@ -13,6 +13,7 @@ from typer import Option
 
 from nas import __version__
 from nas.cli import handler
+from nas.cli.data import data
 from nas.cli.exporting import export
 from nas.cli.importing import import_
 from nas.cli.inspecting import compare, front, list_studies, show
@@ -63,6 +64,7 @@ app.command()(front)
 app.command()(show)
 app.command()(compare)
 app.command("studies")(list_studies)
+app.command()(data)
 app.command()(dashboard)
 app.command()(report)
 

@@ -172,6 +172,30 @@ class SingleDisplay:
         )
 
 
+# Wider than a terminal and no help to the eye; report.json has it all.
+_MOST_ANSWERS = 12
+
+
+def confusion_table(report: dict[str, Any], class_names: Sequence[str]) -> Table:
+    """Return each class's test images and accuracy, and what was answered instead."""
+    # As Text: rich would take a name in brackets for markup.
+    answers = [Text(name) for name in class_names]
+    answers = answers if len(answers) <= _MOST_ANSWERS else []
+    table = Table(title="test images by class (rows), and the answers (columns)")
+    table.add_column("class", overflow="fold")
+    for heading in (Text("images"), Text("accuracy"), *answers):
+        table.add_column(heading, justify="right")
+    for name, counts, share in zip(
+        class_names,
+        report["test_confusion"],
+        report["test_accuracy_by_class"],
+        strict=True,
+    ):
+        cells = [str(count) for count in counts] if answers else []
+        table.add_row(Text(name), f"{sum(counts):,}", percent(share), *cells)
+    return table
+
+
 def front_table(
     members: Sequence[Candidate], title: str, board: Board | None = None
 ) -> Table:

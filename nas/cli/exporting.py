@@ -59,7 +59,8 @@ def export(
         raise ExportError(
             f"{net.folder / 'report.json'} does not say which data set: give --dataset"
         )
-    write_export(net.folder, to, output, load_dataset(name, data_dir))
+    data = load_dataset(name, data_dir, image_size=net.architecture.input_shape[1:])
+    write_export(net.folder, to, output, data)
 
 
 def write_export(folder: Path, to: str, output: Path | None, dataset: Dataset) -> None:

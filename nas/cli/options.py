@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option, echo
 
 # The commands import what they need: `nas --help` answers without torch.
 if TYPE_CHECKING:
+    from nas.data import Dataset
     from nas.engines.local import LocalEngine
     from nas.study.study import Study
 
@@ -69,6 +71,14 @@ DataDir = Annotated[
     Path | None,
     Option(help="Folder with the data set's files [env: NAS_DATA_DIR]."),
 ]
+ImageSize = Annotated[
+    str | None,
+    Option(
+        metavar="N|HxW",
+        help="Stretch images in files to this height and width in pixels [default: their "
+        "own size; of several the median, at most 64].",
+    ),
+]
 Workers = Annotated[
     int | None,
     Option(min=1, help="Worker processes [default: one a core; four a GPU]."),
@@ -77,6 +87,27 @@ Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
 Format = Annotated[
     Literal["table", "csv", "json", "md"], Option("--format", help="How to print.")
 ]
+
+
+def read_image_size(text: str | None) -> tuple[int, int] | None:
+    """Return height and width of N or HxW; typer's usage error for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text.strip().lower())
+    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if min(size) < 4:
+        raise BadParameter(
+            f"{text!r} is no size: write 32, or 48x64 for a height of 48 and a width of "
+            "64, at least 4",
+            param_hint="--image-size",
+        )
+    return size
+
+
+def tell(dataset: Dataset) -> None:
+    """Print what was done to the data and what is odd in them, a line each."""
+    for note in dataset.notes:
+        echo(f"data: {note}")
 
 
 def console() -> Any:

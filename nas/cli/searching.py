@@ -14,6 +14,7 @@ from nas.cli.handler import Interrupted
 from nas.cli.options import (
     DataDir,
     Device,
+    ImageSize,
     MaxFlash,
     MaxLatency,
     MaxMacs,
@@ -22,7 +23,9 @@ from nas.cli.options import (
     Studies,
     Workers,
     console,
+    read_image_size,
     start_engine,
+    tell,
 )
 from nas.errors import NasError
 
@@ -56,10 +59,11 @@ def search(  # one parameter an option
         str | None,
         Option(
             help="mnist, fashion-mnist, kmnist, cifar10, svhn, digits, or the path of "
-            "an .npz file or a folder with train/ and test/ [default: mnist]."
+            "an .npz file, a folder of images or a .csv that lists them [default: mnist]."
         ),
     ] = None,
     data_dir: DataDir = None,
+    image_size: ImageSize = None,
     space: Annotated[
         str | None,
         Option(help="Search space: a name or a .toml file [default: mixed]."),
@@ -134,6 +138,7 @@ def search(  # one parameter an option
     """
     limit = _seconds(time_limit, "--time-limit")
     trial_limit = _seconds(trial_time_limit, "--trial-time-limit")
+    size = read_image_size(image_size)
     if engine != "ray" and (address is not None or gpus_per_worker is not None):
         raise typer.BadParameter("--address and --gpus-per-worker need --engine ray")
 
@@ -148,6 +153,7 @@ def search(  # one parameter an option
             study=study,
             dataset=dataset,
             data_dir=data_dir,
+            image_size=size,
             param_budget=budget,
             max_macs=max_macs,
             max_memory=max_memory,
@@ -162,6 +168,7 @@ def search(  # one parameter an option
             start_from=tuple(start_from or ()),
         )
     )
+    tell(data)
     with opened, _word_on_how_to_go_on(opened, trials):
         pool, devices, count = start(data, opened)
         try:
@@ -175,7 +182,7 @@ def search(  # one parameter an option
             pool.close()
         _write_front(opened)
         _write_timing(opened, outcome, devices, count)
-    _say_outcome(opened, outcome)
+    _say_outcome(opened, outcome, data)
 
 
 def _local(device: str, workers: int | None) -> _Start:
@@ -310,7 +317,7 @@ def _write_timing(
     )
 
 
-def _say_outcome(study: Study, outcome: Outcome) -> None:
+def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
     from nas.candidates.candidate import front as front_of
     from nas.cli.display import duration, front_table
 
@@ -329,5 +336,26 @@ def _say_outcome(study: Study, outcome: Outcome) -> None:
             "the space seems to hold no further net under the caps: every new draw was "
             "one that the study has"
         )
+    best = max((member.val_accuracy or 0.0 for member in members), default=None)
+    if best is not None:
+        _warn_of_majority(study, best, data)
     if members:
         typer.echo(f"next: `nas best {settings.name}` retrains the winner")
+
+
+def _warn_of_majority(study: Study, best: float, data: Dataset) -> None:
+    """Say so where no net beats the answer that is always the largest class."""
+    from nas.cli.display import percent
+    from nas.search.balance import no_better_than_majority
+
+    settings = study.settings
+    _, held_out = data.split(settings.seed, settings.val_size)
+    counts = data.labels[held_out].bincount(minlength=data.num_classes)
+    share = int(counts.max()) / len(held_out)
+    if no_better_than_majority(best, share, len(held_out)):
+        typer.echo(
+            f"warning: no net is better than always answering "
+            f"{data.class_names[int(counts.argmax())]!r}, which is right for "
+            f"{percent(share)} of the validation images: give the other classes more "
+            "images, or search longer"
+        )

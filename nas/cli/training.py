@@ -19,6 +19,7 @@ from nas.cli.options import (
     console,
     read,
     start_engine,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ def best(  # one parameter an option
     devices, count = devices_for(device, workers)
     opened = read(study, studies, storage)
     settings = opened.settings
-    dataset = load_dataset(settings.dataset, data_dir)
+    dataset = load_dataset(
+        settings.dataset, data_dir, image_size=settings.input_shape[1:]
+    )
+    tell(dataset)
     check_data(settings, dataset.fingerprint)
     criteria = SelectionCriteria(
         max_params=max_params or settings.param_budget,
@@ -113,6 +117,7 @@ def best(  # one parameter an option
     folder = output or opened.folder / "best"
     summary = _winner_in_words(winner.report)
     _write(folder, winner.candidate.architecture, dataset, winner, summary)
+    _say_classes(winner.report, dataset)
     typer.echo(summary)
     typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
     for name in export or []:
@@ -174,14 +179,18 @@ def train(  # one parameter an option
     from nas.environment import hardware
     from nas.references.bundled import check_fits
     from nas.search.resolve import resolve
-    from nas.search.start import held_out
     from nas.search.train_one import Plan, choose_recipe, train_single
     from nas.study.folders import check_data
 
     found = resolve(architecture, studies, storage)
     reference, settings = found.reference, found.settings
     devices, count = devices_for(device, workers)
-    data = load_dataset(dataset or found.dataset, data_dir)
+    data = load_dataset(
+        dataset or found.dataset,
+        data_dir,
+        image_size=reference.architecture.input_shape[1:],
+    )
+    tell(data)
     if settings is not None and dataset is None:
         check_data(settings, data.fingerprint)
     check_fits(reference, data.input_shape, data.num_classes, data.name)
@@ -203,7 +212,7 @@ def train(  # one parameter an option
         devices=devices,
         workers=min(count, seeds),
         split_seed=plan.seed,
-        val_size=held_out(len(data.labels)),
+        val_size=data.val_size,
     )
     try:
         trained = train_single(
@@ -218,6 +227,7 @@ def train(  # one parameter an option
     summary = _single_in_words(trained.report)
     if output is not None:
         _write(output, reference.architecture, data, trained, summary)
+    _say_classes(trained.report, data)
     typer.echo(summary)
     if like_published:
         typer.echo(_best_epoch_in_words(trained.report))
@@ -244,8 +254,32 @@ def _write(
         mean=dataset.mean,
         std=dataset.std,
         class_names=dataset.class_names,
+        value_range=dataset.value_range,
+        signal_length=dataset.signal_length,
         notes=[f"Data set {result.report['dataset']}, {summary}."],
     )
+
+
+def _say_classes(report: dict[str, Any], dataset: Dataset) -> None:
+    """Print what the accuracy is worth, class by class, where that was counted."""
+    from nas.cli.display import confusion_table, percent
+    from nas.search.balance import no_better_than_majority
+
+    if "test_confusion" not in report:
+        return
+    console().print(confusion_table(report, dataset.class_names))
+    share = report["majority_share"]
+    largest = dataset.class_names[report["majority_class"]]
+    typer.echo(
+        f"balanced accuracy {percent(report['test_balanced_accuracy'])}; always "
+        f"answering {largest!r} would be right for {percent(share)}"
+    )
+    images = len(dataset.test_labels)
+    if no_better_than_majority(report["test_accuracy_mean"], share, images):
+        typer.echo(
+            f"warning: this net is no better than always answering {largest!r}: give the "
+            "other classes more images"
+        )
 
 
 def _winner_in_words(report: dict[str, Any]) -> str:

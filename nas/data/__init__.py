@@ -8,9 +8,14 @@
     mnist.py     MNIST: data folder, cache, mirrors, wheel
     wheel.py     MNIST out of a wheel of the package index
     vision.py    fashion-mnist, kmnist, cifar10, svhn in torchvision's layout
+    summary.py   what a set holds, in numbers and as a sheet of images
     digits.py    scikit-learn's digits
     npz.py       the user's own .npz
+    arrays.py    arrays to a data set: axes, values, labels
     folder.py    the user's own folder of class folders
+    table.py     the user's own CSV of paths and labels
+    pictures.py  image files to arrays of one size and kind of pixel
+    own.py       what every set of the user's own goes through
     idx.py       the IDX format
     download.py  the cache, and downloads that end in time
     reason.py    why something failed, on one line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nas.data.split import default_val_size, split_indices
 from nas.errors import DataError
 
 MIN_PIXELS = 4
 """Smallest height and width that is taken for an image."""
+
+MAX_CHANNELS = 64
+"""More channels than this are no image and no signal, but axes in another order."""
 
 CHUNK = 4096
 """Images that are counted at a time for the mean: bincount widens them to int64."""
@@ -37,6 +42,12 @@ class Dataset:
         std: likewise (population); 1.0 for a channel that is constant.
         fingerprint: 16 hex digits of the sha256 over all four arrays; the same data
             has the same one whichever source it came from.
+        num_val: so many of the last of ``images`` are the validation split that came
+            with the data; 0 where none did.
+        value_range: the values of the source that became the bytes 0 and 255.
+        signal_length: of signals the number of time steps, folded into rows; 0 of
+            images.
+        notes: what was done to the source or is odd in it, one line each.
 
     """
 
@@ -50,6 +61,28 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    num_val: int = 0
+    value_range: tuple[float, float] = (0.0, 1.0)
+    signal_length: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def val_size(self) -> int:
+        """How many images the validation split has: its own, or 10,000 or a sixth."""
+        return self.num_val or default_val_size(len(self.labels))
+
+    def split(self, seed: int, val_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the indices of the training and of the validation images, int64.
+
+        They are those of the data's own validation split, else drawn by
+        `nas.data.split_indices`, whose DataError this raises.
+        """
+        if self.num_val:
+            indices = torch.arange(len(self.labels))
+            return indices[: -self.num_val], indices[-self.num_val :]
+        return split_indices(
+            self.labels, seed=seed, val_size=val_size, class_names=self.class_names
+        )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -65,22 +98,28 @@ def make_dataset(
     test_images: npt.NDArray[np.uint8],
     test_labels: npt.NDArray[Any],
     class_names: tuple[str, ...] | None = None,
+    *,
+    num_val: int = 0,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    signal_length: int = 0,
+    notes: Sequence[str] = (),
 ) -> Dataset:
     """Check the arrays and put them together.
 
     ``images`` and ``test_images`` are uint8 [N, C, H, W], the labels integers [N].
-    Without ``class_names`` the classes are called "0", "1", ...
+    Without ``class_names`` the classes are called "0", "1", ... The rest is as in
+    Dataset.
 
     Raises DataError where the arrays do not make up a classification problem.
     """
-    _check_images(name, "training", images, labels)
-    _check_images(name, "test", test_images, test_labels)
+    check_part(name, "training", images, labels)
+    check_part(name, "test", test_images, test_labels)
     if images.shape[1:] != test_images.shape[1:]:
         raise DataError(
             f"{name}: training images are {_size(images)}, test images "
             f"{_size(test_images)}; bring them to one size"
         )
-    num_classes = _count_classes(name, labels, test_labels)
+    num_classes = count_classes(name, labels, test_labels)
     if class_names is None:
         class_names = tuple(str(label) for label in range(num_classes))
     elif len(class_names) != num_classes:
@@ -105,13 +144,18 @@ def make_dataset(
         test_labels=torch.from_numpy(arrays[3]),
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(arrays),
+        fingerprint=_fingerprint(arrays, num_val),
+        num_val=num_val,
+        value_range=value_range,
+        signal_length=signal_length,
+        notes=tuple(notes),
     )
 
 
-def _check_images(
+def check_part(
     name: str, part: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]
 ) -> None:
+    """Raise DataError unless these are images of a size, each with a label."""
     if len(images) != len(labels):
         raise DataError(
             f"{name}: {len(images)} {part} images but {len(labels)} {part} labels; "
@@ -120,9 +164,9 @@ def _check_images(
     if len(images) == 0:
         raise DataError(f"{name}: the {part} set is empty; give at least one image")
     _, channels, height, width = images.shape
-    if channels not in (1, 3):
+    if not 1 <= channels <= MAX_CHANNELS:
         raise DataError(
-            f"{name}: {part} images have {channels} channels; give 1 (gray) or 3 (RGB)"
+            f"{name}: {part} images have {channels} channels; give 1 to {MAX_CHANNELS}"
         )
     if min(height, width) < MIN_PIXELS:
         raise DataError(
@@ -131,7 +175,7 @@ def _check_images(
         )
 
 
-def _count_classes(
+def count_classes(
     name: str, labels: npt.NDArray[Any], test_labels: npt.NDArray[Any]
 ) -> int:
     """Return the number of classes; DataError unless labels are 0 to that less one."""
@@ -193,9 +237,9 @@ def _mean_and_std(
     return tuple(means), tuple(stds)
 
 
-def _fingerprint(arrays: tuple[npt.NDArray[Any], ...]) -> str:
-    """Return 16 hex digits of the sha256 over types, shapes and bytes."""
-    digest = hashlib.sha256()
+def _fingerprint(arrays: tuple[npt.NDArray[Any], ...], num_val: int) -> str:
+    """Return 16 hex digits of the sha256 over types, shapes, bytes and the split."""
+    digest = hashlib.sha256(f"validation {num_val}".encode() if num_val else b"")
     for array in arrays:
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
         digest.update(f"{little.dtype.str}{little.shape}".encode())

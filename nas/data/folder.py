@@ -1,148 +1,130 @@
-"""The user's own images as files: train/CLASS/IMAGE and test/CLASS/IMAGE."""
+"""The user's own images in folders: train/CLASS/IMAGE, or CLASS/IMAGE alone."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
-from nas.data.dataset import Dataset, make_dataset
-from nas.data.reason import reason
+from nas.data.dataset import Dataset
+from nas.data.own import assemble
+from nas.data.pictures import Size, find_pictures, read_pictures, skipped_note
 from nas.errors import DataError
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"}
-SUFFIXES |= {".webp"}
-
-GRAY = {"1", "L", "LA"}
-COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-"""PIL's names for the ways to store a pixel; those with over 8 bits are in neither."""
-
-MAX_BYTES = 8 << 30
-"""What the pixels may take together; as for a .npz."""
+PARTS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""The names that a part's folder may have, in small or capital letters."""
 
 
-def load_folder(name: str, root: Path) -> Dataset:
+def load_folder(name: str, root: Path, image_size: Size | None = None) -> Dataset:
     """Return the data set below ``root``.
 
-    The folders below train/ are the classes, in the order of their names; test/ has
-    the same. All images are of one size. They are gray if all of them are, else RGB;
-    transparency is dropped. Hidden files and those of other kinds are passed over.
-    Raises DataError naming the first file at fault.
+    The folders below train/ are the classes, in the order of their names; val/ and
+    test/, where they are, have the same. Where there is no train/, the folders below
+    ``root`` are the classes. Sizes and pixels become alike by the rules of
+    nas.data.pictures; ``image_size`` is height and width. What is skipped is told in
+    the notes. Raises DataError naming the files at fault.
     """
-    classes = _class_folders(root / "train")
-    test_classes = _class_folders(root / "test")
-    for odd in sorted(set(classes) ^ set(test_classes)):
-        here, there = ("train", "test") if odd in classes else ("test", "train")
+    folders = _part_folders(root)
+    skipped = _beside(root, set(folders.values()))
+    classes = _class_folders(folders["train"])
+    for part, folder in folders.items():
+        _check_classes(root, folders["train"], classes, folder, part)
+        if folder != root:
+            skipped += _beside(folder, {folder / label for label in classes})
+    files: dict[str, list[Path]] = {}
+    labels: dict[str, list[int]] = {}
+    empty: list[str] = []
+    for part, folder in folders.items():
+        files[part], labels[part] = [], []
+        for label, class_name in enumerate(classes):
+            found, other = find_pictures(folder / class_name)
+            skipped += other
+            files[part] += found
+            labels[part] += [label] * len(found)
+            if not found:
+                empty.append(str(folder / class_name))
+    if empty:
         raise DataError(
-            f"{root}: class {odd} is in {here}/ but not in {there}/; "
-            "give both the same class folders"
+            f"{', '.join(empty)} has no images; give at least one a class, of a kind "
+            "that Pillow reads"
         )
-    files = _image_files(root / "train", classes)
-    test_files = _image_files(root / "test", classes)
-    gray = _check(files + test_files)
-    images, labels = _read(files, gray=gray)
-    test_images, test_labels = _read(test_files, gray=gray)
-    return make_dataset(name, images, labels, test_images, test_labels, tuple(classes))
+    images, notes = read_pictures(files, image_size)
+    if skipped:
+        notes.insert(0, skipped_note(sorted(skipped), root))
+    return assemble(
+        name,
+        {part: (images[part], np.array(labels[part])) for part in files},
+        tuple(classes),
+        notes,
+    )
+
+
+def _part_folders(root: Path) -> dict[str, Path]:
+    """Return the folder of each part; ``root`` itself is "train" where there are none."""
+    found: dict[str, Path] = {}
+    for path in _folders(root):
+        for part, names in PARTS.items():
+            if path.name.lower() in names:
+                if part in found:
+                    raise DataError(
+                        f"{found[part]} and {path} are both the {part} part; keep one"
+                    )
+                found[part] = path
+    if "train" not in found:
+        if found:
+            raise DataError(
+                f"{root / 'train'} is not there, but {', '.join(p.name for p in found.values())}"
+                " is; give train/ with one folder of images a class"
+            )
+        return {"train": root}
+    # In this order whatever the names.
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in place.iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    )
+
+
+def _beside(place: Path, used: set[Path]) -> list[Path]:
+    """Return what lies in a folder and is not used; nothing if that is all of it."""
+    if place in used:
+        return [path for path in place.iterdir() if not _is_class(path)]
+    return [path for path in place.iterdir() if path not in used]
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def _class_folders(part: Path) -> list[str]:
-    if not part.is_dir():
-        raise DataError(
-            f"{part} is not there; give a folder with train/ and test/, each with one "
-            "folder of images a class"
-        )
-    names = sorted(
-        path.name
-        for path in part.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    )
+    names = [path.name for path in _folders(part)]
     if not names:
-        raise DataError(f"{part} has no class folders; give one folder a class")
+        raise DataError(
+            f"{part} has no class folders; give a folder with train/ and test/, each "
+            "with one folder of images a class, or those folders alone"
+        )
     return names
 
 
-def _image_files(part: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    """Return (file, label) of every image, in the order of the names."""
-    found: list[tuple[Path, int]] = []
-    for label, name in enumerate(classes):
-        # By parts, not by the system's own order, so that it is the same everywhere.
-        paths = sorted(
-            (path for path in (part / name).rglob("*") if _is_image(path)),
-            key=lambda path: path.parts,
-        )
-        if not paths:
-            raise DataError(
-                f"{part / name} has no images; give at least one a class "
-                f"({', '.join(sorted(SUFFIXES))})"
-            )
-        found.extend((path, label) for path in paths)
-    return found
-
-
-def _is_image(path: Path) -> bool:
-    return (
-        path.suffix.lower() in SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
+def _check_classes(
+    root: Path, train: Path, classes: list[str], folder: Path, part: str
+) -> None:
+    """Raise DataError unless a part has the classes of the training part."""
+    odd = sorted(set(classes) ^ {path.name for path in _folders(folder)})
+    if folder == train or not odd:
+        return
+    here, there = (
+        (train.name, folder.name) if odd[0] in classes else (folder.name, train.name)
     )
-
-
-def _check(files: list[tuple[Path, int]]) -> bool:
-    """Return whether all images are gray; DataError unless all are of one size.
-
-    Reads the headers alone, so that a fault is met before the long reading.
-    """
-    first, _ = files[0]
-    width, height = _open(first).size
-    gray = True
-    for path, _ in files:
-        image = _open(path)
-        if image.size != (width, height):
-            raise DataError(
-                f"{path} is {image.size[0]}x{image.size[1]} pixels, but {first} is "
-                f"{width}x{height}; bring all images to one size"
-            )
-        if image.mode not in GRAY | COLOUR:
-            raise DataError(
-                f"{path} has pixels of mode {image.mode}; give 8 bit gray or RGB"
-            )
-        gray = gray and image.mode in GRAY
-    size = len(files) * width * height * (1 if gray else 3)
-    if size > MAX_BYTES:
-        raise DataError(
-            f"{first} and the {len(files) - 1} others take {size / 2**30:.1f} GiB; at "
-            f"most {MAX_BYTES >> 30} GiB are read, so give fewer or smaller images"
-        )
-    return gray
-
-
-def _read(
-    files: list[tuple[Path, int]], *, gray: bool
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return uint8 [N, C, H, W] and labels [N]."""
-    width, height = _open(files[0][0]).size
-    images = np.empty((len(files), height, width, 1 if gray else 3), dtype=np.uint8)
-    for index, (path, _) in enumerate(files):
-        image = _open(path, decode=True).convert("L" if gray else "RGB")
-        images[index] = np.asarray(image).reshape(images.shape[1:])
-    labels = np.array([label for _, label in files], dtype=np.int64)
-    return images.transpose(0, 3, 1, 2), labels
-
-
-def _open(path: Path, *, decode: bool = False) -> Image.Image:
-    """Return an image, its file closed again; it has pixels only with ``decode``."""
-    try:
-        with warnings.catch_warnings():
-            # PIL only warns of an image that is suspiciously large.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if decode:
-                    image.load()
-                return image
-    except Exception as error:  # decoders of damaged files raise nearly everything
-        raise DataError(
-            f"{path} is no readable image ({reason(error)}); replace or remove it"
-        ) from error
+    raise DataError(
+        f"{root}: class {', '.join(odd)} is in {here}/ but not in {there}/; "
+        f"give the {part} part the same class folders"
+    )

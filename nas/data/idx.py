@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -24,6 +25,22 @@ UINT8 = 8
 
 MAX_BYTES = 1 << 28
 """What a file may unpack to: five times MNIST's largest, so a gzip bomb ends early."""
+
+
+def find_idx_files(folder: Path, name: str) -> list[Path]:
+    """Return the files of that name anywhere below a folder, the nearest first.
+
+    With ``.gz`` or without; some programs unpack the last "-" of the name as a dot.
+    """
+    names = {name, name.replace("-idx", ".idx")}
+    names |= {f"{one}.gz" for one in names}
+    found = [
+        Path(place, file)
+        for place, _, files in os.walk(folder)
+        for file in files
+        if file in names
+    ]
+    return sorted(found, key=lambda path: (len(path.parts), path.parts))
 
 
 def read_bytes(path: Path) -> npt.NDArray[np.uint8]:

@@ -25,11 +25,17 @@ DATASETS = tuple(_LOADERS)
 """The names that load_dataset knows; anything else is a path."""
 
 
-def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+) -> Dataset:
     """Return a data set by its name, or from a path, checked and in memory.
 
-    ``name`` is one of DATASETS, or the path of a ``.npz`` or of a folder with train/
-    and test/. ``data_dir``, or else NAS_DATA_DIR, is a folder that holds the files of
+    ``name`` is one of DATASETS, or the path of a ``.npz``, of a folder of images or of
+    a ``.csv`` that lists them. ``image_size`` is the height and width to which images
+    in files are stretched; other sets have their own. ``data_dir``, or else NAS_DATA_DIR, is a folder that holds the files of
     the named set; without either they come from the cache or are fetched into it.
 
     Raises DataError, one line with the remedy, if there is no such data set or its
@@ -38,7 +44,7 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     try:
         if name in _LOADERS:
             return _LOADERS[name](_data_dir(data_dir))
-        return _load_path(name)
+        return _load_path(name, image_size)
     except (OSError, MemoryError) as error:
         raise DataError(f"{name} cannot be read ({reason(error)})") from error
 
@@ -56,7 +62,7 @@ def _data_dir(given: Path | None) -> Path | None:
     return given
 
 
-def _load_path(name: str) -> Dataset:
+def _load_path(name: str, image_size: tuple[int, int] | None) -> Dataset:
     path = Path(name).expanduser()
     # Not Path.exists: a name too long or with a zero byte is no path, but no crash.
     if not name or not os.path.exists(path):  # noqa: PTH110
@@ -65,10 +71,16 @@ def _load_path(name: str) -> Dataset:
         # Here, not above: PIL is needed by nothing else.
         from nas.data.folder import load_folder
 
-        return load_folder(name, path)
+        return load_folder(name, path, image_size)
     if path.suffix.lower() == ".npz":
         return npz.load_npz(name, path)
-    raise DataError(f"{path} is neither a .npz file nor a folder; give one of them")
+    if path.suffix.lower() == ".csv":
+        from nas.data.table import load_table
+
+        return load_table(name, path, image_size)
+    raise DataError(
+        f"{path} is neither a .npz file nor a .csv nor a folder; give one of them"
+    )
 
 
 def _unknown(name: str) -> str:

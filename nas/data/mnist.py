@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nas.data import download, wheel
 from nas.data.dataset import Dataset, make_dataset
-from nas.data.idx import decode_idx, read_bytes, unpack
+from nas.data.idx import decode_idx, find_idx_files, read_bytes, unpack
 from nas.data.reason import reason
 from nas.errors import DataError
 
@@ -53,16 +53,15 @@ def load_mnist(data_dir: Path | None) -> Dataset:
 def _from_data_dir(folder: Path) -> RawFiles:
     raw: RawFiles = {}
     for name, expected in MD5.items():
-        # Some programs unpack the last "-" of the name as a dot.
-        names = (name, f"{name}.gz", name.replace("-idx", ".idx"))
-        places = [folder / below / n for below in (LAYOUT, ".") for n in names]
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
+        found = find_idx_files(folder, name)
+        if not found:
             raise DataError(
                 f"no MNIST in {folder}: {name} is not there; put {', '.join(MD5)} "
-                f"(or each with .gz) into it or its {LAYOUT}, or leave the data "
-                "folder out to have them fetched"
+                "(or each with .gz) anywhere into it, or leave the data folder out to "
+                "have them fetched"
             )
+        # Other sets have files of these names.
+        path = next((p for p in found if _is(p, expected)), found[0])
         raw[name] = read_bytes(path)
         if download.md5(raw[name].data) != expected:
             raise DataError(
@@ -71,6 +70,14 @@ def _from_data_dir(folder: Path) -> RawFiles:
                 "it fetched"
             )
     return raw
+
+
+def _is(path: Path, expected: str) -> bool:
+    """Return whether the file holds, unpacked, what has that md5."""
+    try:
+        return download.md5(read_bytes(path).data) == expected
+    except DataError:
+        return False
 
 
 def _from_cache() -> RawFiles | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -11,21 +13,38 @@ DEFAULT_VAL_SIZE = 10_000
 """Images held out of MNIST's 60,000; smaller sets give a sixth."""
 
 
+def default_val_size(images: int) -> int:
+    """Return how many images of a training set are held out of it by default."""
+    return min(DEFAULT_VAL_SIZE, images // 6)
+
+
 def split_indices(
-    labels: torch.Tensor, *, seed: int, val_size: int | None = None
+    labels: torch.Tensor,
+    *,
+    seed: int,
+    val_size: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Split a training set, each class in proportion, the same for the same seed.
 
     ``labels`` is int64 [N]; ``val_size`` the number of validation images, by default
     10,000 or a sixth of N, whichever is less. Returns the indices of the training and
-    of the validation images, int64, each in rising order.
+    of the validation images, int64, each in rising order. ``class_names`` are for the
+    error's words alone.
 
     Raises DataError where a part would miss a class.
     """
     values = labels.cpu().numpy()
     if val_size is None:
-        val_size = min(DEFAULT_VAL_SIZE, len(values) // 6)
+        val_size = default_val_size(len(values))
     classes, counts = np.unique(values, return_counts=True)
+    for label, count in zip(classes.tolist(), counts.tolist(), strict=True):
+        if count < 2:
+            raise DataError(
+                f"class {class_names[label] if class_names else label} has a single "
+                "training image; training and validation (or test, where none is given) "
+                "need one each, so give at least 2 images a class"
+            )
     shares = _shares(classes.tolist(), counts.tolist(), val_size)
 
     # numpy promises never to change what RandomState draws, so that a study's split
@@ -45,12 +64,6 @@ def split_indices(
 def _shares(classes: list[int], counts: list[int], val_size: int) -> list[int]:
     """Return the validation images of each class: largest remainders, none left out."""
     total = sum(counts)
-    for label, count in zip(classes, counts, strict=True):
-        if count < 2:
-            raise DataError(
-                f"class {label} has a single training image; training and validation "
-                "need one each, so give at least 2 images a class"
-            )
     if not len(classes) <= val_size <= total - len(classes) or not classes:
         raise DataError(
             f"cannot hold {val_size} of {total} training images out for validation: "

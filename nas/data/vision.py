@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from nas.data import download, mnist
 from nas.data.dataset import Dataset, make_dataset
-from nas.data.idx import decode_idx, read_bytes
+from nas.data.idx import decode_idx, find_idx_files, read_bytes
 from nas.data.reason import reason
 from nas.errors import DataError
 
@@ -28,8 +28,7 @@ logger = logging.getLogger("nas")
 def load_idx_set(name: str, data_dir: Path | None) -> Dataset:
     """Return "fashion-mnist" or "kmnist": 60,000 and 10,000 images of 1x28x28.
 
-    A file in ``data_dir`` may be unpacked; torchvision knows checksums for the packed
-    files only, so an unpacked one is checked for its form alone. Raises DataError.
+    The files lie anywhere below ``data_dir``, packed or not. Raises DataError.
     """
     # Here, not above, and so in the others: torchvision is slow to import.
     from torchvision import datasets
@@ -44,11 +43,55 @@ def load_idx_set(name: str, data_dir: Path | None) -> Dataset:
         return {relative: download.fetch(urls, expected[relative])}
 
     if data_dir:
-        plain = [data_dir / relative.removesuffix(".gz") for relative in expected]
-        if all(path.is_file() for path in plain):
-            return _from_idx(name, plain, source.classes)
-    root = _complete(name, data_dir, expected, fetch)
+        paths = [_find_idx(name, data_dir, path, md5) for path, md5 in expected.items()]
+        return _from_idx(name, paths, source.classes)
+    root = _complete(name, None, expected, fetch)
     return _from_idx(name, [root / relative for relative in expected], source.classes)
+
+
+FASHION_MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+"""Of Fashion-MNIST's files as unpacked, headers included."""
+
+
+def _find_idx(name: str, data_dir: Path, relative: str, packed_md5: str) -> Path:
+    """Return the file below ``data_dir`` that is that of the set, packed or not.
+
+    It is known by the md5 of its content, or of its packing where that is torchvision's.
+    Of kmnist the content's is not known: there the form and the place count. Raises
+    DataError where there is none.
+    """
+    plain = relative.rpartition("/")[2].removesuffix(".gz")
+    found = find_idx_files(data_dir, plain)
+    known = FASHION_MD5[plain] if name == "fashion-mnist" else None
+    taken = {*mnist.MD5.values(), *FASHION_MD5.values()} - {known}
+    own_place = Path(relative).parent
+    # Where it belongs first: other sets have files of these names.
+    found.sort(key=lambda path: not path.parent.match(str(own_place)))
+    faults = []
+    for path in found:
+        try:
+            if path.suffix == ".gz" and download.md5(path.read_bytes()) == packed_md5:
+                return path
+            content = download.md5(read_bytes(path).data)
+        except (OSError, DataError) as error:
+            faults.append(f"{path} is cut or damaged ({reason(error)})")
+            continue
+        if content == known or (known is None and content not in taken):
+            return path
+        if content in mnist.MD5.values():
+            faults.append(f"{path} belongs to MNIST, not to {name}")
+        else:
+            faults.append(f"{path} is cut or damaged or of another set (md5 {content})")
+    why = "; ".join(faults) or f"{plain} is not there"
+    raise DataError(
+        f"no whole {name} in {data_dir}: {why}; put the official file there, packed or "
+        "not, or leave the data folder out to have it fetched"
+    )
 
 
 def load_cifar10(data_dir: Path | None) -> Dataset:
@@ -163,8 +206,6 @@ def _from_idx(name: str, paths: list[Path], class_names: list[str]) -> Dataset:
     arrays: list[npt.NDArray[Any]] = []
     for path in paths:
         raw = read_bytes(path)
-        if download.md5(raw.data) in mnist.MD5.values():
-            raise DataError(f"{path} belongs to MNIST, not to {name}; replace it")
         array = decode_idx(raw, path)
         if array.shape[1:] != ((28, 28) if "images" in path.name else ()):
             raise DataError(f"{path} holds {array.shape}, not {name}; replace it")

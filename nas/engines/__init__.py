@@ -52,12 +52,14 @@ class Reported:
 class Finished:
     """A worker came to the end; one that read the test set brings its result.
 
-    ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays.
+    ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays;
+    ``test_confusion`` says how often each class (row) got each answer (column).
     """
 
     job: int
     test_accuracy: float | None = None
     weights: dict[str, np.ndarray] | None = None
+    test_confusion: list[list[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

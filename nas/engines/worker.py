@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from nas.data import Dataset, split_indices
+from nas.data import Dataset
 from nas.engines import Event, Failed, Finished, Job, Reported
 from nas.engines.out_of_memory import OutOfMemory
 from nas.errors import OutOfMemoryError, TrainingError
-from nas.training.loop import evaluate, train
+from nas.training.loop import confusion, train
 from nas.training.memory import memory_errors
 from nas.training.model import build
 from nas.training.step import TrainingData
@@ -35,9 +35,7 @@ class Worker:
         torch.set_num_threads(1)
         self.device = torch.device(config.device)
         self._dataset = dataset
-        self._indices = split_indices(
-            dataset.labels, seed=config.split_seed, val_size=config.val_size
-        )
+        self._indices = dataset.split(config.split_seed, config.val_size)
         self._search: TrainingData | None = None
 
     def events(self, job: Job) -> Iterator[Event | OutOfMemory]:
@@ -78,7 +76,9 @@ class Worker:
             name: tensor.detach().cpu().numpy()
             for name, tensor in model.state_dict().items()
         }
-        yield Finished(job.number, self._test_accuracy(model), weights)
+        counts = self._test_confusion(model)
+        accuracy = int(counts.diagonal().sum()) / len(self._dataset.test_labels)
+        yield Finished(job.number, accuracy, weights, counts.tolist())
 
     def _data(self, job: Job) -> TrainingData:
         """Return what the job trains on and measures on."""
@@ -97,15 +97,16 @@ class Worker:
             self._search = self._on_device(*self._indices)
         return self._search
 
-    def _test_accuracy(self, model: torch.nn.Module) -> float:
-        """Read the test set."""
+    def _test_confusion(self, model: torch.nn.Module) -> torch.Tensor:
+        """Read the test set: how often each class got each answer."""
         dataset = self._dataset
-        return evaluate(
+        return confusion(
             model,
             dataset.test_images.to(self.device),
             dataset.test_labels.to(self.device),
             dataset.mean,
             dataset.std,
+            dataset.num_classes,
         )
 
     def _on_device(self, train_on: torch.Tensor, val_on: torch.Tensor) -> TrainingData:

@@ -29,7 +29,7 @@ from nas.environment import versions
 from nas.errors import ExportError
 from nas.export import integer
 from nas.export.c import arena_size, c_files, target
-from nas.export.contract import contract
+from nas.export.contract import contract, origin
 from nas.export.onnx_float import onnx_float
 from nas.export.onnx_int8 import onnx_int8
 from nas.export.quantise import IntegerStage, quantise
@@ -84,7 +84,9 @@ def exported_net(net: TrainedNet, to: str, dataset: Dataset) -> Exported:
     right = reference.argmax(axis=1) == labels
     report: dict[str, Any] = {
         "format": to,
-        "input": contract(net.architecture.input_shape),
+        "input": (
+            f"{contract(net.architecture.input_shape)} {origin(net.value_range, 0)}"
+        ).strip(),
         "num_params": costs.num_params,
         "macs": costs.macs,
         "peak_memory": costs.peak_memory,
@@ -238,7 +240,7 @@ def _to_c(
         table,
         class_names=net.class_names,
         summary=f"{describe(net.architecture)}: {costs.num_params:,} parameters, "
-        f"{costs.macs:,} MACs an image",
+        f"{costs.macs:,} MACs an image. {origin(net.value_range, 0)}".strip(" ."),
     )
     weights = {c.weight.tobytes() for stage in table for c in stage.convolutions}
     results: dict[str, Any] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,10 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from nas.architecture import Architecture, feature_shapes
+from nas.architecture import Architecture, Shape, feature_shapes
 from nas.architecture.cost import cost
 from nas.architecture.notation import describe, describe_block, describe_head
-from nas.export.contract import contract
+from nas.export.contract import BYTES, FIXED_RANGES, contract, origin
 from nas.files import write_together
 from nas.training.model import Inception, Shared, build
 
@@ -57,6 +58,10 @@ $input_shape
 $mean
 $std
 """Of the training images, one number a channel, for pixels of 0 to 1."""
+$value_range
+"""What the bytes 0 and 255 stand for in images that are not uint8."""
+$value_margin
+"""How far values may lie beyond that; they are cut."""
 $class_names
 
 
@@ -87,31 +92,58 @@ def load(path: str | Path) -> Model:
     return model.eval()
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Return raw uint8 images [N, $shape] as the model takes them.
+def arrange(images: Tensor) -> Tensor:
+    """Return [N, $shape] of images with the axes of any layout that nas reads.
 
-    Raises TypeError for another dtype, ValueError for another shape.
+    Raises ValueError for another shape.
     """
-    if images.dtype != torch.uint8:
-        raise TypeError(
-            f"images are {images.dtype}: give raw uint8 pixels, 0 to 255, as they are "
-            "before ToTensor; of floats of 0 to 1 (images * 255).round().byte()"
-        )
+    shape = tuple(images.shape[1:])
+$layouts
     if images.shape[1:] != INPUT_SHAPE:
         raise ValueError(
-            f"images are of shape {tuple(images.shape)}: give (N, $shape), number, "
-            "channels, height and width"
+            f"images are of shape (N, {', '.join(map(str, shape))}): "
+            "give $layout_names, or as the data set had them"
         )
+    return images
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Return the bytes 0 to 255, as floats, of raw uint8 or of values as nas reads.
+
+    Raises TypeError for another type, ValueError for values out of range.
+    """
+    if images.dtype == torch.uint8:
+        return images.float()
+    low, high = VALUE_RANGE
+    if not images.is_floating_point() and VALUE_RANGE == (0.0, 1.0):
+        raise TypeError(
+            f"images are {images.dtype}: give raw uint8 pixels, 0 to 255, or floats "
+            "from 0 to 1"
+        )
+    values = images.double()
+    least, most = low - VALUE_MARGIN, high + VALUE_MARGIN
+    if not bool(((values >= least) & (values <= most)).all()):  # so that NaN fails, too
+        raise ValueError(
+            f"images have values from {float(values.min()):g} to "
+            f"{float(values.max()):g}, or NaN, and the training images from {low:g} to "
+            f"{high:g}: scale them alike, or give raw uint8 pixels"
+        )
+    return ((values.clamp(low, high) - low) * (255 / (high - low))).round().float()
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Return images, as arrange and pixels take them, as the model takes them."""
+    images = pixels(arrange(torch.as_tensor(images)))
     mean = torch.tensor(MEAN, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, -1, 1, 1)
-    return (images.float() / 255 - mean) / std
+    return (images / 255 - mean) / std
 
 
 @torch.no_grad()
 def predict(model: Model, images: Tensor) -> Tensor:
-    """Return the classes [N], indices into CLASS_NAMES, of raw uint8 images.
+    """Return the classes [N], indices into CLASS_NAMES, of images: tensor or array.
 
-    It refuses what normalise does.
+    They have the layout and the values that nas reads; it refuses what normalise does.
     """
     logits: Tensor = model(normalise(images))
     return logits.argmax(dim=1)
@@ -144,6 +176,8 @@ def write_best(
     mean: Sequence[float],
     std: Sequence[float],
     class_names: Sequence[str],
+    value_range: tuple[float, float] = BYTES,
+    signal_length: int = 0,
     notes: Sequence[str] = (),
 ) -> None:
     """Write weights.safetensors, architecture.json, model.py and report.json.
@@ -159,7 +193,13 @@ def write_best(
         name: tensor.detach().cpu().contiguous() for name, tensor in state.items()
     }
     text = source(
-        architecture, mean=mean, std=std, class_names=class_names, notes=notes
+        architecture,
+        mean=mean,
+        std=std,
+        class_names=class_names,
+        value_range=value_range,
+        signal_length=signal_length,
+        notes=notes,
     )
     write_together(
         {
@@ -179,12 +219,15 @@ def source(
     mean: Sequence[float],
     std: Sequence[float],
     class_names: Sequence[str],
+    value_range: tuple[float, float] = BYTES,
+    signal_length: int = 0,
     notes: Sequence[str] = (),
 ) -> str:
     """Return a Python module with this one network in plain torch, without nas.
 
     ``mean`` and ``std`` hold one number a channel, for pixels of 0 to 1, as in
-    nas.data.Dataset; ``class_names`` one name a class. ``notes`` are lines for its
+    nas.data.Dataset, and so ``value_range`` and ``signal_length``; ``class_names`` has
+    one name a class. ``notes`` are lines for its
     docstring, such as the test accuracy and how it was measured.
 
     Raises ValueError where one of the three does not fit the architecture.
@@ -206,7 +249,15 @@ def source(
         summary=_paragraph(describe(architecture), indent="    ").strip(),
         notes="".join(f"{_paragraph(note)}\n" for note in notes) + "\n" * bool(notes),
         file_name=_FILE_NAME,
-        contract=_paragraph(contract(architecture.input_shape)),
+        contract=_paragraph(
+            f"{contract(architecture.input_shape)} "
+            f"{origin(value_range, signal_length)}".strip()
+            + " In Python values and layouts as nas reads them serve, too."
+        ),
+        layouts=_layouts(signal_length),
+        layout_names=_layout_names(architecture.input_shape, signal_length),
+        value_range=_tuple("VALUE_RANGE = ", map(repr, value_range)),
+        value_margin=f"VALUE_MARGIN = {_margin(value_range)!r}",
         shape=", ".join(map(str, architecture.input_shape)),
         input_shape=_tuple("INPUT_SHAPE = ", map(repr, architecture.input_shape)),
         num_classes=architecture.num_classes,
@@ -216,6 +267,49 @@ def source(
         classes=_classes(architecture),
         layers="\n".join(_layers(architecture)),
     )
+
+
+def _margin(value_range: tuple[float, float]) -> float:
+    """Return how far beyond a measured range values of the same kind may well lie."""
+    low, high = value_range
+    return 0.0 if value_range in FIXED_RANGES else high - low
+
+
+_IMAGE_LAYOUTS = """\
+channels, *sides = INPUT_SHAPE
+if channels == 1 and shape == tuple(sides):
+    images = images.unsqueeze(1)
+elif shape == (*sides, channels) != INPUT_SHAPE:
+    images = images.movedim(-1, 1)"""
+
+_SIGNAL_LAYOUTS = """\
+channels, length = INPUT_SHAPE[0], {length}
+if channels == 1 and shape == (length,):
+    images = images.unsqueeze(1)
+elif shape == (length, channels) != (channels, length):
+    images = images.movedim(-1, 1)
+if images.shape[1:] == (channels, length):
+    missing = INPUT_SHAPE[1] * INPUT_SHAPE[2] - length
+    images = torch.cat([images, *[images[..., -1:]] * missing], dim=-1)
+    images = images.reshape(-1, *INPUT_SHAPE)"""
+
+
+def _layouts(signal_length: int) -> str:
+    """Return the lines that bring every layout to channels first."""
+    lines = (
+        _SIGNAL_LAYOUTS.format(length=signal_length)
+        if signal_length
+        else _IMAGE_LAYOUTS
+    )
+    return textwrap.indent(lines, "    ")
+
+
+def _layout_names(input_shape: Shape, signal_length: int) -> str:
+    """Return the layouts in words that end no string and fit a line."""
+    channels, height, width = input_shape
+    if signal_length:
+        return f"(N, {channels}, {signal_length})"
+    return f"(N, {channels}, {height}, {width})"
 
 
 def _layers(architecture: Architecture) -> Iterator[str]:
@@ -360,4 +454,10 @@ def _paragraph(text: str, indent: str = "") -> str:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A row of a table on one line: no string holds a line break within brackets.
+    return re.sub(
+        r"\[\n[-+.\de,\s]+\]",
+        lambda row: " ".join(row[0].split()).replace("[ ", "[").replace(" ]", "]"),
+        text,
+    )

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from nas.architecture import Architecture
 from nas.errors import ExportError, NasError
+from nas.export.contract import BYTES
 
 _FILES = ("architecture.json", "weights.safetensors", "model.py", "report.json")
 
@@ -30,6 +31,8 @@ class TrainedNet:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     report: dict[str, Any]
+    value_range: tuple[float, float] = BYTES
+    """What the bytes 0 and 255 stand for in the data as they were."""
 
     @property
     def dataset(self) -> str | None:
@@ -86,6 +89,7 @@ def read_trained(folder: Path) -> TrainedNet:
         std=_numbers(constants, "STD", architecture.input_shape[0], path),
         class_names=_names(constants, architecture.num_classes, path),
         report=report if isinstance(report, dict) else {},
+        value_range=_value_range(constants, path),
     )
 
 
@@ -115,6 +119,23 @@ def _numbers(
         raise ExportError(
             f"{path}: {name} has to be {length} numbers, as nas wrote it; "
             "train the net again or restore the file"
+        )
+    return values
+
+
+def _value_range(constants: dict[str, Any], path: Path) -> tuple[float, float]:
+    if "VALUE_RANGE" not in constants:  # of an older nas, which had bytes alone
+        return BYTES
+    values = constants["VALUE_RANGE"]
+    if (
+        not isinstance(values, tuple)
+        or len(values) != 2
+        or not all(isinstance(v, float) and np.isfinite(v) for v in values)
+        or values[0] >= values[1]
+    ):
+        raise ExportError(
+            f"{path}: VALUE_RANGE has to be two rising numbers, as nas wrote it; train "
+            "the net again or restore the file"
         )
     return values
 

@@ -20,6 +20,7 @@ from nas.candidates.ranking import badness, evidence_of, rank
 from nas.engines import Engine, Finished, Job, Mode, Reported
 from nas.environment import versions
 from nas.errors import StudyError
+from nas.search.balance import balance
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
 from nas.training.recipe import Recipe
@@ -91,7 +92,7 @@ def retrain(
         winner = _most_accurate(candidates, allowed, criteria, settings, runs, measured)
     else:
         winner = _smallest_reaching(front(allowed), criteria, runs, measured)
-    tests, weights = runs.final(winner, criteria.seeds)
+    tests, weights, confusions = runs.final(winner, criteria.seeds)
     report = {
         "study": settings.name,
         "dataset": settings.dataset,
@@ -107,6 +108,7 @@ def retrain(
         "test_accuracy_std": statistics.stdev(tests) if len(tests) > 1 else None,
         "test_accuracy_is": "after the last epoch, read once a seed; trained on the "
         "training and validation data",
+        **balance(confusions),
         "val_accuracy": measured.accuracy(winner),
         "val_loss": measured.loss(winner),
         "val_accuracy_is": f"after {criteria.epochs} epochs on the training split alone",
@@ -272,8 +274,8 @@ class _Runs:
 
     def final(
         self, winner: Candidate, seeds: int
-    ) -> tuple[list[float], dict[str, np.ndarray]]:
-        """Return the test accuracy of each seed and the first seed's weights."""
+    ) -> tuple[list[float], dict[str, np.ndarray], list[list[list[int]] | None]]:
+        """Return each seed's test accuracy, the first's weights, each's confusion."""
         jobs = [
             self.job(winner, number, _seed(self.settings, number), "final")
             for number in range(seeds)
@@ -283,7 +285,8 @@ class _Runs:
             if isinstance(event, Finished):
                 ended[job.number] = event
         tests = [ended[number].test_accuracy or 0.0 for number in range(seeds)]
-        return tests, ended[0].weights or {}
+        confusions = [ended[number].test_confusion for number in range(seeds)]
+        return tests, ended[0].weights or {}, confusions
 
     def job(self, candidate: Candidate, number: int, seed: int, mode: Mode) -> Job:
         return Job(

@@ -12,8 +12,8 @@ from nas.architecture import Architecture
 from nas.architecture.boards import read_limit
 from nas.architecture.cost import cost
 from nas.candidates.pruning import PruningRule
-from nas.data import Dataset, load_dataset, split_indices
-from nas.errors import ArchitectureError, StudyError
+from nas.data import Dataset, load_dataset
+from nas.errors import ArchitectureError, DataError, StudyError
 from nas.references.bundled import Reference, check_fits
 from nas.search.resolve import resolve
 from nas.space import Caps, find_space
@@ -38,6 +38,8 @@ class Request:
     study: str | None = None
     dataset: str | None = None
     data_dir: Path | None = None
+    image_size: tuple[int, int] | None = None
+    """Height and width to which images in files are stretched."""
     param_budget: int | None = None
     max_macs: int | None = None
     max_memory: int | None = None
@@ -68,7 +70,9 @@ def launch(request: Request) -> tuple[Study, Dataset]:
     if request.dataset not in {None, stored.dataset}:
         # Before it is loaded, which may mean a download.
         check_same(stored, replace(stored, **_given(request, stored, None)))
-    dataset = load_dataset(stored.dataset, request.data_dir)
+    dataset = load_dataset(
+        stored.dataset, request.data_dir, image_size=stored.input_shape[1:]
+    )
     asked = replace(stored, **_given(request, stored, len(dataset.labels)))
     check_same(stored, asked)
     check_data(stored, dataset.fingerprint)
@@ -82,10 +86,17 @@ def _begin(request: Request, name: str, folder: Path) -> tuple[Study, Dataset]:
             "parameters, to begin one"
         )
     space = find_space(request.space or DEFAULT_SPACE)
-    dataset = load_dataset(request.dataset or "mnist", request.data_dir)
-    val_size = held_out(len(dataset.labels))
+    dataset = load_dataset(
+        request.dataset or "mnist", request.data_dir, image_size=request.image_size
+    )
+    if request.image_size not in {None, dataset.input_shape[1:]}:
+        raise DataError(
+            f"--image-size is for images in files: those of {dataset.name} are "
+            f"{dataset.input_shape[1]}x{dataset.input_shape[2]}, so leave it out"
+        )
+    val_size = dataset.val_size
     # The workers will split; here it shows whether that can be done.
-    split_indices(dataset.labels, seed=request.seed or 0, val_size=val_size)
+    dataset.split(request.seed or 0, val_size)
     train_size = len(dataset.labels) - val_size
     settings = Settings(
         name=name,
@@ -129,6 +140,8 @@ def _given(request: Request, stored: Settings, images: int | None) -> dict[str, 
         )
         if getattr(request, field) is not None
     }
+    if request.image_size is not None:
+        given["input_shape"] = (stored.input_shape[0], *request.image_size)
     given |= _latency(request)
     if request.space is not None:
         space = find_space(request.space)

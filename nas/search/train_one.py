@@ -22,6 +22,7 @@ from nas.engines import Engine, Finished, Job, Reported
 from nas.environment import versions
 from nas.errors import ArchitectureError, RecipeError
 from nas.references.bundled import Published, Reference
+from nas.search.balance import balance
 from nas.search.start import held_out, search_training
 from nas.search.train_all import train_all
 from nas.study.settings import derived_seed
@@ -110,6 +111,7 @@ def train_single(
         "and nothing done upon it"
         if plan.like_published
         else f"{_HONEST}; read once a seed",
+        **balance([ended[n].test_confusion for n in range(len(jobs))]),
     }
     if plan.like_published:
         by_epoch = [

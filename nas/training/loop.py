@@ -167,6 +167,36 @@ def measure(
     return Measurement(int(correct) / len(labels), float(loss) / len(labels))
 
 
+@torch.inference_mode()
+def confusion(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    num_classes: int,
+) -> Tensor:
+    """Return how often each class (row) got each answer (column), int64 ``[K, K]``.
+
+    Images and labels are as for `measure`; the result is on the CPU.
+    """
+    counts = torch.zeros(num_classes**2, dtype=torch.int64, device=images.device)
+    batch_size = 128 if images.device.type == "cpu" else 2048
+    scale, offset = normalisation(mean, std, images.device)
+    predict = predictor(model)
+    was_training = model.training
+    model.eval()
+    try:
+        for some, answers in zip(
+            images.split(batch_size), labels.split(batch_size), strict=True
+        ):
+            said = predict(some * scale + offset).argmax(1)
+            counts += (answers * num_classes + said).bincount(minlength=num_classes**2)
+    finally:
+        model.train(was_training)
+    return counts.view(num_classes, num_classes).cpu()
+
+
 def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
     """Return the rate of a step, counted from 0, by the recipe's schedule."""
     if recipe.schedule == "one_cycle":

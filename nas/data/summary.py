@@ -1,0 +1,99 @@
+"""What nas understood of a data set: in numbers, and as a sheet of its images."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.data import download, mnist
+from nas.data.dataset import Dataset
+
+SIZES = {
+    "mnist": "60,000 + 10,000 of 1x28x28",
+    "fashion-mnist": "60,000 + 10,000 of 1x28x28",
+    "kmnist": "60,000 + 10,000 of 1x28x28",
+    "cifar10": "50,000 + 10,000 of 3x32x32",
+    "svhn": "73,257 + 26,032 of 3x32x32",
+    "digits": "1,442 + 355 of 1x8x8",
+}
+"""Training and test images of the sets that are known by name."""
+
+_CACHED = {
+    "mnist": f"{mnist.LAYOUT}/train-images-idx3-ubyte",
+    "fashion-mnist": "FashionMNIST/raw/train-images-idx3-ubyte.gz",
+    "kmnist": "KMNIST/raw/train-images-idx3-ubyte.gz",
+    "cifar10": "cifar-10-batches-py/data_batch_1",
+    "svhn": "train_32x32.mat",
+}
+
+_PER_CLASS = 12
+_MOST_CLASSES = 50
+_GAP = 2
+
+
+def whereabouts(name: str) -> str:
+    """Return where a set that is known by name is: here, or fetched when first used."""
+    if name not in _CACHED:
+        return "comes with scikit-learn"
+    if (download.cache_dir() / _CACHED[name]).exists():
+        return f"here, in {download.cache_dir()}"
+    return "not here: fetched when first used"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """How many images of one class the parts have."""
+
+    name: str
+    train: int
+    val: int
+    test: int
+
+
+def class_rows(dataset: Dataset, seed: int = 0) -> list[ClassRow]:
+    """Return the counts of each class, with the validation split of that seed.
+
+    Raises DataError where the set cannot be split.
+    """
+    train, val = dataset.split(seed, dataset.val_size)
+    count = dataset.num_classes
+    parts = [
+        labels.bincount(minlength=count).tolist()
+        for labels in (dataset.labels[train], dataset.labels[val], dataset.test_labels)
+    ]
+    return [
+        ClassRow(name, *numbers)
+        for name, *numbers in zip(dataset.class_names, *parts, strict=True)
+    ]
+
+
+def contact_sheet(dataset: Dataset) -> bytes:
+    """Return a PNG: a row of up to 12 training images a class, spread over the set.
+
+    Of more than 50 classes the first 50 are shown. Images of 1 channel are gray, of 3
+    RGB; of any other number the first channel is shown.
+    """
+    from PIL import Image
+
+    channels, height, width = dataset.input_shape
+    labels = dataset.labels.numpy()
+    images = dataset.images.numpy()
+    rows = min(dataset.num_classes, _MOST_CLASSES)
+    step_y, step_x = height + _GAP, width + _GAP
+    shown = 3 if channels == 3 else 1
+    sheet: npt.NDArray[np.uint8] = np.full(
+        (rows * step_y + _GAP, _PER_CLASS * step_x + _GAP, shown), 96, dtype=np.uint8
+    )
+    for row in range(rows):
+        members = np.flatnonzero(labels == row)
+        places = np.linspace(0, len(members) - 1, min(_PER_CLASS, len(members)))
+        for column, place in enumerate(places.round().astype(int)):
+            top, left = _GAP + row * step_y, _GAP + column * step_x
+            picture = images[members[place]][:shown].transpose(1, 2, 0)
+            sheet[top : top + height, left : left + width] = picture
+    file = io.BytesIO()
+    Image.fromarray(sheet if shown == 3 else sheet[..., 0]).save(file, format="PNG")
+    return file.getvalue()

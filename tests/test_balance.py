@@ -1,0 +1,94 @@
+"""What an accuracy is worth: class by class, and beside the largest class's share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cli_runner import Invoke
+from torch import nn
+
+from nas.search.balance import balance, no_better_than_majority
+from nas.training.loop import confusion, evaluate
+
+
+def test_balance_is_what_the_counts_say() -> None:
+    """Two seeds are added; a class without images has no accuracy."""
+    seeds = [[[8, 0, 2], [0, 0, 0], [3, 0, 1]], [[10, 0, 0], [0, 0, 0], [1, 1, 2]]]
+    found = balance(seeds)
+    assert found["test_confusion"] == [[18, 0, 2], [0, 0, 0], [4, 1, 3]]
+    assert found["test_accuracy_by_class"] == [18 / 20, None, 3 / 8]
+    assert found["test_balanced_accuracy"] == pytest.approx((0.9 + 0.375) / 2)
+    assert (found["majority_class"], found["majority_share"]) == (0, 20 / 28)
+    assert balance([None]) == balance([]) == {}
+
+
+def test_the_majority_is_not_beaten_by_noise() -> None:
+    """Two standard errors above the share is the limit; and below it nothing counts."""
+    assert no_better_than_majority(0.5, 0.8696, 69)
+    assert no_better_than_majority(0.8696, 0.8696, 69)
+    assert no_better_than_majority(0.94, 0.8696, 69)
+    assert not no_better_than_majority(0.96, 0.8696, 69)
+    assert not no_better_than_majority(0.90, 0.8696, 10_000)
+
+
+def test_confusion_counts_each_image_once() -> None:
+    """Against counting one by one, over several batches; its diagonal is the accuracy."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    images = torch.randint(256, (300, 1, 4, 4), dtype=torch.uint8)
+    labels = torch.randint(3, (300,))
+    found = confusion(model, images, labels, [0.5], [0.3], 3)
+    with torch.no_grad():
+        said = model((images / 255 - 0.5) / 0.3).argmax(1)
+    expected = [
+        [int(((labels == row) & (said == column)).sum()) for column in range(3)]
+        for row in range(3)
+    ]
+    assert found.tolist() == expected
+    right = int(found.diagonal().sum()) / 300
+    assert right == evaluate(model, images, labels, [0.5], [0.3])
+    assert model.training
+
+
+def test_nets_that_only_say_the_largest_class_are_told(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    """Noise with 88 % of one class: search, best and the report say what it is."""
+    random = np.random.default_rng(0)
+    labels = np.array(["[cat]"] * 132 + ["dog"] * 18)
+    order = random.permutation(150)
+    arrays = {
+        f"{axis}_{part}": values[some]
+        for part, some in (("train", order[:100]), ("test", order[100:]))
+        for axis, values in (
+            ("x", random.integers(0, 256, (150, 8, 8), dtype=np.uint8)),
+            ("y", labels),
+        )
+    }
+    np.savez(tmp_path / "pets.npz", **arrays)
+    common = ("--workers", 1, "--device", "cpu")
+    found = invoke(
+        *("search", "--dataset", "pets.npz", "--budget", 400, "--trials", 2),
+        *("--epochs", 3, *common),
+    )
+    assert found.code == 0, found.err
+    assert "data: text labels" in found.out
+    assert "data: warning: " in found.out
+    assert "no net is better than always answering '[cat]'" in found.out
+    best = invoke("best", "pets-400", "--epochs", 1, *common)
+    assert best.code == 0, best.err
+    assert "balanced accuracy" in best.out
+    assert "[cat]" in best.out
+    assert "no better than always answering '[cat]'" in best.out
+    folder = tmp_path / "studies/pets-400/best"
+    report = json.loads((folder / "report.json").read_text())
+    counts = np.array(report["test_confusion"])
+    assert counts.sum() == 50
+    assert counts.diagonal().sum() / 50 == pytest.approx(report["test_accuracy_mean"])
+    assert report["majority_share"] == pytest.approx(counts.sum(1).max() / 50)
+    # A row of the matrix is a line of the file.
+    assert f"{counts[0].tolist()}," in (folder / "report.json").read_text()
