@@ -35,6 +35,7 @@ from studying import (
 from nas.cli import searching
 from nas.study.folders import create, read_study
 from nas.study.study import Study
+from nas.training import kernels
 
 NEW: list[object] = [
     "search",
@@ -94,6 +95,7 @@ def test_a_search_prints_plain_lines_where_there_is_no_terminal(place: Path) -> 
     assert {"study.toml", "journal.log", "front.csv", "front.html"} <= files
     timing = json.loads((place / "studies/digits-2000/timing.json").read_text())
     assert [entry["ended"] for entry in timing] == ["done"]
+    assert timing[0]["c_kernels"] is kernels.available()
 
 
 def test_the_same_search_again_has_nothing_to_do(place: Path, tmp_path: Path) -> None:

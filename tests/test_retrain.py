@@ -140,7 +140,7 @@ def test_what_the_study_has_trained_fully_is_not_trained_again() -> None:
     engine = FakeEngine(2, accuracy=after(AFTER))
     winner = choose(engine, known)
     assert winner.candidate.trial == 3
-    assert [job.part for job in engine.started] == ["search"] * 2 + ["final"]
+    assert [job.mode for job in engine.started] == ["search"] * 2 + ["final"]
     first = derived_seed(SETTINGS.seed, "promote", 3, 3, 0)
     assert first not in {job.seed for job in engine.started}
 

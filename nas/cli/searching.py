@@ -304,6 +304,7 @@ def _write_timing(
             "ended": outcome.reason,
             "workers": workers,
             "seconds": {k: round(v, 2) for k, v in asdict(outcome.timing).items()},
+            "c_kernels": outcome.kernels,
             "hardware": hardware(devices),
             "versions": versions(),
         },

@@ -7,8 +7,8 @@ pruned and what is written down, the coordinator decides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.architecture import Architecture
@@ -52,12 +52,14 @@ class Reported:
 class Finished:
     """A worker came to the end; one that read the test set brings its result.
 
-    ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays.
+    ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays;
+    ``kernels`` tells whether the C kernels trained it.
     """
 
     job: int
     test_accuracy: float | None = None
     weights: dict[str, np.ndarray] | None = None
+    kernels: bool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,12 @@ class WorkerLost:
 
 
 Event = Reported | Finished | Failed | WorkerLost
+
+
+def all_of(kernels: Iterable[bool | None]) -> bool | None:
+    """Return whether the C kernels did all of these trainings; None if that is unknown."""
+    known = set(kernels)
+    return None if not known or None in known else all(known)
 
 
 class Engine(Protocol):

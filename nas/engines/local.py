@@ -31,6 +31,7 @@ from nas.engines.out_of_memory import (
 )
 from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import DeviceError, EngineError
+from nas.training import kernels
 
 # A worker that dies this often before it was ever ready cannot be helped.
 _MAX_FAILED_STARTS = 3
@@ -70,6 +71,8 @@ class LocalEngine:
             tensor.share_memory_()
         self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
         self._failed_starts = 0
+        if "cpu" in devices:
+            kernels.warn_if_missing()
         shared = workers > len(devices) and any(d.startswith("cuda") for d in devices)
         self._mps = MultiProcessService() if shared else None
         self._workers = [

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.candidates.candidate import Candidate, front, mean_loss
 from nas.candidates.ranking import badness, evidence_of, rank
-from nas.engines import Engine, Finished, Job, Mode, Reported
+from nas.engines import Engine, Finished, Job, Mode, Reported, all_of
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.train_all import train_all
@@ -91,7 +91,7 @@ def retrain(
         winner = _most_accurate(candidates, allowed, criteria, settings, runs, measured)
     else:
         winner = _smallest_reaching(front(allowed), criteria, runs, measured)
-    tests, weights = runs.final(winner, criteria.seeds)
+    tests, weights, kernels = runs.final(winner, criteria.seeds)
     report = {
         "study": settings.name,
         "dataset": settings.dataset,
@@ -124,6 +124,7 @@ def retrain(
         "recipe": asdict(_recipe(settings, criteria.epochs)),
         "seed_values": [_seed(settings, number) for number in range(criteria.seeds)],
         "weights_seed": _seed(settings, 0),
+        "c_kernels": kernels,
         "duration_seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
         "hardware": hardware,
@@ -272,8 +273,8 @@ class _Runs:
 
     def final(
         self, winner: Candidate, seeds: int
-    ) -> tuple[list[float], dict[str, np.ndarray]]:
-        """Return the test accuracy of each seed and the first seed's weights."""
+    ) -> tuple[list[float], dict[str, np.ndarray], bool | None]:
+        """Return each seed's test accuracy, the first's weights, whether kernels ran."""
         jobs = [
             self.job(winner, number, _seed(self.settings, number), "final")
             for number in range(seeds)
@@ -283,7 +284,8 @@ class _Runs:
             if isinstance(event, Finished):
                 ended[job.number] = event
         tests = [ended[number].test_accuracy or 0.0 for number in range(seeds)]
-        return tests, ended[0].weights or {}
+        kernels = all_of(end.kernels for end in ended.values())
+        return tests, ended[0].weights or {}, kernels
 
     def job(self, candidate: Candidate, number: int, seed: int, mode: Mode) -> Job:
         return Job(

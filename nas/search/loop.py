@@ -12,7 +12,7 @@ from nas.candidates.candidate import Candidate, Training
 from nas.candidates.promotion import Promotion, next_promotion, planned_epochs
 from nas.candidates.pruning import RungResult, RungResults, count_rivals, should_prune
 from nas.candidates.ranking import evidence_of, rank
-from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost
+from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost, all_of
 from nas.errors import StudyError
 from nas.study.settings import derived_seed
 from nas.study.study import Study
@@ -81,10 +81,14 @@ class Progress:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a search ended: "done", "time limit" or "exhausted", and its times."""
+    """How a search ended: "done", "time limit" or "exhausted", and its times.
+
+    ``kernels`` tells whether the C kernels did all of its trainings that came to an end.
+    """
 
     reason: str
     timing: Timing = field(default_factory=Timing)
+    kernels: bool | None = None
 
 
 def search(
@@ -150,6 +154,7 @@ class _Search:
         self.losses: Counter[int] = Counter()
         self.last_failures: list[str] = []
         self.exhausted = False
+        self.kernels: set[bool | None] = set()
         # Where each candidate stood at each rung: the rivals of those to come.
         self.results = [RungResults() for _ in study.settings.rungs]
         for candidate in filter(_is_finished, candidates):
@@ -179,6 +184,7 @@ class _Search:
                         case Reported(trial, report):
                             self.judge(trial, report)
                         case Finished(job):
+                            self.kernels.add(event.kernels)
                             self.finish(job)
                         case Failed(job, cause):
                             self.fail(job, cause)
@@ -186,7 +192,7 @@ class _Search:
                             self.requeue(trial, out_of_memory=out_of_memory)
                 self.abandon_overdue()
         self.timing.total = time.monotonic() - self.started
-        return Outcome(reason, self.timing)
+        return Outcome(reason, self.timing, all_of(self.kernels))
 
     def over(self) -> str | None:
         if self.finished >= self.trials and not self.in_training and not self.again:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.architecture.cost import cost
-from nas.engines import Engine, Finished, Job, Reported
+from nas.engines import Engine, Finished, Job, Reported, all_of
 from nas.environment import versions
 from nas.errors import ArchitectureError, RecipeError
 from nas.references.bundled import Published, Reference
@@ -120,6 +120,7 @@ def train_single(
         "recipe": asdict(plan.recipe),
         "seed_values": seeds,
         "weights_seed": seeds[0],
+        "c_kernels": all_of(end.kernels for end in ended.values()),
         "duration_seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
         "hardware": hardware,
