@@ -137,6 +137,7 @@ def search(  # one parameter an option
     if engine != "ray" and (address is not None or gpus_per_worker is not None):
         raise typer.BadParameter("--address and --gpus-per-worker need --engine ray")
 
+    from nas.files import check_writable
     from nas.search.start import Request, launch
 
     start = _local(device, workers)
@@ -163,6 +164,7 @@ def search(  # one parameter an option
         )
     )
     with opened, _word_on_how_to_go_on(opened, trials):
+        check_writable(opened.folder, ("front.csv", "front.html", "timing.json"))
         pool, devices, count = start(data, opened)
         try:
             outcome = _run_search(opened, pool, trials, limit, trial_limit)

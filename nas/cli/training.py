@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
+from nas.cli.handler import Interrupted
 from nas.cli.options import (
     ArchitectureName,
     DataDir,
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from nas.architecture import Architecture
     from nas.data import Dataset
     from nas.search.best import Winner
+    from nas.search.kept_trainings import KeptTrainings
     from nas.search.train_one import Trained
 
 
@@ -78,6 +82,7 @@ def best(  # one parameter an option
     from nas.data import load_dataset
     from nas.engines.local import devices_for
     from nas.environment import hardware
+    from nas.files import check_writable
     from nas.search.best import SelectionCriteria, retrain
     from nas.study.folders import check_data
 
@@ -98,21 +103,27 @@ def best(  # one parameter an option
         epochs=epochs or settings.full_epochs,
         seeds=seeds,
     )
-    engine = start_engine(dataset, opened, devices, count)
-    try:
-        winner = retrain(
-            opened.candidates(),
-            settings,
-            engine,
-            criteria,
-            hardware=hardware(devices),
-            show=RetrainDisplay(console()).show,
-        )
-    finally:
-        engine.close()
     folder = output or opened.folder / "best"
+    kept = _prepare(folder, dataset, settings.seed, settings.val_size, devices)
+    for name in export or []:
+        check_writable(folder / name)
+    with _word_on_how_to_go_on(kept):
+        engine = start_engine(dataset, opened, devices, count)
+        try:
+            winner = retrain(
+                opened.candidates(),
+                settings,
+                engine,
+                criteria,
+                hardware=hardware(devices),
+                show=RetrainDisplay(console()).show,
+                kept=kept,
+            )
+        finally:
+            engine.close()
     summary = _winner_in_words(winner.report)
     _write(folder, winner.candidate.architecture, dataset, winner, summary)
+    kept.discard()
     typer.echo(summary)
     typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
     for name in export or []:
@@ -198,31 +209,84 @@ def train(  # one parameter an option
         seed=settings.seed if settings else 0,
         like_published=like_published,
     )
-    engine = LocalEngine(
-        data,
-        devices=devices,
-        workers=min(count, seeds),
-        split_seed=plan.seed,
-        val_size=held_out(len(data.labels)),
-    )
-    try:
-        trained = train_single(
-            reference,
-            engine,
-            plan,
-            hardware=hardware(devices),
-            show=SingleDisplay(console()).show,
+    val_size = held_out(len(data.labels))
+    kept = None
+    if output is not None:
+        kept = _prepare(output, data, plan.seed, val_size, devices)
+    with _word_on_how_to_go_on(kept):
+        engine = LocalEngine(
+            data,
+            devices=devices,
+            workers=min(count, seeds),
+            split_seed=plan.seed,
+            val_size=val_size,
         )
-    finally:
-        engine.close()
+        try:
+            trained = train_single(
+                reference,
+                engine,
+                plan,
+                hardware=hardware(devices),
+                show=SingleDisplay(console()).show,
+                kept=kept,
+            )
+        finally:
+            engine.close()
     summary = _single_in_words(trained.report)
     if output is not None:
         _write(output, reference.architecture, data, trained, summary)
+    if kept is not None:
+        kept.discard()
     typer.echo(summary)
     if like_published:
         typer.echo(_best_epoch_in_words(trained.report))
     if output is not None:
         typer.echo(f"written to {output}: weights.safetensors, model.py, report.json")
+
+
+def _prepare(
+    folder: Path, data: Dataset, split_seed: int, val_size: int, devices: list[str]
+) -> KeptTrainings:
+    """Refuse a folder that cannot be written; return what an earlier run has trained."""
+    from nas.environment import hardware, versions
+    from nas.export.source import WRITTEN
+    from nas.files import check_writable
+    from nas.search.kept_trainings import KeptTrainings
+
+    check_writable(folder, WRITTEN)
+    here = hardware(devices)
+    kept = KeptTrainings(
+        folder / "unfinished",
+        {
+            "data": data.fingerprint,
+            "split_seed": split_seed,
+            "val_size": val_size,
+            "processor": here["processor"],
+            "devices": here["devices"],
+            "versions": versions(),
+        },
+    )
+    check_writable(kept.folder)
+    if kept:
+        typer.echo(
+            f"{len(kept)} trained before in {kept.folder}: what this command needs of "
+            "them is not trained again"
+        )
+    return kept
+
+
+@contextlib.contextmanager
+def _word_on_how_to_go_on(kept: KeptTrainings | None) -> Iterator[None]:
+    """Tell who stops a training what of it is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if kept is None:
+            raise
+        raise Interrupted(
+            f"stopped; {len(kept)} finished trainings are kept in {kept.folder}: go on "
+            "with the same command"
+        ) from None
 
 
 def _write(

@@ -20,6 +20,7 @@ from nas.candidates.ranking import badness, evidence_of, rank
 from nas.engines import Engine, Finished, Job, Mode, Reported, all_of
 from nas.environment import versions
 from nas.errors import StudyError
+from nas.search.kept_trainings import KeptTrainings
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
 from nas.training.recipe import Recipe
@@ -77,15 +78,17 @@ def retrain(
     *,
     hardware: dict[str, Any],
     show: Show = lambda _: None,
+    kept: KeptTrainings | None = None,
 ) -> Winner:
     """Choose the winner among the front's members and train it to the end.
 
+    What has been trained is put into ``kept``, and what is there not trained again.
     Raises StudyError when there is nothing to choose from, or no net is accurate
     enough.
     """
     began = time.monotonic()
     allowed = _allowed(candidates, criteria, settings)
-    runs = _Runs(engine, settings, criteria.epochs, show)
+    runs = _Runs(engine, settings, criteria.epochs, show, kept)
     measured = _Measured(allowed, criteria.epochs, settings)
     if criteria.min_accuracy is None:
         winner = _most_accurate(candidates, allowed, criteria, settings, runs, measured)
@@ -251,10 +254,15 @@ class _Runs:
     """Trains jobs on the engine until all have ended."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, epochs: int, show: Show
+        self,
+        engine: Engine,
+        settings: Settings,
+        epochs: int,
+        show: Show,
+        kept: KeptTrainings | None,
     ) -> None:
         self.engine, self.settings, self.epochs = engine, settings, epochs
-        self.show = show
+        self.show, self.kept = show, kept
 
     def finalists(self, some: Sequence[Candidate], measured: _Measured) -> None:
         """Train each once more on the training split, with a seed of its own."""
@@ -306,7 +314,7 @@ class _Runs:
             self.show(_news(stage, job, candidates[job.number], event))
 
         names = [f"trial {candidate.trial}" for candidate in candidates]
-        return train_all(self.engine, jobs, names, show)
+        return train_all(self.engine, jobs, names, show, self.kept)
 
 
 def _news(

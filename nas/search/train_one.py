@@ -22,6 +22,7 @@ from nas.engines import Engine, Finished, Job, Reported, all_of
 from nas.environment import versions
 from nas.errors import ArchitectureError, RecipeError
 from nas.references.bundled import Published, Reference
+from nas.search.kept_trainings import KeptTrainings
 from nas.search.start import held_out, search_training
 from nas.search.train_all import train_all
 from nas.study.settings import derived_seed
@@ -66,9 +67,11 @@ def train_single(
     *,
     hardware: dict[str, Any],
     show: Show = lambda _job, _event: None,
+    kept: KeptTrainings | None = None,
 ) -> Trained:
     """Train the architecture to the end with each seed.
 
+    What has been trained is put into ``kept``, and what is there not trained again.
     Raises StudyError when a training fails.
     """
     began = time.monotonic()
@@ -86,7 +89,8 @@ def train_single(
     ]
     ended: dict[int, Finished] = {}
     curves: dict[int, dict[int, float]] = defaultdict(dict)
-    for job, event in train_all(engine, jobs, [reference.name] * len(jobs), show):
+    names = [reference.name] * len(jobs)
+    for job, event in train_all(engine, jobs, names, show, kept):
         if isinstance(event, Finished):
             ended[job.number] = event
         else:
