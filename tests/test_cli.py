@@ -308,7 +308,7 @@ BAD = {
             x_train=np.zeros((6, 8, 8), dtype=np.uint8),
             y_train=np.arange(6) % 2,
         ),
-        "validation",
+        "of each of the 2 classes; give more images, at least six a class",
     ),
     "malformed TOML": (_bad_space("[blocks]\ndepth = = 1\n"), "line 2"),
     "contradictory TOML": (
