@@ -353,6 +353,10 @@ def test_bad_input_is_one_line_and_code_1(
     assert phrase in one_line(result.err)
     assert result.out == ""
     assert {path: _contents(tmp_path).get(path) for path in before} == before
+    # Whatever was refused, no study was begun: neither a folder nor a lock is left.
+    begun = {path.parent for path in tmp_path.rglob(".lock")}
+    assert all((folder / "study.toml").exists() for folder in begun)
+    assert not [p for p in tmp_path.rglob("*") if p.is_dir() and not any(p.iterdir())]
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:
@@ -764,6 +768,14 @@ def _read_all(terminal: int) -> str:
             break
         parts.append(part)
     return b"".join(parts).decode(errors="replace")
+
+
+def test_the_start_of_the_workers_is_no_trial(invoke: Invoke) -> None:
+    """A limit shorter than the time in which torch is loaded harms nobody."""
+    arguments = [*NEW, "--trials", 2, "--epochs", 1, "--workers", 1]
+    done = invoke(*arguments, "--trial-time-limit", "1s")
+    assert done.code == 0, done.err
+    assert "2 trials finished" in done.out
 
 
 def test_a_time_limit_ends_with_code_0_and_says_how_to_go_on(tmp_path: Path) -> None:

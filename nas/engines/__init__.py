@@ -96,7 +96,7 @@ class Engine(Protocol):
 
     @property
     def idle(self) -> int:
-        """How many workers have nothing to do."""
+        """How many workers have come up and have nothing to do."""
 
     def start(self, job: Job) -> None:
         """Hand a job to an idle worker."""
