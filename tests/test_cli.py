@@ -859,6 +859,30 @@ def test_a_search_refuses_first_what_it_could_not_write(
     assert f"digits-2000/{name}: Is a directory: move the folder" in answer.err
 
 
+def test_every_command_finds_the_data_from_another_folder(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study was begun where the data lies; so was the winner."""
+    (tmp_path / "elsewhere").mkdir()
+    save_npz(tmp_path / "mine.npz")
+    few = ["--device", "cpu", "--workers", 1, "--epochs", 1]
+    search = ["search", "--dataset", "mine.npz", "--budget", 900, "--trials", 2]
+    assert invoke(*search, *few).code == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    at = ["--studies", "../studies"]
+    for arguments in (
+        ["best", *at, *few],
+        ["train", "mine-900:0", *at, *few],
+        ["export", "mine-900", *at, "--to", "c"],
+    ):
+        answer = invoke(*arguments)
+        assert answer.code == 0, answer.err
+    (tmp_path / "mine.npz").rename(tmp_path / "moved.npz")
+    assert "no data set" in invoke("best", *at, *few).err
+    answer = invoke("best", *at, *few, "--dataset", "../moved.npz", "--export", "c")
+    assert answer.code == 0, answer.err
+
+
 def test_best_goes_on_after_an_interruption(
     invoke: Invoke, at: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

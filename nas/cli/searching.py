@@ -118,7 +118,7 @@ def search(  # one parameter an option
         str | None,
         Option(
             help="Replace a worker that takes longer for one candidate [default: 10m, "
-            "or ten times the longest training]."
+            "or ten times the longest training; 1h before there is one]."
         ),
     ] = None,
     study: Annotated[
@@ -286,7 +286,7 @@ def _write_front(study: Study) -> None:
     write_front(
         study.folder,
         study.candidates(),
-        title=f"{settings.name}: {settings.dataset}, at most "
+        title=f"{settings.name}: {settings.data_title}, at most "
         f"{settings.param_budget:,} parameters",
         param_budget=settings.param_budget,
     )

@@ -70,6 +70,10 @@ def best(  # one parameter an option
         list[str] | None,
         Option(help="Also export it: onnx, onnx-int8 or c; may be given repeatedly."),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        Option(help="Where the study's data set lies by now [default: as it began]."),
+    ] = None,
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -94,8 +98,8 @@ def best(  # one parameter an option
     devices, count = devices_for(device, workers)
     opened = read(study, studies, storage)
     settings = opened.settings
-    dataset = load_dataset(settings.dataset, data_dir)
-    check_data(settings, dataset.fingerprint)
+    data = load_dataset(dataset or settings.dataset, data_dir)
+    check_data(settings, data.fingerprint)
     criteria = SelectionCriteria(
         max_params=max_params or settings.param_budget,
         min_accuracy=min_accuracy,
@@ -104,11 +108,11 @@ def best(  # one parameter an option
         seeds=seeds,
     )
     folder = output or opened.folder / "best"
-    kept = _prepare(folder, dataset, settings.seed, settings.val_size, devices)
+    kept = _prepare(folder, data, settings.seed, settings.val_size, devices)
     for name in export or []:
         check_writable(folder / name)
     with _word_on_how_to_go_on(kept):
-        engine = start_engine(dataset, opened, devices, count)
+        engine = start_engine(data, opened, devices, count)
         try:
             winner = retrain(
                 opened.candidates(),
@@ -118,16 +122,17 @@ def best(  # one parameter an option
                 hardware=hardware(devices),
                 show=RetrainDisplay(console()).show,
                 kept=kept,
+                data_name=data.name,
             )
         finally:
             engine.close()
     summary = _winner_in_words(winner.report)
-    _write(folder, winner.candidate.architecture, dataset, winner, summary)
+    _write(folder, winner.candidate.architecture, data, winner, summary)
     kept.discard()
     typer.echo(summary)
     typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
     for name in export or []:
-        write_export(folder, name, None, dataset)
+        write_export(folder, name, None, data)
 
 
 def train(  # one parameter an option
@@ -308,7 +313,7 @@ def _write(
         mean=dataset.mean,
         std=dataset.std,
         class_names=dataset.class_names,
-        notes=[f"Data set {result.report['dataset']}, {summary}."],
+        notes=[f"Data set {Path(result.report['dataset']).name}, {summary}."],
     )
 
 

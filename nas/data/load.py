@@ -29,7 +29,7 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     """Return a data set by its name, or from a path, checked and in memory.
 
     ``name`` is one of DATASETS, or the path of a ``.npz`` or of a folder with train/
-    and test/. ``data_dir``, or else NAS_DATA_DIR, is a folder that holds the files of
+    and test/; the data set has the whole path for its name, which holds in any folder. ``data_dir``, or else NAS_DATA_DIR, is a folder that holds the files of
     the named set; without either they come from the cache or are fetched into it.
 
     Raises DataError, one line with the remedy, if there is no such data set or its
@@ -61,6 +61,7 @@ def _load_path(name: str) -> Dataset:
     # Not Path.exists: a name too long or with a zero byte is no path, but no crash.
     if not name or not os.path.exists(path):  # noqa: PTH110
         raise DataError(_unknown(name))
+    name = os.path.abspath(path)  # noqa: PTH100 - it leaves the user's links as they are
     if path.is_dir():
         # Here, not above: PIL is needed by nothing else.
         from nas.data.folder import load_folder

@@ -79,10 +79,12 @@ def retrain(
     hardware: dict[str, Any],
     show: Show = lambda _: None,
     kept: KeptTrainings | None = None,
+    data_name: str | None = None,
 ) -> Winner:
     """Choose the winner among the front's members and train it to the end.
 
     What has been trained is put into ``kept``, and what is there not trained again.
+    ``data_name`` is what the report names the data set, by default as the study does.
     Raises StudyError when there is nothing to choose from, or no net is accurate
     enough.
     """
@@ -97,7 +99,7 @@ def retrain(
     tests, weights, kernels = runs.final(winner, criteria.seeds)
     report = {
         "study": settings.name,
-        "dataset": settings.dataset,
+        "dataset": data_name or settings.dataset,
         "trial": winner.trial,
         "key": winner.key,
         "num_params": winner.num_params,

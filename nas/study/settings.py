@@ -6,6 +6,7 @@ import hashlib
 import re
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePath
 from typing import Any, Literal, TypeVar, get_args
 
 import tomli_w
@@ -72,6 +73,11 @@ class Settings:
     fidelities: tuple[int, ...] = ()
     promotion: PromotionRule = PromotionRule()
     format: int = FORMAT
+
+    @property
+    def data_title(self) -> str:
+        """The data set's name for titles: of a path the last part."""
+        return PurePath(self.dataset).name or self.dataset
 
     @property
     def levels(self) -> tuple[int, ...]:
