@@ -31,6 +31,7 @@ from studying import (
     run_nas,
     run_python,
 )
+from system_programs import need
 
 from nas.cli import searching
 from nas.search.best import ProgressEvent
@@ -551,6 +552,7 @@ def on_disk(
 
     It is mounted at ``folder`` in a namespace that goes with the process.
     """
+    need("unshare", "mount")
     folder.mkdir()
     maps = [] if os.geteuid() == 0 else ["--map-root-user"]
     script = 'mount -t tmpfs -o "$1" tmpfs "$2" && cd "$2" && shift 2 && exec "$@"'

@@ -26,6 +26,7 @@ from studying import (
     run_nas,
     train_made_up,
 )
+from system_programs import need
 from test_crashes import Search, kill_group, wait_for_growth, worker_pids
 
 import nas
@@ -72,6 +73,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """Mount a tmpfs of 16 MB."""
     if os.getuid() != 0:
         pytest.skip("only root can mount a file system that fills up")
+    need("mount")
     path = tmp_path / "disk"
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from system_programs import need, need_kernels
 from torch import nn
 from torch.nn import functional
 
@@ -24,9 +25,14 @@ from nas.training.kernels import functions, library
 from nas.training.model import build
 from nas.training.recipe import Recipe
 
-needs_kernels = pytest.mark.skipif(
-    not kernels.available(), reason="no C compiler made the kernels"
-)
+needs_kernels = pytest.mark.usefixtures("compiled")
+
+
+@pytest.fixture
+def compiled() -> None:
+    """Have the kernels, or leave the test out."""
+    need_kernels()
+
 
 CHAINS: dict[str, tuple[Block, ...]] = {
     "plain": (Block(out_channels=5), Block(out_channels=9, pool="max")),
@@ -389,6 +395,9 @@ def test_without_kernels_torch_trains_and_one_line_says_so(
     said: str,
 ) -> None:
     """Only where the user wanted none there is nothing to be said."""
+    if variable == "NAS_CACHE_DIR":
+        need("cc")
+    monkeypatch.delenv("NAS_KERNELS", raising=False)
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "new"))
     monkeypatch.setenv(variable, value(tmp_path))
     assert not kernels.available()
