@@ -313,6 +313,19 @@ def _write_timing(
     )
 
 
+def _exhausted(study: Study) -> str:
+    """Return why no candidate is left to train, and what would bring others."""
+    remedy = "larger caps or another --space, in a new study, have more"
+    if study.space_size is not None:
+        count = study.space_size
+        nets = "the only net" if count == 1 else f"all {count} nets"
+        return f"the study has {nets} of its space under its caps: {remedy}"
+    return (
+        "the space holds too many nets to be counted, and no draw of many in a row was one "
+        f"that the study does not have: {remedy}"
+    )
+
+
 def _say_outcome(study: Study, outcome: Outcome) -> None:
     from nas.candidates.candidate import front as front_of
     from nas.cli.display import duration, front_table
@@ -328,9 +341,6 @@ def _say_outcome(study: Study, outcome: Outcome) -> None:
     if outcome.reason == "time limit":
         typer.echo("the time is up; go on with the same command")
     elif outcome.reason == "exhausted":
-        typer.echo(
-            "the space seems to hold no further net under the caps: every new draw was "
-            "one that the study has"
-        )
+        typer.echo(_exhausted(study))
     if members:
         typer.echo(f"next: `nas best {settings.name}` retrains the winner")
