@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 import typer
 from cli_runner import Invoke
-from studying import command, environment, run_nas
+from rich.console import Console
+from studying import command, environment, report_of, run_nas
 
 from nas.architecture import Architecture, Block, Head
+from nas.architecture.boards import find_board
+from nas.architecture.cost import cost
+from nas.candidates.candidate import Candidate
 from nas.cli import app
-from nas.references.bundled import Published, Reference, write_reference
+from nas.cli.display import candidate_view, front_table, studies_table
+from nas.references.bundled import Published, Reference, find_reference, write_reference
 from nas.training.recipe import Recipe
 
 ALL: dict[str, Any] = getattr(typer.main.get_command(app), "commands")  # noqa: B009
@@ -39,6 +44,7 @@ KNOWN = Reference(
         dataset="digits",
     ),
 )
+HEADINGS = ("name", "complete", "pruned", "failed", "running", "budget")
 WHERE = ["--studies", "Prüfung ✓"]
 FAST = ["--device", "cpu", "--workers", 1]
 # In an order in which each finds what it needs.
@@ -128,3 +134,33 @@ def test_nas_draws_with_characters_of_one_column() -> None:
     for drawn, plain in _PLAIN.items():
         assert unicodedata.east_asian_width(chr(drawn)) != "W"
         assert plain < 128
+
+
+@pytest.mark.parametrize("board", [None, "esp32"])
+def test_a_narrow_terminal_loses_no_digit(board: str | None) -> None:
+    """At 80 columns what is too wide goes on in the next line; nothing is left out."""
+    architecture = find_reference("s0").architecture
+    costs = cost(architecture)
+    candidate = Candidate(
+        trial=123,
+        architecture=architecture,
+        num_params=costs.num_params,
+        macs=costs.macs,
+        peak_memory=costs.peak_memory,
+        key=architecture.key,
+        state="complete",
+        seed=0,
+        curve=(report_of(0, 0.9987),),
+        val_accuracy=0.9987,
+    )
+    found = board and find_board(board)
+    for view in (
+        candidate_view(candidate, found or None),
+        front_table([candidate], "the front", found or None),
+        studies_table([dict.fromkeys(HEADINGS, "1234567890" * 2)]),
+    ):
+        there = io.StringIO()
+        Console(file=there, width=80).print(view)
+        text = there.getvalue()
+        assert "…" not in text
+        assert all(len(line) <= 80 for line in text.splitlines())
