@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,33 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
         for path, temporary in staged.items():
             temporary.replace(path)
     except OSError as error:
-        cause = error.strerror or type(error).__name__
-        remedy = _REMEDIES.get(error.errno or 0, "check the folder and try again")
-        raise StudyError(f"cannot write {path}: {cause}: {remedy}") from error
+        raise _cannot_write(path, error) from error
     finally:
         for temporary in staged.values():
             _discard(temporary)
+
+
+def check_writable(folder: Path, names: Iterable[str] = ()) -> None:
+    """Raise StudyError where these files could not be written into the folder.
+
+    So that hours of work need not end with that. Nothing is left of the attempt.
+    """
+    path, probe = folder, folder / f".{secrets.token_hex(4)}.tmp"
+    missing: list[Path] = []
+    try:
+        missing = [p for p in (folder, *folder.parents) if not p.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(probe, bytes(2**16))  # a full disk takes empty files
+        for path in (folder / name for name in names):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        _discard(probe)
+        with suppress(OSError):
+            for made in missing:
+                made.rmdir()
 
 
 def append_json(path: Path, entry: dict[str, Any]) -> None:
@@ -86,6 +108,12 @@ def append_json(path: Path, entry: dict[str, Any]) -> None:
     if not isinstance(entries, list):
         entries = []
     write_atomically(path, json.dumps([*entries, entry], indent=1) + "\n")
+
+
+def _cannot_write(path: Path, error: OSError) -> StudyError:
+    cause = error.strerror or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0, "check the folder and try again")
+    return StudyError(f"cannot write {path}: {cause}: {remedy}")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import system_programs
 from playwright.sync_api import Browser, Page, sync_playwright
 from studying import command, environment
 
@@ -29,8 +29,7 @@ TIMEOUT = 180_000
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """Start the system's Chromium, without a window."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    assert path is not None, "install chromium: `apt-get install chromium`"
+    path = system_programs.chromium()
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
         yield browser

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-import pytest
+import system_programs
 
 PASSWORD = "s3cret%40pass"  # noqa: S105  # as it stands in a URL; the @ is encoded
 PLAIN_PASSWORD = PASSWORD.replace("%40", "@")
@@ -31,7 +31,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         """Make its data folder; start it with `start`."""
         self.data, self.log = folder / "data", folder / "log"
-        self._bin = _find_binaries()
+        self._bin = system_programs.postgres()
         self._user = "postgres" if os.getuid() == 0 else None
         if self._user:
             entry = pwd.getpwnam(self._user)
@@ -103,21 +103,6 @@ class Server:
             )
             output.seek(0)
             assert done.returncode == 0, output.read()
-
-
-def _find_binaries() -> Path:
-    """Return the folder of initdb; Debian keeps it out of the PATH."""
-    found = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
-        key=lambda path: float(path.parts[-3]),
-    )
-    path = found[-1] if found else shutil.which("initdb")
-    if path is None:
-        pytest.fail(
-            "no PostgreSQL server on this machine: apt-get install postgresql, as "
-            ".ci/run does"
-        )
-    return Path(path).parent
 
 
 def _children(pid: int) -> list[int]:

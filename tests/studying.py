@@ -136,12 +136,13 @@ class FakeEngine:
 
     ``accuracy`` gives the report at each rung; ``trouble`` may return an event (Failed
     or WorkerLost) to happen instead of the next report, given the job, how often it was
-    begun, and the rung. With ``shuffle`` the workers come on in any order.
+    begun, and the rung. ``kernels`` tells which jobs the C kernels train. With ``shuffle`` the workers come on in any order.
     """
 
     workers: int = 1
     accuracy: Callable[[Job, int], float] = made_up_accuracy
     trouble: Callable[[Job, int, int], Event | None] = lambda _job, _begun, _rung: None
+    kernels: Callable[[Job], bool | None] = lambda _job: None
     shuffle: random.Random | None = None
     running: dict[int, _Training] = field(default_factory=dict)
     started: list[Job] = field(default_factory=list)
@@ -206,9 +207,9 @@ class FakeEngine:
         elif job.mode != "search":
             accuracy = self.accuracy(job, len(job.rungs) - 1)
             weights = {"seed": np.array(job.seed)}
-            event = Finished(job.number, accuracy, weights)
+            event = Finished(job.number, accuracy, weights, self.kernels(job))
         else:
-            event = Finished(job.number)
+            event = Finished(job.number, kernels=self.kernels(job))
         del self.running[job.number]
         return event
 

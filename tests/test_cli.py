@@ -31,10 +31,13 @@ from studying import (
     run_nas,
     run_python,
 )
+from system_programs import need
 
 from nas.cli import searching
+from nas.search.best import ProgressEvent
 from nas.study.folders import create, read_study
 from nas.study.study import Study
+from nas.training import kernels
 
 NEW: list[object] = [
     "search",
@@ -94,6 +97,7 @@ def test_a_search_prints_plain_lines_where_there_is_no_terminal(place: Path) -> 
     assert {"study.toml", "journal.log", "front.csv", "front.html"} <= files
     timing = json.loads((place / "studies/digits-2000/timing.json").read_text())
     assert [entry["ended"] for entry in timing] == ["done"]
+    assert timing[0]["c_kernels"] is kernels.available()
 
 
 def test_the_same_search_again_has_nothing_to_do(place: Path, tmp_path: Path) -> None:
@@ -305,7 +309,7 @@ BAD = {
             x_train=np.zeros((6, 8, 8), dtype=np.uint8),
             y_train=np.arange(6) % 2,
         ),
-        "validation",
+        "of each of the 2 classes; give more images, at least six a class",
     ),
     "malformed TOML": (_bad_space("[blocks]\ndepth = = 1\n"), "line 2"),
     "contradictory TOML": (
@@ -350,6 +354,10 @@ def test_bad_input_is_one_line_and_code_1(
     assert phrase in one_line(result.err)
     assert result.out == ""
     assert {path: _contents(tmp_path).get(path) for path in before} == before
+    # Whatever was refused, no study was begun: neither a folder nor a lock is left.
+    begun = {path.parent for path in tmp_path.rglob(".lock")}
+    assert all((folder / "study.toml").exists() for folder in begun)
+    assert not [p for p in tmp_path.rglob("*") if p.is_dir() and not any(p.iterdir())]
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:
@@ -544,6 +552,7 @@ def on_disk(
 
     It is mounted at ``folder`` in a namespace that goes with the process.
     """
+    need("unshare", "mount")
     folder.mkdir()
     maps = [] if os.geteuid() == 0 else ["--map-root-user"]
     script = 'mount -t tmpfs -o "$1" tmpfs "$2" && cd "$2" && shift 2 && exec "$@"'
@@ -763,6 +772,14 @@ def _read_all(terminal: int) -> str:
     return b"".join(parts).decode(errors="replace")
 
 
+def test_the_start_of_the_workers_is_no_trial(invoke: Invoke) -> None:
+    """A limit shorter than the time in which torch is loaded harms nobody."""
+    arguments = [*NEW, "--trials", 2, "--epochs", 1, "--workers", 1]
+    done = invoke(*arguments, "--trial-time-limit", "1s")
+    assert done.code == 0, done.err
+    assert "2 trials finished" in done.out
+
+
 def test_a_time_limit_ends_with_code_0_and_says_how_to_go_on(tmp_path: Path) -> None:
     """What was finished is kept, the rest waits for the same command."""
     began = time.monotonic()
@@ -774,6 +791,129 @@ def test_a_time_limit_ends_with_code_0_and_says_how_to_go_on(tmp_path: Path) -> 
     assert time.monotonic() - began < 60
     assert "the time is up; go on with the same command" in done.stdout
     assert read_study(tmp_path / "studies" / "digits-2000").candidates()
+
+
+def _no_folder(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file" / "out"
+
+
+def _report_is_a_folder(folder: Path) -> Path:
+    (folder / "out" / "report.json").mkdir(parents=True)
+    return folder / "out"
+
+
+def _unfinished_is_a_file(folder: Path) -> Path:
+    (folder / "out").mkdir()
+    (folder / "out" / "unfinished").touch()
+    return folder / "out"
+
+
+@pytest.mark.parametrize("command", ["best", "best and export", "train"])
+@pytest.mark.parametrize(
+    "output", [_no_folder, _report_is_a_folder, _unfinished_is_a_file]
+)
+def test_an_output_that_cannot_be_written_is_refused_first(
+    invoke: Invoke,
+    at: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    output: Callable[[Path], Path],
+) -> None:
+    """No worker is started, nothing read, and nothing is left behind."""
+    monkeypatch.setattr("nas.engines.local.LocalEngine.__init__", _never)
+    place = output(tmp_path)
+    before = _contents(tmp_path)
+    arguments = ["train", "digits-2000:0"] if command == "train" else ["best"]
+    if "export" in command:
+        arguments += ["--export", "c"]
+    answer = invoke(*arguments, *at, "--device", "cpu", "-o", place)
+    assert answer.code == 1
+    assert re.match(f"nas: cannot write {re.escape(str(place))}.*: ", answer.err)
+    assert len(answer.err.splitlines()) == 1
+    assert _contents(tmp_path) == before
+
+
+def _never(*_: object, **__: object) -> None:
+    raise AssertionError("workers were started")
+
+
+def test_an_export_that_cannot_be_written_is_refused_before_the_winner_trains(
+    invoke: Invoke, at: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The winner's folder is fine, that of the export is a file."""
+    monkeypatch.setattr("nas.engines.local.LocalEngine.__init__", _never)
+    (tmp_path / "c").touch()
+    answer = invoke("best", *at, "--device", "cpu", "-o", tmp_path, "--export", "c")
+    assert answer.err.startswith(f"nas: cannot write {tmp_path}/c: "), answer.err
+
+
+@pytest.mark.parametrize("name", ["front.csv", "front.html", "timing.json"])
+def test_a_search_refuses_first_what_it_could_not_write(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its pictures and its times are refused before a worker is started."""
+    monkeypatch.setattr("nas.engines.local.LocalEngine.__init__", _never)
+    (tmp_path / "studies" / "digits-2000" / name).mkdir(parents=True)
+    answer = invoke(*NEW)
+    assert answer.code == 1
+    assert f"digits-2000/{name}: Is a directory: move the folder" in answer.err
+
+
+def test_every_command_finds_the_data_from_another_folder(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study was begun where the data lies; so was the winner."""
+    (tmp_path / "elsewhere").mkdir()
+    save_npz(tmp_path / "mine.npz")
+    few = ["--device", "cpu", "--workers", 1, "--epochs", 1]
+    search = ["search", "--dataset", "mine.npz", "--budget", 900, "--trials", 2]
+    assert invoke(*search, *few).code == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    at = ["--studies", "../studies"]
+    for arguments in (
+        ["best", *at, *few],
+        ["train", "mine-900:0", *at, *few],
+        ["export", "mine-900", *at, "--to", "c"],
+    ):
+        answer = invoke(*arguments)
+        assert answer.code == 0, answer.err
+    (tmp_path / "mine.npz").rename(tmp_path / "moved.npz")
+    assert "no data set" in invoke("best", *at, *few).err
+    answer = invoke("best", *at, *few, "--dataset", "../moved.npz", "--export", "c")
+    assert answer.code == 0, answer.err
+
+
+def test_best_goes_on_after_an_interruption(
+    invoke: Invoke, at: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had ended is kept and said, and not trained again."""
+    shown: list[ProgressEvent] = []
+
+    def show(_: object, event: ProgressEvent) -> None:
+        shown.append(event)
+        if event.stage == "winner" and len({e.seed for e in shown}) == limit:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.cli.display.RetrainDisplay.show", show)
+    arguments = ["best", *at, "--device", "cpu", "--workers", 1, "--epochs", 3]
+    arguments += ["--finalists", 1, "--seeds", 2, "-o", tmp_path / "out"]
+    limit = 3  # one finalist, and the first report of the winner's second seed
+    stopped = invoke(*arguments)
+    assert stopped.code == 130
+    assert "stopped; 2 finished trainings are kept in " in stopped.err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["unfinished"]
+    shown.clear()
+    limit = 99
+    done = invoke(*arguments)
+    assert done.code == 0, done.err
+    assert done.out.startswith("2 trained before in ")
+    assert len(shown) == 8  # of what was kept its last report and its end
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        *("architecture.json", "model.py", "report.json", "weights.safetensors")
+    }
 
 
 def test_best_exports_what_it_wrote(

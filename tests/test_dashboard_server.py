@@ -574,7 +574,7 @@ def test_a_random_study_is_the_baseline(tmp_path: Path) -> None:
 
 
 def test_the_winner_is_a_marker(tmp_path: Path) -> None:
-    """best/report.json gives a marker; a damaged or foreign one gives none."""
+    """best/ and any other give a marker; a damaged or foreign report gives none."""
     digits = make_settings(dataset="digits")
     assert markers(tmp_path, digits) == []
     path = tmp_path / "best" / "report.json"
@@ -584,9 +584,16 @@ def test_the_winner_is_a_marker(tmp_path: Path) -> None:
     path.write_text(json.dumps(numbers | accuracies))
     (found,) = markers(tmp_path, digits)
     assert (found["test_accuracy"], found["spread"], found["seeds"]) == (0.99, 0.01, 2)
+    smaller = tmp_path / "best-5000" / "report.json"
+    smaller.parent.mkdir()
+    smaller.write_text(json.dumps(numbers | accuracies | {"trial": 5}))
+    assert [net["name"] for net in markers(tmp_path, digits)] == [
+        "retrained winner (trial 3)",
+        "retrained winner in best-5000/ (trial 5)",
+    ]
     for text in ("{", "[]", "{}", '{"trial": "x"}'):
         path.write_text(text)
-        assert markers(tmp_path, digits) == []
+        assert [net["trial"] for net in markers(tmp_path, digits)] == [5]
 
 
 def test_references_are_markers(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cli_runner import Invoke
 from exporting import numpy_weights, random_images, random_model
 from studying import one_line
+from system_programs import need
 from test_export_c import MEAN, STD, built
 
 from nas.architecture import Architecture, Block, Head
@@ -56,6 +57,7 @@ def written(table: list[IntegerStage]) -> dict[str, str]:
 @pytest.mark.parametrize("cpu", ["cortex-m3", "cortex-m4"])
 def test_a_cortex_m_gives_the_host_s_bytes(cpu: str, tmp_path: Path) -> None:
     """A trained winner on 100 real images: the same classes and logits, bit by bit."""
+    need("arm-none-eabi-gcc", "qemu-system-arm", "make", "cc")
     dataset = load_dataset("mnist")
     images = dataset.test_images.numpy()[:100]
     net = read_trained(BEST)
@@ -74,7 +76,7 @@ def test_a_cortex_m_gives_the_host_s_bytes(cpu: str, tmp_path: Path) -> None:
     files = written(table)
     emulated = target.emulate(files, images, cpu)
     footprint = target.footprint(files, cpu)
-    assert emulated is not None, "install qemu-system-arm and gcc-arm-none-eabi"
+    assert emulated is not None
     assert footprint is not None
     assert emulated.output == host
     classes = [int(line.split()[0]) for line in host.splitlines()]
@@ -89,6 +91,7 @@ def test_a_cortex_m_gives_the_host_s_bytes(cpu: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", available())
 def test_flash_is_predicted(name: str) -> None:
     """Within ten per cent and never under, for nets of each space."""
+    need("arm-none-eabi-gcc", "make")
     for seed, shape in enumerate([(1, 28, 28), (3, 20, 24)]):
         architecture = sample(
             find_space(name),
@@ -100,7 +103,7 @@ def test_flash_is_predicted(name: str) -> None:
         files = written(integer_net(architecture))
         for cpu in ("cortex-m3", "cortex-m4"):
             found = target.footprint(files, cpu)
-            assert found is not None, "install gcc-arm-none-eabi"
+            assert found is not None
             assert found.flash <= cost(architecture).flash <= 1.1 * found.flash
 
 
@@ -116,11 +119,12 @@ def test_flash_is_predicted(name: str) -> None:
 )
 def test_flash_of_every_kind_of_part(block: Block) -> None:
     """Of those that spaces draw seldom or never, too."""
+    need("arm-none-eabi-gcc", "make")
     architecture = Architecture(
         input_shape=(1, 14, 14), num_classes=10, blocks=(block, block), head=Head()
     )
     found = target.footprint(written(integer_net(architecture)))
-    assert found is not None, "install gcc-arm-none-eabi"
+    assert found is not None
     assert found.flash <= cost(architecture).flash <= 1.1 * found.flash
 
 
@@ -244,10 +248,11 @@ def test_what_is_no_latency(text: str, said: str, invoke: Invoke) -> None:
 
 def test_the_emulated_net_is_the_reference_s() -> None:
     """Of random weights, too: the logits of the numpy reference."""
+    need("arm-none-eabi-gcc", "qemu-system-arm", "make")
     table = integer_net(NET)
     images = random_images(NET, 2)
     emulated = target.emulate(written(table), images)
-    assert emulated is not None, "install qemu-system-arm"
+    assert emulated is not None
     lines = [line.split()[1:] for line in emulated.output.splitlines()]
     assert np.array_equal(np.array(lines, dtype=int), integer.run(table, images))
 

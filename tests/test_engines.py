@@ -29,7 +29,7 @@ from nas.engines import Engine, Event, Failed, Finished, Job, Reported, WorkerLo
 from nas.engines.local import LocalEngine, devices_for
 from nas.engines.out_of_memory import OutOfMemory
 from nas.engines.worker import Worker, WorkerConfig
-from nas.errors import DeviceError
+from nas.errors import DeviceError, EngineError
 from nas.training.model import build
 from nas.training.recipe import Recipe
 
@@ -352,12 +352,83 @@ def test_an_abandoned_worker_is_replaced_even_if_it_is_stopped(name: str) -> Non
         engine.close()
 
 
+UNGUARDED = """
+from nas.data import load_dataset
+from nas.engines.local import LocalEngine
+from nas.errors import EngineError
+
+digits = load_dataset("digits")
+engine = LocalEngine(digits, split_seed=0, val_size=240, workers=2, devices=["cpu"])
+try:
+    while not engine.idle:
+        engine.wait(1.0)
+except EngineError as error:
+    print(error)
+finally:
+    engine.close()
+"""
+
+
+def test_a_script_without_a_main_guard_is_told(tmp_path: Path) -> None:
+    """Not that its workers die, and without anybody's traceback."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == (
+        "each worker runs the script that starts it anew: put what the script does under "
+        "`if __name__ == '__main__':`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "killed at their start, as the system does where memory runs"),
+        (signal.SIGSEGV, r"of signal 11 \(Segmentation fault\): look at the messages"),
+        (signal.SIGSTOP, "do not come up within 0.2 s: is the disk or the GPU busy"),
+        (None, "end at their start with exit code 1: look at the messages above"),
+    ],
+)
+def test_each_cause_of_workers_that_do_not_start_has_its_words(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals | None, words: str
+) -> None:
+    """Memory, a crash, a worker that hangs and one that raises."""
+    if number == signal.SIGSTOP:
+        monkeypatch.setattr("nas.engines.local._START_SECONDS", 0.2)
+    if number is None:
+        monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    engine = local(1)
+
+    def wait_for_the_end() -> None:
+        met: set[int] = set()
+        for _ in range(600):
+            for pid in set(engine.pids) - met if number is not None else ():
+                os.kill(pid, number)
+                met.add(pid)
+            engine.wait(0.1)
+
+    try:
+        with pytest.raises(EngineError, match=words):
+            wait_for_the_end()
+    finally:
+        engine.close()
+
+
 def test_a_local_worker_that_dies_at_its_start_costs_no_job() -> None:
-    """The job that it had not begun is left to the next."""
+    """Another takes its place before there is a job."""
     engine = local(1)
     try:
         os.kill(engine.pids[0], signal.SIGKILL)
         wait_until_dead(engine.pids)
+        wait_until_idle(engine)
         engine.start(make_job(3))
         events = events_of(engine)
         assert WorkerLost(3) not in events

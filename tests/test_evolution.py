@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -194,3 +195,17 @@ def test_the_surrogate_predicts_what_features_explain() -> None:
     blind = [abs(guess - t) for t in talents[120:]]
     assert sum(errors) < 0.5 * sum(blind)
     assert (spread > 0).all()
+
+
+def test_of_a_large_study_the_surrogate_believes_the_latest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was found first is forgotten, not what was found last."""
+    monkeypatch.setattr("nas.sampling.surrogate._MOST", 60)
+    rng = np.random.default_rng(0)
+    rows = [np.append(rng.normal(size=3), 0.0) for _ in range(120)]
+    # The latest say the opposite of those before.
+    talents = [row[0] * (-1 if place < 60 else 1) for place, row in enumerate(rows)]
+    good, bad = np.array([1.0, 0, 0, 0]), np.array([-1.0, 0, 0, 0])
+    mean, _ = Surrogate(rows, talents).predict([good, bad])
+    assert mean[0] > 0.3 > -0.3 > mean[1]

@@ -13,6 +13,7 @@ import pytest
 from exporting import numpy_weights, random_images, random_model
 from hypothesis import HealthCheck, given, settings
 from strategies import architectures
+from system_programs import need
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import peak_memory
@@ -37,6 +38,7 @@ def integer_net(
 
 def built(table: list[IntegerStage], folder: Path, flags: str = SANITISED) -> Path:
     """Return the program that the written Makefile makes with these flags."""
+    need("make", "cc")
     files = c_files(
         table,
         class_names=[f"class */ {i}" for i in range(table[-1].output_shape[0])],

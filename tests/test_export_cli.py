@@ -17,6 +17,7 @@ from cli_runner import Invoke
 from exporting import random_model
 from safetensors.numpy import load_file, save_file
 from studying import one_line
+from system_programs import need
 from test_export_onnx import session
 
 from nas.architecture import Architecture, Block, Head
@@ -75,6 +76,7 @@ def test_each_format_is_written_with_its_report(
     report = json.loads((folder / "export.json").read_text())
     images, labels = DIGITS.test_images.numpy(), DIGITS.test_labels.numpy()
     if to == "c":
+        need("make", "cc")
         subprocess.run(["make", "-s", "-C", folder], check=True)
         output = subprocess.run(
             [folder / "classify"],

@@ -26,6 +26,7 @@ from studying import (
     run_nas,
     train_made_up,
 )
+from system_programs import need
 from test_crashes import Search, kill_group, wait_for_growth, worker_pids
 
 import nas
@@ -72,6 +73,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """Mount a tmpfs of 16 MB."""
     if os.getuid() != 0:
         pytest.skip("only root can mount a file system that fills up")
+    need("mount")
     path = tmp_path / "disk"
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path]
@@ -246,13 +248,37 @@ def test_a_candidate_that_hangs_twice_has_failed(tmp_path: Path) -> None:
 def test_without_a_limit_the_longest_training_sets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten times as long, at least ten minutes; before a first end there is none."""
+    """Ten times as long, at least ten minutes."""
     monkeypatch.setattr("nas.search.loop._LEAST_LIMIT", 1.5)
     engine = HangingEngine({2: 1})
     with create(tmp_path / "small", make_settings()) as study:
         search(study, engine, trials=4)
         assert len(finished(study.candidates())) == 4
     assert engine.begun[2] == 2
+
+
+def test_a_first_training_that_hangs_does_not_hang_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any training came to its end there is a limit, too."""
+    monkeypatch.setattr("nas.search.loop._FIRST_LIMIT", 1.2)
+    engine = HangingEngine({0: 1, 1: 1}, workers=2)
+    with create(tmp_path / "small", make_settings()) as study:
+        search(study, engine, trials=3)
+        assert len(finished(study.candidates())) == 3
+    assert (engine.begun[0], engine.begun[1]) == (2, 2)
+
+
+def test_the_limit_counts_while_the_coordinator_is_busy(tmp_path: Path) -> None:
+    """Not only while it waits: a worker trains on meanwhile."""
+    engine = HangingEngine({1: 1}, workers=2)
+    engine.trouble = lambda _job, _begun, _rung: time.sleep(0.15)
+    began = time.monotonic()
+    with create(tmp_path / "small", make_settings()) as study:
+        search(study, engine, trials=30, trial_time_limit=1.0)
+    assert engine.begun[1] == 2
+    # Without, the waits alone would have to make up the second.
+    assert engine.started[-1].number != 1, time.monotonic() - began
 
 
 @pytest.mark.slow

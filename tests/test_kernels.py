@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from system_programs import need, need_kernels
 from torch import nn
 from torch.nn import functional
 
 from nas.architecture import Architecture, Block, Head
+from nas.data import load_dataset
+from nas.engines import Finished, Job
+from nas.engines.out_of_memory import OutOfMemory
+from nas.engines.worker import Worker, WorkerConfig
+from nas.errors import OutOfMemoryError
 from nas.training import augmentation, kernels
-from nas.training.kernels import library
+from nas.training.kernels import functions, library
 from nas.training.model import build
 from nas.training.recipe import Recipe
 
-needs_kernels = pytest.mark.skipif(
-    not kernels.available(), reason="no C compiler made the kernels"
-)
+needs_kernels = pytest.mark.usefixtures("compiled")
+
+
+@pytest.fixture
+def compiled() -> None:
+    """Have the kernels, or leave the test out."""
+    need_kernels()
+
 
 CHAINS: dict[str, tuple[Block, ...]] = {
     "plain": (Block(out_channels=5), Block(out_channels=9, pool="max")),
@@ -112,6 +124,32 @@ def test_evaluation_agrees_with_torch(name: str, kind: Any) -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.3, 0.5, 0.999])
+def test_dropout_drops_what_was_asked(share: float) -> None:
+    """The share is neither rounded nor are draws alike, nor neighbours dropped together."""
+    lanes = library.count_lanes()
+    ones = torch.ones(2_000_000 // lanes, lanes)
+    torch.manual_seed(2)
+    first = functions.dropout(ones, share) == 0
+    second = functions.dropout(ones, share) == 0
+    error = (share * (1 - share) / ones.numel()) ** 0.5
+    assert float(first.double().mean()) == pytest.approx(share, abs=5 * error)
+    both = share**2
+    error = (both * (1 - both) / ones.numel()) ** 0.5 + 1e-9
+    flat = first.flatten()
+    for one, other in (
+        (flat, second.flatten()),
+        (flat[1:], flat[:-1]),
+        (flat[lanes:], flat[:-lanes]),
+    ):
+        assert float((one & other).double().mean()) == pytest.approx(
+            both, abs=5 * error
+        )
+    kept = functions.dropout(ones, share).max()
+    assert float(kept) == pytest.approx(1 / (1 - share), rel=1e-5)
+
+
+@needs_kernels
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     """Values are dropped at the right rate, scaled, and the same in the gradient."""
     block = Block(
@@ -160,11 +198,10 @@ def test_batch_norm_with_its_neighbours_agrees_with_torch(
     values = kernels.forward(model, images)
     torch.manual_seed(4)
     lanes = library.count_lanes()
-    words = torch.empty(values.numel() // 8, dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.uint8).view(-1, 6, 15, 18, lanes) >= round(0.3 * 256)
-    kept = kept.permute(0, 4, 1, 2, 3).reshape(32, 6, 15, 18)
+    factor = functions.dropout(torch.ones(32 // lanes, 6, 15, 18, lanes), 0.3)
+    factor = factor.permute(0, 4, 1, 2, 3).reshape(32, 6, 15, 18).double()
     exact.blocks[0].dropout = nn.Identity()  # type: ignore[union-attr, index]
-    expected = exact(images.double()).view_as(kept) * kept * 256 / (256 - 77)
+    expected = exact(images.double()).view_as(factor) * factor
     expected = expected.flatten(1)
     assert difference(values, expected) < 1e-5
     weights = torch.randn(values.shape, generator=torch.Generator().manual_seed(5))
@@ -216,20 +253,159 @@ def test_only_what_build_made_is_supported() -> None:
     assert not kernels.supports(model, 64)
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"), [("NAS_KERNELS", "0"), ("CC", "no-such-compiler")]
-)
-def test_without_a_compiler_torch_trains(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+# kernels.c with an allocator that fails from a chosen request on.
+_FAILING = """
+#include <stdlib.h>
+static int left = -1;
+void fail_after(int requests) { left = requests; }
+static int fails(void) { return left == 0 || (left > 0 && left-- == 0); }
+static void *failing_malloc(size_t size) { return fails() ? NULL : malloc(size); }
+static void *failing_calloc(size_t n, size_t size) {
+  return fails() ? NULL : calloc(n, size);
+}
+#define malloc failing_malloc
+#define calloc failing_calloc
+#include "%s"
+"""
+
+
+@pytest.fixture
+def fail_after(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[int], None]:
+    """Return what lets every request for memory after the next so many fail; -1 none."""
+    source = tmp_path / "failing.c"
+    source.write_text(_FAILING % library._SOURCE)
+    monkeypatch.setattr(library, "_SOURCE", source)
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
+    compiled = library._found.__wrapped__()[0]
+    assert compiled is not None
+    monkeypatch.setattr(library, "load", lambda: compiled)
+    after: Callable[[int], None] = compiled.fail_after
+    return after
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["plain", "valid and odd sizes", "separable"])
+def test_memory_that_runs_out_is_an_error(
+    name: str, fail_after: Callable[[int], None]
 ) -> None:
-    """Where the kernels are off or cannot be compiled nothing is supported."""
-    monkeypatch.setenv(variable, value)
-    library.load.cache_clear()
-    try:
-        assert not kernels.available()
-        assert not kernels.supports(model_of(*CHAINS["plain"]), 64)
-    finally:
-        library.load.cache_clear()
+    """Whichever request of a whole step fails, nas says so; none gives other numbers."""
+
+    def step() -> torch.Tensor:
+        model = model_of(*CHAINS[name])
+        matrices = torch.eye(2, 3).expand(32, 2, 3)
+        images = kernels.warp(images_of(32), matrices)
+        functional.cross_entropy(
+            kernels.forward(model, images), torch.arange(32) % 4
+        ).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
+
+    fail_after(-1)
+    expected = step()
+    failed = 0
+    while True:
+        fail_after(failed)
+        try:
+            gradients = step()
+        except OutOfMemoryError as error:
+            assert str(error) == "out of memory on cpu"  # noqa: PT017
+            failed += 1
+            continue
+        break
+    assert torch.equal(gradients, expected)
+    # The image's frame, and for each convolution at least offsets, weights and sums.
+    assert failed >= 1 + 5 * len(CHAINS[name])
+
+
+@needs_kernels
+def test_a_training_without_memory_ends_as_any_that_runs_out(
+    fail_after: Callable[[int], None],
+) -> None:
+    """The worker tells its engine, which has one worker fewer from then on."""
+    dataset = load_dataset("digits")
+    worker = Worker(dataset, WorkerConfig(split_seed=0, val_size=300, device="cpu"))
+    job = Job(
+        number=3,
+        architecture=Architecture(
+            input_shape=(1, 8, 8),
+            num_classes=10,
+            blocks=(Block(out_channels=4),),
+            head=Head(),
+        ),
+        recipe=Recipe(epochs=1, batch_size=64),
+        seed=0,
+        rungs=(1.0,),
+    )
+    fail_after(50)
+    assert list(worker.events(job)) == [OutOfMemory(3)]
+    fail_after(-1)
+    events = list(worker.events(job))
+    assert isinstance(events[-1], Finished)
+    assert events[-1].kernels is True
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Let the kernels be looked for anew, in the test and after it."""
+    library._found.cache_clear()
+    yield
+    library._found.cache_clear()
+
+
+def unwritable(folder: Path) -> str:
+    """Return a folder that nobody can make, root neither."""
+    (folder / "file").touch()
+    return str(folder / "file" / "cache")
+
+
+def broken_compiler(folder: Path) -> str:
+    """Return a compiler that compiles nothing."""
+    path = folder / "broken-cc"
+    path.write_text("#!/bin/sh\necho 'no header files' >&2; exit 1\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("NAS_KERNELS", lambda _: "0", ""),
+        (
+            "CC",
+            lambda _: "no-such-compiler",
+            "no C compiler 'no-such-compiler': install",
+        ),
+        (
+            "CC",
+            broken_compiler,
+            "broken-cc cannot compile them (no header files): set CC",
+        ),
+        ("NAS_CACHE_DIR", unwritable, "file/cache and loaded from there ([Errno 20]"),
+    ],
+    ids=["off", "no compiler", "broken compiler", "unwritable cache"],
+)
+def test_without_kernels_torch_trains_and_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    value: Callable[[Path], str],
+    said: str,
+) -> None:
+    """Only where the user wanted none there is nothing to be said."""
+    if variable == "NAS_CACHE_DIR":
+        need("cc")
+    monkeypatch.delenv("NAS_KERNELS", raising=False)
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "new"))
+    monkeypatch.setenv(variable, value(tmp_path))
+    assert not kernels.available()
+    assert not kernels.supports(model_of(*CHAINS["plain"]), 64)
+    kernels.warn_if_missing()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == bool(said)
+    assert all(said in line and "\n" not in line for line in lines)
 
 
 @needs_kernels
@@ -237,7 +413,7 @@ def test_the_library_is_compiled_once_for_a_source_and_a_compiler(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It is found again in the cache; another source or compiler has its own."""
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path)
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
     compiler = shutil.which("cc")
     assert compiler is not None
     path = library._compiled(compiler)

@@ -69,6 +69,34 @@ def test_a_study_of_the_users_own_data_is_named_after_the_file(tmp_path: Path) -
     assert begin(tmp_path / "studies", study=settings.name) == settings
 
 
+def test_a_study_of_the_users_own_data_works_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However its path is spelt, and wherever the data lies by now."""
+    studies, home = tmp_path / "studies", tmp_path / "home"
+    home.mkdir()
+    save_npz(home / "mine.npz", 60)
+    monkeypatch.chdir(home)
+    settings = begin(studies, dataset="mine.npz", param_budget=2000)
+    assert settings.dataset == str(home / "mine.npz")
+    assert settings.data_title == "mine.npz"
+    for folder, spelling in (
+        (home, "./mine.npz"),
+        (tmp_path, None),
+        (tmp_path, "home/mine.npz"),
+        (tmp_path, "home/../home/mine.npz"),
+    ):
+        monkeypatch.chdir(folder)
+        assert begin(studies, study=settings.name, dataset=spelling) == settings
+    (home / "mine.npz").rename(tmp_path / "moved.npz")
+    with pytest.raises(NasError, match=r"no data set '.*home/mine.npz'"):
+        begin(studies, study=settings.name)
+    assert begin(studies, study=settings.name, dataset="moved.npz") == settings
+    save_npz(tmp_path / "other.npz", 66)
+    with pytest.raises(StudyError, match=r"dataset .*/home/mine.npz -> other.npz"):
+        begin(studies, study=settings.name, dataset="other.npz")
+
+
 def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
     """The name alone, the same command, and each option with its stored value."""
     wishes: dict[str, Any] = {

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from nas.candidates.candidate import Candidate, State, Training, with_training
 from nas.engines import Event, Failed, Job, WorkerLost
 from nas.errors import StudyError
 from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
+from nas.search.kept_trainings import KeptTrainings
 from nas.study.settings import derived_seed
 
 SETTINGS = make_settings()
@@ -81,6 +83,9 @@ AFTER = dict(enumerate([0.97, 0.98, 0.985, 0.999, 0.99, 0.98], start=2)) | {9: 0
 def choose(
     engine: FakeEngine | None = None,
     candidates: list[Candidate] | None = None,
+    *,
+    kept: KeptTrainings | None = None,
+    show: Callable[[ProgressEvent], None] = lambda _: None,
     **criteria: Any,
 ) -> Winner:
     """Retrain by these criteria."""
@@ -90,6 +95,8 @@ def choose(
         engine or FakeEngine(2, accuracy=after(AFTER)),
         SelectionCriteria(**{"max_params": 10**6, "epochs": 3} | criteria),
         hardware={"processor": "made up"},
+        show=show,
+        kept=kept,
     )
 
 
@@ -311,6 +318,78 @@ def test_a_failure_is_an_error_with_its_cause() -> None:
     )
     with pytest.raises(StudyError, match="trial 5 could not be trained: NaN"):
         choose(engine)
+
+
+# --- stopped and gone on with ------------------------------------------------------
+
+
+def stopping(events: int) -> FakeEngine:
+    """Return an engine under which the user presses Ctrl-C after so many events."""
+    left = [events]
+
+    def trouble(_job: Job, _begun: int, _rung: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    return FakeEngine(2, accuracy=after(AFTER), trouble=trouble)
+
+
+def without_time(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the report but for what depends on the clock."""
+    return {k: v for k, v in report.items() if k != "duration_seconds"}
+
+
+@pytest.mark.parametrize("events", [0, 3, 4, 5, 9, 16, 20, 24, 27, 28, 30, 35])
+def test_a_retraining_that_was_stopped_goes_on(tmp_path: Path, events: int) -> None:
+    """No training that had ended is done again, and the result is the same."""
+    whole = choose(seeds=3)
+    engine = stopping(events)
+    kept = KeptTrainings(tmp_path / "kept", {"data": "digits"})
+    with pytest.raises(KeyboardInterrupt):
+        choose(engine, seeds=3, kept=kept)
+    ended = len(kept)
+    going_on = FakeEngine(2, accuracy=after(AFTER))
+    shown: list[ProgressEvent] = []
+    winner = choose(going_on, seeds=3, kept=kept, show=shown.append)
+    assert len(going_on.started) == 9 - ended
+    assert without_time(winner.report) == without_time(whole.report)
+    assert winner.weights.keys() == whole.weights.keys()
+    assert winner.weights["seed"] == whole.weights["seed"]
+    assert sum(event.test_accuracy is not None for event in shown) == 3
+    assert len(kept) == 9
+    kept.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_the_same_trainings_are_taken_up(tmp_path: Path) -> None:
+    """Other data, another number of epochs and a damaged file begin anew."""
+    kept = KeptTrainings(tmp_path, {"data": "digits"})
+    choose(kept=kept)
+    assert len(kept) == 7
+    for folder, conditions, epochs in (
+        (tmp_path, {"data": "others"}, 3),
+        (tmp_path, {"data": "digits"}, 5),
+        (tmp_path / "other", {"data": "digits"}, 3),
+    ):
+        engine = FakeEngine(2, accuracy=after(AFTER))
+        choose(engine, kept=KeptTrainings(folder, conditions), epochs=epochs)
+        assert len(engine.started) == 7
+    for number, path in enumerate(sorted(tmp_path.glob("*.npz"))):
+        path.write_bytes(path.read_bytes()[: number * 40])
+    engine = FakeEngine(2, accuracy=after(AFTER))
+    choose(engine, kept=kept)
+    assert len(engine.started) == 7
+
+
+def test_what_cannot_be_kept_does_not_end_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that is full for a while costs one line, once."""
+    (tmp_path / "file").touch()
+    assert choose(kept=KeptTrainings(tmp_path / "file" / "kept", {})).candidate
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("what is trained cannot be kept: cannot write ")
 
 
 def test_three_deaths_of_a_worker_are_an_error_two_are_not() -> None:

@@ -16,6 +16,7 @@ from nas.architecture import Architecture, Block, Head
 from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import ArchitectureError, RecipeError, StudyError
 from nas.references.bundled import Published, Reference, write_reference
+from nas.search.kept_trainings import KeptTrainings
 from nas.search.resolve import resolve
 from nas.search.train_one import (
     Plan,
@@ -26,6 +27,7 @@ from nas.search.train_one import (
 )
 from nas.study.folders import create
 from nas.study.settings import derived_seed
+from nas.training import kernels
 from nas.training.recipe import Recipe
 
 PUBLISHED = Published(
@@ -123,6 +125,37 @@ def test_a_training_that_fails_is_an_error(
         train(FakeEngine(1, trouble=trouble))
 
 
+@pytest.mark.parametrize(
+    ("ran", "said"),
+    [([True] * 3, True), ([True, False, True], False), ([None] * 3, None)],
+)
+def test_the_report_says_whether_the_kernels_did_it_all(
+    ran: list[bool | None], said: bool | None
+) -> None:
+    """One seed without them is enough to say no."""
+    report = train(FakeEngine(2, kernels=lambda job: ran[job.number]), seeds=3).report
+    assert report["c_kernels"] is said
+
+
+def test_seeds_that_had_ended_are_not_trained_again(tmp_path: Path) -> None:
+    """The curves are those of all seeds, kept or not."""
+
+    def stop(job: Job, _begun: int, _rung: int) -> None:
+        if job.number == 2:
+            raise KeyboardInterrupt
+
+    kept = KeptTrainings(tmp_path, {})
+    plan = Plan(dataset="digits", recipe=PUBLISHED.recipe, seeds=3, like_published=True)
+    stopped = FakeEngine(1, accuracy=seeds_curve, trouble=stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_single(OWN, stopped, plan, hardware={}, kept=kept)
+    engine = FakeEngine(1, accuracy=seeds_curve)
+    report = train_single(OWN, engine, plan, hardware={}, kept=kept).report
+    assert [job.number for job in engine.started] == [2]
+    whole = train(seeds=3, like_published=True).report
+    assert report | {"duration_seconds": 0} == whole | {"duration_seconds": 0}
+
+
 def test_each_report_is_shown() -> None:
     """Four epochs and the end."""
     seen: list[Reported | Finished] = []
@@ -209,6 +242,7 @@ def test_the_command_trains_and_writes(invoke: Invoke, tmp_path: Path) -> None:
     )
     assert written == "written to out: weights.safetensors, model.py, report.json"
     report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["c_kernels"] is kernels.available()
     assert report["test_accuracy_by_epoch"][0][-1] == report["test_accuracy"][0]
     assert report["recipe"]["optimizer"] == "adam"
     assert math.isclose(report["test_accuracy_mean"], report["test_accuracy"][0])

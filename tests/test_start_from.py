@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from cli_runner import Invoke
-from studying import FakeEngine, make_settings
+from studying import FakeEngine, made_up_accuracy, make_settings
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import count_params
-from nas.errors import StudyError
+from nas.candidates.pruning import PruningRule
+from nas.engines import Job
+from nas.errors import ArchitectureError, StudyError
 from nas.references.bundled import Reference, available, find_reference, write_reference
+from nas.references.comparison import compare
 from nas.search.loop import search
 from nas.search.start import Request, launch
 from nas.space import encode, read_space
@@ -52,6 +55,45 @@ def test_they_are_the_first_trials_whatever_the_sampler(
     drawn = run(tmp_path / "begun", settings)
     assert tuple(drawn[:3]) == STARTS
     assert len({architecture.key for architecture in drawn}) == len(drawn) >= 12
+
+
+def test_they_are_never_pruned_and_trained_to_the_end(tmp_path: Path) -> None:
+    """However bad they are: a comparison asks for what they are worth."""
+    settings = make_settings(
+        name="begun",
+        start_from=STARTS,
+        fidelities=(4, 12),
+        pruning=PruningRule(min_peers=0),
+    )
+    good, *bad = (start.key for start in STARTS)  # the good one is the smallest
+
+    def accuracy(job: Job, rung: int) -> float:
+        if job.architecture.key == good:
+            return (rung + 1) / len(job.rungs)
+        return 0.1 if job.architecture.key in bad else made_up_accuracy(job, rung)
+
+    with create(tmp_path / "begun", settings) as study:
+        search(study, FakeEngine(accuracy=accuracy), trials=20)
+        candidates = study.candidates()
+    assert [c.state for c in candidates[:3]] == ["complete"] * 3
+    assert all(c.fully_trained for c in candidates[:3])
+    rows = compare(
+        [Reference(name="bad", architecture=STARTS[1])], candidates, [], settings
+    )
+    assert [row.accuracy for row in rows] == [0.1]
+
+
+def test_one_that_is_not_trained_to_the_end_yet_is_not_compared(tmp_path: Path) -> None:
+    """Nor is the user told to begin a study with it, which is done."""
+    settings = make_settings(name="begun", start_from=STARTS, fidelities=(4, 12))
+    with create(tmp_path / "begun", settings) as study:
+        search(study, FakeEngine(), trials=6)
+        candidates = study.candidates()
+    short = [replace(c, fully_trained=c.trial != 1, trainings=()) for c in candidates]
+    with pytest.raises(
+        ArchitectureError, match="go on with `nas search --study begun`"
+    ):
+        compare([Reference(name="b", architecture=STARTS[1])], short, [], settings)
 
 
 def test_their_trials_have_the_draws_that_make_them(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -202,9 +202,9 @@ def front_table(
     """Return the front as a table, smallest first; with flash and latency for a board."""
     table = Table(title=title)
     for heading in ("trial", "params", "val accuracy", "MACs", "memory"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for heading in ("flash", f"ms on {board.name}") if board else ():
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("architecture", overflow="fold")
     for member in members:
         table.add_row(
@@ -242,9 +242,9 @@ def _comparison(rows: Sequence[Comparison], title: str, kind: str) -> Table:
     table = Table(title=f"{title}: {kind}", caption=caption, caption_justify="left")
     table.add_column("reference", overflow="fold")
     for heading in ("params", "accuracy", "best of its size", "gain"):
-        table.add_column(heading, justify="right")
-    table.add_column("smallest as good", justify="right")
-    table.add_column("saved", justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("smallest as good", justify="right", overflow="fold")
+    table.add_column("saved", justify="right", overflow="fold")
     for row in rows:
         gain, saved = row.accuracy_gained, row.params_saved
         own_kind = f" [{1 + list(own).index(row.accuracy_is)}]" if len(own) > 1 else ""
@@ -276,12 +276,12 @@ def candidate_view(candidate: Candidate, board: Board | None = None) -> Group:
     With a board it has each layer's bytes of flash and its estimated milliseconds.
     """
     table = Table(title=f"trial {candidate.trial}, {candidate.state}")
-    table.add_column("part")
-    table.add_column("layer")
+    table.add_column("part", overflow="fold")
+    table.add_column("layer", overflow="fold")
     for heading in ("output", "params", "MACs", "memory"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for heading in ("flash", f"ms on {board.name}") if board else ():
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     rows = layers(candidate.architecture)
     for layer in rows:
         table.add_row(
@@ -313,7 +313,7 @@ def candidate_view(candidate: Candidate, board: Board | None = None) -> Group:
 def _curve_table(candidate: Candidate) -> Table:
     table = Table(title="learning curve")
     for heading in ("epochs", "val accuracy", "train loss", "seconds"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("")
     for report in candidate.curve:
         height = round(report.val_accuracy * (len(_BLOCKS) - 1))
@@ -332,7 +332,8 @@ def studies_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table()
     headings = ("name", "complete", "pruned", "failed", "running", "budget")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "name" else "right")
+        justify: Literal["left", "right"] = "left" if heading == "name" else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(str(row[heading]) for heading in headings))
     return table

@@ -17,6 +17,7 @@ from typing import Any
 
 import typer
 
+from nas.cli.encodings import print_on_any_terminal
 from nas.credentials import redact
 from nas.errors import NasError
 
@@ -29,6 +30,7 @@ class Interrupted(Exception):  # noqa: N818  # the user's choice, no error
 
 def run(app: typer.Typer) -> None:
     """Run the command line; every error ends here, as one line and an exit code."""
+    print_on_any_terminal()
     interrupted = False
 
     def interrupt(_: int, frame: FrameType | None) -> None:

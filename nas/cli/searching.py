@@ -122,7 +122,7 @@ def search(  # one parameter an option
         str | None,
         Option(
             help="Replace a worker that takes longer for one candidate [default: 10m, "
-            "or ten times the longest training]."
+            "or ten times the longest training; 1h before there is one]."
         ),
     ] = None,
     study: Annotated[
@@ -142,6 +142,7 @@ def search(  # one parameter an option
     if engine != "ray" and (address is not None or gpus_per_worker is not None):
         raise typer.BadParameter("--address and --gpus-per-worker need --engine ray")
 
+    from nas.files import check_writable
     from nas.search.start import Request, launch
 
     start = _local(device, workers)
@@ -170,6 +171,7 @@ def search(  # one parameter an option
     )
     tell(data)
     with opened, _word_on_how_to_go_on(opened, trials):
+        check_writable(opened.folder, ("front.csv", "front.html", "timing.json"))
         pool, devices, count = start(data, opened)
         try:
             outcome = _run_search(opened, pool, trials, limit, trial_limit)
@@ -291,7 +293,7 @@ def _write_front(study: Study) -> None:
     write_front(
         study.folder,
         study.candidates(),
-        title=f"{settings.name}: {settings.dataset}, at most "
+        title=f"{settings.name}: {settings.data_title}, at most "
         f"{settings.param_budget:,} parameters",
         param_budget=settings.param_budget,
     )
@@ -311,9 +313,23 @@ def _write_timing(
             "ended": outcome.reason,
             "workers": workers,
             "seconds": {k: round(v, 2) for k, v in asdict(outcome.timing).items()},
+            "c_kernels": outcome.kernels,
             "hardware": hardware(devices),
             "versions": versions(),
         },
+    )
+
+
+def _exhausted(study: Study) -> str:
+    """Return why no candidate is left to train, and what would bring others."""
+    remedy = "larger caps or another --space, in a new study, have more"
+    if study.space_size is not None:
+        count = study.space_size
+        nets = "the only net" if count == 1 else f"all {count} nets"
+        return f"the study has {nets} of its space under its caps: {remedy}"
+    return (
+        "the space holds too many nets to be counted, and no draw of many in a row was one "
+        f"that the study does not have: {remedy}"
     )
 
 
@@ -332,10 +348,7 @@ def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
     if outcome.reason == "time limit":
         typer.echo("the time is up; go on with the same command")
     elif outcome.reason == "exhausted":
-        typer.echo(
-            "the space seems to hold no further net under the caps: every new draw was "
-            "one that the study has"
-        )
+        typer.echo(_exhausted(study))
     best = max((member.val_accuracy or 0.0 for member in members), default=None)
     if best is not None:
         _warn_of_majority(study, best, data)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
+from nas.cli.handler import Interrupted
 from nas.cli.options import (
     ArchitectureName,
     DataDir,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from nas.architecture import Architecture
     from nas.data import Dataset
     from nas.search.best import Winner
+    from nas.search.kept_trainings import KeptTrainings
     from nas.search.train_one import Trained
 
 
@@ -67,6 +71,10 @@ def best(  # one parameter an option
         list[str] | None,
         Option(help="Also export it: onnx, onnx-int8 or c; may be given repeatedly."),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        Option(help="Where the study's data set lies by now [default: as it began]."),
+    ] = None,
     data_dir: DataDir = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -79,6 +87,7 @@ def best(  # one parameter an option
     from nas.data import load_dataset
     from nas.engines.local import devices_for
     from nas.environment import hardware
+    from nas.files import check_writable
     from nas.search.best import SelectionCriteria, retrain
     from nas.study.folders import check_data
 
@@ -90,11 +99,11 @@ def best(  # one parameter an option
     devices, count = devices_for(device, workers)
     opened = read(study, studies, storage)
     settings = opened.settings
-    dataset = load_dataset(
-        settings.dataset, data_dir, image_size=settings.input_shape[1:]
+    data = load_dataset(
+        dataset or settings.dataset, data_dir, image_size=settings.input_shape[1:]
     )
-    tell(dataset)
-    check_data(settings, dataset.fingerprint)
+    tell(data)
+    check_data(settings, data.fingerprint)
     criteria = SelectionCriteria(
         max_params=max_params or settings.param_budget,
         min_accuracy=min_accuracy,
@@ -102,26 +111,33 @@ def best(  # one parameter an option
         epochs=epochs or settings.full_epochs,
         seeds=seeds,
     )
-    engine = start_engine(dataset, opened, devices, count)
-    try:
-        winner = retrain(
-            opened.candidates(),
-            settings,
-            engine,
-            criteria,
-            hardware=hardware(devices),
-            show=RetrainDisplay(console()).show,
-        )
-    finally:
-        engine.close()
     folder = output or opened.folder / "best"
+    kept = _prepare(folder, data, settings.seed, settings.val_size, devices)
+    for name in export or []:
+        check_writable(folder / name)
+    with _word_on_how_to_go_on(kept):
+        engine = start_engine(data, opened, devices, count)
+        try:
+            winner = retrain(
+                opened.candidates(),
+                settings,
+                engine,
+                criteria,
+                hardware=hardware(devices),
+                show=RetrainDisplay(console()).show,
+                kept=kept,
+                data_name=data.name,
+            )
+        finally:
+            engine.close()
     summary = _winner_in_words(winner.report)
-    _write(folder, winner.candidate.architecture, dataset, winner, summary)
-    _say_classes(winner.report, dataset)
+    _write(folder, winner.candidate.architecture, data, winner, summary)
+    kept.discard()
+    _say_classes(winner.report, data)
     typer.echo(summary)
     typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
     for name in export or []:
-        write_export(folder, name, None, dataset)
+        write_export(folder, name, None, data)
 
 
 def train(  # one parameter an option
@@ -207,32 +223,84 @@ def train(  # one parameter an option
         seed=settings.seed if settings else 0,
         like_published=like_published,
     )
-    engine = LocalEngine(
-        data,
-        devices=devices,
-        workers=min(count, seeds),
-        split_seed=plan.seed,
-        val_size=data.val_size,
-    )
-    try:
-        trained = train_single(
-            reference,
-            engine,
-            plan,
-            hardware=hardware(devices),
-            show=SingleDisplay(console()).show,
+    kept = None
+    if output is not None:
+        kept = _prepare(output, data, plan.seed, data.val_size, devices)
+    with _word_on_how_to_go_on(kept):
+        engine = LocalEngine(
+            data,
+            devices=devices,
+            workers=min(count, seeds),
+            split_seed=plan.seed,
+            val_size=data.val_size,
         )
-    finally:
-        engine.close()
+        try:
+            trained = train_single(
+                reference,
+                engine,
+                plan,
+                hardware=hardware(devices),
+                show=SingleDisplay(console()).show,
+                kept=kept,
+            )
+        finally:
+            engine.close()
     summary = _single_in_words(trained.report)
     if output is not None:
         _write(output, reference.architecture, data, trained, summary)
+    if kept is not None:
+        kept.discard()
     _say_classes(trained.report, data)
     typer.echo(summary)
     if like_published:
         typer.echo(_best_epoch_in_words(trained.report))
     if output is not None:
         typer.echo(f"written to {output}: weights.safetensors, model.py, report.json")
+
+
+def _prepare(
+    folder: Path, data: Dataset, split_seed: int, val_size: int, devices: list[str]
+) -> KeptTrainings:
+    """Refuse a folder that cannot be written; return what an earlier run has trained."""
+    from nas.environment import hardware, versions
+    from nas.export.source import WRITTEN
+    from nas.files import check_writable
+    from nas.search.kept_trainings import KeptTrainings
+
+    check_writable(folder, WRITTEN)
+    here = hardware(devices)
+    kept = KeptTrainings(
+        folder / "unfinished",
+        {
+            "data": data.fingerprint,
+            "split_seed": split_seed,
+            "val_size": val_size,
+            "processor": here["processor"],
+            "devices": here["devices"],
+            "versions": versions(),
+        },
+    )
+    check_writable(kept.folder)
+    if kept:
+        typer.echo(
+            f"{len(kept)} trained before in {kept.folder}: what this command needs of "
+            "them is not trained again"
+        )
+    return kept
+
+
+@contextlib.contextmanager
+def _word_on_how_to_go_on(kept: KeptTrainings | None) -> Iterator[None]:
+    """Tell who stops a training what of it is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if kept is None:
+            raise
+        raise Interrupted(
+            f"stopped; {len(kept)} finished trainings are kept in {kept.folder}: go on "
+            "with the same command"
+        ) from None
 
 
 def _write(
@@ -256,7 +324,7 @@ def _write(
         class_names=dataset.class_names,
         value_range=dataset.value_range,
         signal_length=dataset.signal_length,
-        notes=[f"Data set {result.report['dataset']}, {summary}."],
+        notes=[f"Data set {Path(result.report['dataset']).name}, {summary}."],
     )
 
 

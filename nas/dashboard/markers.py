@@ -1,4 +1,4 @@
-"""Nets beside the candidates: the retrained winner and the hand-made references.
+"""Nets beside the candidates: the retrained winners and the hand-made references.
 
 Their accuracies are on the test set, a different kind of number than a candidate's
 on the validation split; the page draws them so that nobody can mix them up.
@@ -7,6 +7,7 @@ on the validation split; the page draws them so that nobody can mix them up.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ _WINNER = ("num_params", "macs", "peak_memory", "test_accuracy_mean")
 
 
 def markers(folder: Path, settings: Settings) -> list[dict[str, Any]]:
-    """Return the nets to mark in the study's plot, references before the winner.
+    """Return the nets to mark in the study's plot, references before the winners.
 
     Each has ``kind``, ``name``, the sizes of columns.py, ``test_accuracy``, its standard
     deviation ``spread`` over ``seeds`` trainings, and ``trial`` where it came from one.
@@ -34,7 +35,7 @@ def markers(folder: Path, settings: Settings) -> list[dict[str, Any]]:
     board = board_of(settings)
     references = _references(settings.dataset, board)
     near_ones = [net for net in references if net["num_params"] <= near]
-    return near_ones + _winner(folder, board)
+    return near_ones + _winners(folder, board)
 
 
 @cache
@@ -65,29 +66,33 @@ def _references(dataset: str, board: Board) -> list[dict[str, Any]]:
     return found
 
 
-def _winner(folder: Path, board: Board) -> list[dict[str, Any]]:
-    try:
-        text = (folder / "best" / "report.json").read_text(encoding="utf-8")
-        report = json.loads(text)
-        sizes = {name: float(report[name]) for name in _WINNER}
-        return [
-            {
-                "kind": "winner",
-                "name": f"retrained winner (trial {int(report['trial'])})",
-                "trial": int(report["trial"]),
-                "num_params": sizes["num_params"],
-                "macs": sizes["macs"],
-                "peak_memory": sizes["peak_memory"],
-                **_winner_on(board, folder / "best" / "architecture.json"),
-                "test_accuracy": sizes["test_accuracy_mean"],
-                "spread": float(report.get("test_accuracy_std") or 0),
-                "seeds": int(report.get("seeds", 1)),
-                "epochs": float(report.get("epochs", 0)),
-            }
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        # Not retrained yet, or being written by another version: the plot goes on.
-        return []
+def _winners(folder: Path, board: Board) -> list[dict[str, Any]]:
+    """Return what `nas best` wrote into the study's folder: best/ and the like."""
+    found = []
+    for path in sorted(folder.glob("*/report.json")):
+        # Half written, of another version or something else of that name: the plot goes on.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            report = json.loads(path.read_text(encoding="utf-8"))
+            found.append(_winner(report, path.parent, board))
+    return found
+
+
+def _winner(report: dict[str, Any], folder: Path, board: Board) -> dict[str, Any]:
+    sizes = {name: float(report[name]) for name in _WINNER}
+    where = "" if folder.name == "best" else f" in {folder.name}/"
+    return {
+        "kind": "winner",
+        "name": f"retrained winner{where} (trial {int(report['trial'])})",
+        "trial": int(report["trial"]),
+        "num_params": sizes["num_params"],
+        "macs": sizes["macs"],
+        "peak_memory": sizes["peak_memory"],
+        **_winner_on(board, folder / "architecture.json"),
+        "test_accuracy": sizes["test_accuracy_mean"],
+        "spread": float(report.get("test_accuracy_std") or 0),
+        "seeds": int(report.get("seeds", 1)),
+        "epochs": float(report.get("epochs", 0)),
+    }
 
 
 def _winner_on(board: Board, path: Path) -> dict[str, float]:

@@ -34,8 +34,9 @@ def load_dataset(
     """Return a data set by its name, or from a path, checked and in memory.
 
     ``name`` is one of DATASETS, or the path of a ``.npz``, of a folder of images or of
-    a ``.csv`` that lists them. ``image_size`` is the height and width to which images
-    in files are stretched; other sets have their own. ``data_dir``, or else NAS_DATA_DIR, is a folder that holds the files of
+    a ``.csv`` that lists them; the data set has the whole path for its name, which holds
+    in any folder. ``image_size`` is the height and width to which images in files are
+    stretched; other sets have their own. ``data_dir``, or else NAS_DATA_DIR, is a folder that holds the files of
     the named set; without either they come from the cache or are fetched into it.
 
     Raises DataError, one line with the remedy, if there is no such data set or its
@@ -67,6 +68,7 @@ def _load_path(name: str, image_size: tuple[int, int] | None) -> Dataset:
     # Not Path.exists: a name too long or with a zero byte is no path, but no crash.
     if not name or not os.path.exists(path):  # noqa: PTH110
         raise DataError(_unknown(name))
+    name = os.path.abspath(path)  # noqa: PTH100 - it leaves the user's links as they are
     if path.is_dir():
         # Here, not above: PIL is needed by nothing else.
         from nas.data.folder import load_folder

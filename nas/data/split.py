@@ -68,7 +68,7 @@ def _shares(classes: list[int], counts: list[int], val_size: int) -> list[int]:
         raise DataError(
             f"cannot hold {val_size} of {total} training images out for validation: "
             f"both parts need at least one of each of the {len(classes)} classes; "
-            "give more images or another validation size"
+            "give more images, at least six a class"
         )
     # In whole numbers: shares that are equal must compare equal everywhere.
     shares = [val_size * count // total for count in counts]

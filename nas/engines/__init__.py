@@ -7,8 +7,8 @@ pruned and what is written down, the coordinator decides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.architecture import Architecture
@@ -54,12 +54,14 @@ class Finished:
 
     ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays;
     ``test_confusion`` says how often each class (row) got each answer (column).
+    ``kernels`` tells whether the C kernels trained it.
     """
 
     job: int
     test_accuracy: float | None = None
     weights: dict[str, np.ndarray] | None = None
     test_confusion: list[list[int]] | None = None
+    kernels: bool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,18 @@ class WorkerLost:
 Event = Reported | Finished | Failed | WorkerLost
 
 
+def all_of(kernels: Iterable[bool | None]) -> bool | None:
+    """Return whether the C kernels did all of these trainings; None if that is unknown."""
+    known = set(kernels)
+    return None if not known or None in known else all(known)
+
+
 class Engine(Protocol):
     """What the search asks of an engine."""
 
     @property
     def idle(self) -> int:
-        """How many workers have nothing to do."""
+        """How many workers have come up and have nothing to do."""
 
     def start(self, job: Job) -> None:
         """Hand a job to an idle worker."""

@@ -31,9 +31,15 @@ from nas.engines.out_of_memory import (
 )
 from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import DeviceError, EngineError
+from nas.training import kernels
 
 # A worker that dies this often before it was ever ready cannot be helped.
 _MAX_FAILED_STARTS = 3
+# One that is not ready after so many seconds hangs: loading torch takes some seconds, on
+# a slow disk that many workers share some minutes.
+_START_SECONDS = 600.0
+# How a worker ends that comes upon the start of workers while it is starting itself.
+_NO_MAIN_GUARD = 79
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +47,9 @@ class _WorkerHandle:
     process: BaseProcess
     pipe: Connection
     device: str
+    began: float
     ready: bool = False
-    abandoned: bool = False
+    hangs: bool = False
     job: Job | None = None
     alone: bool = False
     """Whether no other shared its device when the job began."""
@@ -61,6 +68,9 @@ class LocalEngine:
         devices: Sequence[str],
     ) -> None:
         """Start so many workers, spread over the devices in turn."""
+        if getattr(mp.current_process(), "_inheriting", False):
+            # A worker that is starting runs the script that started it, up to here.
+            os._exit(_NO_MAIN_GUARD)
         for tensor in (
             dataset.images,
             dataset.labels,
@@ -70,6 +80,8 @@ class LocalEngine:
             tensor.share_memory_()
         self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
         self._failed_starts = 0
+        if "cpu" in devices:
+            kernels.warn_if_missing()
         shared = workers > len(devices) and any(d.startswith("cuda") for d in devices)
         self._mps = MultiProcessService() if shared else None
         self._workers = [
@@ -79,8 +91,8 @@ class LocalEngine:
 
     @property
     def idle(self) -> int:
-        """How many workers have nothing to do."""
-        return sum(worker.job is None for worker in self._workers)
+        """How many workers have come up and have nothing to do."""
+        return sum(worker.ready and worker.job is None for worker in self._workers)
 
     @property
     def pids(self) -> list[int]:
@@ -88,17 +100,26 @@ class LocalEngine:
         return [w.process.pid for w in self._workers if w.process.pid is not None]
 
     def start(self, job: Job) -> None:
-        """Hand a job to an idle worker, one that has started up if there is one."""
-        worker = max((w for w in self._workers if w.job is None), key=lambda w: w.ready)
-        self._assign(worker, job)
+        """Hand a job to an idle worker."""
+        worker = next(w for w in self._workers if w.ready and w.job is None)
+        worker.job = job
+        worker.alone = self._workers_on(worker.device) == 1
+        # A dead worker is found by the next wait.
+        with contextlib.suppress(OSError):
+            worker.pipe.send(job)
 
     def wait(self, timeout: float) -> Sequence[Event]:
-        """Return what has happened; wait up to timeout seconds for the first event."""
+        """Return what has happened; wait up to timeout seconds for the first event.
+
+        It also returns, with nothing, when a worker has come up. Raises EngineError
+        where none can.
+        """
         pipes = [worker.pipe for worker in self._workers]
         happened = wait(pipes, timeout)
         events: list[Event] = []
         for worker in tuple(self._workers):
             if worker.pipe not in happened:
+                self._end_if_it_hangs(worker)
                 continue
             try:
                 message = worker.pipe.recv()
@@ -129,7 +150,6 @@ class LocalEngine:
         """Kill the worker of a job that takes too long; WorkerLost follows."""
         for worker in self._workers:
             if worker.job is not None and worker.job.number == job:
-                worker.abandoned = True
                 # Unlike any other signal it reaches a stopped process, too.
                 worker.process.kill()
 
@@ -154,30 +174,25 @@ class LocalEngine:
         # With the only other copy of this end closed, our end reads "end of file" the
         # moment the worker dies, however it dies.
         theirs.close()
-        return _WorkerHandle(process, ours, device)
+        return _WorkerHandle(process, ours, device, time.monotonic())
+
+    def _end_if_it_hangs(self, worker: _WorkerHandle) -> None:
+        """Kill a worker that does not come up; the next wait finds it dead."""
+        if not worker.ready and time.monotonic() - worker.began > _START_SECONDS:
+            worker.hangs = True
+            worker.process.kill()
 
     def _replace(self, dead: _WorkerHandle) -> list[Event]:
-        """Replace a dead worker; return the loss of its job, if it had one.
-
-        A job that it had not begun yet is no loss: it waits for the new one.
-        """
+        """Replace a dead worker; return the loss of its job, if it had one."""
         _stop_worker(dead)
         if not dead.ready:
             self._failed_starts += 1
-            if self._failed_starts >= _MAX_FAILED_STARTS:
-                raise EngineError(
-                    f"the workers die at their start (exit code "
-                    f"{dead.process.exitcode}): try fewer --workers, or look at the "
-                    "messages above"
-                )
+            code = dead.process.exitcode
+            if code == _NO_MAIN_GUARD or self._failed_starts >= _MAX_FAILED_STARTS:
+                raise EngineError(_why_it_died(code, hangs=dead.hangs))
         new = self._start_worker(dead.device)
         self._workers[self._workers.index(dead)] = new
-        if dead.job is None:
-            return []
-        if dead.ready or dead.abandoned:
-            return [WorkerLost(dead.job.number)]
-        self._assign(new, dead.job)
-        return []
+        return [] if dead.job is None else [WorkerLost(dead.job.number)]
 
     def _drop_worker(self, worker: _WorkerHandle, job: int) -> Event:
         """Let a worker that ran out of memory go, unless it is its device's last."""
@@ -193,12 +208,30 @@ class LocalEngine:
     def _workers_on(self, device: str) -> int:
         return sum(worker.device == device for worker in self._workers)
 
-    def _assign(self, worker: _WorkerHandle, job: Job) -> None:
-        worker.job = job
-        worker.alone = self._workers_on(worker.device) == 1
-        # A dead worker is found by the next wait.
-        with contextlib.suppress(OSError):
-            worker.pipe.send(job)
+
+def _why_it_died(code: int | None, *, hangs: bool) -> str:
+    """Return why workers die at their start, by the exit code of one, and the remedy."""
+    if code == _NO_MAIN_GUARD:
+        return (
+            "each worker runs the script that starts it anew: put what the script does "
+            "under `if __name__ == '__main__':`"
+        )
+    if hangs:
+        return (
+            f"the workers do not come up within {_START_SECONDS:g} s: is the disk or the "
+            "GPU busy? Try fewer --workers, or --device cpu"
+        )
+    if code == -signal.SIGKILL:
+        return (
+            "the workers are killed at their start, as the system does where memory runs "
+            "out: try fewer --workers"
+        )
+    if code is not None and code < 0:
+        return (
+            f"the workers die at their start of signal {-code} "
+            f"({signal.strsignal(-code)}): look at the messages above"
+        )
+    return f"the workers end at their start with exit code {code}: look at the messages above"
 
 
 def _stop_worker(worker: _WorkerHandle) -> None:

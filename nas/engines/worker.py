@@ -11,7 +11,8 @@ from nas.data import Dataset
 from nas.engines import Event, Failed, Finished, Job, Reported
 from nas.engines.out_of_memory import OutOfMemory
 from nas.errors import OutOfMemoryError, TrainingError
-from nas.training.loop import confusion, train
+from nas.training import kernels
+from nas.training.loop import confusion, images_per_step, train
 from nas.training.memory import memory_errors
 from nas.training.model import build
 from nas.training.step import TrainingData
@@ -65,12 +66,12 @@ class Worker:
     def _training(self, job: Job) -> Iterator[Event]:
         """Train to the end, and yield all that happens up to there."""
         model = build(job.architecture, seed=job.seed).to(self.device)
-        for report in train(
-            model, self._data(job), job.recipe, seed=job.seed, rungs=job.rungs
-        ):
+        data = self._data(job)
+        ran = kernels.supports(model, images_per_step(job.recipe, data))
+        for report in train(model, data, job.recipe, seed=job.seed, rungs=job.rungs):
             yield Reported(job.number, report)
         if job.mode == "search":
-            yield Finished(job.number)
+            yield Finished(job.number, kernels=ran)
             return
         weights = {
             name: tensor.detach().cpu().numpy()
@@ -78,7 +79,7 @@ class Worker:
         }
         counts = self._test_confusion(model)
         accuracy = int(counts.diagonal().sum()) / len(self._dataset.test_labels)
-        yield Finished(job.number, accuracy, weights, counts.tolist())
+        yield Finished(job.number, accuracy, weights, counts.tolist(), ran)
 
     def _data(self, job: Job) -> TrainingData:
         """Return what the job trains on and measures on."""

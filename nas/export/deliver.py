@@ -35,7 +35,7 @@ from nas.export.onnx_int8 import onnx_int8
 from nas.export.quantise import IntegerStage, quantise
 from nas.export.stages import Stage, stages
 from nas.export.trained import TrainedNet
-from nas.files import write_together
+from nas.files import check_writable, write_together
 from nas.training.model import build
 
 Format = Literal["onnx", "onnx-int8", "c"]
@@ -65,6 +65,7 @@ def export(net: TrainedNet, to: str, output: Path, dataset: Dataset) -> dict[str
     library or another data set than the net's, and StudyError where the folder cannot
     be written. Then nothing is written.
     """
+    check_writable(output, ["export.json"])  # before the test set is read
     exported = exported_net(net, to, dataset)
     text = json.dumps(exported.report, indent=2, ensure_ascii=False) + "\n"
     files = exported.files | {"export.json": text}

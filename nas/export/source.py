@@ -167,6 +167,10 @@ if __name__ == "__main__":
 ''')
 
 
+WRITTEN = ("weights.safetensors", "architecture.json", _FILE_NAME, "report.json")
+"""The files of `write_best`."""
+
+
 def write_best(
     folder: Path,
     architecture: Architecture,

@@ -91,8 +91,7 @@ def references_for(settings: Settings) -> list[Reference]:
         for reference in found
         if reference.architecture.input_shape == settings.input_shape
         and reference.architecture.num_classes == settings.num_classes
-        and reference.published is not None
-        and reference.published.dataset == settings.dataset
+        and _published(reference, settings) is not None
     ]
 
 
@@ -109,12 +108,19 @@ def compare(
     has neither, or is for other images.
     """
     own = {c.key: c for c in candidates if c.state == "complete"}
+    # Short trainings are compared as long as there is nothing else.
+    fully = any(c.fully_trained for c in own.values())
     rows: list[Comparison] = []
     for reference in references:
         check_fits(
             reference, settings.input_shape, settings.num_classes, settings.dataset
         )
         candidate = own.get(reference.architecture.key)
+        if candidate is not None and not candidate.fully_trained and fully:
+            raise ArchitectureError(
+                f"trial {candidate.trial}, {reference.name}, has not been trained to the "
+                f"end yet: go on with `nas search --study {settings.name}`"
+            )
         published = _published(reference, settings)
         if published is None and candidate is None:
             raise ArchitectureError(
@@ -160,7 +166,11 @@ def read_winners(folder: Path) -> list[Point]:
 
 def _published(reference: Reference, settings: Settings) -> tuple[float, str] | None:
     published = reference.published
-    if published is None or published.dataset != settings.dataset:
+    # Of a path a reference may tell the last part alone.
+    if published is None or published.dataset not in {
+        settings.dataset,
+        settings.data_title,
+    }:
         return None
     return published.best
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from nas.candidates.candidate import Candidate, front, mean_loss
 from nas.candidates.ranking import badness, evidence_of, rank
-from nas.engines import Engine, Finished, Job, Mode, Reported
+from nas.engines import Engine, Finished, Job, Mode, Reported, all_of
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.balance import balance
+from nas.search.kept_trainings import KeptTrainings
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
 from nas.training.recipe import Recipe
@@ -78,24 +79,28 @@ def retrain(
     *,
     hardware: dict[str, Any],
     show: Show = lambda _: None,
+    kept: KeptTrainings | None = None,
+    data_name: str | None = None,
 ) -> Winner:
     """Choose the winner among the front's members and train it to the end.
 
+    What has been trained is put into ``kept``, and what is there not trained again.
+    ``data_name`` is what the report names the data set, by default as the study does.
     Raises StudyError when there is nothing to choose from, or no net is accurate
     enough.
     """
     began = time.monotonic()
     allowed = _allowed(candidates, criteria, settings)
-    runs = _Runs(engine, settings, criteria.epochs, show)
+    runs = _Runs(engine, settings, criteria.epochs, show, kept)
     measured = _Measured(allowed, criteria.epochs, settings)
     if criteria.min_accuracy is None:
         winner = _most_accurate(candidates, allowed, criteria, settings, runs, measured)
     else:
         winner = _smallest_reaching(front(allowed), criteria, runs, measured)
-    tests, weights, confusions = runs.final(winner, criteria.seeds)
+    tests, weights, confusions, kernels = runs.final(winner, criteria.seeds)
     report = {
         "study": settings.name,
-        "dataset": settings.dataset,
+        "dataset": data_name or settings.dataset,
         "trial": winner.trial,
         "key": winner.key,
         "num_params": winner.num_params,
@@ -126,6 +131,7 @@ def retrain(
         "recipe": asdict(_recipe(settings, criteria.epochs)),
         "seed_values": [_seed(settings, number) for number in range(criteria.seeds)],
         "weights_seed": _seed(settings, 0),
+        "c_kernels": kernels,
         "duration_seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
         "hardware": hardware,
@@ -252,10 +258,15 @@ class _Runs:
     """Trains jobs on the engine until all have ended."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, epochs: int, show: Show
+        self,
+        engine: Engine,
+        settings: Settings,
+        epochs: int,
+        show: Show,
+        kept: KeptTrainings | None,
     ) -> None:
         self.engine, self.settings, self.epochs = engine, settings, epochs
-        self.show = show
+        self.show, self.kept = show, kept
 
     def finalists(self, some: Sequence[Candidate], measured: _Measured) -> None:
         """Train each once more on the training split, with a seed of its own."""
@@ -274,8 +285,16 @@ class _Runs:
 
     def final(
         self, winner: Candidate, seeds: int
-    ) -> tuple[list[float], dict[str, np.ndarray], list[list[list[int]] | None]]:
-        """Return each seed's test accuracy, the first's weights, each's confusion."""
+    ) -> tuple[
+        list[float],
+        dict[str, np.ndarray],
+        list[list[list[int]] | None],
+        bool | None,
+    ]:
+        """Return each seed's test accuracy, the first's weights, each's confusion.
+
+        At last whether the C kernels ran.
+        """
         jobs = [
             self.job(winner, number, _seed(self.settings, number), "final")
             for number in range(seeds)
@@ -286,7 +305,8 @@ class _Runs:
                 ended[job.number] = event
         tests = [ended[number].test_accuracy or 0.0 for number in range(seeds)]
         confusions = [ended[number].test_confusion for number in range(seeds)]
-        return tests, ended[0].weights or {}, confusions
+        kernels = all_of(end.kernels for end in ended.values())
+        return tests, ended[0].weights or {}, confusions, kernels
 
     def job(self, candidate: Candidate, number: int, seed: int, mode: Mode) -> Job:
         return Job(
@@ -307,7 +327,7 @@ class _Runs:
             self.show(_news(stage, job, candidates[job.number], event))
 
         names = [f"trial {candidate.trial}" for candidate in candidates]
-        return train_all(self.engine, jobs, names, show)
+        return train_all(self.engine, jobs, names, show, self.kept)
 
 
 def _news(

@@ -12,7 +12,7 @@ from nas.candidates.candidate import Candidate, Training
 from nas.candidates.promotion import Promotion, next_promotion, planned_epochs
 from nas.candidates.pruning import RungResult, RungResults, count_rivals, should_prune
 from nas.candidates.ranking import evidence_of, rank
-from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost
+from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost, all_of
 from nas.errors import StudyError
 from nas.study.settings import derived_seed
 from nas.study.study import Study
@@ -25,14 +25,16 @@ _LOSSES = 3
 # One that took too long so often is given up; the first time the machine may be to blame.
 _OVERDUE = 2
 # Without a limit from the user a training is overdue after so many seconds, or so many
-# times the longest that came to its end, whichever is more.
+# times the longest that came to its end, whichever is more; before there is one, after
+# the first limit.
 _LEAST_LIMIT = 600.0
 _TIMES_THE_LONGEST = 10
+_FIRST_LIMIT = 3600.0
 # For each so many workers one candidate is drawn before it is wanted, while nothing
 # else is to be done. With fewer, what the next draw learns is worth more than the time.
 _WORKERS_PER_PREFETCH = 8
-# No more of one wait counts as training: the coordinator may have been stopped.
-_LONGEST_WAIT = 2.0
+# No more of one round counts as training: the coordinator may have been stopped.
+_LONGEST_ROUND = 30.0
 
 
 @dataclass(slots=True)
@@ -81,10 +83,14 @@ class Progress:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a search ended: "done", "time limit" or "exhausted", and its times."""
+    """How a search ended: "done", "time limit" or "exhausted", and its times.
+
+    ``kernels`` tells whether the C kernels did all of its trainings that came to an end.
+    """
 
     reason: str
     timing: Timing = field(default_factory=Timing)
+    kernels: bool | None = None
 
 
 def search(
@@ -106,7 +112,8 @@ def search(
     ``time_limit`` seconds it stops; what is in training then stays unfinished. A
     training that takes more than ``trial_time_limit`` seconds loses its worker, which
     may hang, and is given to another one; at the second time it has failed. By default
-    that is ten minutes or ten times the longest training, whichever is more. ``show``
+    that is ten minutes or ten times the longest training, whichever is more, and an hour
+    before there is one. ``show``
     is called after each event. Raises StudyError when three candidates in a row fail of
     the same cause, or the study cannot be written.
     """
@@ -142,7 +149,8 @@ class _Search:
         self.curves: dict[int, list[RungReport]] = {}
         self.started_trainings: dict[int, set[tuple[int, int]]] = {}
         self.promotion_is_due = True
-        # Seconds that the coordinator saw each of them train.
+        # Seconds that the coordinator saw each of them train, and when it last looked.
+        self.looked = self.started
         self.elapsed: dict[int, float] = {}
         self.longest: float | None = None
         self.abandoned: set[int] = set()
@@ -150,6 +158,7 @@ class _Search:
         self.losses: Counter[int] = Counter()
         self.last_failures: list[str] = []
         self.exhausted = False
+        self.kernels: set[bool | None] = set()
         # Where each candidate stood at each rung: the rivals of those to come.
         self.results = [RungResults() for _ in study.settings.rungs]
         for candidate in filter(_is_finished, candidates):
@@ -168,10 +177,9 @@ class _Search:
             reason = self.over()
             if reason is None:
                 ahead = self.may_prefetch()
-                before = self.timing.waiting
                 with _timed(self.timing, "waiting"):
                     events = self.engine.wait(0.0 if ahead else self.wait_timeout())
-                self.add_elapsed(self.timing.waiting - before)
+                self.add_elapsed()
                 if ahead and not events:
                     self.prefetch()
                 for event in events:
@@ -179,6 +187,7 @@ class _Search:
                         case Reported(trial, report):
                             self.judge(trial, report)
                         case Finished(job):
+                            self.kernels.add(event.kernels)
                             self.finish(job)
                         case Failed(job, cause):
                             self.fail(job, cause)
@@ -186,7 +195,7 @@ class _Search:
                             self.requeue(trial, out_of_memory=out_of_memory)
                 self.abandon_overdue()
         self.timing.total = time.monotonic() - self.started
-        return Outcome(reason, self.timing)
+        return Outcome(reason, self.timing, all_of(self.kernels))
 
     def over(self) -> str | None:
         if self.finished >= self.trials and not self.in_training and not self.again:
@@ -211,7 +220,7 @@ class _Search:
             if job is None:
                 return
             self.in_training[job.number] = time.monotonic()
-            self.elapsed[job.number] = 0.0
+            self.elapsed[job.number] = self.looked - time.monotonic()
             self.engine.start(job)
             if job.number >= 0:
                 self.report_progress(self.study.candidate(job.number))
@@ -262,6 +271,11 @@ class _Search:
             return None
         with _timed(self.timing, "sampling"):
             candidates = [c for c in self.study.candidates() if c.state == "complete"]
+            full = settings.levels[-1]
+            for c in candidates:
+                begun = self.started_trainings.get(c.trial, set())
+                if c.origin == "start" and not any(n == full for n, _ in begun):
+                    return Promotion(c.trial, full, 0)
             evidence = [
                 evidence_of(c, settings.val_size, settings.levels[0])
                 for c in candidates
@@ -348,7 +362,8 @@ class _Search:
     def reason_to_prune(self, candidate: Candidate, report: RungReport) -> str | None:
         settings = self.study.settings
         last = report.rung == len(settings.rungs) - 1
-        if settings.pruning is None or last:
+        # Who names a net to start from wants to know what it is worth.
+        if settings.pruning is None or last or candidate.origin == "start":
             return None
         result = _rung_result(candidate, report)
         peers = self.results[report.rung].peers()
@@ -440,18 +455,19 @@ class _Search:
             results.drop(trial)
         self.unfinished.appendleft(trial)
 
-    def add_elapsed(self, waited: float) -> None:
-        """Add the time waited to every training that runs."""
+    def add_elapsed(self) -> None:
+        """Add the time since the last round to every training that runs."""
+        before, self.looked = self.looked, time.monotonic()
         for trial in self.elapsed:
-            self.elapsed[trial] += min(waited, _LONGEST_WAIT)
+            self.elapsed[trial] += min(self.looked - before, _LONGEST_ROUND)
 
     def abandon_overdue(self) -> None:
         """Kill the workers that have been at one candidate for too long."""
         limit = self.trial_time_limit
         if limit is None:
-            if self.longest is None:
-                return
-            limit = max(_LEAST_LIMIT, _TIMES_THE_LONGEST * self.longest)
+            limit = _FIRST_LIMIT
+            if self.longest is not None:
+                limit = max(_LEAST_LIMIT, _TIMES_THE_LONGEST * self.longest)
         for trial, seconds in self.elapsed.items():
             if seconds > limit and trial not in self.abandoned:
                 self.abandoned.add(trial)

@@ -12,7 +12,7 @@ from nas.architecture import Architecture
 from nas.architecture.boards import read_limit
 from nas.architecture.cost import cost
 from nas.candidates.pruning import PruningRule
-from nas.data import Dataset, load_dataset
+from nas.data import DATASETS, Dataset, load_dataset
 from nas.errors import ArchitectureError, DataError, StudyError
 from nas.references.bundled import Reference, check_fits
 from nas.search.resolve import resolve
@@ -67,12 +67,14 @@ def launch(request: Request) -> tuple[Study, Dataset]:
     if not (folder / "study.toml").exists():
         return _begin(request, name, folder)
     stored = load_settings(folder)
-    if request.dataset not in {None, stored.dataset}:
+    name = request.dataset or stored.dataset
+    if name in DATASETS and name != stored.dataset:
         # Before it is loaded, which may mean a download.
         check_same(stored, replace(stored, **_given(request, stored, None)))
-    dataset = load_dataset(
-        stored.dataset, request.data_dir, image_size=stored.input_shape[1:]
-    )
+    dataset = load_dataset(name, request.data_dir, image_size=stored.input_shape[1:])
+    if dataset.fingerprint == stored.data_fingerprint:
+        # It is the same data, wherever it lies by now and however that is spelt.
+        request = replace(request, dataset=None)
     asked = replace(stored, **_given(request, stored, len(dataset.labels)))
     check_same(stored, asked)
     check_data(stored, dataset.fingerprint)

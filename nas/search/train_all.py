@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 
 from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import StudyError
+from nas.search.kept_trainings import KeptTrainings
+from nas.training.report import RungReport
 
 # A job under which the worker died so often is given up.
 _LOSSES = 3
@@ -17,14 +19,25 @@ def train_all(
     jobs: Sequence[Job],
     names: Sequence[str],
     show: Callable[[Job, Reported | Finished], None] = lambda _job, _event: None,
+    kept: KeptTrainings | None = None,
 ) -> list[tuple[Job, Reported | Finished]]:
     """Train all jobs; return their reports and ends, and show each as it comes.
 
     Each job's number is its place in ``jobs``; ``names`` say in messages what is
-    trained. Raises StudyError when one of them fails, or its worker dies three times.
+    trained. What ``kept`` has is not trained again: its last report and its end are
+    shown. Raises StudyError when one of them fails, or its worker dies three times.
     """
     happened: list[tuple[Job, Reported | Finished]] = []
-    waiting, running = deque(jobs), set[int]()
+    waiting, running = deque[Job](), set[int]()
+    for job in jobs:
+        done = kept.find(job) if kept is not None else None
+        if done is None:
+            waiting.append(job)
+            continue
+        happened += [(job, known) for known in done]
+        for known in done[-2:]:
+            show(job, known)
+    reports: dict[int, dict[int, RungReport]] = defaultdict(dict)
     losses: Counter[int] = Counter()
     while waiting or running:
         while waiting and engine.idle:
@@ -34,12 +47,15 @@ def train_all(
         for event in engine.wait(1.0):
             job, name = jobs[event.job], names[event.job]
             match event:
-                case Reported():
+                case Reported(_, report):
+                    reports[event.job][report.rung] = report
                     engine.decide(event.job, proceed=True)
                 case Failed(_, cause):
                     raise StudyError(f"{name} could not be trained: {cause}")
                 case Finished():
                     running.discard(event.job)
+                    if kept is not None:
+                        kept.keep(job, list(reports[event.job].values()), event)
                 case WorkerLost(_, out_of_memory):
                     running.discard(event.job)
                     losses[event.job] += not out_of_memory

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.architecture.cost import cost
-from nas.engines import Engine, Finished, Job, Reported
+from nas.engines import Engine, Finished, Job, Reported, all_of
 from nas.environment import versions
 from nas.errors import ArchitectureError, RecipeError
 from nas.references.bundled import Published, Reference
 from nas.search.balance import balance
+from nas.search.kept_trainings import KeptTrainings
 from nas.search.start import held_out, search_training
 from nas.search.train_all import train_all
 from nas.study.settings import derived_seed
@@ -67,9 +68,11 @@ def train_single(
     *,
     hardware: dict[str, Any],
     show: Show = lambda _job, _event: None,
+    kept: KeptTrainings | None = None,
 ) -> Trained:
     """Train the architecture to the end with each seed.
 
+    What has been trained is put into ``kept``, and what is there not trained again.
     Raises StudyError when a training fails.
     """
     began = time.monotonic()
@@ -87,7 +90,8 @@ def train_single(
     ]
     ended: dict[int, Finished] = {}
     curves: dict[int, dict[int, float]] = defaultdict(dict)
-    for job, event in train_all(engine, jobs, [reference.name] * len(jobs), show):
+    names = [reference.name] * len(jobs)
+    for job, event in train_all(engine, jobs, names, show, kept):
         if isinstance(event, Finished):
             ended[job.number] = event
         else:
@@ -122,6 +126,7 @@ def train_single(
         "recipe": asdict(plan.recipe),
         "seed_values": seeds,
         "weights_seed": seeds[0],
+        "c_kernels": all_of(end.kernels for end in ended.values()),
         "duration_seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
         "hardware": hardware,

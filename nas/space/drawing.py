@@ -143,7 +143,7 @@ def _deviate(
             continue
         place = int((point - (1 - share)) / share * len(ways))
         block = replace(narrow.blocks[number - 1], **ways[min(place, len(ways) - 1)])
-        other = _with_block(narrow, number, block)
+        other = with_block(narrow, number, block)
         if caps.allow(cost(other, caps.board)):
             narrow = other
     return narrow
@@ -155,7 +155,7 @@ def _repeat(
     """Apply some blocks several times, where they can be and the caps allow it."""
     for number in range(2, len(narrow.blocks) + 1):
         before, block = narrow.blocks[number - 2 : number]
-        if not _repeatable(block, before) or (
+        if not repeatable(block, before) or (
             narrow.head.kind == "pool" and number == len(narrow.blocks)
         ):
             continue
@@ -164,7 +164,7 @@ def _repeat(
             if times > 1:
                 # Its output is its input again.
                 again = replace(block, repeats=times, out_channels=before.out_channels)
-                options[times] = _with_block(narrow, number, again)
+                options[times] = with_block(narrow, number, again)
         fitting = [
             t for t, other in options.items() if caps.allow(cost(other, caps.board))
         ]
@@ -173,14 +173,15 @@ def _repeat(
     return narrow
 
 
-def _repeatable(block: Block, before: Block) -> bool:
+def repeatable(block: Block, before: Block) -> bool:
+    """Return whether the block can be applied to its own output, after that block."""
     keeps_size = block.stride == 1 and (
         block.padding == "same" or block.kernel_size == 1
     )
     return keeps_size and before.out_channels >= len(block.branches)
 
 
-def _with_block(architecture: Architecture, number: int, block: Block) -> Architecture:
+def with_block(architecture: Architecture, number: int, block: Block) -> Architecture:
     """Return the architecture with another block in the place of that number."""
     blocks = list(architecture.blocks)
     blocks[number - 1] = block

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -82,6 +82,31 @@ def widen(
         for block, width in zip(blocks, at(low), strict=True)
     )
     return replace(narrow, blocks=widest)
+
+
+def narrowest(architecture: Architecture, least: int) -> Architecture:
+    """Return the architecture with blocks as narrow as ``least`` and their kinds allow."""
+    nothing = Caps(num_params=0)
+    relative = [1.0] * len(architecture.blocks)
+    return widen(architecture, relative, nothing, least=least, most=least)
+
+
+def with_widths(architecture: Architecture, widths: Mapping[int, int]) -> Architecture:
+    """Return the architecture with these output channels, by the blocks' places.
+
+    Where a block is a classifier or is applied repeatedly its width is not free: it
+    stays, or follows that of the block before.
+    """
+    classifiers = _classifiers(architecture)
+    blocks: list[Block] = []
+    for number, block in enumerate(architecture.blocks):
+        width = widths.get(number, block.out_channels)
+        if number in classifiers:
+            width = architecture.num_classes
+        elif block.repeats > 1:
+            width = blocks[-1].out_channels if blocks else architecture.input_shape[0]
+        blocks.append(replace(block, out_channels=width))
+    return replace(architecture, blocks=tuple(blocks))
 
 
 def _classifiers(architecture: Architecture) -> set[int]:

@@ -39,6 +39,7 @@ def create(folder: Path, settings: Settings, storage: str | None = None) -> Stud
     space = read_space(settings.space_toml, settings.space)
     smallest(space, settings.input_shape, settings.num_classes, settings.caps)
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(
@@ -46,6 +47,7 @@ def create(folder: Path, settings: Settings, storage: str | None = None) -> Stud
             "with --studies"
         ) from error
     with contextlib.ExitStack() as undo:
+        undo.callback(_remove_begun, missing)
         lock = undo.enter_context(take_lock(folder))
         _check_new(folder)
         opened = open_storage(folder, storage, study=settings.name, exclusive=True)
@@ -56,6 +58,15 @@ def create(folder: Path, settings: Settings, storage: str | None = None) -> Stud
         study = Study(folder, settings, opened, lock)
         undo.pop_all()
         return study
+
+
+def _remove_begun(made: list[Path]) -> None:
+    """Remove the folders of a study that was not begun, the study's own first."""
+    with contextlib.suppress(OSError):  # one that holds anything else stays
+        for folder in made:
+            if folder == made[0]:
+                (folder / ".lock").unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _check_new(folder: Path) -> None:

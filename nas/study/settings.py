@@ -6,6 +6,7 @@ import hashlib
 import re
 import tomllib
 from dataclasses import asdict, dataclass, fields
+from pathlib import PurePath
 from typing import Any, Literal, TypeVar, get_args
 
 import tomli_w
@@ -74,6 +75,11 @@ class Settings:
     evolution: EvolutionRule = EvolutionRule()
     promotion: PromotionRule = PromotionRule()
     format: int = FORMAT
+
+    @property
+    def data_title(self) -> str:
+        """The data set's name for titles: of a path the last part."""
+        return PurePath(self.dataset).name or self.dataset
 
     @property
     def levels(self) -> tuple[int, ...]:

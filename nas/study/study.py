@@ -44,6 +44,7 @@ from nas.errors import StudyError
 from nas.sampling.evolution import Evolution, Proposal, Recorder
 from nas.space.drawing import sample
 from nas.space.encoding import encode
+from nas.space.enumerating import every_net
 from nas.space.reading import SearchSpace, read_space
 from nas.study.records import (
     STATES,
@@ -97,6 +98,7 @@ class Study:
         self._front: list[Candidate] | None = None
         self._new: list[Candidate] = []  # complete since the front was asked for
         self._keys: dict[str, int] = {}
+        self._few: dict[str, tuple[Architecture, dict[str, float]]] | None = None
         for trial in trials:
             self._load(trial)
         self._load_trainings()
@@ -185,18 +187,38 @@ class Study:
 
         The first are those that the study was created with; they are not drawn.
         Returns None when the space holds no architecture under the caps that the
-        study does not have yet (after many draws in vain).
+        study does not have yet: `space_size` tells whether that was counted, or taken
+        from many draws in vain.
         """
         number = len(self._candidates)
         if number < len(self.settings.start_from):
             return self._start(number, self.settings.start_from[number])
-        for attempt in range(_DUPLICATES_IN_A_ROW):
+        for attempt in range(0 if self._few else _DUPLICATES_IN_A_ROW):
             found = self._propose(number, attempt)
             if found.architecture.key not in self._keys:
                 return self._add(
                     number, found.architecture, found.draws, found.origin, found.parent
                 )
+        if self._few is None:
+            settings = self.settings
+            self._few = every_net(
+                self._space,
+                input_shape=settings.input_shape,
+                num_classes=settings.num_classes,
+                caps=settings.caps,
+            )
+        for key, (architecture, draws) in (self._few or {}).items():
+            if key not in self._keys:
+                return self._add(number, architecture, draws, "random", None)
         return None
+
+    @property
+    def space_size(self) -> int | None:
+        """How many nets the space holds under the caps; None where nobody counted.
+
+        Draws in vain make the study count them, where they are few enough.
+        """
+        return None if self._few is None else len(self._few)
 
     def add_training(self, training: Training) -> Candidate:
         """Write a longer training of a candidate down, once it has ended."""

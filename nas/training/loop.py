@@ -47,15 +47,15 @@ def train(
         raise ValueError(message)
     started = time.perf_counter()
     device = data.train_images.device
-    batch_size = min(recipe.batch_size, len(data.train_labels))
-    steps_per_epoch = len(data.train_labels) // batch_size
+    images = images_per_step(recipe, data)
+    steps_per_epoch = len(data.train_labels) // images
     total_steps = steps_per_epoch * recipe.epochs
     if device.type == "cpu":
         _keep_freed_memory()
     average = EMA(model, total_steps, recipe) if recipe.average > 0 else None
     with memory_errors(device), _seeded(seed, device), uncounted(model, device):
         model.train()
-        step = Step(model, data, recipe, batch_size)
+        step = Step(model, data, recipe, images)
         run = runner(step)
     step.generator.manual_seed(seed)
     orders = _orders(step, data)
@@ -108,6 +108,11 @@ def train(
         )
         if average is not None and done < total_steps:
             average.swap()
+
+
+def images_per_step(recipe: Recipe, data: TrainingData) -> int:
+    """Return how many images a step takes: the recipe's, or all that there are."""
+    return min(recipe.batch_size, len(data.train_labels))
 
 
 class Measurement(NamedTuple):

@@ -11,6 +11,6 @@ the same but for rounding.
 """
 
 from nas.training.kernels.functions import warp
-from nas.training.kernels.layers import available, forward, supports
+from nas.training.kernels.layers import available, forward, supports, warn_if_missing
 
-__all__ = ["available", "forward", "supports", "warp"]
+__all__ = ["available", "forward", "supports", "warn_if_missing", "warp"]

@@ -68,7 +68,7 @@ def hardswish(features: Tensor) -> Tensor:
 
 
 def dropout(features: Tensor, probability: float) -> Tensor:
-    """Drop values with this probability, rounded to full 256ths; scale the others."""
+    """Drop values with this probability, from torch's random numbers; scale the others."""
     return _apply(_Dropout, features, probability)
 
 
@@ -135,12 +135,11 @@ class _Norm(torch.autograd.Function):
         layer = fused.norm
         y = torch.empty_like(x)
         saved = torch.empty(4, x.shape[1])
-        words = _random_bytes(x) if fused.dropout > 0 else None
-        ctx.save_for_backward(x, bias, saved, words)
-        ctx.fused = fused
+        ctx.save_for_backward(x, bias, saved)
+        ctx.fused, ctx.drop = fused, _draw(fused.dropout)
         call(
             "batch_norm",
-            *(x, y, _struct(x, bias, words, fused), weight, shift),
+            *(x, y, _struct(x, bias, ctx.drop, fused), weight, shift),
             *(layer.running_mean, layer.running_var, layer.momentum, layer.eps, saved),
         )
         if layer.num_batches_tracked is not None:
@@ -149,15 +148,25 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, bias, saved, words = ctx.saved_tensors
+        x, bias, saved = ctx.saved_tensors
         g_x, g_weight, g_shift = torch.empty_like(x), saved[0].clone(), saved[0].clone()
         g_bias = None if bias is None else torch.empty_like(bias)
         call(
             "batch_norm_back",
-            *(g.contiguous(), x, g_x, _struct(x, bias, words, ctx.fused), saved),
+            *(g.contiguous(), x, g_x, _struct(x, bias, ctx.drop, ctx.fused), saved),
             *(g_weight, g_shift, g_bias),
         )
         return g_x, g_bias, g_weight, g_shift, None
+
+
+class _DroppedStruct(ctypes.Structure):
+    """The C struct ``dropped``."""
+
+    _fields_ = (
+        ("seeds", ctypes.c_uint32 * 2),
+        ("threshold", ctypes.c_uint32),
+        ("scale", ctypes.c_float),
+    )
 
 
 class _AroundStruct(ctypes.Structure):
@@ -168,15 +177,14 @@ class _AroundStruct(ctypes.Structure):
         ("channels", ctypes.c_int),
         ("area", ctypes.c_long),
         ("bias", ctypes.c_void_p),
-        ("random", ctypes.c_void_p),
-        ("threshold", ctypes.c_int),
+        ("drop", _DroppedStruct),
         ("before", ctypes.c_int),
         ("after", ctypes.c_int),
     )
 
 
 def _struct(
-    x: Tensor, bias: Tensor | None, words: Tensor | None, fused: FusedNorm
+    x: Tensor, bias: Tensor | None, drop: _DroppedStruct, fused: FusedNorm
 ) -> Any:
     groups, channels, height, width, _ = x.shape
     struct = _AroundStruct(
@@ -184,8 +192,7 @@ def _struct(
         channels,
         height * width,
         None if bias is None else bias.data_ptr(),
-        None if words is None else words.data_ptr(),
-        round(fused.dropout * 256),
+        drop,
         fused.relu_before,
         fused.relu_after,
     )
@@ -253,33 +260,32 @@ class _MaxPool(torch.autograd.Function):
 
 
 class _Dropout(torch.autograd.Function):
-    """Dropout with a probability of full 256ths, from torch's global random numbers."""
+    """Dropout, from torch's global random numbers."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
-        words = _random_bytes(x)
-        ctx.save_for_backward(words)
-        ctx.threshold = round(probability * 256)
-        return _drop(x, words, ctx.threshold)
+        ctx.drop = _draw(probability)
+        return _drop(x, ctx.drop)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        (words,) = ctx.saved_tensors
-        return _drop(g.contiguous(), words, ctx.threshold), None
+        return _drop(g.contiguous(), ctx.drop), None
 
 
-def _random_bytes(x: Tensor) -> Tensor:
-    """Return a random byte for each value, eight in a number of 64 bits.
+def _draw(probability: float) -> _DroppedStruct:
+    """Return which values are dropped: all follow from two numbers that torch draws."""
+    threshold = min(round(probability * 2**32), 2**32 - 1)
+    if not threshold:
+        return _DroppedStruct()
+    seeds = torch.randint(0, 2**32, (2,)).tolist()
+    return _DroppedStruct(
+        (ctypes.c_uint32 * 2)(*seeds), threshold, 1 / (1 - threshold / 2**32)
+    )
 
-    A quarter of the time of torch's own draw for each value.
-    """
-    words = torch.empty(x.numel() // 8, dtype=torch.int64)
-    return words.random_(-(2**63), None)
 
-
-def _drop(x: Tensor, words: Tensor, threshold: int) -> Tensor:
+def _drop(x: Tensor, drop: _DroppedStruct) -> Tensor:
     y = torch.empty_like(x)
-    call("dropout", x, words, y, x.numel() // count_lanes(), threshold)
+    call("dropout", x, y, x.numel() // count_lanes(), ctypes.byref(drop))
     return y
 
 

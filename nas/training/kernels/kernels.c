@@ -3,7 +3,8 @@
    Every feature map is [G][C][H][W][V]: the V images of a group lie side by side, one
    in each lane of a vector register. So every loop reads as if for one image and is
    as fast with 3 channels as with 64. The oracle of each function is torch's own
-   (tests/test_kernels.py). */
+   (tests/test_kernels.py). A function that needs memory of its own returns whether it
+   found none, and then has computed nothing. */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@ enum { V = 8, COLUMNS = 3 };
 typedef float vec __attribute__((vector_size(4 * V), aligned(4), may_alias));
 typedef int32_t mask __attribute__((vector_size(4 * V), aligned(4), may_alias));
 typedef uint8_t bytes __attribute__((vector_size(V), aligned(1), may_alias));
+typedef uint32_t words __attribute__((vector_size(4 * V)));
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
@@ -64,10 +66,10 @@ static void pad(const vec *x, vec *out, int C, int Hp, int Wp, const shape *s) {
     }
 }
 
-/* Where each tap of the kernel lies in the padded input. */
+/* Where each tap of the kernel lies in the padded input; NULL without memory. */
 static int *tap_offsets(int C, int k, int Hp, int Wp) {
   int *offset = malloc(sizeof(int) * C * k * k), *at = offset;
-  for (int c = 0; c < C; c++)
+  for (int c = 0; offset && c < C; c++)
     for (int i = 0; i < k; i++)
       for (int j = 0; j < k; j++) *at++ = (c * Hp + i) * Wp + j;
   return offset;
@@ -127,23 +129,23 @@ INLINE void weight_tile(const vec *x, const int *offset, int stride, int Wp,
 
 /* y = x * w: w [out][in][k][k], or with `transposed`, for the input's gradient,
    [in][out][k][k] turned by half a circle. */
-void conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
+int conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
   int Ci = s->in_channels, Co = s->out_channels, k = s->kernel_size;
   int Ho = s->out_height, Wo = s->out_width, area = k * k, taps = Ci * area;
   int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
   int blocks = (Wo + COLUMNS - 1) / COLUMNS;
   int *offset = tap_offsets(Ci, k, Hp, Wp);
   float *packed = calloc((Co + 3) / 4 * 4 * taps, sizeof(float)); /* [Co/4][taps][4] */
-  for (int o = 0; o < Co; o++)
+  int frame = Hp != s->height || Wp != s->width || s->padding;
+  vec *padded = frame ? malloc(sizeof(vec) * Ci * Hp * Wp) : NULL;
+  int ready = offset && packed && (padded || !frame);
+  for (int o = 0; ready && o < Co; o++)
     for (int c = 0; c < Ci; c++)
       for (int t = 0; t < area; t++)
         packed[(o / 4 * taps + c * area + t) * 4 + o % 4] =
             transposed ? w[(c * Co + o) * area + area - 1 - t]
                        : w[(o * Ci + c) * area + t];
-  vec *padded = Hp == s->height && Wp == s->width && !s->padding
-                    ? NULL
-                    : malloc(sizeof(vec) * Ci * Hp * Wp);
-  for (int g = 0; g < s->groups; g++) {
+  for (int g = 0; ready && g < s->groups; g++) {
     if (padded) pad(x, padded, Ci, Hp, Wp, s);
     const vec *in = padded ? padded : x;
     for (int i = 0; i < Ho; i++)
@@ -163,21 +165,22 @@ void conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) 
   free(padded);
   free(packed);
   free(offset);
+  return !ready;
 }
 
 /* gw [out][in][k][k] from the input x and the output's gradient g. */
-void conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
+int conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
   int Ci = s->in_channels, Co = s->out_channels, k = s->kernel_size;
   int Ho = s->out_height, Wo = s->out_width, taps = Ci * k * k;
   int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
   int blocks = (taps + COLUMNS - 1) / COLUMNS;
   int band = 1 + 64 / Wo; /* so many rows at a time stay in the cache */
   int *offset = tap_offsets(Ci, k, Hp, Wp);
-  vec *padded = Hp == s->height && Wp == s->width && !s->padding
-                    ? NULL
-                    : malloc(sizeof(vec) * Ci * Hp * Wp);
+  int frame = Hp != s->height || Wp != s->width || s->padding;
+  vec *padded = frame ? malloc(sizeof(vec) * Ci * Hp * Wp) : NULL;
   vec *sums = calloc((long)Co * taps, sizeof(vec));
-  for (int n = 0; n < s->groups; n++) {
+  int ready = offset && sums && (padded || !frame);
+  for (int n = 0; ready && n < s->groups; n++) {
     if (padded) pad(x, padded, Ci, Hp, Wp, s);
     const vec *in = padded ? padded : x;
     for (int i = 0; i < Ho; i += band)
@@ -193,14 +196,15 @@ void conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
     x += (long)Ci * s->height * s->width;
     g += (long)Co * Ho * Wo;
   }
-  for (long i = 0; i < (long)Co * taps; i++) gw[i] = lane_sum(sums[i]);
+  for (long i = 0; ready && i < (long)Co * taps; i++) gw[i] = lane_sum(sums[i]);
   free(sums);
   free(padded);
   free(offset);
+  return !ready;
 }
 
 /* As conv, each channel with its own filter w [C][k][k]. */
-void depthwise(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
+int depthwise(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
   int C = s->out_channels, k = s->kernel_size, area = k * k;
   int Ho = s->out_height, Wo = s->out_width;
   int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
@@ -208,7 +212,8 @@ void depthwise(const vec *x, const float *w, vec *y, const shape *s, int transpo
   int *offset = tap_offsets(1, k, Hp, Wp);
   float *packed = calloc(4 * area, sizeof(float));
   vec *padded = malloc(sizeof(vec) * Hp * Wp);
-  for (int n = 0; n < s->groups * C; n++) {
+  int ready = offset && packed && padded;
+  for (int n = 0; ready && n < s->groups * C; n++) {
     pad(x, padded, 1, Hp, Wp, s);
     for (int t = 0; t < area; t++)
       packed[4 * t] = w[n % C * area + (transposed ? area - 1 - t : t)];
@@ -225,9 +230,10 @@ void depthwise(const vec *x, const float *w, vec *y, const shape *s, int transpo
   free(padded);
   free(packed);
   free(offset);
+  return !ready;
 }
 
-void depthwise_weight(const vec *x, const vec *g, float *gw, const shape *s) {
+int depthwise_weight(const vec *x, const vec *g, float *gw, const shape *s) {
   int C = s->out_channels, k = s->kernel_size, area = k * k;
   int Ho = s->out_height, Wo = s->out_width;
   int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
@@ -235,7 +241,8 @@ void depthwise_weight(const vec *x, const vec *g, float *gw, const shape *s) {
   int *offset = tap_offsets(1, k, Hp, Wp);
   vec *padded = malloc(sizeof(vec) * Hp * Wp);
   vec *sums = calloc((long)C * area, sizeof(vec));
-  for (int n = 0; n < s->groups * C; n++) {
+  int ready = offset && padded && sums;
+  for (int n = 0; ready && n < s->groups * C; n++) {
     pad(x, padded, 1, Hp, Wp, s);
     for (int b = 0; b < blocks; b++) {
       int start = b * area / blocks, columns = (b + 1) * area / blocks - start;
@@ -245,10 +252,11 @@ void depthwise_weight(const vec *x, const vec *g, float *gw, const shape *s) {
     x += (long)s->height * s->width;
     g += (long)Ho * Wo;
   }
-  for (long i = 0; i < (long)C * area; i++) gw[i] = lane_sum(sums[i]);
+  for (long i = 0; ready && i < (long)C * area; i++) gw[i] = lane_sum(sums[i]);
   free(sums);
   free(padded);
   free(offset);
+  return !ready;
 }
 
 /* ---- pooling ----------------------------------------------------------------- */
@@ -346,20 +354,39 @@ void norm_eval(const vec *x, vec *y, int G, int C, long L, const float *weight,
   scale_shift(x, y, G * C, C, L, scale, shift, relu);
 }
 
-/* Keep and scale where the random byte is at least `threshold`, else 0. */
-INLINE vec kept(vec x, bytes random, int threshold) {
-  mask keep = __builtin_convertvector(random, mask) >= threshold;
-  return where(keep, x * (256.0f / (256 - threshold)));
+/* Dropout of probability threshold / 2^32, which scales what it keeps. What it drops
+   follows from the seeds, so the gradient finds it again and nothing is remembered. */
+typedef struct {
+  uint32_t seed[2], threshold;
+  float scale;
+} dropped;
+
+/* Keep and scale a lane of the vector at this place of its tensor where its random
+   number is at least the threshold, else 0. The numbers are lowbias32, a bijective hash
+   of 32 bits (Wellons, github.com/skeeto/hash-prospector), of the place and a seed, with
+   another seed in its midst: two draws have no pattern in common. */
+INLINE vec kept(vec x, long place, const dropped *d) {
+  words random;
+  for (int v = 0; v < V; v++) random[v] = v;
+  random += (uint32_t)place * V;
+  random ^= d->seed[0];
+  random ^= random >> 16;
+  random *= 0x7feb352dU;
+  random ^= d->seed[1];
+  random ^= random >> 15;
+  random *= 0x846ca68bU;
+  random ^= random >> 16;
+  return where(random >= d->threshold, x * d->scale);
 }
 
 /* Batch norm with what stands around it: the bias and the ReLU `before`, the ReLU
-   `after` and the dropout of probability threshold / 256. */
+   `after` and the dropout. */
 typedef struct {
   int G, C;
   long L;
-  const float *bias;   /* [C], or NULL */
-  const bytes *random; /* [G][C][L], or NULL with threshold 0 */
-  int threshold, before, after;
+  const float *bias; /* [C], or NULL */
+  dropped drop;      /* with threshold 0 there is none */
+  int before, after;
 } fused_norm;
 
 INLINE vec activated(vec x, float bias, int before) {
@@ -402,7 +429,7 @@ INLINE void norm_tile(const vec *x, vec *y, const fused_norm *a, const float *we
     for (long i = n * L; i < (n + 1) * L; i++) {
       vec value = activated(x[i], bias, before) * by + to;
       if (after) value = rectify(value, value);
-      y[i] = drop ? kept(value, a->random[i], a->threshold) : value;
+      y[i] = drop ? kept(value, i, &a->drop) : value;
     }
   }
 }
@@ -422,7 +449,7 @@ INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const fused_norm
       vec s = {0}, q = {0};
       for (long i = at; i < at + L; i++) {
         vec value = activated(x[i], bias, before);
-        vec d = drop ? kept(g[i], a->random[i], a->threshold) : g[i];
+        vec d = drop ? kept(g[i], i, &a->drop) : g[i];
         if (after) d = rectify(d, value * by + to);
         s += d;
         q += d * (value - mean[c]);
@@ -439,7 +466,7 @@ INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const fused_norm
       vec s = {0};
       for (long i = at; i < at + L; i++) {
         vec value = activated(x[i], bias, before);
-        vec d = drop ? kept(g[i], a->random[i], a->threshold) : g[i];
+        vec d = drop ? kept(g[i], i, &a->drop) : g[i];
         if (after) d = rectify(d, value * by + to);
         d = d * by + (value * by_x + constant);
         if (before) d = rectify(d, value);
@@ -454,7 +481,7 @@ INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const fused_norm
 
 /* Call a tile function with `before`, `after` and dropout or not as constants. */
 #define AROUND_OF(function, ...)                                              \
-  switch (4 * !!a->before + 2 * !!a->after + !!a->threshold) {                \
+  switch (4 * !!a->before + 2 * !!a->after + !!a->drop.threshold) {                \
     case 0: function(__VA_ARGS__, 0, 0, 0); break;                            \
     case 1: function(__VA_ARGS__, 0, 0, 1); break;                            \
     case 2: function(__VA_ARGS__, 0, 1, 0); break;                            \
@@ -483,11 +510,11 @@ void batch_norm_back(const vec *g, const vec *x, vec *gx, const fused_norm *a,
 
 /* Sample each image [C][H][W] of x at the places that its matrix [2][3] gives, in
    coordinates of -1 to 1, between pixels by their distance; 0 beyond the edge. */
-void warp(const float *x, const float *matrix, float *y, int N, int C, int H, int W) {
+int warp(const float *x, const float *matrix, float *y, int N, int C, int H, int W) {
   int Wp = W + 3;
   /* A frame of zeros, one wide before and two behind, needs no case for the edge. */
   float *framed = calloc((long)(H + 3) * Wp, sizeof(float));
-  for (int n = 0; n < N * C; n++, x += H * W, y += H * W) {
+  for (int n = 0; framed && n < N * C; n++, x += H * W, y += H * W) {
     const float *m = matrix + n / C * 6;
     for (int i = 0; i < H; i++)
       memcpy(framed + (i + 1) * Wp + 1, x + i * W, sizeof(float) * W);
@@ -511,11 +538,13 @@ void warp(const float *x, const float *matrix, float *y, int N, int C, int H, in
       }
     }
   }
+  int failed = !framed;
   free(framed);
+  return failed;
 }
 
 /* ---- dropout ----------------------------------------------------------------- */
 
-void dropout(const vec *x, const bytes *random, vec *y, long count, int threshold) {
-  for (long i = 0; i < count; i++) y[i] = kept(x[i], random[i], threshold);
+void dropout(const vec *x, vec *y, long count, const dropped *drop) {
+  for (long i = 0; i < count; i++) y[i] = kept(x[i], i, drop);
 }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.training.kernels import functions
 from nas.training.kernels.functions import FusedNorm
-from nas.training.kernels.library import count_lanes, load
+from nas.training.kernels.library import count_lanes, load, why_missing
 from nas.training.model import Inception, Shared
+
+_logger = logging.getLogger("nas")
 
 _LAYERS = (
     nn.Conv2d,
@@ -31,6 +35,15 @@ def available() -> bool:
     ``NAS_KERNELS=0`` in the environment turns them off.
     """
     return load() is not None
+
+
+def warn_if_missing() -> None:
+    """Tell the user in one line where there are no kernels though none are unwanted."""
+    reason = why_missing()
+    if reason is not None:
+        _logger.warning(
+            "training two to three times slower, without C kernels: %s", reason
+        )
 
 
 def supports(model: nn.Module, batch_size: int) -> bool:

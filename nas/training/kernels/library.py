@@ -16,6 +16,8 @@ from typing import Any
 import platformdirs
 from torch import Tensor
 
+from nas.errors import OutOfMemoryError
+
 _SOURCE = Path(__file__).with_name("kernels.c")
 # The compiler must not assume that there are no NaNs: they tell of divergence.
 _FLAGS = ["-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno"]
@@ -36,9 +38,11 @@ _SIGNATURES = {
     "batch_norm": "pppppppffp",
     "norm_eval": "ppiilppppfi",
     "batch_norm_back": "pppppppp",
-    "dropout": "pppli",
+    "dropout": "pplp",
     "warp": "pppiiii",
 }
+# These take memory of their own, and return whether there was none.
+_ALLOCATING = {"conv", "conv_weight", "depthwise", "depthwise_weight", "warp"}
 _TYPES = {
     "p": ctypes.c_void_p,
     "i": ctypes.c_int,
@@ -48,12 +52,17 @@ _TYPES = {
 
 
 def call(name: str, *arguments: Any) -> None:
-    """Run a kernel on tensors, which have to be contiguous, and numbers."""
+    """Run a kernel on tensors, which have to be contiguous, and numbers.
+
+    Raises OutOfMemoryError where it finds no memory.
+    """
     compiled = load()
     assert compiled is not None  # supports() has said so
-    getattr(compiled, name)(
+    failed = getattr(compiled, name)(
         *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
     )
+    if failed:
+        raise OutOfMemoryError("out of memory on cpu")
 
 
 @functools.cache
@@ -64,23 +73,55 @@ def count_lanes() -> int:
     return int(compiled.lanes())
 
 
-@functools.cache
 def load() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None where there is no way to have them."""
+    return _found()[0]
+
+
+def why_missing() -> str | None:
+    """Return why there are no kernels here, with the remedy; None where there are.
+
+    None, too, where the user switched them off.
+    """
+    return _found()[1]
+
+
+@functools.cache
+def _found() -> tuple[ctypes.CDLL | None, str | None]:
+    """Return the compiled kernels, or why there are none."""
     if os.environ.get("NAS_KERNELS") == "0":
-        return None
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+        return None, None
+    wanted = os.environ.get("CC", "cc")
+    compiler = shutil.which(wanted)
     if compiler is None:
-        return None
+        return None, f"there is no C compiler {wanted!r}: install one, or set CC to one"
     try:
         compiled = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines() or [""]
+        return None, f"{compiler} cannot compile them ({lines[0]}): set CC to another"
+    except subprocess.TimeoutExpired as error:
+        return None, f"{compiler} takes over {error.timeout:g} s: set CC to another"
+    except OSError as error:
+        return None, (
+            f"they cannot be kept in {_folder()} and loaded from there ({error}): set "
+            "NAS_CACHE_DIR to another folder"
+        )
+    _declare(compiled)
+    return compiled, None
+
+
+def _declare(compiled: ctypes.CDLL) -> None:
+    """Tell ctypes what the kernels take and return."""
     for name, signature in _SIGNATURES.items():
         function = getattr(compiled, name)
         function.argtypes = [_TYPES[letter] for letter in signature]
-        function.restype = None
-    return compiled
+        function.restype = ctypes.c_int if name in _ALLOCATING else None
+
+
+def _folder() -> Path:
+    chosen = os.environ.get("NAS_CACHE_DIR")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("nas")
 
 
 def _compiled(compiler: str) -> Path:
@@ -90,7 +131,7 @@ def _compiled(compiler: str) -> Path:
     """
     parts = (_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _processor())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    folder = platformdirs.user_cache_path("nas")
+    folder = _folder()
     path = folder / f"kernels-{digest}.so"
     if path.exists():
         return path
