@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 from nas.credentials import redact
-from nas.errors import NasError
+from nas.errors import NasError, UsageError
 
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -46,6 +46,8 @@ def run(app: typer.Typer) -> None:
         signal.signal(number, interrupt)
     try:
         code = app(prog_name="nas", standalone_mode=False)
+    except UsageError as error:
+        sys.exit(_complain(f"{error}: see `nas {sys.argv[1]} --help`", 2))
     except NasError as error:
         sys.exit(_complain(str(error), 1))
     except (KeyboardInterrupt, Interrupted) as stop:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Option
 
+from nas.cli.exporting import write_export
 from nas.cli.options import (
     ArchitectureName,
     DataDir,
@@ -18,14 +19,7 @@ from nas.cli.options import (
     Workers,
     console,
     read,
-    start_engine,
 )
-
-if TYPE_CHECKING:
-    from nas.architecture import Architecture
-    from nas.data import Dataset
-    from nas.search.best import Winner
-    from nas.search.train_one import Trained
 
 
 def best(  # one parameter an option
@@ -73,50 +67,37 @@ def best(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Retrain the winner, read the test set once, write it out ready for use."""
-    from nas.cli.display import RetrainDisplay
-    from nas.cli.exporting import write_export
-    from nas.data import load_dataset
-    from nas.engines.local import devices_for
-    from nas.environment import hardware
-    from nas.search.best import SelectionCriteria, retrain
-    from nas.study.folders import check_data
+    from nas.api.progress import LineDisplay, retraining_line
+    from nas.api.running import Workers as Wanted
+    from nas.api.running import run_best
+    from nas.api.trained import Trained
 
     if export:
         from nas.export.deliver import check_format
 
         for name in export:  # before hours of training
             check_format(name)
-    devices, count = devices_for(device, workers)
     opened = read(study, studies, storage)
-    settings = opened.settings
-    dataset = load_dataset(settings.dataset, data_dir)
-    check_data(settings, dataset.fingerprint)
-    criteria = SelectionCriteria(
-        max_params=max_params or settings.param_budget,
+    found, data = run_best(
+        opened.settings,
+        opened.candidates(),
+        None,
+        Wanted(device=device, workers=workers),
+        LineDisplay(console(), retraining_line),
+        data_dir=data_dir,
+        max_params=max_params,
         min_accuracy=min_accuracy,
         finalists=finalists,
-        epochs=epochs or settings.full_epochs,
+        epochs=epochs,
         seeds=seeds,
     )
-    engine = start_engine(dataset, opened, devices, count)
-    try:
-        winner = retrain(
-            opened.candidates(),
-            settings,
-            engine,
-            criteria,
-            hardware=hardware(devices),
-            show=RetrainDisplay(console()).show,
-        )
-    finally:
-        engine.close()
+    winner = Trained(found.candidate.architecture, found.weights, found.report, data)
     folder = output or opened.folder / "best"
-    summary = _winner_in_words(winner.report)
-    _write(folder, winner.candidate.architecture, dataset, winner, summary)
-    typer.echo(summary)
+    winner.save(folder)
+    typer.echo(winner.summary)
     typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
     for name in export or []:
-        write_export(folder, name, None, dataset)
+        write_export(folder, name, None, data)
 
 
 def train(  # one parameter an option
@@ -164,135 +145,29 @@ def train(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Train one architecture to the end and read the test set once."""
-    if like_published and recipe is not None:
-        raise typer.BadParameter(
-            "--like-published takes the recipe of the source", param_hint="--recipe"
-        )
-    from nas.cli.display import SingleDisplay
-    from nas.data import load_dataset
-    from nas.engines.local import LocalEngine, devices_for
-    from nas.environment import hardware
-    from nas.references.bundled import check_fits
+    from nas.api.progress import LineDisplay, training_line
+    from nas.api.running import Workers as Wanted
+    from nas.api.running import run_train
+    from nas.api.trained import Trained, best_epoch_in_words
     from nas.search.resolve import resolve
-    from nas.search.start import held_out
-    from nas.search.train_one import Plan, choose_recipe, train_single
-    from nas.study.folders import check_data
 
     found = resolve(architecture, studies, storage)
-    reference, settings = found.reference, found.settings
-    devices, count = devices_for(device, workers)
-    data = load_dataset(dataset or found.dataset, data_dir)
-    if settings is not None and dataset is None:
-        check_data(settings, data.fingerprint)
-    check_fits(reference, data.input_shape, data.num_classes, data.name)
-    plan = Plan(
-        dataset=data.name,
-        recipe=choose_recipe(
-            reference,
-            len(data.labels),
-            file=recipe,
-            epochs=epochs,
-            like_published=like_published,
-        ),
+    ended, data = run_train(
+        found,
+        dataset,
+        Wanted(device=device, workers=workers),
+        LineDisplay(console(), training_line),
+        data_dir=data_dir,
+        recipe=recipe,
+        epochs=epochs,
         seeds=seeds,
-        seed=settings.seed if settings else 0,
         like_published=like_published,
     )
-    engine = LocalEngine(
-        data,
-        devices=devices,
-        workers=min(count, seeds),
-        split_seed=plan.seed,
-        val_size=held_out(len(data.labels)),
-    )
-    try:
-        trained = train_single(
-            reference,
-            engine,
-            plan,
-            hardware=hardware(devices),
-            show=SingleDisplay(console()).show,
-        )
-    finally:
-        engine.close()
-    summary = _single_in_words(trained.report)
+    trained = Trained(found.reference.architecture, ended.weights, ended.report, data)
     if output is not None:
-        _write(output, reference.architecture, data, trained, summary)
-    typer.echo(summary)
+        trained.save(output)
+    typer.echo(trained.summary)
     if like_published:
-        typer.echo(_best_epoch_in_words(trained.report))
+        typer.echo(best_epoch_in_words(trained.report))
     if output is not None:
         typer.echo(f"written to {output}: weights.safetensors, model.py, report.json")
-
-
-def _write(
-    folder: Path,
-    architecture: Architecture,
-    dataset: Dataset,
-    result: Winner | Trained,
-    summary: str,
-) -> None:
-    import torch
-
-    from nas.export import write_best
-
-    write_best(
-        folder,
-        architecture,
-        {name: torch.from_numpy(array) for name, array in result.weights.items()},
-        result.report,
-        mean=dataset.mean,
-        std=dataset.std,
-        class_names=dataset.class_names,
-        notes=[f"Data set {result.report['dataset']}, {summary}."],
-    )
-
-
-def _winner_in_words(report: dict[str, Any]) -> str:
-    return f"trial {report['trial']}, {_tested_in_words(report)}"
-
-
-def _single_in_words(report: dict[str, Any]) -> str:
-    return f"{report['architecture']}, {_tested_in_words(report)}"
-
-
-def _tested_in_words(report: dict[str, Any]) -> str:
-    from nas.cli.display import percent
-
-    text = (
-        f"{report['num_params']:,} parameters: test accuracy "
-        f"{percent(report['test_accuracy_mean'])} after the last of {report['epochs']} "
-        "epochs"
-    )
-    return text + _spread_in_words(report, "test_accuracy")
-
-
-def _best_epoch_in_words(report: dict[str, Any]) -> str:
-    """Return what stands beside the honest number, with what it is."""
-    from nas.cli.display import percent
-
-    text = (
-        "best epoch, selected on the test set: "
-        f"{percent(report['test_accuracy_best_epoch_mean'])}"
-    )
-    text += _spread_in_words(report, "test_accuracy_best_epoch")
-    said = report["published"]
-    accuracies = [
-        f"{percent(said[key])} {words}"
-        for key, words in (("accuracy", "best epoch"), ("last_accuracy", "last epoch"))
-        if said[key] is not None
-    ]
-    return (
-        f"{text}; published: {', '.join(accuracies)}, of {said['epochs']} epochs with "
-        f"{said['num_params']:,} parameters"
-    )
-
-
-def _spread_in_words(report: dict[str, Any], name: str) -> str:
-    from nas.cli.display import percent
-
-    if report["seeds"] == 1:
-        return ""
-    values = ", ".join(percent(value) for value in report[name])
-    spread = percent(report[f"{name}_std"])
-    return f" (mean of {report['seeds']} seeds, standard deviation {spread}: {values})"
