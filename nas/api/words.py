@@ -13,7 +13,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _OPTION = re.compile(
-    r"--([a-z][a-z-]*)(?: ([\w.]+=[\d.]+|ray\b)| (\d[\d.]*|-\d+|'[^']*'))?"
+    r"--([a-z][a-z-]*)"
+    r"(?: ([\w.]+=[\d.]+|ray\b)| (-?\d[\d.]*|'[^']*'|(?:True|False|nan|inf)\b))?"
 )
 
 _KEYWORDS = {"dataset": "data"}
