@@ -22,9 +22,10 @@ from nas.errors import DataError
 class Data:
     """Images and labels in memory, checked: what every function of nas takes as `data`.
 
-    `nas.Data("mnist")` is a set by its name, as the command line's `--dataset` has it: mnist, fashion-mnist,
-    kmnist, cifar10, svhn or digits, or the path of a .npz or of a folder. `data_dir` is a folder that has the
-    named set's files. Raises DataError, one line with the remedy, for what is unknown, missing or damaged.
+    `nas.Data("mnist")` is a set by its name, as the command line's `--dataset` has it:
+    mnist, fashion-mnist, kmnist, cifar10, svhn or digits, or the path of a .npz or of a
+    folder. `data_dir` is a folder that has the named set's files. Raises DataError, one
+    line with the remedy, for what is unknown, missing or damaged.
     """
 
     @in_python
@@ -44,12 +45,13 @@ class Data:
         class_names: Sequence[str] | None = None,
         name: str = "arrays",
     ) -> Self:
-        """Take numpy arrays, torch tensors or whatever numpy makes an array of; they are copied.
+        """Take numpy arrays, torch tensors, or lists that make an array; they are copied.
 
-        x: uint8 of 0 to 255, or floats of 0 to 1; [N, H, W], [N, H, W, C] or [N, C, H, W] with C 1 or 3.
-        y: whole numbers [N], the classes 0, 1, 2, ... The test set is read after the last epoch of a
-        full training alone; a validation split is held out of the training set. `name` is what the study
-        is named after. Raises DataError naming the array at fault.
+        x: uint8 of 0 to 255, or floats of 0 to 1; [N, H, W], [N, H, W, C] or [N, C, H,
+        W] with C 1 or 3. y: whole numbers [N], the classes 0, 1, 2, ... The test set is
+        read after the last epoch of a full training alone; a validation split is held
+        out of the training set. `name` is what the study is named after. Raises
+        DataError naming the array at fault.
         """
         arrays = {
             "x_train": _array(x_train, f"{name}: x_train"),
@@ -72,7 +74,7 @@ class Data:
 
     @classmethod
     def from_npz(cls, path: str | Path) -> Self:
-        """Read a .npz file with x_train, y_train, x_test and y_test, each as in `from_arrays`.
+        """Read a .npz file with x_train, y_train, x_test and y_test, as in `from_arrays`.
 
         Raises DataError naming the array at fault.
         """
@@ -101,11 +103,12 @@ class Data:
         class_names: Sequence[str] | None = None,
         name: str = "dataset",
     ) -> Self:
-        """Take two datasets of torch, which yield (image, label) pairs; each is read once, from end to end.
+        """Take two datasets of torch, which yield (image, label) pairs; each is read once.
 
-        An image is a PIL image, or a tensor or array [H, W], [C, H, W] or [H, W, C] as in `from_arrays`:
-        before it is normalised, and all of one size. Random transforms are drawn once; nas augments itself.
-        Without `class_names` they are `train.classes`, where there are such. Raises DataError.
+        An image is a PIL image, or a tensor or array [H, W], [C, H, W] or [H, W, C] as
+        in `from_arrays`: before it is normalised, and all of one size. Random
+        transforms are drawn once; nas augments itself. Without `class_names` they are
+        `train.classes`, where there are such. Raises DataError.
         """
         if class_names is None:
             class_names = getattr(train, "classes", None)

@@ -43,15 +43,19 @@ def train(
 ) -> Trained:
     """Train one net to the end and read the test set once a seed: `nas train`.
 
-    `architecture` is a torch module, an `Architecture`, the name of a reference ("s0"), a .toml file,
-    an architecture.json or "STUDY:TRIAL". A module is taken apart into the layers that nas has and trained
-    from fresh weights; it stays as it is. `data` is as for `nas.search`, by default what the net was made for.
-    `recipe` is a TOML file, by default that of `nas best`; `epochs` (by default the recipe's) replaces its own.
-    `like_published` trains a reference by its source's recipe and tells the best epoch on the test set beside
-    the honest number. `studies` and `storage` are for "STUDY:TRIAL".
+    `architecture` is a torch module, an `Architecture`, the name of a reference ("s0"),
+    a .toml file, an architecture.json or "STUDY:TRIAL". A module is taken apart into
+    the layers that nas has and trained from fresh weights; it stays as it is. `data` is
+    as for `nas.search`, by default what the net was made for. `recipe` is a TOML file,
+    by default that of `nas best`; `epochs` (by default the recipe's) replaces its own.
+    `like_published` trains a reference by its source's recipe and tells the best epoch
+    on the test set beside the honest number. With several `seeds` the report has the
+    mean and the spread. `studies` and `storage` are for "STUDY:TRIAL"; `data_dir`,
+    `workers`, `device` and `progress` are as for `nas.search`.
 
-    Raises ArchitectureError for a module that nas cannot take apart, naming the layer, and for a net that is
-    not for these images; RecipeError, DataError, StudyError, UsageError.
+    Raises ArchitectureError for a module that nas cannot take apart, naming the layer,
+    and for a net that is not for these images; RecipeError, DataError, StudyError,
+    UsageError.
     """
     check(
         {
@@ -97,9 +101,9 @@ def count(
 ) -> int:
     """Return the trainable parameters of a net, each once, as a cap counts them.
 
-    Of a module it is every parameter with `requires_grad`; batch norm's running statistics are none.
-    Anything else is as for `nas.train`. Raises ArchitectureError for a module whose lazy layers have no shape
-    yet, and for a name that nothing has.
+    Of a module it is every parameter with `requires_grad`; batch norm's running
+    statistics are none. Anything else is as for `nas.train`. Raises ArchitectureError
+    for a module whose lazy layers have no shape yet, and for a name that nothing has.
     """
     if isinstance(architecture, nn.Module):
         parameters = list(architecture.parameters())

@@ -30,14 +30,16 @@ if TYPE_CHECKING:
 
 
 class Study:
-    """What a study has found, as it was when it was opened; `nas.search` and `nas.open_study` return one.
+    """What a study has found, as `nas.search` and `nas.open_study` return it.
+
+    It stays as it was then; open it again for what another process has found since.
 
     Attributes:
         name: the study's name.
         folder: where it is, with front.html and front.csv.
         settings: what it was begun with, frozen; as study.toml has it.
-        outcome: why the search ended: "done", "time limit" or "exhausted" (the space holds no further net
-            under the caps); None of a study that was only opened.
+        outcome: why the search ended: "done", "time limit" or "exhausted" (the space
+            holds no further net under the caps); None of a study that was only opened.
 
     """
 
@@ -66,11 +68,12 @@ class Study:
 
     @in_python
     def front(self, *, board: str | Path | None = None) -> pd.DataFrame:
-        """Return the Pareto front, one row a fully trained net that no other beats, smallest first.
+        """Return the Pareto front: one row a net that no other beats, smallest first.
 
-        `val_accuracy` is 0 to 1, `macs` are of one image, `peak_memory` is bytes of int8 activations. With a
-        `board` ("esp32", "nrf52840" or a .toml file) there are `flash`, in bytes, and `latency_ms`, estimated.
-        As long as no net is fully trained, those with a short training stand in (column `epochs`).
+        `val_accuracy` is 0 to 1, `macs` are of one image, `peak_memory` is bytes of
+        int8 activations. With a `board` ("esp32", "nrf52840" or a .toml file) there are
+        `flash`, in bytes, and `latency_ms`, estimated. As long as no net is fully
+        trained, those with a short training stand in (column `epochs`).
         """
         from nas.architecture.boards import find_board
         from nas.report import front_frame
@@ -81,14 +84,15 @@ class Study:
     def trials(self) -> pd.DataFrame:
         """Return all trials, one row each, with `state`, `reason`, costs and accuracy.
 
-        The columns are those of `front`, and `state`: running, complete, pruned or failed.
+        The columns are those of `front`, and `state`: running, complete, pruned or
+        failed.
         """
         from nas.report import candidates_frame
 
         return candidates_frame(self._candidates)
 
     def plot(self) -> go.Figure:
-        """Return the plotly figure of all candidates, accuracy against parameters, the front marked."""
+        """Return the plotly figure of all trials: accuracy against parameters, the front."""
         from nas.report import front_figure
 
         return front_figure(
@@ -112,16 +116,19 @@ class Study:
         device: str = "auto",
         progress: bool = True,
     ) -> Trained:
-        """Retrain the winner and read the test set once a seed, after the last epoch: `nas best`.
+        """Retrain the winner and read the test set once a seed: `nas best`.
 
-        `max_params` is the most parameters of the winner. With `min_accuracy` (0 to 1, on the validation
-        split) it is the smallest net that reaches that, instead of the most accurate one. So many `finalists`
-        are fully trained before the choice; the winner is trained with so many `seeds` for so many `epochs`,
-        by default those of the study's full training. `data` is needed where the study's was in memory and
-        this is another process. Nothing is written: see `Trained.save`.
+        `max_params` is the most parameters of the winner. With `min_accuracy` (0 to 1,
+        on the validation split) it is the smallest net that reaches that, instead of
+        the most accurate one. So many `finalists` are fully trained before the choice;
+        the winner is trained with so many `seeds` for so many `epochs`, by default
+        those of the study's full training. `data` is needed where the study's was in
+        memory and this is another process; `data_dir`, `workers`, `device` and
+        `progress` are as for `nas.search`. Nothing is written: see `Trained.save`.
 
-        Raises StudyError where there is nothing to choose from or no net is accurate enough, DataError where
-        the data is not the study's, UsageError for a value out of range.
+        Raises StudyError where there is nothing to choose from or no net is accurate
+        enough, DataError where the data is not the study's, UsageError for a value out
+        of range.
         """
         check(
             {
@@ -190,23 +197,35 @@ def search(
 ) -> Study:
     """Search for nets, or go on with a search that was stopped: `nas search`.
 
-    `data` is what `nas.Data` holds, or a name or path (by default mnist, or the study's own). `budget` is the
-    hard cap on the trainable parameters of a net; `max_macs`, `max_memory` (bytes), `max_flash` (bytes) and
-    `max_latency` ("esp32=5", milliseconds on a board) are further ones. `trials` is how many candidates the
-    study is to have in all: the same call again does what is left, after a crash, too. `epochs` is a full
-    training. `start_from` are the first candidates: modules, architectures, names or files. `seed` decides
-    split, draws and trainings. A time limit is seconds or a text such as "1h30m".
+    `data` is what `nas.Data` holds, or a name or path (by default mnist, or the study's
+    own); `data_dir` has the files of a named set. `budget` is the hard cap on the
+    trainable parameters of a net; `max_macs`, `max_memory` (bytes), `max_flash` (bytes)
+    and `max_latency` ("esp32=5", milliseconds on a board) are further ones. `space` is
+    the name of a search space (by default mixed) or a .toml file. `trials` is how many
+    candidates the study is to have in all: the same call again does what is left, after
+    a crash, too. `epochs` is a full training. `start_from` are the first candidates:
+    modules, architectures, names or files. `sampler` is "evolution" (the default) or
+    "random"; `pruning` False trains hopeless candidates, too. `seed` decides split,
+    draws and trainings. `time_limit` ends the search, `trial_time_limit` a training
+    that hangs: seconds, or a text such as "1h30m".
 
-    The study stands in the folder `studies` (by default the environment's NAS_STUDIES, or "studies") under the
-    name `study` (by default from data set and cap), its trials in a journal there or in Optuna's `storage` (a
-    URL; by default NAS_STORAGE). What decides its result is frozen at its birth: a keyword that differs later
-    is refused, one that is left out is as the study has it.
+    There are so many `workers` (by default one a core), on the `device` auto, cpu, cuda
+    or cuda:N. With the `engine` "ray" they are on the cluster at `address`
+    ("HOST:PORT"), each with so many `gpus_per_worker`.
 
-    How it comes along is shown on a terminal and below a notebook's cell, unless `progress` is False. Ctrl-C
-    raises KeyboardInterrupt and leaves the study in order. A script needs no `if __name__ == "__main__"`.
+    The study stands in the folder `studies` (by default the environment's NAS_STUDIES,
+    or "studies") under the name `study` (by default from data set and cap), its trials
+    in a journal there or in Optuna's `storage` (a URL; by default NAS_STORAGE). What
+    decides its result is frozen at its birth: a keyword that differs later is refused,
+    one that is left out is as the study has it.
 
-    Raises UsageError for a value out of range, DataError, SpaceError, StudyError, DeviceError and EngineError,
-    all of them NasError, each with one line that says what, where and the remedy.
+    How it comes along is shown on a terminal and below a notebook's cell, unless
+    `progress` is False. Ctrl-C raises KeyboardInterrupt and leaves the study in order.
+    A script needs no `if __name__ == "__main__"`.
+
+    Raises UsageError for a value out of range, DataError, SpaceError, StudyError,
+    DeviceError and EngineError, all of them NasError, each with one line that says
+    what, where and the remedy.
     """
     check(
         {
@@ -280,9 +299,10 @@ def open_study(
     studies: str | Path | None = None,
     storage: str | None = None,
 ) -> Study:
-    """Open a study for reading, also while a search writes it; without a name the only one there is.
+    """Open a study for reading, also while a search writes it.
 
-    `studies` and `storage` are as for `nas.search`. Raises StudyError where there is none or it is damaged.
+    Without a name it is the only one there is. `studies` and `storage` are as for
+    `nas.search`. Raises StudyError where there is none or it is damaged.
     """
     folder = studies_folder(studies)
     stored = read_study(

@@ -28,9 +28,10 @@ class Trained:
 
     Attributes:
         architecture: the frozen description of the net.
-        report: what was measured and how, plain data for JSON: `test_accuracy`, one number of 0 to 1 a
-            seed, with `test_accuracy_mean` and `test_accuracy_std`; `num_params`, `macs` (of one image),
-            `peak_memory` (bytes of int8 activations), `recipe`, `versions`, `hardware`.
+        report: what was measured and how, plain data for JSON: `test_accuracy`, one
+            number of 0 to 1 a seed, with `test_accuracy_mean` and `test_accuracy_std`;
+            `num_params`, `macs` (of one image), `peak_memory` (bytes of int8
+            activations), `recipe`, `versions`, `hardware`.
         weights: the first seed's, the state dict of `model` as numpy arrays.
         class_names: one a class, in the order of the logits.
         mean: of the training images, one number a channel, for pixels of 0 to 1.
@@ -69,7 +70,8 @@ class Trained:
     def model(self) -> nn.Module:
         """The net with the first seed's weights, on the CPU, in eval mode.
 
-        It takes float images [N, C, H, W] as `normalise` returns them, and returns logits [N, classes].
+        It takes float images [N, C, H, W] as `normalise` returns them, and returns
+        logits [N, classes].
         """
         model = build(self.architecture)
         model.load_state_dict(
@@ -79,9 +81,10 @@ class Trained:
 
     @in_python
     def normalise(self, images: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Return raw uint8 images [N, C, H, W], 0 to 255, as `model` takes them: float [N, C, H, W].
+        """Return raw uint8 images [N, C, H, W], 0 to 255, as `model` takes them.
 
-        Gray images may be [N, H, W]. Raises DataError for another dtype or shape.
+        They may be [N, H, W] where they are gray. Returns float [N, C, H, W]. Raises
+        DataError for another dtype or shape.
         """
         pixels = torch.as_tensor(images)
         if pixels.dtype != torch.uint8:
@@ -114,10 +117,11 @@ class Trained:
 
     @in_python
     def save(self, folder: str | Path | None = None) -> Path:
-        """Write weights.safetensors, architecture.json, model.py (plain PyTorch) and report.json.
+        """Write weights.safetensors, architecture.json, model.py and report.json.
 
-        By default into best/ in the study's folder, for the winner of a study. Returns the folder.
-        Raises UsageError where there is no folder, StudyError where it cannot be written.
+        model.py is plain PyTorch and runs without nas. By default the folder is best/
+        in the study's, for the winner of a study. Returns the folder. Raises UsageError
+        where there is none, StudyError where it cannot be written.
         """
         target = self._target(folder)
         write_best(
@@ -137,9 +141,10 @@ class Trained:
     def export(self, to: str, folder: str | Path | None = None) -> dict[str, Any]:
         """Write the net as "onnx", "onnx-int8" or "c" and measure its test accuracy again.
 
-        By default into a folder of the format's name, where `save` writes. Returns the report, which stands
-        in export.json there. int8 numbers are calibrated on training images; the test set is read once.
-        Raises ExportError for an unknown format, a net that it cannot hold or a library that is missing.
+        By default into a folder of the format's name, where `save` writes. Returns the
+        report, which stands in export.json there. int8 numbers are calibrated on
+        training images; the test set is read once. Raises ExportError for an unknown
+        format, a net that it cannot hold or a library that is missing.
         """
         target = self._target(None) / to if folder is None else Path(folder)
         net = TrainedNet(
