@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,10 @@ def __getattr__(name: str) -> Any:
     """Load the Python API when it is first asked for: `nas --help` needs no torch."""
     if name not in _PLACES:
         raise AttributeError(f"module 'nas' has no attribute {name!r}")
-    value = getattr(import_module(_PLACES[name]), name)
+    with warnings.catch_warnings():
+        # Optuna loads tqdm, which in a notebook wants widgets that nas does not use.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        value = getattr(import_module(_PLACES[name]), name)
     setattr(sys.modules[__name__], name, value)
     return value
 

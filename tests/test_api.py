@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import json
 import math
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -701,6 +704,40 @@ def test_a_plain_script_needs_no_main_guard(tmp_path: Path) -> None:
         timeout=280,
     )
     assert (done.stdout, done.stderr) == ("once\n2 1\n", "")
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_terminal_shows_how_it_comes_along(tmp_path: Path, progress: bool) -> None:
+    """On stderr, so that stdout stays the script's own; nothing where it is unwanted."""
+    (tmp_path / "script.py").write_text(
+        "import nas\n"
+        f"wishes = dict(epochs=1, device='cpu', workers=1, progress={progress})\n"
+        "study = nas.search('digits', budget=900, trials=1, **wishes)\n"
+        "study.best(finalists=1, **wishes)\n"
+    )
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment() | {"TERM": "xterm", "COLUMNS": "100"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    parts = []
+    with contextlib.suppress(OSError):  # the other side is closed
+        while part := os.read(ours, 65536):
+            parts.append(part)
+    os.close(ours)
+    assert process.communicate(timeout=100)[0] == b""
+    assert process.returncode == 0
+    text = b"".join(parts).decode()
+    if progress:
+        assert "1 of 1 trials: 1 complete" in text
+        assert re.search(r"winner trial 0 .*: test accuracy \d", text)
+        assert text.count("\x1b[?25l") == text.count("\x1b[?25h")  # the cursor is back
+    else:
+        assert text == ""
 
 
 INTERRUPTED = """\

@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -171,7 +172,8 @@ def _dashboard(progress: Progress) -> Group:
             percent(member.val_accuracy),
             Text(describe(member.architecture), style="dim", overflow="ellipsis"),
         )
-    return Group(bar, Text(counted), Text(paced), best)
+    # Padding ends the bar's line, which a bar does not.
+    return Group(Padding(bar, 0), Text(counted), Text(paced), best)
 
 
 def _three(members: Sequence[Candidate]) -> list[Candidate]:
@@ -251,10 +253,13 @@ class NotebookDisplay(Generic[_T]):
 
 def _as_text(progress: Progress) -> str:
     """Return what a terminal would show of a search."""
-    console = Console(file=io.StringIO(), width=100, color_system=None)
+    # In a notebook rich would show what it prints there by itself.
+    console = Console(
+        file=io.StringIO(), width=100, color_system=None, force_jupyter=False
+    )
     with console.capture() as capture:
         console.print(_dashboard(progress))
-    return capture.get().rstrip()
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def retraining_line(event: ProgressEvent) -> str | None:
