@@ -213,6 +213,21 @@ def test_what_an_option_refuses_its_keyword_refuses(
     assert list(tmp_path.rglob("*")) == before
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    """As they come out of a DataFrame; study.toml can hold them."""
+    searched = nas.search(
+        "digits",
+        budget=np.int64(900),
+        trials=np.int32(1),
+        epochs=np.uint8(1),
+        studies=tmp_path,
+        **CPU,
+    )
+    size = searched.front()["num_params"].iloc[-1]
+    best = searched.best(max_params=size, min_accuracy=np.float32(0), epochs=1, **CPU)
+    assert best.report["num_params"] == size
+
+
 def test_there_are_ranges_to_be_tested() -> None:
     """The test above is not empty: all numbers and choices of a search are in it."""
     names = {name for _, name, _ in refused()}
@@ -231,6 +246,11 @@ def test_there_are_ranges_to_be_tested() -> None:
         ({"budget": 900, "address": "a:1"}, UsageError, 'need engine="ray"'),
         ({"budget": 900, "study": "../x"}, StudyError, "cannot be named"),
         ({"budget": 900, "data_dir": "nowhere", "data": "mnist"}, DataError, "nowhere"),
+        (
+            {"budget": 900, "data_dir": "x", "data": nas.Data("digits")},
+            UsageError,
+            "data_dir= is for a data set by its name",
+        ),
         ({"budget": 900, "data": "digts"}, DataError, "did you mean digits"),
         ({"budget": 900, "data": 3}, DataError, "data is a int"),
         ({"budget": 900, "max_latency": "esp32=0.001"}, SpaceError, 'cy="esp32=0.0'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from nas.errors import UsageError
@@ -34,11 +35,23 @@ SEARCH_EPOCHS = 10_000
 """The most epochs of a search's full training; a single training may have more."""
 
 
-def check(given: Mapping[str, Any]) -> None:
-    """Raise UsageError for the first value that its option cannot have.
+def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values, those of numpy as Python's own, which files can hold.
 
-    None is a default everywhere; what has no range here is not looked at.
+    Raises UsageError for the first that its option cannot have. None is a default
+    everywhere; what has no range here is returned as it is.
     """
+    _check(given)
+    return {name: _plain(name, value) for name, value in given.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if value is None or name not in RANGES:
+        return value
+    return float(value) if name in NOT_WHOLE else int(value)
+
+
+def _check(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if value is None:
             continue
@@ -58,12 +71,9 @@ def check(given: Mapping[str, Any]) -> None:
 
 def _within(name: str, value: Any) -> bool:
     least, most = RANGES[name]
-    kinds = int | float if name in NOT_WHOLE else int
-    return (
-        isinstance(value, kinds)
-        and not isinstance(value, bool)
-        and least <= value <= most
-    )
+    kind: type = Real if name in NOT_WHOLE else Integral
+    is_one = isinstance(value, kind) and not isinstance(value, bool)
+    return is_one and bool(least <= value <= most)
 
 
 def _either(choices: tuple[str, ...]) -> str:

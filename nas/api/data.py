@@ -16,7 +16,7 @@ from nas.api.words import in_python
 from nas.data import Dataset, load_dataset
 from nas.data.npz import load_npz
 from nas.data.reason import reason
-from nas.errors import DataError
+from nas.errors import DataError, UsageError
 
 
 class Data:
@@ -153,9 +153,18 @@ class Data:
         )
 
 
-def dataset_of(data: Data | str | Path | None) -> Dataset | None:
-    """Return the data set that is in memory; None for a name, which is loaded later."""
+def dataset_of(
+    data: Data | str | Path | None, data_dir: str | Path | None
+) -> Dataset | None:
+    """Return the data set that is in memory; None for a name, which is loaded later.
+
+    Raises UsageError for the folder of one that is in memory, DataError for no data.
+    """
     if isinstance(data, Data):
+        if data_dir is not None:
+            raise UsageError(
+                "--data-dir is for a data set by its name: this one is in memory"
+            )
         return data.dataset
     if data is None or isinstance(data, str | Path):
         return None

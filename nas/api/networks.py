@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from nas.api.checks import check
+from nas.api.checks import checked
 from nas.api.data import Data, dataset_of, name_of
 from nas.api.progress import training_display, training_line
-from nas.api.running import Workers, run_train
+from nas.api.running import WorkersWanted, run_train
 from nas.api.settings import path_of, storage_url, studies_folder
 from nas.api.trained import Trained
 from nas.api.words import in_python
@@ -57,7 +57,7 @@ def train(
     and for a net that is not for these images; RecipeError, DataError, StudyError,
     UsageError.
     """
-    check(
+    numbers = checked(
         {
             "epochs": epochs,
             "seeds": seeds,
@@ -67,7 +67,7 @@ def train(
         }
     )
     folder, name = path_of(data_dir), name_of(data)
-    given = dataset_of(data)
+    given = dataset_of(data, data_dir)
     if isinstance(architecture, nn.Module) and given is None:
         given = load_dataset(name or "mnist", folder)
     network = reference_of(architecture, None if given is None else given.input_shape)
@@ -79,12 +79,12 @@ def train(
     trained, dataset = run_train(
         found,
         name if given is None else given,
-        Workers(device=device, workers=workers),
+        WorkersWanted(device=device, workers=numbers["workers"]),
         training_display(training_line, progress=progress),
         data_dir=folder,
         recipe=path_of(recipe),
-        epochs=epochs,
-        seeds=seeds,
+        epochs=numbers["epochs"],
+        seeds=numbers["seeds"],
         like_published=like_published,
     )
     return Trained(

@@ -45,7 +45,7 @@ _Start = Callable[[Dataset, Study], tuple[Engine, list[str], int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workers:
+class WorkersWanted:
     """Who trains: how many, on which devices, on this machine or on a Ray cluster."""
 
     device: str = "auto"
@@ -57,7 +57,7 @@ class Workers:
 
 def run_search(
     request: Request,
-    workers: Workers,
+    workers: WorkersWanted,
     display: Display[Progress],
     *,
     trials: int,
@@ -96,7 +96,7 @@ def run_best(
     settings: Settings,
     candidates: list[Candidate],
     data: Dataset | None,
-    workers: Workers,
+    workers: WorkersWanted,
     display: Display[ProgressEvent],
     *,
     data_dir: Path | None = None,
@@ -146,7 +146,7 @@ def run_best(
 def run_train(
     found: Resolved,
     data: Dataset | str | None,
-    workers: Workers,
+    workers: WorkersWanted,
     display: Display[TrainingEvent],
     *,
     data_dir: Path | None = None,
@@ -281,7 +281,7 @@ def title_of(settings: Settings) -> str:
     )
 
 
-def _starter(wanted: Workers) -> _Start:
+def _starter(wanted: WorkersWanted) -> _Start:
     """Check what can be checked beforehand; return what starts the workers."""
     if wanted.engine == "ray":
         return _on_ray(wanted)
@@ -302,7 +302,7 @@ def _starter(wanted: Workers) -> _Start:
     return start
 
 
-def _on_ray(wanted: Workers) -> _Start:
+def _on_ray(wanted: WorkersWanted) -> _Start:
     from nas.engines.ray import RayEngine  # Ray must be installed
 
     def start(dataset: Dataset, study: Study) -> tuple[Engine, list[str], int]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from nas.api.checks import SEARCH_EPOCHS, check
+from nas.api.checks import SEARCH_EPOCHS, checked
 from nas.api.data import Data, dataset_of, name_of
 from nas.api.networks import Network, reference_of
 from nas.api.progress import retraining_line, search_display, training_display
-from nas.api.running import EngineName, Workers, run_best, run_search, title_of
+from nas.api.running import EngineName, WorkersWanted, run_best, run_search, title_of
 from nas.api.settings import path_of, storage_url, studies_folder
 from nas.api.trained import Trained
 from nas.api.words import in_python
@@ -130,7 +130,7 @@ class Study:
         enough, DataError where the data is not the study's, UsageError for a value out
         of range.
         """
-        check(
+        numbers = checked(
             {
                 "max_params": max_params,
                 "min_accuracy": min_accuracy,
@@ -141,21 +141,24 @@ class Study:
                 "progress": progress,
             }
         )
-        given, name = dataset_of(data), name_of(data)
+        folder, name = path_of(data_dir), name_of(data)
+        given = dataset_of(data, data_dir)
         if name is not None:
-            given = load_dataset(name, path_of(data_dir))
+            given = load_dataset(name, folder)
+        elif given is None and folder is None:
+            given = self._data
         winner, dataset = run_best(
             self.settings,
             self._candidates,
-            given or self._data,
-            Workers(device=device, workers=workers),
+            given,
+            WorkersWanted(device=device, workers=numbers["workers"]),
             training_display(retraining_line, progress=progress),
-            data_dir=path_of(data_dir),
-            max_params=max_params,
-            min_accuracy=min_accuracy,
-            finalists=finalists,
-            epochs=epochs,
-            seeds=seeds,
+            data_dir=folder,
+            max_params=numbers["max_params"],
+            min_accuracy=numbers["min_accuracy"],
+            finalists=numbers["finalists"],
+            epochs=numbers["epochs"],
+            seeds=numbers["seeds"],
         )
         return Trained(
             winner.candidate.architecture,
@@ -227,7 +230,7 @@ def search(
     DeviceError and EngineError, all of them NasError, each with one line that says
     what, where and the remedy.
     """
-    check(
+    numbers = checked(
         {
             "budget": budget,
             "trials": trials,
@@ -246,7 +249,7 @@ def search(
     )
     if epochs is not None and epochs > SEARCH_EPOCHS:
         raise UsageError(f"--epochs {epochs}: give a whole number 1 to {SEARCH_EPOCHS}")
-    given, name = dataset_of(data), name_of(data)
+    given, name = dataset_of(data, data_dir), name_of(data)
     starts = (
         start_from
         if isinstance(start_from, Sequence) and not isinstance(start_from, str)
@@ -260,31 +263,31 @@ def search(
         study=study,
         dataset=name,
         data_dir=path_of(data_dir),
-        param_budget=budget,
-        max_macs=max_macs,
-        max_memory=max_memory,
-        max_flash=max_flash,
+        param_budget=numbers["budget"],
+        max_macs=numbers["max_macs"],
+        max_memory=numbers["max_memory"],
+        max_flash=numbers["max_flash"],
         max_latency=max_latency,
         space=None if space is None else str(space),
-        epochs=epochs,
+        epochs=numbers["epochs"],
         sampler=sampler,
-        seed=seed,
+        seed=numbers["seed"],
         pruning=pruning,
         storage=storage_url(storage),
         start_from=tuple(reference_of(net, shape) for net in starts),
     )
-    wanted = Workers(
+    wanted = WorkersWanted(
         device=device,
-        workers=workers,
+        workers=numbers["workers"],
         engine=engine,
         address=address,
-        gpus_per_worker=gpus_per_worker,
+        gpus_per_worker=numbers["gpus_per_worker"],
     )
     stored, outcome, dataset = run_search(
         request,
         wanted,
         search_display(progress=progress),
-        trials=trials,
+        trials=numbers["trials"],
         time_limit=time_limit,
         trial_time_limit=trial_time_limit,
         data=given,

@@ -47,7 +47,8 @@ def run(app: typer.Typer) -> None:
     try:
         code = app(prog_name="nas", standalone_mode=False)
     except UsageError as error:
-        sys.exit(_complain(f"{error}: see `nas {sys.argv[1]} --help`", 2))
+        command = " ".join(["nas", *sys.argv[1:2]])
+        sys.exit(_complain(f"{error}: see `{command} --help`", 2))
     except NasError as error:
         sys.exit(_complain(str(error), 1))
     except (KeyboardInterrupt, Interrupted) as stop:

@@ -117,8 +117,7 @@ def search(  # one parameter an option
     The same command again finishes what is left: --trials is the study's total.
     """
     from nas.api.progress import SearchDisplay
-    from nas.api.running import Workers as Wanted
-    from nas.api.running import run_search
+    from nas.api.running import WorkersWanted, run_search
     from nas.search.start import Request
 
     request = Request(
@@ -139,7 +138,7 @@ def search(  # one parameter an option
         storage=storage,
         start_from=tuple(start_from or ()),
     )
-    wanted = Wanted(
+    wanted = WorkersWanted(
         device=device,
         workers=workers,
         engine=engine,

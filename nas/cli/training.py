@@ -68,8 +68,7 @@ def best(  # one parameter an option
 ) -> None:
     """Retrain the winner, read the test set once, write it out ready for use."""
     from nas.api.progress import LineDisplay, retraining_line
-    from nas.api.running import Workers as Wanted
-    from nas.api.running import run_best
+    from nas.api.running import WorkersWanted, run_best
     from nas.api.trained import Trained
 
     if export:
@@ -82,7 +81,7 @@ def best(  # one parameter an option
         opened.settings,
         opened.candidates(),
         None,
-        Wanted(device=device, workers=workers),
+        WorkersWanted(device=device, workers=workers),
         LineDisplay(console(), retraining_line),
         data_dir=data_dir,
         max_params=max_params,
@@ -146,8 +145,7 @@ def train(  # one parameter an option
 ) -> None:
     """Train one architecture to the end and read the test set once."""
     from nas.api.progress import LineDisplay, training_line
-    from nas.api.running import Workers as Wanted
-    from nas.api.running import run_train
+    from nas.api.running import WorkersWanted, run_train
     from nas.api.trained import Trained, best_epoch_in_words
     from nas.search.resolve import resolve
 
@@ -155,7 +153,7 @@ def train(  # one parameter an option
     ended, data = run_train(
         found,
         dataset,
-        Wanted(device=device, workers=workers),
+        WorkersWanted(device=device, workers=workers),
         LineDisplay(console(), training_line),
         data_dir=data_dir,
         recipe=recipe,
