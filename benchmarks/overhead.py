@@ -41,7 +41,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from nas.engines import Event, Finished, Job, Reported
 from nas.training.report import RungReport
@@ -149,7 +148,8 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
     from rich.console import Console
     from scaling import use_sampler
 
-    from nas.cli import searching as command
+    from nas.api import running as command
+    from nas.api.progress import SearchDisplay
     from nas.search import loop as searching
     from nas.study.folders import open_study
 
@@ -157,14 +157,11 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
     with (
         Path(os.devnull).open("w") as nowhere,
         open_study(folder) as study,
-        mock.patch.object(
-            command, "console", return_value=Console(file=nowhere, force_terminal=True)
-        ),
     ):
         use_sampler(study, "evolution")
         wanted = len(study.candidates()) + trials
         # What is needed once a process, such as plotly, belongs to no trial.
-        command._write_front(study)
+        command.draw(study)
         study.front()
         study.ask()
         meter = Meter()
@@ -178,11 +175,12 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
         meter.wrap(study, "_propose", "draw")
         meter.wrap(searching._Search, "reason_to_prune", "pruning")
         meter.wrap(searching._Search, "report_progress", "progress")
-        meter.wrap(command, "_write_front", "front")
+        meter.wrap(command, "draw", "front")
         meter.charge()
         meter.wall.clear()
         meter.cpu.clear()
-        command._run_search(study, engine, wanted, None, None)
+        display = SearchDisplay(Console(file=nowhere, force_terminal=True))
+        command.search_and_draw(study, engine, wanted, None, None, display)
         meter.charge()
     row: dict[str, float] = {}
     for clock, spent in (("cpu", meter.cpu), ("wall", meter.wall)):

@@ -3,6 +3,7 @@
 ::
 
     NasError
+    ├── UsageError          an option with a value that it cannot have; a ValueError, too
     ├── ArchitectureError   a description that no model can be built from
     ├── RecipeError         a recipe that cannot be read, or that makes no sense
     ├── SpaceError          a search space that cannot be read, or that no cap allows
@@ -18,6 +19,10 @@
 
 class NasError(Exception):
     """Root of all errors that nas raises on purpose; its text is one line."""
+
+
+class UsageError(NasError, ValueError):
+    """An option has a value that it cannot have, or stands beside one it excludes."""
 
 
 class ArchitectureError(NasError):

@@ -33,7 +33,8 @@ from studying import (
 )
 from system_programs import need
 
-from nas.cli import searching
+from nas.api import running
+from nas.api.progress import NoDisplay
 from nas.search.best import ProgressEvent
 from nas.study.folders import create, read_study
 from nas.study.study import Study
@@ -485,10 +486,10 @@ def test_a_search_stopped_while_its_workers_start_says_how_to_go_on(
 ) -> None:
     """They take seconds; the study is there already."""
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nas.cli.searching.start_engine", interrupted)
+    monkeypatch.setattr("nas.api.running.LocalEngine", interrupted)
     result = invoke(*NEW)
     assert result.code == 130
     assert one_line(result.err) == (
@@ -749,10 +750,10 @@ def test_the_front_is_written_no_more_often_than_it_may_take_time(
         time.sleep(seconds)
         written.append(study)
 
-    monkeypatch.setattr(searching, "_SECONDS_BETWEEN_FRONTS", 0.0)
-    monkeypatch.setattr(searching, "_write_front", write)
+    monkeypatch.setattr(running, "_SECONDS_BETWEEN_FRONTS", 0.0)
+    monkeypatch.setattr(running, "draw", write)
     with create(tmp_path / "small", make_settings()) as study:
-        searching._run_search(study, FakeEngine(), 20, None, None)
+        running.search_and_draw(study, FakeEngine(), 20, None, None, NoDisplay())
     assert least <= len(written) <= most
 
 

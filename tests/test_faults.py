@@ -35,6 +35,7 @@ from nas.candidates.candidate import Candidate, front
 from nas.errors import StudyError
 from nas.export import write_best
 from nas.report import write_front
+from nas.search import loop
 from nas.search.loop import search
 from nas.study.folders import create, open_study, read_study
 from nas.training.model import build
@@ -249,7 +250,7 @@ def test_without_a_limit_the_longest_training_sets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten times as long, at least ten minutes."""
-    monkeypatch.setattr("nas.search.loop._LEAST_LIMIT", 1.5)
+    monkeypatch.setattr(loop, "_LEAST_LIMIT", 1.5)
     engine = HangingEngine({2: 1})
     with create(tmp_path / "small", make_settings()) as study:
         search(study, engine, trials=4)
@@ -349,7 +350,7 @@ def test_a_clock_that_jumps_back_changes_nothing(
     assert len(finished(known)) == 6
 
 
-def vars_of(timing: nas.search.loop.Timing) -> list[float]:
+def vars_of(timing: loop.Timing) -> list[float]:
     """Return the numbers of a Timing, which has slots."""
     return [getattr(timing, name) for name in timing.__slots__]
 

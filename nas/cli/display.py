@@ -1,175 +1,22 @@
-"""What the terminal shows: progress, tables, curves. Every line is made here."""
+"""What the terminal shows when something has come to its end: tables and curves."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from nas.api.progress import percent
 from nas.architecture.boards import Board
 from nas.architecture.cost import Cost, cost, layers, total
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate
-from nas.engines import Finished, Job, Reported
 from nas.references.comparison import Comparison, Point
-from nas.search.best import ProgressEvent
-from nas.search.loop import Progress
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-
-
-def percent(accuracy: float | None) -> str:
-    """Return an accuracy of 0 to 1 with two decimals of a percent."""
-    return "-" if accuracy is None else f"{100 * accuracy:.2f} %"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its two largest units, such as ``3 min 20 s``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-class SearchDisplay:
-    """One live display of a search on a terminal, plain lines anywhere else."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = (
-            Live(console=console, refresh_per_second=4, transient=True)
-            if console.is_terminal
-            else None
-        )
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Clear the live part; what is worth keeping the caller prints."""
-        if self._live is not None:
-            self._live.stop()
-
-    def show(self, progress: Progress) -> None:
-        """Show where the search stands after some event."""
-        changed = progress.changed
-        if self._live is not None:
-            self._live.update(_dashboard(progress))
-        elif changed is not None and changed.state != "running":
-            self._console.print(
-                _line(progress, changed), soft_wrap=True, highlight=False
-            )
-
-
-def _line(progress: Progress, changed: Candidate) -> str:
-    counts = progress.study.counts()
-    finished = counts["complete"] + counts["pruned"]
-    promoted = any(t.curve for t in changed.trainings)
-    how = f"{changed.epochs:g} epochs" if promoted else changed.state
-    text = (
-        f"{finished}/{progress.trials}  trial {changed.trial} {how}  "
-        f"{changed.num_params} params  {percent(changed.val_accuracy)}"
-    )
-    if changed.state == "failed":
-        text += f"  {changed.reason}"
-    left = progress.seconds_left
-    return text if left is None else f"{text}  {duration(left)} left"
-
-
-def _dashboard(progress: Progress) -> Group:
-    counts = progress.study.counts()
-    finished = counts["complete"] + counts["pruned"]
-    bar = ProgressBar(total=progress.trials, completed=finished, width=40)
-    speed = (finished - progress.finished_before) / max(progress.seconds, 1e-9) * 60
-    left = progress.seconds_left
-    counted = (
-        f"{finished} of {progress.trials} trials: {counts['complete']} complete, "
-        f"{counts['pruned']} pruned, {counts['failed']} failed; "
-        f"{counts['running']} in training"
-    )
-    paced = f"{speed:.1f} trials a minute"
-    if left is not None:
-        paced += f", about {duration(left)} left"
-    best = Table.grid(padding=(0, 2))
-    for member in _three(progress.study.front()):
-        best.add_row(
-            Text(f"{member.num_params:,} params", justify="right"),
-            percent(member.val_accuracy),
-            Text(describe(member.architecture), style="dim", overflow="ellipsis"),
-        )
-    return Group(bar, Text(counted), Text(paced), best)
-
-
-def _three(members: Sequence[Candidate]) -> list[Candidate]:
-    """Return the front's best in three sizes: its largest, and two far smaller."""
-    if not members:
-        return []
-    largest = members[-1].num_params
-    chosen = []
-    for share in (0.1, 0.4, 1.0):
-        fitting = [m for m in members if m.num_params <= share * largest]
-        if fitting and fitting[-1] not in chosen:
-            chosen.append(fitting[-1])
-    return chosen
-
-
-class RetrainDisplay:
-    """Says how a retraining comes along: one line a report, few enough to keep."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._began = time.monotonic()
-
-    def show(self, event: ProgressEvent) -> None:
-        """Print one line."""
-        who = f"{event.stage} trial {event.trial} ({event.num_params} params)"
-        if event.stage == "winner":
-            who += f", seed {event.seed}"
-        if event.test_accuracy is not None:
-            what = f"test accuracy {percent(event.test_accuracy)}"
-        elif event.report is None:
-            return
-        else:
-            what = f"epoch {event.report.epochs:g}: loss {event.report.train_loss:.4f}"
-            if event.stage == "finalist":
-                what += f", validation {percent(event.report.val_accuracy)}"
-        spent = duration(time.monotonic() - self._began)
-        self._console.print(
-            f"{spent:>12}  {who}: {what}", highlight=False, soft_wrap=True
-        )
-
-
-class SingleDisplay:
-    """Says how the training of one architecture comes along: one line a report."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._began = time.monotonic()
-
-    def show(self, job: Job, event: Reported | Finished) -> None:
-        """Print one line."""
-        if isinstance(event, Finished):
-            what = f"test accuracy {percent(event.test_accuracy)}"
-        else:
-            report = event.report
-            what = f"epoch {report.epochs:g}: loss {report.train_loss:.4f}"
-            if job.mode == "published":
-                what += f", test {percent(report.val_accuracy)}"
-        spent = duration(time.monotonic() - self._began)
-        self._console.print(
-            f"{spent:>12}  seed {job.seed}: {what}", highlight=False, soft_wrap=True
-        )
 
 
 # Wider than a terminal and no help to the eye; report.json has it all.

@@ -75,7 +75,7 @@ def write_export(folder: Path, to: str, output: Path | None, dataset: Dataset) -
 
 
 def _in_words(report: dict[str, Any]) -> str:
-    from nas.cli.display import percent
+    from nas.api.progress import percent
 
     text = (
         f"{report['format']}: test accuracy {percent(report['test_accuracy'])} on "

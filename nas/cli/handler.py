@@ -19,7 +19,7 @@ import typer
 
 from nas.cli.encodings import print_on_any_terminal
 from nas.credentials import redact
-from nas.errors import NasError
+from nas.errors import NasError, UsageError
 
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -48,6 +48,9 @@ def run(app: typer.Typer) -> None:
         signal.signal(number, interrupt)
     try:
         code = app(prog_name="nas", standalone_mode=False)
+    except UsageError as error:
+        command = " ".join(["nas", *sys.argv[1:2]])
+        sys.exit(_complain(f"{error}: see `{command} --help`", 2))
     except NasError as error:
         sys.exit(_complain(str(error), 1))
     except (KeyboardInterrupt, Interrupted) as stop:

@@ -1,4 +1,4 @@
-"""What several commands share: options, the console, a study opened, an engine."""
+"""What several commands share: options, the console, a study opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typer import Argument, BadParameter, Option, echo
 # The commands import what they need: `nas --help` answers without torch.
 if TYPE_CHECKING:
     from nas.data import Dataset
-    from nas.engines.local import LocalEngine
     from nas.study.study import Study
 
 StudyName = Annotated[
@@ -123,19 +122,4 @@ def read(name: str | None, studies: Path, storage: str | None) -> Study:
 
     return read_study(
         find_study(studies, name) if name else only_study(studies), storage
-    )
-
-
-def start_engine(
-    dataset: Any, study: Study, devices: list[str], workers: int
-) -> LocalEngine:
-    """Start workers on the data set, split as the study has it."""
-    from nas.engines.local import LocalEngine
-
-    return LocalEngine(
-        dataset,
-        split_seed=study.settings.seed,
-        val_size=study.settings.val_size,
-        workers=workers,
-        devices=devices,
     )

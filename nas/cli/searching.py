@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,26 +22,12 @@ from nas.cli.options import (
     Workers,
     console,
     read_image_size,
-    start_engine,
-    tell,
 )
-from nas.errors import NasError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from nas.data import Dataset
-    from nas.engines import Engine
-    from nas.search.loop import Outcome, Progress
+    from nas.search.loop import Outcome
     from nas.study.study import Study
-
-    # Starts the workers; returns them, their devices and how many there are.
-    _Start = Callable[[Dataset, Study], tuple[Engine, list[str], int]]
-
-# The time between two writings of front.html, which take some 30 ms each; in studies of
-# many thousand trials over a second, and then no more than this share of the time.
-_SECONDS_BETWEEN_FRONTS = 20.0
-_SHARE_OF_FRONTS = 0.02
 
 
 def search(  # one parameter an option
@@ -59,7 +43,8 @@ def search(  # one parameter an option
         str | None,
         Option(
             help="mnist, fashion-mnist, kmnist, cifar10, svhn, digits, or the path of "
-            "an .npz file, a folder of images or a .csv that lists them [default: mnist]."
+            "an .npz file, a folder of images or a .csv that lists them "
+            "[default: mnist]."
         ),
     ] = None,
     data_dir: DataDir = None,
@@ -136,188 +121,49 @@ def search(  # one parameter an option
 
     The same command again finishes what is left: --trials is the study's total.
     """
-    limit = _seconds(time_limit, "--time-limit")
-    trial_limit = _seconds(trial_time_limit, "--trial-time-limit")
-    size = read_image_size(image_size)
-    if engine != "ray" and (address is not None or gpus_per_worker is not None):
-        raise typer.BadParameter("--address and --gpus-per-worker need --engine ray")
+    from nas.api.progress import SearchDisplay
+    from nas.api.running import WorkersWanted, run_search
+    from nas.search.start import Request
 
-    from nas.files import check_writable
-    from nas.search.start import Request, launch
-
-    start = _local(device, workers)
-    if engine == "ray":
-        start = _on_ray(device, workers, gpus_per_worker, address)
-    opened, data = launch(
-        Request(
-            studies=studies,
-            study=study,
-            dataset=dataset,
-            data_dir=data_dir,
-            image_size=size,
-            param_budget=budget,
-            max_macs=max_macs,
-            max_memory=max_memory,
-            max_flash=max_flash,
-            max_latency=max_latency,
-            space=space,
-            epochs=epochs,
-            sampler=sampler,
-            seed=seed,
-            pruning=pruning,
-            storage=storage,
-            start_from=tuple(start_from or ()),
-        )
+    request = Request(
+        studies=studies,
+        study=study,
+        dataset=dataset,
+        data_dir=data_dir,
+        image_size=read_image_size(image_size),
+        param_budget=budget,
+        max_macs=max_macs,
+        max_memory=max_memory,
+        max_flash=max_flash,
+        max_latency=max_latency,
+        space=space,
+        epochs=epochs,
+        sampler=sampler,
+        seed=seed,
+        pruning=pruning,
+        storage=storage,
+        start_from=tuple(start_from or ()),
     )
-    tell(data)
-    with opened, _word_on_how_to_go_on(opened, trials):
-        check_writable(opened.folder, ("front.csv", "front.html", "timing.json"))
-        pool, devices, count = start(data, opened)
-        try:
-            outcome = _run_search(opened, pool, trials, limit, trial_limit)
-        except BaseException:
-            # The error that led here is the one to tell.
-            with contextlib.suppress(NasError):
-                _write_front(opened)
-            raise
-        finally:
-            pool.close()
-        _write_front(opened)
-        _write_timing(opened, outcome, devices, count)
-    _say_outcome(opened, outcome, data)
-
-
-def _local(device: str, workers: int | None) -> _Start:
-    """Check the device; return what starts workers on this machine."""
-    from nas.engines.local import devices_for
-
-    devices, count = devices_for(device, workers)
-    return lambda data, study: (
-        start_engine(data, study, devices, count),
-        devices,
-        count,
+    wanted = WorkersWanted(
+        device=device,
+        workers=workers,
+        engine=engine,
+        address=address,
+        gpus_per_worker=gpus_per_worker,
     )
-
-
-def _on_ray(
-    device: str, workers: int | None, gpus_per_worker: float | None, address: str | None
-) -> _Start:
-    """Return what starts workers on Ray, which must be installed."""
-    from nas.engines.ray import RayEngine
-
-    def start(data: Dataset, study: Study) -> tuple[Engine, list[str], int]:
-        engine = RayEngine(
-            data,
-            split_seed=study.settings.seed,
-            val_size=study.settings.val_size,
-            workers=workers,
-            device=device,
-            gpus_per_worker=gpus_per_worker,
-            address=address,
-        )
-        return engine, [engine.device], engine.num_workers
-
-    return start
-
-
-def _seconds(text: str | None, option: str) -> float | None:
-    """Return the seconds of a time such as 90s, 30m, 2h or 1h30m."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
-    if (
-        not match
-        or not any(match.groups())
-        or not any(map(int, filter(None, match.groups())))
-    ):
-        raise typer.BadParameter(
-            f"{text!r} is no time: write 90s, 30m, 2h or 1h30m",
-            param_hint=option,
-        )
-    hours, minutes, seconds = (int(group or 0) for group in match.groups())
-    return float(3600 * hours + 60 * minutes + seconds)
-
-
-def _run_search(
-    study: Study,
-    engine: Engine,
-    trials: int,
-    limit: float | None,
-    trial_limit: float | None,
-) -> Outcome:
-    import time
-
-    from nas.cli.display import SearchDisplay
-    from nas.search.loop import search as run
-
-    due = 0.0
-
-    def show(progress: Progress) -> None:
-        nonlocal due
-        display.show(progress)
-        ended = progress.changed is not None and progress.changed.state != "running"
-        began = time.monotonic()
-        if ended and began >= due:
-            _write_front(study)
-            spent = time.monotonic() - began
-            due = began + max(_SECONDS_BETWEEN_FRONTS, spent / _SHARE_OF_FRONTS)
-
-    with SearchDisplay(console()) as display:
-        return run(
-            study,
-            engine,
-            trials=trials,
-            time_limit=limit,
-            trial_time_limit=trial_limit,
-            show=show,
-        )
-
-
-@contextlib.contextmanager
-def _word_on_how_to_go_on(study: Study, trials: int) -> Iterator[None]:
-    """Tell who stops the search, while its workers are starting too, what it has."""
     try:
-        yield
-    except KeyboardInterrupt:
-        finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
-        raise Interrupted(
-            f"stopped with {finished} of {trials} trials finished; go on with the "
-            "same command"
-        ) from None
-
-
-def _write_front(study: Study) -> None:
-    from nas.report import write_front
-
-    settings = study.settings
-    write_front(
-        study.folder,
-        study.candidates(),
-        title=f"{settings.name}: {settings.data_title}, at most "
-        f"{settings.param_budget:,} parameters",
-        param_budget=settings.param_budget,
-    )
-
-
-def _write_timing(
-    study: Study, outcome: Outcome, devices: list[str], workers: int
-) -> None:
-    from dataclasses import asdict
-
-    from nas.environment import hardware, versions
-    from nas.files import append_json
-
-    append_json(
-        study.folder / "timing.json",
-        {
-            "ended": outcome.reason,
-            "workers": workers,
-            "seconds": {k: round(v, 2) for k, v in asdict(outcome.timing).items()},
-            "c_kernels": outcome.kernels,
-            "hardware": hardware(devices),
-            "versions": versions(),
-        },
-    )
+        searched, outcome, data = run_search(
+            request,
+            wanted,
+            SearchDisplay(console()),
+            trials=trials,
+            time_limit=time_limit,
+            trial_time_limit=trial_time_limit,
+            say=typer.echo,
+        )
+    except KeyboardInterrupt as stop:
+        raise Interrupted(str(stop)) from None
+    _say_outcome(searched, outcome, data)
 
 
 def _exhausted(study: Study) -> str:
@@ -334,8 +180,9 @@ def _exhausted(study: Study) -> str:
 
 
 def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
+    from nas.api.progress import duration
     from nas.candidates.candidate import front as front_of
-    from nas.cli.display import duration, front_table
+    from nas.cli.display import front_table
 
     settings = study.settings
     members = front_of(study.candidates())
@@ -358,7 +205,7 @@ def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
 
 def _warn_of_majority(study: Study, best: float, data: Dataset) -> None:
     """Say so where no net beats the answer that is always the largest class."""
-    from nas.cli.display import percent
+    from nas.api.progress import percent
     from nas.search.balance import no_better_than_majority
 
     settings = study.settings

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 
 import torch
 import torch.multiprocessing as mp
@@ -84,10 +86,13 @@ class LocalEngine:
             kernels.warn_if_missing()
         shared = workers > len(devices) and any(d.startswith("cuda") for d in devices)
         self._mps = MultiProcessService() if shared else None
-        self._workers = [
-            self._start_worker(devices[number % len(devices)])
-            for number in range(workers)
-        ]
+        self._workers: list[_WorkerHandle] = []
+        try:
+            for number in range(workers):
+                self._workers.append(self._start_worker(devices[number % len(devices)]))
+        except BaseException:  # Ctrl-C in a notebook, whose process lives on
+            self.close()
+            raise
 
     @property
     def idle(self) -> int:
@@ -169,7 +174,7 @@ class LocalEngine:
             target=_train_jobs, args=(theirs, self._dataset, config), daemon=True
         )
         environment = self._mps.environment if self._mps is not None else {}
-        with _without_interrupts(), _environment(environment):
+        with _without_interrupts(), _without_main(), _environment(environment):
             process.start()
         # With the only other copy of this end closed, our end reads "end of file" the
         # moment the worker dies, however it dies.
@@ -279,6 +284,21 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Let a process that is started here not run the user's script anew.
+
+    A spawned process imports the file of ``__main__`` first. A worker needs nothing of
+    it, and a script without an ``if __name__ == "__main__"`` would begin another search.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

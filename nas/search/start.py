@@ -52,26 +52,31 @@ class Request:
     seed: int | None = None
     pruning: bool | None = None
     storage: str | None = None
-    start_from: tuple[str, ...] = ()
+    start_from: tuple[str | Reference, ...] = ()
     """References, files or candidates (STUDY:TRIAL) for the first trials."""
 
 
-def launch(request: Request) -> tuple[Study, Dataset]:
+def launch(request: Request, given: Dataset | None = None) -> tuple[Study, Dataset]:
     """Return the study, open for searching, and its data set.
+
+    A data set that is ``given`` takes the place of the one that the request names; the
+    study's own is known again by its content, whatever it is called.
 
     Raises StudyError when an existing study was created with other settings, and what
     load_dataset, find_space, create and open_study raise.
     """
+    if given is not None:
+        request = replace(request, dataset=given.name)
     name = check_name(request.study or _default_name(request))
     folder = request.studies / name
     if not (folder / "study.toml").exists():
-        return _begin(request, name, folder)
+        return _begin(request, name, folder, given)
     stored = load_settings(folder)
     name = request.dataset or stored.dataset
     if name in DATASETS and name != stored.dataset:
         # Before it is loaded, which may mean a download.
         check_same(stored, replace(stored, **_given(request, stored, None)))
-    dataset = load_dataset(name, request.data_dir, image_size=stored.input_shape[1:])
+    dataset = given or load_again(stored, request.data_dir, request.dataset)
     if dataset.fingerprint == stored.data_fingerprint:
         # It is the same data, wherever it lies by now and however that is spelt.
         request = replace(request, dataset=None)
@@ -81,14 +86,36 @@ def launch(request: Request) -> tuple[Study, Dataset]:
     return open_study(folder, request.storage), dataset
 
 
-def _begin(request: Request, name: str, folder: Path) -> tuple[Study, Dataset]:
+def load_again(
+    settings: Settings, data_dir: Path | None, name: str | None = None
+) -> Dataset:
+    """Return the data set that the study was begun with, not yet known to be the same.
+
+    ``name`` is where it lies by now, if that is somewhere else.
+
+    Raises DataError where there is none of that name any more, or there never was: it
+    was given in memory.
+    """
+    name = name or settings.dataset
+    if name not in DATASETS and not Path(name).expanduser().exists():
+        raise DataError(
+            f"the study {settings.name!r} was begun with the data set {name!r}, which is "
+            "no known name and no file or folder here: bring it back, or, if it was in "
+            "memory, go on in Python with data="
+        )
+    return load_dataset(name, data_dir, image_size=settings.input_shape[1:])
+
+
+def _begin(
+    request: Request, name: str, folder: Path, given: Dataset | None
+) -> tuple[Study, Dataset]:
     if request.param_budget is None:
         raise StudyError(
             f"there is no study {name!r} yet: give --budget, the largest number of "
             "parameters, to begin one"
         )
     space = find_space(request.space or DEFAULT_SPACE)
-    dataset = load_dataset(
+    dataset = given or load_dataset(
         request.dataset or "mnist", request.data_dir, image_size=request.image_size
     )
     if request.image_size not in {None, dataset.input_shape[1:]}:
@@ -176,8 +203,12 @@ def _starts(request: Request, settings: Settings) -> tuple[Architecture, ...]:
     Raises ArchitectureError for one that is over a cap or for other images.
     """
     starts: dict[str, Architecture] = {}
-    for name in request.start_from:
-        reference = resolve(name, request.studies, request.storage).reference
+    for start in request.start_from:
+        reference = (
+            start
+            if isinstance(start, Reference)
+            else resolve(start, request.studies, request.storage).reference
+        )
         check_fits(
             reference, settings.input_shape, settings.num_classes, settings.dataset
         )

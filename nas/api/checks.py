@@ -1,0 +1,80 @@
+"""What the command line checks before a command begins, for its keywords in Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from nas.errors import UsageError
+
+# The least and the most of each number, as the options have them.
+RANGES: dict[str, tuple[float, float]] = {
+    "budget": (1, math.inf),
+    "trials": (1, math.inf),
+    "max_macs": (1, math.inf),
+    "max_memory": (1, math.inf),
+    "max_flash": (1, math.inf),
+    "max_params": (1, math.inf),
+    "epochs": (1, 100_000),
+    "seed": (0, math.inf),
+    "seeds": (1, math.inf),
+    "finalists": (1, math.inf),
+    "workers": (1, math.inf),
+    "min_accuracy": (0, 1),
+    "gpus_per_worker": (0, math.inf),
+}
+NOT_WHOLE = ("min_accuracy", "gpus_per_worker")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "sampler": ("evolution", "random"),
+    "engine": ("local", "ray"),
+}
+FLAGS = ("pruning", "like_published", "progress")
+SEARCH_EPOCHS = 10_000
+"""The most epochs of a search's full training; a single training may have more."""
+
+
+def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values, those of numpy as Python's own, which files can hold.
+
+    Raises UsageError for the first that its option cannot have. None is a default
+    everywhere; what has no range here is returned as it is.
+    """
+    _check(given)
+    return {name: _plain(name, value) for name, value in given.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if value is None or name not in RANGES:
+        return value
+    return float(value) if name in NOT_WHOLE else int(value)
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if value is None:
+            continue
+        option = f"--{name.replace('_', '-')} {value!r}"
+        if name in CHOICES and value not in CHOICES[name]:
+            raise UsageError(f"{option} is unknown: give {_either(CHOICES[name])}")
+        if name in FLAGS and not isinstance(value, bool):
+            raise UsageError(f"{option} is neither True nor False")
+        if name in RANGES and not _within(name, value):
+            least, most = RANGES[name]
+            what = "a number" if name in NOT_WHOLE else "a whole number"
+            limits = (
+                f"of at least {least}" if most == math.inf else f"{least} to {most}"
+            )
+            raise UsageError(f"{option}: give {what} {limits}")
+
+
+def _within(name: str, value: Any) -> bool:
+    least, most = RANGES[name]
+    kind: type = Real if name in NOT_WHOLE else Integral
+    is_one = isinstance(value, kind) and not isinstance(value, bool)
+    return is_one and bool(least <= value <= most)
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    return " or ".join(map(repr, choices))

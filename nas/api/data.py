@@ -1,0 +1,268 @@
+"""A data set from wherever a Python program has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nas.api.settings import image_size_of
+from nas.api.words import in_python
+from nas.data import Dataset, load_dataset
+from nas.data.arrays import load_arrays
+from nas.data.reason import reason
+from nas.errors import DataError, UsageError
+
+
+class Data:
+    """Images and labels in memory, checked: what every function of nas takes as `data`.
+
+    `nas.Data("mnist")` is a set by its name, as the command line's `--dataset` has it:
+    mnist, fashion-mnist, kmnist, cifar10, svhn or digits, or the path of a .npz or of a
+    folder. `data_dir` is a folder that has the named set's files. Raises DataError, one
+    line with the remedy, for what is unknown, missing or damaged.
+    """
+
+    @in_python
+    def __init__(
+        self,
+        name: str | Path,
+        *,
+        data_dir: str | Path | None = None,
+        image_size: int | tuple[int, int] | None = None,
+    ) -> None:
+        """Load it; images in files are stretched to ``image_size``, height and width."""
+        folder = None if data_dir is None else Path(data_dir)
+        self.dataset = load_dataset(
+            str(name), folder, image_size=image_size_of(image_size)
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x_train: Any,
+        y_train: Any,
+        x_test: Any,
+        y_test: Any,
+        *,
+        x_val: Any = None,
+        y_val: Any = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "arrays",
+    ) -> Self:
+        """Take numpy arrays, torch tensors, or lists that make an array; they are copied.
+
+        x: uint8 of 0 to 255, or other numbers, which are scaled to that by a rule that
+        `notes` tells; [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 to 4 channels, or
+        signals [N, T] or [N, C, T]. y: whole numbers [N], the classes 0, 1, 2, ..., or
+        texts. `x_val`, `y_val` are the validation split, where it is given. The test set is
+        read after the last epoch of a full training alone; otherwise a validation split
+        is held out of the training set. `name` is what the study is named after. Raises
+        DataError naming the array at fault.
+        """
+        arrays = {
+            "x_train": _array(x_train, f"{name}: x_train"),
+            "y_train": _array(y_train, f"{name}: y_train"),
+            "x_test": _array(x_test, f"{name}: x_test"),
+            "y_test": _array(y_test, f"{name}: y_test"),
+        }
+        if x_val is not None or y_val is not None:
+            arrays["x_val"] = _array(x_val, f"{name}: x_val")
+            arrays["y_val"] = _array(y_val, f"{name}: y_val")
+        try:
+            dataset = load_arrays(name, name, arrays)
+        except MemoryError as error:
+            raise DataError(
+                f"{name}: no memory to copy the arrays: free some"
+            ) from error
+        return cls._of(_named(dataset, class_names))
+
+    @classmethod
+    def from_npz(cls, path: str | Path) -> Self:
+        """Read a .npz file with x_train, y_train, x_test and y_test, as in `from_arrays`.
+
+        Raises DataError naming the array at fault.
+        """
+        if Path(path).suffix.lower() != ".npz":
+            raise DataError(
+                f"{path} is no .npz file; give one, or use another from_..."
+            )
+        return cls(path)
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> Self:
+        """Read a folder with train/ and test/, each with one folder of images a class.
+
+        Raises DataError naming the first file at fault.
+        """
+        if not Path(path).expanduser().is_dir():
+            raise DataError(f"{path} is no folder; give one with train/ and test/")
+        return cls(path)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        train: Iterable[Any],
+        test: Iterable[Any],
+        *,
+        class_names: Sequence[str] | None = None,
+        name: str = "dataset",
+    ) -> Self:
+        """Take two datasets of torch, which yield (image, label) pairs; each is read once.
+
+        An image is a PIL image, or a tensor or array [H, W], [C, H, W] or [H, W, C] as
+        in `from_arrays`: before it is normalised, and all of one size. Random
+        transforms are drawn once; nas augments itself. Without `class_names` they are
+        `train.classes`, where there are such. Raises DataError.
+        """
+        if class_names is None:
+            class_names = getattr(train, "classes", None)
+        x_train, y_train = _pairs(train, f"{name}: train")
+        x_test, y_test = _pairs(test, f"{name}: test")
+        return cls.from_arrays(
+            x_train, y_train, x_test, y_test, class_names=class_names, name=name
+        )
+
+    @classmethod
+    def _of(cls, dataset: Dataset) -> Self:
+        made = cls.__new__(cls)
+        made.dataset = dataset
+        return made
+
+    @property
+    def name(self) -> str:
+        """What it was asked for by: a name or a path."""
+        return self.dataset.name
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        return self.dataset.input_shape
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 to `num_classes - 1`."""
+        return self.dataset.num_classes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to the data and what is odd in them, a line each."""
+        return self.dataset.notes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One a label."""
+        return self.dataset.class_names
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.input_shape))
+        return (
+            f"<Data {self.name}: {len(self.dataset.labels):,} training and "
+            f"{len(self.dataset.test_labels):,} test images of {shape}, "
+            f"{self.num_classes} classes>"
+        )
+
+
+def dataset_of(
+    data: Data | str | Path | None, data_dir: str | Path | None
+) -> Dataset | None:
+    """Return the data set that is in memory; None for a name, which is loaded later.
+
+    Raises UsageError for the folder of one that is in memory, DataError for no data.
+    """
+    if isinstance(data, Data):
+        if data_dir is not None:
+            raise UsageError(
+                "--data-dir is for a data set by its name: this one is in memory"
+            )
+        return data.dataset
+    if data is None or isinstance(data, str | Path):
+        return None
+    raise DataError(
+        f"data is a {type(data).__name__}: give a name, a path or nas.Data, such as "
+        "nas.Data.from_arrays(x_train, y_train, x_test, y_test)"
+    )
+
+
+def name_of(data: Data | str | Path | None) -> str | None:
+    """Return the name of a data set that is to be loaded later."""
+    return str(data) if isinstance(data, str | Path) else None
+
+
+def _array(value: Any, source: str) -> npt.NDArray[Any]:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        if value.dtype is torch.bfloat16:  # numpy has none
+            value = value.float()
+        return np.asarray(value.numpy())
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{source} is no array ({reason(error)}): give a numpy array or a tensor, "
+            "all images of one shape"
+        ) from error
+    if array.dtype.kind == "O":
+        raise DataError(f"{source} holds Python objects: give an array of numbers")
+    return array
+
+
+def _image(value: Any, source: str) -> npt.NDArray[Any]:
+    # Of PIL's kinds of pixels only these are numbers of gray or red, green and blue.
+    if hasattr(value, "convert") and getattr(value, "mode", "L") not in {"L", "RGB"}:
+        value = value.convert("RGB")
+    return _array(value, source)
+
+
+def _named(dataset: Dataset, class_names: Sequence[str] | None) -> Dataset:
+    if class_names is None:
+        return dataset
+    names = tuple(map(str, class_names))
+    if len(names) != dataset.num_classes:
+        raise DataError(
+            f"{dataset.name}: {dataset.num_classes} classes have images, but there are "
+            f"{len(names)} class names; give one a class"
+        )
+    return replace(dataset, class_names=names)
+
+
+def _pairs(
+    dataset: Iterable[Any], source: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the images and the labels of a dataset of torch."""
+    images: list[npt.NDArray[Any]] = []
+    labels: list[int] = []
+    for number, pair in enumerate(_items(dataset, source)):
+        try:
+            image, label = pair
+            images.append(_image(image, source))
+            labels.append(int(label))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{source}: item {number} is no pair of an image and a whole number "
+                f"({reason(error)})"
+            ) from error
+        if images[-1].shape != images[0].shape:
+            raise DataError(
+                f"{source}: image {number} has shape {images[-1].shape}, the first one "
+                f"{images[0].shape}; bring all images to one size"
+            )
+    if not images:
+        raise DataError(f"{source} is empty; give at least one image a class")
+    return np.stack(images), np.array(labels, dtype=np.int64)
+
+
+def _items(dataset: Any, source: str) -> Iterator[Any]:
+    # Not all of torch's datasets end when they are iterated over by index.
+    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
+        return (dataset[number] for number in range(len(dataset)))
+    if hasattr(dataset, "__iter__"):
+        return (item for item in dataset)
+    raise DataError(
+        f"{source} is a {type(dataset).__name__}: give a torch Dataset of (image, label)"
+    )

@@ -1,0 +1,158 @@
+"""One net, in whatever way a Python program has it: trained, counted, named."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from nas.api.checks import checked
+from nas.api.data import Data, dataset_of, name_of
+from nas.api.progress import training_display, training_line
+from nas.api.running import WorkersWanted, run_train
+from nas.api.settings import path_of, storage_url, studies_folder
+from nas.api.trained import Trained
+from nas.api.words import in_python
+from nas.architecture import Architecture, Shape
+from nas.data import load_dataset
+from nas.errors import ArchitectureError
+from nas.references.bundled import Reference
+from nas.search.resolve import Resolved, resolve
+
+Network = str | Path | nn.Module | Architecture | Reference
+"""A module, an architecture, or a name as for `nas train`: NAME, FILE or STUDY:TRIAL."""
+
+
+@in_python
+def train(
+    architecture: Network,
+    data: Data | str | Path | None = None,
+    *,
+    epochs: int | None = None,
+    seeds: int = 1,
+    recipe: str | Path | None = None,
+    like_published: bool = False,
+    data_dir: str | Path | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    studies: str | Path | None = None,
+    storage: str | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Train one net to the end and read the test set once a seed: `nas train`.
+
+    `architecture` is a torch module, an `Architecture`, the name of a reference ("s0"),
+    a .toml file, an architecture.json or "STUDY:TRIAL". A module is taken apart into
+    the layers that nas has and trained from fresh weights; it stays as it is. `data` is
+    as for `nas.search`, by default what the net was made for. `recipe` is a TOML file,
+    by default that of `nas best`; `epochs` (by default the recipe's) replaces its own.
+    `like_published` trains a reference by its source's recipe and tells the best epoch
+    on the test set beside the honest number. With several `seeds` the report has the
+    mean and the spread. `studies` and `storage` are for "STUDY:TRIAL"; `data_dir`,
+    `workers`, `device` and `progress` are as for `nas.search`.
+
+    Raises ArchitectureError for a module that nas cannot take apart, naming the layer,
+    and for a net that is not for these images; RecipeError, DataError, StudyError,
+    UsageError.
+    """
+    numbers = checked(
+        {
+            "epochs": epochs,
+            "seeds": seeds,
+            "like_published": like_published,
+            "workers": workers,
+            "progress": progress,
+        }
+    )
+    folder, name = path_of(data_dir), name_of(data)
+    given = dataset_of(data, data_dir)
+    if isinstance(architecture, nn.Module) and given is None:
+        given = load_dataset(name or "mnist", folder)
+    network = reference_of(architecture, None if given is None else given.input_shape)
+    found = (
+        Resolved(network)
+        if isinstance(network, Reference)
+        else resolve(network, studies_folder(studies), storage_url(storage))
+    )
+    trained, dataset = run_train(
+        found,
+        name if given is None else given,
+        WorkersWanted(device=device, workers=numbers["workers"]),
+        training_display(training_line, progress=progress),
+        data_dir=folder,
+        recipe=path_of(recipe),
+        epochs=numbers["epochs"],
+        seeds=numbers["seeds"],
+        like_published=like_published,
+    )
+    return Trained(
+        found.reference.architecture, trained.weights, trained.report, dataset
+    )
+
+
+@in_python
+def count(
+    architecture: Network,
+    *,
+    studies: str | Path | None = None,
+    storage: str | None = None,
+) -> int:
+    """Return the trainable parameters of a net, each once, as a cap counts them.
+
+    Of a module it is every parameter with `requires_grad`; batch norm's running
+    statistics are none. Anything else is as for `nas.train`. Raises ArchitectureError
+    for a module whose lazy layers have no shape yet, and for a name that nothing has.
+    """
+    if isinstance(architecture, nn.Module):
+        parameters = list(architecture.parameters())
+        if any(is_lazy(parameter) for parameter in parameters):
+            raise ArchitectureError(
+                "the module has lazy layers without a shape: call it once on an image, "
+                "then count"
+            )
+        return sum(p.numel() for p in parameters if p.requires_grad)
+    network = reference_of(architecture, None)
+    if isinstance(network, str):
+        place = studies_folder(studies), storage_url(storage)
+        network = resolve(network, *place).reference
+    return network.num_params
+
+
+def reference_of(network: Network, input_shape: Shape | None) -> Reference | str:
+    """Return the net with its architecture, or the name that it is still to be found by.
+
+    A module needs the shape of the images. Raises ArchitectureError for one that is no
+    chain of the layers that nas has, and for what is no net.
+    """
+    match network:
+        case str() | Path():
+            return str(network)
+        case Reference():
+            return network
+        case Architecture():
+            return Reference(name="architecture", architecture=network)
+        case nn.Module() if input_shape is not None:
+            return _imported(network, input_shape)
+        case nn.Module():
+            raise ArchitectureError(
+                "a module does not say for which images it is: give --dataset"
+            )
+    raise ArchitectureError(  # for who has no type checker
+        f"a {type(network).__name__} is no net: give a torch module, an Architecture, or "
+        "a name"
+    )
+
+
+def _imported(module: nn.Module, input_shape: Shape) -> Reference:
+    from nas.importing import assemble, check_same, trace  # torch.fx loads slowly
+
+    model = copy.deepcopy(module).cpu()  # its weights are changed by the check
+    chain = trace(model, input_shape)
+    architecture, _ = assemble(chain, input_shape)
+    check_same(model, chain, architecture)
+    name = type(module).__name__
+    return Reference(
+        name=name, architecture=architecture, source=f"the torch module {name}"
+    )

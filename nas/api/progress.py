@@ -1,0 +1,290 @@
+"""How a search or a training comes along: on a terminal, in a notebook, or not shown.
+
+The command line shows it on stdout and writes plain lines where that is no terminal;
+`import nas` shows it on stderr or below a notebook's cell, and nothing anywhere else.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.architecture.notation import describe
+from nas.candidates.candidate import Candidate
+from nas.engines import Finished, Job, Reported
+from nas.search.best import ProgressEvent
+from nas.search.loop import Progress
+
+TrainingEvent = tuple[Job, Reported | Finished]
+
+_T = TypeVar("_T")
+_T_contra = TypeVar("_T_contra", contravariant=True)
+_SECONDS_BETWEEN_UPDATES = 0.25
+
+
+class Display(Protocol[_T_contra]):
+    """Shows events, between its beginning and its end."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(self, *_: object) -> None:
+        """Take away what is not worth keeping."""
+
+    def show(self, event: _T_contra, /) -> None:
+        """Show where things stand after an event."""
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+    def show(self, event: object, /) -> None:
+        """Show nothing."""
+
+
+def search_display(*, progress: bool) -> Display[Progress]:
+    """Return what shows a search from Python; nothing unless ``progress``."""
+    if progress and _in_notebook():
+        return NotebookDisplay(_as_text)
+    return SearchDisplay(_stderr()) if progress and _on_terminal() else NoDisplay()
+
+
+def training_display(
+    line: Callable[[_T], str | None], *, progress: bool
+) -> Display[_T]:
+    """Return what shows from Python a training of which each event is one line."""
+    if progress and _in_notebook():
+        return NotebookDisplay(line)
+    return LineDisplay(_stderr(), line) if progress and _on_terminal() else NoDisplay()
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _stderr() -> Console:
+    return Console(stderr=True)
+
+
+def _in_notebook() -> bool:
+    """Return whether a notebook's kernel runs this, whose cells can show it."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return hasattr(shell, "kernel")
+
+
+def percent(accuracy: float | None) -> str:
+    """Return an accuracy of 0 to 1 with two decimals of a percent."""
+    return "-" if accuracy is None else f"{100 * accuracy:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units, such as ``3 min 20 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class SearchDisplay:
+    """One live display of a search on a terminal, plain lines anywhere else."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = (
+            Live(console=console, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Clear the live part; what is worth keeping the caller prints."""
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, event: Progress, /) -> None:
+        """Show where the search stands after some event."""
+        changed = event.changed
+        if self._live is not None:
+            self._live.update(_dashboard(event))
+        elif changed is not None and changed.state != "running":
+            self._console.print(_line(event, changed), soft_wrap=True, highlight=False)
+
+
+def _line(progress: Progress, changed: Candidate) -> str:
+    counts = progress.study.counts()
+    finished = counts["complete"] + counts["pruned"]
+    promoted = any(t.curve for t in changed.trainings)
+    how = f"{changed.epochs:g} epochs" if promoted else changed.state
+    text = (
+        f"{finished}/{progress.trials}  trial {changed.trial} {how}  "
+        f"{changed.num_params} params  {percent(changed.val_accuracy)}"
+    )
+    if changed.state == "failed":
+        text += f"  {changed.reason}"
+    left = progress.seconds_left
+    return text if left is None else f"{text}  {duration(left)} left"
+
+
+def _dashboard(progress: Progress) -> Group:
+    counts = progress.study.counts()
+    finished = counts["complete"] + counts["pruned"]
+    bar = ProgressBar(total=progress.trials, completed=finished, width=40)
+    speed = (finished - progress.finished_before) / max(progress.seconds, 1e-9) * 60
+    left = progress.seconds_left
+    counted = (
+        f"{finished} of {progress.trials} trials: {counts['complete']} complete, "
+        f"{counts['pruned']} pruned, {counts['failed']} failed; "
+        f"{counts['running']} in training"
+    )
+    paced = f"{speed:.1f} trials a minute"
+    if left is not None:
+        paced += f", about {duration(left)} left"
+    best = Table.grid(padding=(0, 2))
+    for member in _three(progress.study.front()):
+        best.add_row(
+            Text(f"{member.num_params:,} params", justify="right"),
+            percent(member.val_accuracy),
+            Text(describe(member.architecture), style="dim", overflow="ellipsis"),
+        )
+    # Padding ends the bar's line, which a bar does not.
+    return Group(Padding(bar, 0), Text(counted), Text(paced), best)
+
+
+def _three(members: Sequence[Candidate]) -> list[Candidate]:
+    """Return the front's best in three sizes: its largest, and two far smaller."""
+    if not members:
+        return []
+    largest = members[-1].num_params
+    chosen = []
+    for share in (0.1, 0.4, 1.0):
+        fitting = [m for m in members if m.num_params <= share * largest]
+        if fitting and fitting[-1] not in chosen:
+            chosen.append(fitting[-1])
+    return chosen
+
+
+class LineDisplay(Generic[_T]):
+    """Says how a training comes along: one line a report, few enough to keep."""
+
+    def __init__(self, console: Console, line: Callable[[_T], str | None]) -> None:
+        """Print there what ``line`` makes of an event; None is not worth a line."""
+        self._console, self._line = console, line
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Begin to count the time."""
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave what has been printed."""
+
+    def show(self, event: _T, /) -> None:
+        """Print one line."""
+        text = self._line(event)
+        if text is not None:
+            spent = duration(time.monotonic() - self._began)
+            self._console.print(f"{spent:>12}  {text}", highlight=False, soft_wrap=True)
+
+
+class NotebookDisplay(Generic[_T]):
+    """One text below a notebook's cell, replaced again and again; the last one stays."""
+
+    def __init__(self, text: Callable[[_T], str | None]) -> None:
+        """Show what ``text`` makes of an event; None is not worth it."""
+        self._text = text
+        self._handle: Any = None
+        self._pending: str | None = None
+        self._due = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last event's text."""
+        self._put()
+
+    def show(self, event: _T, /) -> None:
+        """Replace the text, a few times a second at most."""
+        text = self._text(event)
+        if text is not None:
+            self._pending = text
+            if time.monotonic() >= self._due:
+                self._put()
+
+    def _put(self) -> None:
+        if self._pending is None:
+            return
+        data, self._pending = {"text/plain": self._pending}, None
+        self._due = time.monotonic() + _SECONDS_BETWEEN_UPDATES
+        if self._handle is None:
+            display = sys.modules["IPython"].display.display
+            self._handle = display(data, raw=True, display_id=True)
+        else:
+            self._handle.update(data, raw=True)
+
+
+def _as_text(progress: Progress) -> str:
+    """Return what a terminal would show of a search."""
+    # In a notebook rich would show what it prints there by itself.
+    console = Console(
+        file=io.StringIO(), width=100, color_system=None, force_jupyter=False
+    )
+    with console.capture() as capture:
+        console.print(_dashboard(progress))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def retraining_line(event: ProgressEvent) -> str | None:
+    """Return a line for an event of a retraining, None for one that needs none."""
+    who = f"{event.stage} trial {event.trial} ({event.num_params} params)"
+    if event.stage == "winner":
+        who += f", seed {event.seed}"
+    if event.test_accuracy is not None:
+        return f"{who}: test accuracy {percent(event.test_accuracy)}"
+    if event.report is None:
+        return None
+    what = f"epoch {event.report.epochs:g}: loss {event.report.train_loss:.4f}"
+    if event.stage == "finalist":
+        what += f", validation {percent(event.report.val_accuracy)}"
+    return f"{who}: {what}"
+
+
+def training_line(event: TrainingEvent) -> str:
+    """Return a line for an event of the training of one architecture."""
+    job, happened = event
+    if isinstance(happened, Finished):
+        what = f"test accuracy {percent(happened.test_accuracy)}"
+    else:
+        report = happened.report
+        what = f"epoch {report.epochs:g}: loss {report.train_loss:.4f}"
+        if job.mode == "published":
+            what += f", test {percent(report.val_accuracy)}"
+    return f"seed {job.seed}: {what}"

@@ -1,0 +1,321 @@
+"""Searching, and what a study has found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from nas.api.checks import SEARCH_EPOCHS, checked
+from nas.api.data import Data, dataset_of, name_of
+from nas.api.networks import Network, reference_of
+from nas.api.progress import retraining_line, search_display, training_display
+from nas.api.running import EngineName, WorkersWanted, run_best, run_search, title_of
+from nas.api.settings import image_size_of, path_of, storage_url, studies_folder
+from nas.api.trained import Trained
+from nas.api.words import in_python
+from nas.candidates.candidate import front
+from nas.data import Dataset, load_dataset
+from nas.errors import UsageError
+from nas.search.start import Request
+from nas.study.folders import find_study, only_study, read_study
+from nas.study.settings import Sampler
+from nas.study.study import Study as StoredStudy
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+class Study:
+    """What a study has found, as `nas.search` and `nas.open_study` return it.
+
+    It stays as it was then; open it again for what another process has found since.
+
+    Attributes:
+        name: the study's name.
+        folder: where it is, with front.html and front.csv.
+        settings: what it was begun with, frozen; as study.toml has it.
+        outcome: why the search ended: "done", "time limit" or "exhausted" (the space
+            holds no further net under the caps); None of a study that was only opened.
+
+    """
+
+    def __init__(
+        self,
+        stored: StoredStudy,
+        *,
+        data: Dataset | None = None,
+        outcome: str | None = None,
+    ) -> None:
+        """Use `nas.search` or `nas.open_study`."""
+        self.settings, self.folder = stored.settings, stored.folder
+        self.name, self.outcome = stored.settings.name, outcome
+        self._candidates = stored.candidates()
+        self._data = data
+
+    def __repr__(self) -> str:
+        members = front(self._candidates)
+        best = (
+            f", up to {100 * (members[-1].val_accuracy or 0):.2f} %" if members else ""
+        )
+        return (
+            f"<Study {self.name}: {len(self._candidates)} trials, {len(members)} on the "
+            f"front{best} on the validation split>"
+        )
+
+    @in_python
+    def front(self, *, board: str | Path | None = None) -> pd.DataFrame:
+        """Return the Pareto front: one row a net that no other beats, smallest first.
+
+        `val_accuracy` is 0 to 1, `macs` are of one image, `peak_memory` is bytes of
+        int8 activations. With a `board` ("esp32", "nrf52840" or a .toml file) there are
+        `flash`, in bytes, and `latency_ms`, estimated. As long as no net is fully
+        trained, those with a short training stand in (column `epochs`).
+        """
+        from nas.architecture.boards import find_board
+        from nas.report import front_frame
+
+        chosen = find_board(str(board)) if board is not None else None
+        return front_frame(self._candidates, chosen)
+
+    def trials(self) -> pd.DataFrame:
+        """Return all trials, one row each, with `state`, `reason`, costs and accuracy.
+
+        The columns are those of `front`, and `state`: running, complete, pruned or
+        failed.
+        """
+        from nas.report import candidates_frame
+
+        return candidates_frame(self._candidates)
+
+    def plot(self) -> go.Figure:
+        """Return the plotly figure of all trials: accuracy against parameters, the front."""
+        from nas.report import front_figure
+
+        return front_figure(
+            self._candidates,
+            param_budget=self.settings.param_budget,
+            title=title_of(self.settings),
+        )
+
+    @in_python
+    def best(
+        self,
+        *,
+        max_params: int | None = None,
+        min_accuracy: float | None = None,
+        finalists: int = 4,
+        epochs: int | None = None,
+        seeds: int = 1,
+        data: Data | str | Path | None = None,
+        data_dir: str | Path | None = None,
+        workers: int | None = None,
+        device: str = "auto",
+        progress: bool = True,
+    ) -> Trained:
+        """Retrain the winner and read the test set once a seed: `nas best`.
+
+        `max_params` is the most parameters of the winner. With `min_accuracy` (0 to 1,
+        on the validation split) it is the smallest net that reaches that, instead of
+        the most accurate one. So many `finalists` are fully trained before the choice;
+        the winner is trained with so many `seeds` for so many `epochs`, by default
+        those of the study's full training. `data` is needed where the study's was in
+        memory and this is another process; `data_dir`, `workers`, `device` and
+        `progress` are as for `nas.search`. Nothing is written: see `Trained.save`.
+
+        Raises StudyError where there is nothing to choose from or no net is accurate
+        enough, DataError where the data is not the study's, UsageError for a value out
+        of range.
+        """
+        numbers = checked(
+            {
+                "max_params": max_params,
+                "min_accuracy": min_accuracy,
+                "finalists": finalists,
+                "epochs": epochs,
+                "seeds": seeds,
+                "workers": workers,
+                "progress": progress,
+            }
+        )
+        folder, name = path_of(data_dir), name_of(data)
+        given = dataset_of(data, data_dir)
+        if name is not None:
+            given = load_dataset(name, folder)
+        elif given is None and folder is None:
+            given = self._data
+        winner, dataset = run_best(
+            self.settings,
+            self._candidates,
+            given,
+            WorkersWanted(device=device, workers=numbers["workers"]),
+            training_display(retraining_line, progress=progress),
+            data_dir=folder,
+            max_params=numbers["max_params"],
+            min_accuracy=numbers["min_accuracy"],
+            finalists=numbers["finalists"],
+            epochs=numbers["epochs"],
+            seeds=numbers["seeds"],
+        )
+        return Trained(
+            winner.candidate.architecture,
+            winner.weights,
+            winner.report,
+            dataset,
+            self.folder / "best",
+        )
+
+
+@in_python
+def search(
+    data: Data | str | Path | None = None,
+    *,
+    budget: int | None = None,
+    trials: int = 200,
+    data_dir: str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    space: str | Path | None = None,
+    max_macs: int | None = None,
+    max_memory: int | None = None,
+    max_flash: int | None = None,
+    max_latency: str | None = None,
+    epochs: int | None = None,
+    start_from: Network | Sequence[Network] = (),
+    sampler: Sampler | None = None,
+    pruning: bool | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    engine: EngineName = "local",
+    address: str | None = None,
+    gpus_per_worker: float | None = None,
+    time_limit: str | float | None = None,
+    trial_time_limit: str | float | None = None,
+    study: str | None = None,
+    studies: str | Path | None = None,
+    storage: str | None = None,
+    progress: bool = True,
+) -> Study:
+    """Search for nets, or go on with a search that was stopped: `nas search`.
+
+    `data` is what `nas.Data` holds, or a name or path (by default mnist, or the study's
+    own); `data_dir` has the files of a named set, and images in files are stretched to
+    `image_size`. `budget` is the hard cap on the
+    trainable parameters of a net; `max_macs`, `max_memory` (bytes), `max_flash` (bytes)
+    and `max_latency` ("esp32=5", milliseconds on a board) are further ones. `space` is
+    the name of a search space (by default mixed) or a .toml file. `trials` is how many
+    candidates the study is to have in all: the same call again does what is left, after
+    a crash, too. `epochs` is a full training. `start_from` are the first candidates:
+    modules, architectures, names or files. `sampler` is "evolution" (the default) or
+    "random"; `pruning` False trains hopeless candidates, too. `seed` decides split,
+    draws and trainings. `time_limit` ends the search, `trial_time_limit` a training
+    that hangs: seconds, or a text such as "1h30m".
+
+    There are so many `workers` (by default one a core), on the `device` auto, cpu, cuda
+    or cuda:N. With the `engine` "ray" they are on the cluster at `address`
+    ("HOST:PORT"), each with so many `gpus_per_worker`.
+
+    The study stands in the folder `studies` (by default the environment's NAS_STUDIES,
+    or "studies") under the name `study` (by default from data set and cap), its trials
+    in a journal there or in Optuna's `storage` (a URL; by default NAS_STORAGE). What
+    decides its result is frozen at its birth: a keyword that differs later is refused,
+    one that is left out is as the study has it.
+
+    How it comes along is shown on a terminal and below a notebook's cell, unless
+    `progress` is False. Ctrl-C raises KeyboardInterrupt and leaves the study in order.
+    A script needs no `if __name__ == "__main__"`.
+
+    Raises UsageError for a value out of range, DataError, SpaceError, StudyError,
+    DeviceError and EngineError, all of them NasError, each with one line that says
+    what, where and the remedy.
+    """
+    numbers = checked(
+        {
+            "budget": budget,
+            "trials": trials,
+            "max_macs": max_macs,
+            "max_memory": max_memory,
+            "max_flash": max_flash,
+            "epochs": epochs,
+            "sampler": sampler,
+            "pruning": pruning,
+            "seed": seed,
+            "workers": workers,
+            "engine": engine,
+            "gpus_per_worker": gpus_per_worker,
+            "progress": progress,
+        }
+    )
+    if epochs is not None and epochs > SEARCH_EPOCHS:
+        raise UsageError(f"--epochs {epochs}: give a whole number 1 to {SEARCH_EPOCHS}")
+    given, name = dataset_of(data, data_dir), name_of(data)
+    starts = (
+        start_from
+        if isinstance(start_from, Sequence) and not isinstance(start_from, str)
+        else [start_from]
+    )
+    if given is None and name and any(isinstance(net, nn.Module) for net in starts):
+        given = load_dataset(name, path_of(data_dir))
+    shape = None if given is None else given.input_shape
+    request = Request(
+        studies=studies_folder(studies),
+        study=study,
+        dataset=name,
+        data_dir=path_of(data_dir),
+        image_size=image_size_of(image_size),
+        param_budget=numbers["budget"],
+        max_macs=numbers["max_macs"],
+        max_memory=numbers["max_memory"],
+        max_flash=numbers["max_flash"],
+        max_latency=max_latency,
+        space=None if space is None else str(space),
+        epochs=numbers["epochs"],
+        sampler=sampler,
+        seed=numbers["seed"],
+        pruning=pruning,
+        storage=storage_url(storage),
+        start_from=tuple(reference_of(net, shape) for net in starts),
+    )
+    wanted = WorkersWanted(
+        device=device,
+        workers=numbers["workers"],
+        engine=engine,
+        address=address,
+        gpus_per_worker=numbers["gpus_per_worker"],
+    )
+    stored, outcome, dataset = run_search(
+        request,
+        wanted,
+        search_display(progress=progress),
+        trials=numbers["trials"],
+        time_limit=time_limit,
+        trial_time_limit=trial_time_limit,
+        data=given,
+    )
+    return Study(stored, data=dataset, outcome=outcome.reason)
+
+
+@in_python
+def open_study(
+    name: str | None = None,
+    *,
+    studies: str | Path | None = None,
+    storage: str | None = None,
+) -> Study:
+    """Open a study for reading, also while a search writes it.
+
+    Without a name it is the only one there is. `studies` and `storage` are as for
+    `nas.search`. Raises StudyError where there is none or it is damaged.
+    """
+    folder = studies_folder(studies)
+    stored = read_study(
+        find_study(folder, name) if name is not None else only_study(folder),
+        storage_url(storage),
+    )
+    try:
+        return Study(stored)
+    finally:
+        stored.close()

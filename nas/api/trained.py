@@ -1,0 +1,204 @@
+"""A net that was trained to the end: its model, its report, its files."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from nas.api.progress import percent
+from nas.api.words import in_python
+from nas.architecture import Architecture
+from nas.architecture.notation import describe
+from nas.data import Dataset
+from nas.errors import DataError, UsageError
+from nas.export import write_best
+from nas.export.deliver import export
+from nas.export.trained import TrainedNet
+from nas.training.model import build
+
+
+class Trained:
+    """A trained net, as `Study.best` and `nas.train` return it.
+
+    Attributes:
+        architecture: the frozen description of the net.
+        report: what was measured and how, plain data for JSON: `test_accuracy`, one
+            number of 0 to 1 a seed, with `test_accuracy_mean` and `test_accuracy_std`;
+            `num_params`, `macs` (of one image), `peak_memory` (bytes of int8
+            activations), `recipe`, `versions`, `hardware`.
+        weights: the first seed's, the state dict of `model` as numpy arrays.
+        class_names: one a class, in the order of the logits.
+        mean: of the training images, one number a channel, for pixels of 0 to 1.
+        std: likewise, the standard deviation.
+
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: dict[str, npt.NDArray[np.generic]],
+        report: dict[str, Any],
+        data: Dataset,
+        folder: Path | None = None,
+    ) -> None:
+        """Put together what a training returned; ``folder`` is where save writes."""
+        self.architecture, self.weights, self.report = architecture, weights, report
+        self.class_names, self.mean, self.std = data.class_names, data.mean, data.std
+        self._data, self._folder = data, folder
+
+    def __repr__(self) -> str:
+        return f"<Trained {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """The result in one line: parameters, test accuracy, seeds."""
+        report = self.report
+        name = f"trial {report['trial']}" if "trial" in report else self._name
+        return f"{name}, {_tested_in_words(report)}"
+
+    @property
+    def _name(self) -> str:
+        return str(self.report["architecture"])
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The net with the first seed's weights, on the CPU, in eval mode.
+
+        It takes float images [N, C, H, W] as `normalise` returns them, and returns
+        logits [N, classes].
+        """
+        model = build(self.architecture)
+        model.load_state_dict(
+            {name: torch.from_numpy(array) for name, array in self.weights.items()}
+        )
+        return model.eval()
+
+    @in_python
+    def normalise(self, images: Tensor | npt.NDArray[Any]) -> Tensor:
+        """Return raw uint8 images [N, C, H, W], 0 to 255, as `model` takes them.
+
+        They may be [N, H, W] where they are gray. Returns float [N, C, H, W]. Raises
+        DataError for another dtype or shape.
+        """
+        pixels = torch.as_tensor(images)
+        if pixels.dtype != torch.uint8:
+            raise DataError(
+                f"images are {pixels.dtype}: give raw uint8 pixels, 0 to 255, as they are "
+                "before ToTensor; of floats of 0 to 1 (images * 255).round().byte()"
+            )
+        shape = self.architecture.input_shape
+        if pixels.ndim == 3 and shape[0] == 1:
+            pixels = pixels[:, None]
+        if tuple(pixels.shape[1:]) != shape:
+            raise DataError(
+                f"images are of shape {tuple(pixels.shape)}: give "
+                f"(N, {', '.join(map(str, shape))}): number, channels, height and width"
+            )
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
+        return (pixels.float() / 255 - mean) / std
+
+    def predict(self, images: Tensor | npt.NDArray[Any]) -> Tensor:
+        """Return the classes of raw uint8 images, int64 [N], as indices of `class_names`.
+
+        `model` is put into eval mode. It takes and refuses what `normalise` does.
+        """
+        pixels = self.normalise(images)
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            logits: Tensor = self.model.eval()(pixels.to(device))
+        return logits.argmax(dim=1).cpu()
+
+    @in_python
+    def save(self, folder: str | Path | None = None) -> Path:
+        """Write weights.safetensors, architecture.json, model.py and report.json.
+
+        model.py is plain PyTorch and runs without nas. By default the folder is best/
+        in the study's, for the winner of a study. Returns the folder. Raises UsageError
+        where there is none, StudyError where it cannot be written.
+        """
+        target = self._target(folder)
+        write_best(
+            target,
+            self.architecture,
+            {name: torch.from_numpy(array) for name, array in self.weights.items()},
+            self.report,
+            mean=self.mean,
+            std=self.std,
+            class_names=self.class_names,
+            value_range=self._data.value_range,
+            signal_length=self._data.signal_length,
+            notes=[f"Data set {Path(self.report['dataset']).name}, {self.summary}."],
+        )
+        self._folder = target
+        return target
+
+    @in_python
+    def export(self, to: str, folder: str | Path | None = None) -> dict[str, Any]:
+        """Write the net as "onnx", "onnx-int8" or "c" and measure its test accuracy again.
+
+        By default into a folder of the format's name, where `save` writes. Returns the
+        report, which stands in export.json there. int8 numbers are calibrated on
+        training images; the test set is read once. Raises ExportError for an unknown
+        format, a net that it cannot hold or a library that is missing.
+        """
+        target = self._target(None) / to if folder is None else Path(folder)
+        net = TrainedNet(
+            folder=target,
+            architecture=self.architecture,
+            weights=self.weights,
+            mean=self.mean,
+            std=self.std,
+            class_names=self.class_names,
+            report=self.report,
+        )
+        return export(net, to, target, self._data)
+
+    def _target(self, folder: str | Path | None) -> Path:
+        if folder is not None:
+            return Path(folder)
+        if self._folder is None:
+            raise UsageError(f"{describe(self.architecture)} has no folder: give one")
+        return self._folder
+
+
+def best_epoch_in_words(report: dict[str, Any]) -> str:
+    """Return what stands beside the honest number of `like_published`, with what it is."""
+    text = (
+        "best epoch, selected on the test set: "
+        f"{percent(report['test_accuracy_best_epoch_mean'])}"
+    )
+    text += _spread_in_words(report, "test_accuracy_best_epoch")
+    said = report["published"]
+    accuracies = [
+        f"{percent(said[key])} {words}"
+        for key, words in (("accuracy", "best epoch"), ("last_accuracy", "last epoch"))
+        if said[key] is not None
+    ]
+    return (
+        f"{text}; published: {', '.join(accuracies)}, of {said['epochs']} epochs with "
+        f"{said['num_params']:,} parameters"
+    )
+
+
+def _tested_in_words(report: dict[str, Any]) -> str:
+    text = (
+        f"{report['num_params']:,} parameters: test accuracy "
+        f"{percent(report['test_accuracy_mean'])} after the last of {report['epochs']} "
+        "epochs"
+    )
+    return text + _spread_in_words(report, "test_accuracy")
+
+
+def _spread_in_words(report: dict[str, Any], name: str) -> str:
+    if report["seeds"] == 1:
+        return ""
+    values = ", ".join(percent(value) for value in report[name])
+    spread = percent(report[f"{name}_std"])
+    return f" (mean of {report['seeds']} seeds, standard deviation {spread}: {values})"

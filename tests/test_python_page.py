@@ -1,0 +1,85 @@
+"""docs/python.md is what the docstrings say, and its example runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from studying import environment
+
+import nas
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "python.md").read_text(encoding="utf-8")
+
+
+def script() -> ModuleType:
+    """Return the script that writes the page."""
+    spec = importlib.util.spec_from_file_location(
+        "python_page", DOCS / "python_page.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_up_to_date() -> None:
+    """Run docs/python_page.py when this fails."""
+    assert script().page() == PAGE
+
+
+def public() -> list[str]:
+    """Return every public name of the API, with those of its classes."""
+    names = []
+    for name in nas.__all__:
+        thing: Any = getattr(nas, name)
+        names.append(f"nas.{name}")
+        if inspect.isclass(thing) and not issubclass(thing, Exception):
+            members = vars(thing)
+            names += [f"nas.{name}.{m}" for m in members if not m.startswith("_")]
+    return sorted(set(names) - {"nas.NasError"})
+
+
+def test_the_page_tells_everything_that_is_public() -> None:
+    """Each function, class, method and property has its section."""
+    assert sorted(re.findall(r"^##+ (nas\..+)$", PAGE, re.MULTILINE)) == public()
+
+
+@pytest.mark.parametrize("name", ["nas.search", "nas.train", "nas.Study.best"])
+def test_every_keyword_is_told_in_the_text(name: str) -> None:
+    """Its docstring says what it is for."""
+    function: Any = nas
+    for part in name.split(".")[1:]:
+        function = getattr(function, part)
+    for keyword in set(inspect.signature(function).parameters) - {"self"}:
+        assert f"`{keyword}`" in function.__doc__, keyword
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    """As it stands, as a script."""
+    (example,) = re.findall(
+        r"^```python\n(import .+?)^```", PAGE, re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^trial \d, .+: test accuracy \d+", done.stdout, re.MULTILINE)
+    written = {p.name for p in (tmp_path / "studies" / "mine-2000" / "best").iterdir()}
+    assert written >= {"model.py", "weights.safetensors", "report.json"}
