@@ -6,7 +6,7 @@
 For each study seed the README's own commands run with today's defaults: one
 `nas search --budget 10000 --trials 200`, then `nas best --seeds 3` for each cap. What is
 small goes into studies/published/ (the trials packed, the front, the reports), and the
-README's table is written anew from the reports.
+README's table and picture are made anew from them.
 
 ``--check`` exits with 1 and a line for each fault: a study made with other rules, another
 recipe or space than the code beside it has, or a table that is not that of the reports.
@@ -26,10 +26,11 @@ from typing import Any
 
 from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
+from nas.report import front_svg
 from nas.sampling.evolution import EvolutionRule
 from nas.search.start import DEFAULT_SPACE, held_out, search_training
 from nas.space import find_space
-from nas.study.folders import load_settings
+from nas.study.folders import load_settings, read_study
 from nas.study.settings import FORMAT
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +73,11 @@ def make(seed: int, work: Path) -> None:
             options = ["--seeds", "3", "--studies", str(work), "--output", str(target)]
             _nas("best", name, *limit, *options)
     _publish(folder, PUBLISHED / name, whole=seed == 0)
+    if seed == 0:
+        candidates = read_study(PUBLISHED / name).candidates()
+        title = f"{name}: accuracy on the validation split"
+        picture = front_svg(candidates, param_budget=BUDGET, title=title)
+        (ROOT / "docs" / "front.svg").write_text(picture, encoding="utf-8")
 
 
 def _nas(*arguments: str) -> None:

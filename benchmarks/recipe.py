@@ -4,7 +4,7 @@ Trains networks from scratch on 50,000 of the official training images and measu
 the 10,000 others; the test set is not read. Writes a row a training to recipe.csv as it
 goes; rows that are there are not made again. Networks are named as for `nas train`. ::
 
-    python benchmarks/recipe.py mnist-10000:191 mnist-10000:192 --seeds 3
+    python benchmarks/recipe.py mnist-10000:191 mnist-10000:192 --seeds 3 --studies studies/first
 """
 
 from __future__ import annotations
