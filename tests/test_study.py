@@ -37,6 +37,7 @@ from nas.study.folders import (
     open_study,
     overview,
     read_study,
+    winner_folder,
 )
 from nas.study.settings import check_name, derived_seed
 from nas.study.study import Study
@@ -630,3 +631,10 @@ def test_a_thousand_trials_open_fast(tmp_path: Path) -> None:
     spent = time.process_time() - began
     assert len(study.candidates()) == 1000
     assert spent < 1.5
+
+
+def test_the_winner_of_a_published_study_is_not_written_over(tmp_path: Path) -> None:
+    """By default it goes beside the user's own studies."""
+    own, published = tmp_path / "mine", tmp_path / "published" / "mine"
+    assert winner_folder(own) == own / "best"
+    assert winner_folder(published) == tmp_path / "mine-best"

@@ -20,7 +20,7 @@ from nas.candidates.candidate import front
 from nas.data import Dataset, load_dataset
 from nas.errors import UsageError
 from nas.search.start import Request
-from nas.study.folders import find_study, only_study, read_study
+from nas.study.folders import find_study, only_study, read_study, winner_folder
 from nas.study.settings import Sampler
 from nas.study.study import Study as StoredStudy
 
@@ -165,7 +165,7 @@ class Study:
             winner.weights,
             winner.report,
             dataset,
-            self.folder / "best",
+            winner_folder(self.folder),
         )
 
 

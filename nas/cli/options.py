@@ -80,7 +80,9 @@ ImageSize = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    Option(min=1, help="Worker processes [default: one a core; four a GPU]."),
+    Option(
+        min=1, help="Worker processes [default: one a core; 16 a GPU, two without MPS]."
+    ),
 ]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
 Format = Annotated[

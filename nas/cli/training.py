@@ -78,6 +78,7 @@ def best(  # one parameter an option
     from nas.api.progress import LineDisplay, retraining_line
     from nas.api.running import WorkersWanted, discard_kept, run_best
     from nas.api.trained import Trained
+    from nas.study.folders import winner_folder
 
     if export:
         from nas.export.deliver import check_format
@@ -85,7 +86,7 @@ def best(  # one parameter an option
         for name in export:  # before hours of training
             check_format(name)
     opened = read(study, studies, storage)
-    folder = output or opened.folder / "best"
+    folder = output or winner_folder(opened.folder)
     try:
         found, data = run_best(
             opened.settings,

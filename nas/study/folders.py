@@ -201,6 +201,17 @@ def find_study(studies: Path, name: str) -> Path:
     return published if _is_study(published) and not _is_study(own) else own
 
 
+def winner_folder(folder: Path) -> Path:
+    """Return where the winner of the study in ``folder`` is written by default.
+
+    That of a published study goes beside the user's own studies: what nas was published
+    with stays as it is.
+    """
+    if folder.parent.name == _PUBLISHED:
+        return folder.parent.parent / f"{folder.name}-best"
+    return folder / "best"
+
+
 def only_study(studies: Path) -> Path:
     """Return the folder of the only study there is; raise StudyError otherwise.
 
