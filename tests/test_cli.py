@@ -881,7 +881,7 @@ def test_every_command_finds_the_data_from_another_folder(
         answer = invoke(*arguments)
         assert answer.code == 0, answer.err
     (tmp_path / "mine.npz").rename(tmp_path / "moved.npz")
-    assert "no data set" in invoke("best", *at, *few).err
+    assert "with --dataset where" in invoke("best", *at, *few).err
     answer = invoke("best", *at, *few, "--dataset", "../moved.npz", "--export", "c")
     assert answer.code == 0, answer.err
 
@@ -897,7 +897,7 @@ def test_best_goes_on_after_an_interruption(
         if event.stage == "winner" and len({e.seed for e in shown}) == limit:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("nas.cli.display.RetrainDisplay.show", show)
+    monkeypatch.setattr("nas.api.progress.LineDisplay.show", show)
     arguments = ["best", *at, "--device", "cpu", "--workers", 1, "--epochs", 3]
     arguments += ["--finalists", 1, "--seeds", 2, "-o", tmp_path / "out"]
     limit = 3  # one finalist, and the first report of the winner's second seed

@@ -75,7 +75,8 @@ class Data:
             arrays["x_val"] = _array(x_val, f"{name}: x_val")
             arrays["y_val"] = _array(y_val, f"{name}: y_val")
         try:
-            dataset = load_arrays(name, name, arrays)
+            copied = {key: np.array(array) for key, array in arrays.items()}
+            dataset = load_arrays(name, name, copied)
         except MemoryError as error:
             raise DataError(
                 f"{name}: no memory to copy the arrays: free some"

@@ -100,8 +100,8 @@ def load_again(
     if name not in DATASETS and not Path(name).expanduser().exists():
         raise DataError(
             f"the study {settings.name!r} was begun with the data set {name!r}, which is "
-            "no known name and no file or folder here: bring it back, or, if it was in "
-            "memory, go on in Python with data="
+            "no known name and no file or folder here: tell with --dataset where it lies "
+            "by now, or, if it was in memory, go on in Python with data="
         )
     return load_dataset(name, data_dir, image_size=settings.input_shape[1:])
 
