@@ -70,7 +70,7 @@ _CONTENTS: list[tuple[str, Any, tuple[str, ...]]] = [
         nas.Data,
         (
             *("from_arrays", "from_npz", "from_folder", "from_dataset"),
-            *("name", "input_shape", "num_classes", "class_names"),
+            *("name", "input_shape", "num_classes", "class_names", "notes"),
         ),
     ),
     ("nas.search", nas.search, ()),

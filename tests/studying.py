@@ -207,7 +207,7 @@ class FakeEngine:
         elif job.mode != "search":
             accuracy = self.accuracy(job, len(job.rungs) - 1)
             weights = {"seed": np.array(job.seed)}
-            event = Finished(job.number, accuracy, weights, self.kernels(job))
+            event = Finished(job.number, accuracy, weights, kernels=self.kernels(job))
         else:
             event = Finished(job.number, kernels=self.kernels(job))
         del self.running[job.number]

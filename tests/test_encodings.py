@@ -64,6 +64,7 @@ COMMANDS: dict[str, list[object]] = {
     "studies": WHERE,
     "dashboard": WHERE,
     "report": WHERE,
+    "data": ["digits", "--sheet", "Prüfung ✓/sheet.png"],
 }
 
 

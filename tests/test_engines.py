@@ -352,42 +352,6 @@ def test_an_abandoned_worker_is_replaced_even_if_it_is_stopped(name: str) -> Non
         engine.close()
 
 
-UNGUARDED = """
-from nas.data import load_dataset
-from nas.engines.local import LocalEngine
-from nas.errors import EngineError
-
-digits = load_dataset("digits")
-engine = LocalEngine(digits, split_seed=0, val_size=240, workers=2, devices=["cpu"])
-try:
-    while not engine.idle:
-        engine.wait(1.0)
-except EngineError as error:
-    print(error)
-finally:
-    engine.close()
-"""
-
-
-def test_a_script_without_a_main_guard_is_told(tmp_path: Path) -> None:
-    """Not that its workers die, and without anybody's traceback."""
-    (tmp_path / "script.py").write_text(UNGUARDED)
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.stdout == (
-        "each worker runs the script that starts it anew: put what the script does under "
-        "`if __name__ == '__main__':`\n"
-    )
-
-
 @pytest.mark.parametrize(
     ("number", "words"),
     [

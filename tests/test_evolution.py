@@ -66,6 +66,22 @@ def run(proposer: Evolution, trials: int, seed: int = 0) -> list[Proposal]:
     return found
 
 
+class Kept:
+    """Draws that were kept by their names."""
+
+    def __init__(self, values: dict[str, float]) -> None:
+        self.values = values
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """Return the number of that name."""
+        del low, high
+        return self.values[name]
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Return the whole number of that name."""
+        return int(self.suggest_float(name, low, high))
+
+
 @pytest.mark.parametrize("space", sorted(available()))
 def test_every_proposal_is_in_the_space_and_under_the_cap(space: str) -> None:
     """Its draws make it again; also those that were changed and resized."""
@@ -74,7 +90,14 @@ def test_every_proposal_is_in_the_space_and_under_the_cap(space: str) -> None:
     assert {p.origin for p in found} >= {"random", "mutated"}
     for proposal in found:
         assert cost(proposal.architecture).num_params <= 3000
-        assert encode(known, proposal.architecture, Caps(3000)) is not None
+        again = sample(
+            known,
+            Kept(proposal.draws),
+            input_shape=SHAPE,
+            num_classes=10,
+            caps=Caps(3000),
+        )
+        assert again == proposal.architecture
         assert proposal.parent is None or proposal.origin in {"mutated", "resized"}
 
 

@@ -262,7 +262,7 @@ def test_a_first_training_that_hangs_does_not_hang_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before any training came to its end there is a limit, too."""
-    monkeypatch.setattr("nas.search.loop._FIRST_LIMIT", 1.2)
+    monkeypatch.setattr(loop, "_FIRST_LIMIT", 1.2)
     engine = HangingEngine({0: 1, 1: 1}, workers=2)
     with create(tmp_path / "small", make_settings()) as study:
         search(study, engine, trials=3)

@@ -40,8 +40,6 @@ _MAX_FAILED_STARTS = 3
 # One that is not ready after so many seconds hangs: loading torch takes some seconds, on
 # a slow disk that many workers share some minutes.
 _START_SECONDS = 600.0
-# How a worker ends that comes upon the start of workers while it is starting itself.
-_NO_MAIN_GUARD = 79
 
 
 @dataclass(slots=True, eq=False)
@@ -70,9 +68,6 @@ class LocalEngine:
         devices: Sequence[str],
     ) -> None:
         """Start so many workers, spread over the devices in turn."""
-        if getattr(mp.current_process(), "_inheriting", False):
-            # A worker that is starting runs the script that started it, up to here.
-            os._exit(_NO_MAIN_GUARD)
         for tensor in (
             dataset.images,
             dataset.labels,
@@ -193,7 +188,7 @@ class LocalEngine:
         if not dead.ready:
             self._failed_starts += 1
             code = dead.process.exitcode
-            if code == _NO_MAIN_GUARD or self._failed_starts >= _MAX_FAILED_STARTS:
+            if self._failed_starts >= _MAX_FAILED_STARTS:
                 raise EngineError(_why_it_died(code, hangs=dead.hangs))
         new = self._start_worker(dead.device)
         self._workers[self._workers.index(dead)] = new
@@ -216,11 +211,6 @@ class LocalEngine:
 
 def _why_it_died(code: int | None, *, hangs: bool) -> str:
     """Return why workers die at their start, by the exit code of one, and the remedy."""
-    if code == _NO_MAIN_GUARD:
-        return (
-            "each worker runs the script that starts it anew: put what the script does "
-            "under `if __name__ == '__main__':`"
-        )
     if hangs:
         return (
             f"the workers do not come up within {_START_SECONDS:g} s: is the disk or the "

@@ -141,8 +141,23 @@ function rangesOf() {
   return {x, y: state.up === "log" ? y : y.slice().reverse()};
 }
 
+// What was drawn last. Plotly keeps the reader's zoom only where the ranges that it is
+// given stay the same, so a new trial beyond them must not change them.
+let drawn = {};
+
+function heldRanges(revision, ranges) {
+  const full = byId("plot")._fullLayout;
+  if (drawn.revision === revision && full) {
+    const zoomed = ["x", "y"].some(axis => full[`${axis}axis`].range.some((end, i) => Math.abs(end - drawn[axis][i]) > 1e-6));
+    if (zoomed) return drawn;
+  }
+  drawn = {revision, ...ranges};
+  return ranges;
+}
+
 function frontLayout() {
-  const ranges = rangesOf();
+  const revision = [state.study, state.across, state.up].join(" ");
+  const ranges = heldRanges(revision, rangesOf());
   const cap = capOf();
   const titles = {log: "validation accuracy (by log error)", linear: "validation accuracy", error: "validation error (log)"};
   const ticks = boot.error_ticks;
@@ -152,7 +167,7 @@ function frontLayout() {
       ticktext: ticks.map(tick => state.up === "log" ? tick[1] : `${+(100 * tick[0]).toPrecision(3)} %`)};
   return layoutOf({
     // The same as before: plotly then keeps the reader's zoom.
-    uirevision: [state.study, state.across, state.up].join(" "),
+    uirevision: revision,
     xaxis: sizeAxis(sizeName(), {range: ranges.x}),
     yaxis: axisOf(titles[state.up], {...up, range: ranges.y}),
     yaxis2: {overlaying: "y", range: [0, 1], visible: false, fixedrange: true},
