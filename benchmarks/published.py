@@ -72,7 +72,13 @@ def make(seed: int, work: Path) -> None:
             limit = ["--max-params", str(cap)] if cap < BUDGET else []
             options = ["--seeds", "3", "--studies", str(work), "--output", str(target)]
             _nas("best", name, *limit, *options)
-    _publish(folder, PUBLISHED / name, whole=seed == 0)
+    publish(seed, work)
+
+
+def publish(seed: int, work: Path) -> None:
+    """Keep what there is of one study, and make the picture of seed 0 anew."""
+    name = study_name(seed)
+    _publish(work / name, PUBLISHED / name, whole=seed == 0)
     if seed == 0:
         candidates = read_study(PUBLISHED / name).candidates()
         title = f"{name}: accuracy on the validation split"
@@ -97,6 +103,8 @@ def _publish(folder: Path, target: Path, *, whole: bool) -> None:
     (target / "journal.log.gz").write_bytes(gzip.compress(journal, mtime=0))
     for cap in CAPS:
         best = best_folder(cap)
+        if not (folder / best / "report.json").exists():
+            continue
         (target / best).mkdir()
         names = ["report.json", "architecture.json"]
         if whole:

@@ -150,6 +150,21 @@ def test_it_begins_with_plain_nets_near_the_cap() -> None:
     assert 0.85 * CAP < cost(first.architecture).num_params <= CAP
 
 
+def test_small_images_are_halved_less_often_in_plain_nets() -> None:
+    """On 8x8 images, too, a search begins with plain nets near the cap."""
+    proposer = Evolution(
+        find_space("mixed"),
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        caps=Caps(2000),
+        levels=(1,),
+    )
+    for number in range(4):
+        first = proposer.propose(number=number, attempt=0, size=0.1, seed=number)
+        assert first.origin == "plain"
+        assert cost(first.architecture).num_params > (1700 if number < 2 else 400)
+
+
 @given(
     st.integers(0, 10_000),
     st.sampled_from(sorted(available())),

@@ -124,9 +124,10 @@ class Evolution:
         rng = random.Random(seed)
         rule, space = self._rule, self._space
         if number < len(_PLAIN) and not attempt:
-            plain = self._plain(*_PLAIN[number])
-            if plain is not None:
-                return plain
+            for most_halvings in range(_PLAIN[number][0], -1, -1):
+                plain = self._plain(*_PLAIN[number], most_halvings)
+                if plain is not None:
+                    return plain
         if rng.random() < rule.at_cap:
             size = 1.0
         if rng.random() >= rule.random_share(number):
@@ -240,10 +241,13 @@ class Evolution:
         best: int = min(places.tolist(), key=lambda p: (self._merits[p], p))
         return self._parents[best]
 
-    def _plain(self, depth: int, stage: int, share: float) -> Proposal | None:
+    def _plain(
+        self, depth: int, stage: int, share: float, most_halvings: int
+    ) -> Proposal | None:
         """Return a plain net of 3x3 convolutions, pooled after each stage but the last.
 
-        None where the space or the caps do not hold it.
+        After the first ``most_halvings`` stages, that is: small images cannot be halved
+        often. None where the space or the caps do not hold it.
         """
         space = self._space
         kernels, paddings = space.kernel_sizes.options, space.paddings.options
@@ -253,7 +257,11 @@ class Evolution:
                 kind=space.kinds.options[0],
                 kernel_size=3 if 3 in kernels else kernels[0],
                 padding="same" if "same" in paddings else paddings[0],
-                downsampling=way if number % stage == 0 and number < depth else "none",
+                downsampling=way
+                if number % stage == 0
+                and number < depth
+                and number // stage <= most_halvings
+                else "none",
                 repeats=1,
                 width=2.0 ** ((number - 1) // stage),
             )
