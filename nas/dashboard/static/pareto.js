@@ -143,15 +143,16 @@ function rangesOf() {
 
 // What was drawn last. Plotly keeps the reader's zoom only where the ranges that it is
 // given stay the same, so a new trial beyond them must not change them.
-let drawn = {};
+let lastRanges = {};
 
 function heldRanges(revision, ranges) {
   const full = byId("plot")._fullLayout;
-  if (drawn.revision === revision && full) {
-    const zoomed = ["x", "y"].some(axis => full[`${axis}axis`].range.some((end, i) => Math.abs(end - drawn[axis][i]) > 1e-6));
-    if (zoomed) return drawn;
+  if (lastRanges.revision === revision && full) {
+    const zoomed = ["x", "y"].some(axis => full[`${axis}axis`].range.some((end, i) => Math.abs(end - lastRanges[axis][i]) > 1e-6));
+    if (zoomed) return {x: [...lastRanges.x], y: [...lastRanges.y]};
   }
-  drawn = {revision, ...ranges};
+  // Copies: plotly writes the zoom into the arrays that it is given.
+  lastRanges = {revision, x: [...ranges.x], y: [...ranges.y]};
   return ranges;
 }
 
