@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nas.candidates.candidate import Candidate, front
 from nas.candidates.pareto import Point
-from nas.dashboard.columns import Row, board_of, columns, fronts, row
+from nas.dashboard.columns import SIZES, Row, board_of, columns, fronts, row
 from nas.dashboard.details import Peers, details, peer_curves
 from nas.dashboard.markers import markers
 from nas.dashboard.optuna_bridge import Place, importances, place_of, trial_times
@@ -56,7 +56,7 @@ class LiveStudy:
         self._rows: list[Row] = []
         # The trials in the order in which they last changed, an entry a change.
         self._changes: list[int] = []
-        self._fronts: dict[str, list[int]] = {}
+        self._fronts: dict[str, list[int]] = {size: [] for size in SIZES}
         self._importances: tuple[int, list[tuple[str, float]]] = (0, [])
         self._ready = threading.Event()
         threading.Thread(target=self._open, daemon=True).start()

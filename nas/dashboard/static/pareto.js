@@ -147,7 +147,7 @@ let lastRanges = {};
 
 function heldRanges(revision, ranges) {
   const full = byId("plot")._fullLayout;
-  if (lastRanges.revision === revision && full) {
+  if (lastRanges.revision === revision && full?.xaxis && full?.yaxis) {
     const zoomed = ["x", "y"].some(axis => full[`${axis}axis`].range.some((end, i) => Math.abs(end - lastRanges[axis][i]) > 1e-6));
     if (zoomed) return {x: [...lastRanges.x], y: [...lastRanges.y]};
   }
