@@ -589,8 +589,9 @@ def test_the_winner_is_ready(winner: nas.Trained, study: nas.Study) -> None:
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (torch.rand(2, 1, 8, 8), "give raw uint8 pixels"),
-        (np.zeros((2, 1, 8, 8)), "give raw uint8 pixels"),
+        (torch.rand(2, 1, 8, 8) + 1, "scale them alike, or give raw uint8 pixels"),
+        (torch.rand(2, 1, 8, 8) * float("nan"), "or NaN"),
+        (np.zeros((2, 1, 8, 8), int), "give raw uint8 pixels, 0 to 255, or floats"),
         (torch.zeros(2, 1, 9, 8, dtype=torch.uint8), r"give \(N, 1, 8, 8\)"),
         (torch.zeros(8, 8, dtype=torch.uint8), r"give \(N, 1, 8, 8\)"),
     ],
@@ -615,6 +616,8 @@ def test_the_winner_is_saved_and_exported(winner: nas.Trained, tmp_path: Path) -
     images = digits().dataset.test_images
     loaded = code.load(folder / "weights.safetensors")
     assert torch.equal(code.predict(loaded, images), winner.predict(images))
+    # Floats of 0 to 1 are read by the same rule as by the loader.
+    assert torch.equal(winner.predict(images / 255), winner.predict(images))
     report = winner.export("onnx")
     assert report["test_accuracy"] == pytest.approx(winner.report["test_accuracy"][0])
     assert (folder / "onnx" / "export.json").exists()

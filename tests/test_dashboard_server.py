@@ -32,7 +32,7 @@ from studying import (
 
 from nas.architecture.boards import find_board
 from nas.architecture.cost import layers
-from nas.candidates.candidate import Candidate, front
+from nas.candidates.candidate import Candidate, Training, front
 from nas.candidates.pareto import hypervolume
 from nas.dashboard.app import application
 from nas.dashboard.assets import script_json
@@ -344,6 +344,19 @@ def test_a_study_that_goes_away_is_told(tmp_path: Path) -> None:
     answer = ask(app, "/nas/studies/small/changes")
     assert answer.status == 404
     assert "is gone" in answer.json()["error"]
+
+
+def test_details_tell_how_long_a_promoted_candidate_was_trained(tmp_path: Path) -> None:
+    """Not the short training that it began with, whose accuracy is not the one shown."""
+    with create(tmp_path / "small", make_settings(fidelities=(4, 12))) as study:
+        train_made_up(study, study.ask())
+        for seed_number in range(2):
+            curve = (report_of(0, 0.8, 12.0),)
+            study.add_training(
+                Training(trial=0, epochs=12, seed_number=seed_number, curve=curve)
+            )
+    found = opened(tmp_path / "small").details(0)
+    assert found["ended"] == "12 epochs, mean of 2 trainings, after 4 of screening"
 
 
 def test_details_tell_the_layers_the_curve_and_the_commands(studies: Path) -> None:

@@ -64,7 +64,7 @@ def test_as_many_as_the_rule_says_and_nothing_twice() -> None:
     assert counts[15, 1] <= round(RULE.seeds * 200)
     middle = [p.trial for p in made if p.epochs == 3]
     assert all(p.trial in middle for p in made if p.epochs == 15)
-    epochs = sum(p.epochs for p in made if p.seed == 0) + 200
+    epochs = sum(p.epochs for p in made) + 200
     assert epochs == planned_epochs(RULE, LEVELS, 200)
 
 
@@ -109,3 +109,11 @@ def test_close_ones_get_a_second_seed() -> None:
     assert {p.epochs for p in seeds} == {15}
     none = promote_all(rule=PromotionRule(close=0.0))
     assert not [p for p in none if p.seed]
+
+
+def test_what_is_always_wanted_comes_first() -> None:
+    """It is fully trained at once and once only, however bad it is."""
+    worst = max(range(200), key=math.sin)
+    made = promote_all(always=[worst])
+    assert made[0] == (worst, 15, 0)
+    assert sum(p.trial == worst and p.epochs == 15 for p in made) == 1

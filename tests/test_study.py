@@ -29,6 +29,7 @@ from studying import (
 from nas.candidates.candidate import Candidate, Training
 from nas.errors import NasError, StudyError
 from nas.study.folders import (
+    all_studies,
     check_data,
     check_same,
     create,
@@ -638,3 +639,12 @@ def test_the_winner_of_a_published_study_is_not_written_over(tmp_path: Path) -> 
     own, published = tmp_path / "mine", tmp_path / "published" / "mine"
     assert winner_folder(own) == own / "best"
     assert winner_folder(published) == tmp_path / "mine-best"
+
+
+def test_published_studies_are_listed_behind_the_users_own(tmp_path: Path) -> None:
+    """But not one whose name a study of the user's own has."""
+    for folder in ("mine", "published/mine", "published/theirs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "study.toml").touch()
+    found = [folder.relative_to(tmp_path) for folder in all_studies(tmp_path)]
+    assert found == [Path("mine"), Path("published/theirs")]

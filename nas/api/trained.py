@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from nas.data import Dataset
 from nas.errors import DataError, UsageError
 from nas.export import write_best
 from nas.export.deliver import export
+from nas.export.source import source
 from nas.export.trained import TrainedNet
 from nas.training.model import build
 
@@ -79,33 +81,36 @@ class Trained:
         )
         return model.eval()
 
+    @cached_property
+    def _script(self) -> ModuleType:
+        """What `save` writes as model.py: how images are read stands there alone."""
+        text = source(
+            self.architecture,
+            mean=self.mean,
+            std=self.std,
+            class_names=self.class_names,
+            value_range=self._data.value_range,
+            signal_length=self._data.signal_length,
+        )
+        script = ModuleType("model")
+        exec(compile(text, "model.py", "exec"), vars(script))  # noqa: S102  # our own
+        return script
+
     @in_python
     def normalise(self, images: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Return raw uint8 images [N, C, H, W], 0 to 255, as `model` takes them.
+        """Return images as `model` takes them, float [N, C, H, W].
 
-        They may be [N, H, W] where they are gray. Returns float [N, C, H, W]. Raises
-        DataError for another dtype or shape.
+        They are raw uint8 pixels, or have the values and the layout that the training
+        images had when nas read them, as for model.py. Raises DataError for others.
         """
-        pixels = torch.as_tensor(images)
-        if pixels.dtype != torch.uint8:
-            raise DataError(
-                f"images are {pixels.dtype}: give raw uint8 pixels, 0 to 255, as they are "
-                "before ToTensor; of floats of 0 to 1 (images * 255).round().byte()"
-            )
-        shape = self.architecture.input_shape
-        if pixels.ndim == 3 and shape[0] == 1:
-            pixels = pixels[:, None]
-        if tuple(pixels.shape[1:]) != shape:
-            raise DataError(
-                f"images are of shape {tuple(pixels.shape)}: give "
-                f"(N, {', '.join(map(str, shape))}): number, channels, height and width"
-            )
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
-        return (pixels.float() / 255 - mean) / std
+        try:
+            ready: Tensor = self._script.normalise(torch.as_tensor(images))
+        except (TypeError, ValueError) as error:
+            raise DataError(str(error)) from error
+        return ready
 
     def predict(self, images: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Return the classes of raw uint8 images, int64 [N], as indices of `class_names`.
+        """Return the classes of images, int64 [N], as indices of `class_names`.
 
         `model` is put into eval mode. It takes and refuses what `normalise` does.
         """

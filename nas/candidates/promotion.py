@@ -58,16 +58,22 @@ def next_promotion(
     trials: int,
     screened: int,
     screening: bool,
+    always: Collection[int] = (),
 ) -> Promotion | None:
     """Return the promotion that is due, if any.
 
     ``scores`` are the merits of the ``evidence``, the lower the better; ``started`` has for each trial the
     (epochs, seed number) of all its promotions, running ones too. ``screened`` of
     ``trials`` candidates have been screened, and further ones will be while
-    ``screening``: early on few promotions are due, since better ones are to come.
+    ``screening``: early on few promotions are due, since better ones are to come. The
+    trials in ``always`` are fully trained whatever they are worth, and before others.
     """
     if len(fidelities) < 2:
         return None
+    for one in evidence:
+        begun = started.get(one.trial, ())
+        if one.trial in always and (fidelities[-1], 0) not in begun:
+            return Promotion(one.trial, fidelities[-1], 0)
     done = min(1.0, screened / trials) if screening else 1.0
     counts = Counter(
         epochs for some in started.values() for epochs, seed in some if seed == 0
@@ -98,11 +104,16 @@ def next_promotion(
 def planned_epochs(
     rule: PromotionRule, fidelities: Sequence[int], trials: int
 ) -> float:
-    """Return the epochs of all trainings of so many trials, were none pruned."""
+    """Return the epochs of all trainings of so many trials, were none pruned.
+
+    Second seeds are counted as if the best of each range were close.
+    """
     epochs = float(fidelities[0] * trials)
     for level, length in enumerate(fidelities[1:], start=1):
         share = rule.full if level == len(fidelities) - 1 else rule.middle
         epochs += length * min(trials, int(max(rule.least, share * trials)))
+    if len(fidelities) > 1:
+        epochs += fidelities[-1] * _second_seeds(rule, trials)
     return epochs
 
 
@@ -172,9 +183,8 @@ def _second_seed(
     trials: int,
 ) -> Promotion | None:
     """Return a second training for one of the two best of a range, if they are close."""
-    allowed = max(rule.least // 2, round(rule.seeds * trials))
     used = sum(seed > 0 for some in started.values() for _, seed in some)
-    if used >= allowed:
+    if used >= _second_seeds(rule, trials):
         return None
     largest = max((one.num_params for one in evidence), default=1)
     for place in range(len(rule.weights)):
@@ -188,3 +198,8 @@ def _second_seed(
                 if (epochs, 1) not in started.get(trial, ()):
                     return Promotion(trial, epochs, 1)
     return None
+
+
+def _second_seeds(rule: PromotionRule, trials: int) -> int:
+    """Return how many second seeds there may be."""
+    return max(rule.least // 2, round(rule.seeds * trials))

@@ -10,7 +10,7 @@ from nas.dashboard.live import LiveStudy
 from nas.dashboard.optuna_bridge import Place
 from nas.dashboard.progress import hypervolumes, reference_point
 from nas.errors import NasError, StudyError
-from nas.study.folders import find_study, load_settings
+from nas.study.folders import all_studies, find_study, load_settings
 from nas.study.settings import check_name
 
 _SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -35,7 +35,7 @@ class Catalogue:
         """Return the names of the studies there are now."""
         if self._only is not None:
             return [self._only]
-        return sorted(path.parent.name for path in self._studies.glob("*/study.toml"))
+        return sorted(folder.name for folder in all_studies(self._studies))
 
     def live(self, name: str) -> LiveStudy:
         """Return one study; raise StudyError for a name that is not in the folder.

@@ -96,6 +96,10 @@ def commands(candidate: Candidate, study: str) -> list[list[str]]:
 def _end(candidate: Candidate, rungs: Sequence[float]) -> str:
     if not candidate.curve:
         return "no report yet" if candidate.state == "running" else "before a report"
+    if any(training.curve for training in candidate.trainings):
+        count = candidate.seeds
+        mean = f", mean of {count} trainings" if count > 1 else ""
+        return f"{candidate.epochs:g} epochs{mean}, after {rungs[-1]:g} of screening"
     last = candidate.curve[-1]
     return (
         f"rung {last.rung + 1} of {len(rungs)}, after {last.epochs:g} of "

@@ -15,6 +15,9 @@ import torch
 from nas.data.split import default_val_size, split_indices
 from nas.errors import DataError
 
+MAX_BYTES = 8 << 30
+"""What a set of the user's own may take: beyond it is a zip bomb or no tiny-image set."""
+
 MIN_PIXELS = 4
 """Smallest height and width that is taken for an image."""
 

@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 
 from nas.data.arrays import KEYS, load_arrays
-from nas.data.dataset import Dataset
+from nas.data.dataset import MAX_BYTES, Dataset
 from nas.data.reason import reason
 from nas.errors import DataError
-
-MAX_BYTES = 8 << 30
-"""What a file may unpack to: beyond this it is a zip bomb or no tiny-image set."""
 
 
 def load_npz(name: str, path: Path) -> Dataset:

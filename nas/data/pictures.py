@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from nas.data.dataset import MIN_PIXELS
+from nas.data.dataset import MAX_BYTES, MIN_PIXELS
 from nas.data.own import listed
 from nas.data.reason import reason
 from nas.errors import DataError
@@ -41,9 +41,6 @@ LARGEST_SIDE = 64
 
 LARGE_SIDE = 128
 """Images of one size stay as they are, but beyond this the cost is worth a word."""
-
-MAX_BYTES = 8 << 30
-"""What the pixels may take together; as for a .npz."""
 
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that exchange height and width."""

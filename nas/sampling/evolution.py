@@ -100,7 +100,7 @@ class Evolution:
         self._input_shape, self._num_classes = input_shape, num_classes
         self._levels = levels
         self._known: dict[int, _Known] = {}
-        self._news = 0
+        self._learnt_since = 0
         self._parents: list[_Known] = []
         self._families: Counter[str] = Counter()
         self._merits: Array = np.empty(0)
@@ -112,7 +112,12 @@ class Evolution:
         known = self._known.get(evidence.trial)
         described = features(architecture) if known is None else known.features
         self._known[evidence.trial] = _Known(architecture, described, evidence)
-        self._news += 1
+        self._learnt_since += 1
+
+    def evidence(self) -> list[Evidence]:
+        """Return what is known of those with a completed training, by their trials."""
+        known = (self._known[trial].evidence for trial in sorted(self._known))
+        return [evidence for evidence in known if evidence.results]
 
     def propose(self, *, number: int, attempt: int, size: float, seed: int) -> Proposal:
         """Return the proposal for the trial of that number.
@@ -152,9 +157,9 @@ class Evolution:
 
     def _update(self) -> None:
         """Rank all candidates anew, if enough has happened since."""
-        if self._news < max(1, len(self._known) // _NEWS_SHARE):
+        if self._learnt_since < max(1, len(self._known) // _SHARE_TO_RANK_ANEW):
             return
-        self._news = 0
+        self._learnt_since = 0
         known = [self._known[trial] for trial in sorted(self._known)]
         ranks = rank(
             [k.evidence for k in known],
@@ -311,8 +316,8 @@ class Recorder:
 
 # Blocks, of how many a stage, and the share of the cap: what anyone would draw by hand.
 _PLAIN = ((3, 1, 1.0), (6, 2, 1.0), (3, 1, 0.25), (6, 2, 0.25))
-# Candidates are ranked anew when one in so many of them has event.
-_NEWS_SHARE = 200
+# Candidates are ranked anew once trainings of one in so many of them have ended.
+_SHARE_TO_RANK_ANEW = 200
 _LEAST_FOR_SURROGATE = 15
 _BOLDNESS = 0.5
 # How much worse a net gets with every factor e that it is smaller; children whose widths

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from nas.candidates.candidate import Candidate, Training
 from nas.candidates.promotion import Promotion, next_promotion, planned_epochs
 from nas.candidates.pruning import RungResult, RungResults, count_rivals, should_prune
-from nas.candidates.ranking import evidence_of, rank
+from nas.candidates.ranking import rank
 from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost, all_of
 from nas.errors import StudyError
 from nas.study.settings import derived_seed
@@ -270,16 +270,7 @@ class _Search:
         if len(settings.levels) == 1 or not self.promotion_is_due:
             return None
         with _timed(self.timing, "sampling"):
-            candidates = [c for c in self.study.candidates() if c.state == "complete"]
-            full = settings.levels[-1]
-            for c in candidates:
-                begun = self.started_trainings.get(c.trial, set())
-                if c.origin == "start" and not any(n == full for n, _ in begun):
-                    return Promotion(c.trial, full, 0)
-            evidence = [
-                evidence_of(c, settings.val_size, settings.levels[0])
-                for c in candidates
-            ]
+            evidence = self.study.evidence()
             screening = sum(number >= 0 for number in self.in_training)
             found = next_promotion(
                 evidence,
@@ -296,6 +287,8 @@ class _Search:
                 trials=self.trials,
                 screened=self.finished,
                 screening=screening > 0 or self.may_screen(),
+                # Who names a net to start from wants to know what it is worth.
+                always=range(len(settings.start_from)),
             )
         self.promotion_is_due = found is not None
         return found

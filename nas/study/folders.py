@@ -226,19 +226,21 @@ def only_study(studies: Path) -> Path:
     raise StudyError(f"which study? Give one of {names}")
 
 
+def all_studies(studies: Path) -> list[Path]:
+    """Return the folders that `find_study` can return: the user's own studies first."""
+    own = _study_folders(studies)
+    names = {folder.name for folder in own}
+    published = _study_folders(studies / _PUBLISHED)
+    return [*own, *(folder for folder in published if folder.name not in names)]
+
+
 def overview(
     studies: Path, storage: str | None = None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return name, counts and cap of each study, and the errors of unreadable ones."""
     rows: list[dict[str, Any]] = []
     faults = []
-    own = _study_folders(studies)
-    published = [
-        folder
-        for folder in _study_folders(studies / _PUBLISHED)
-        if folder.name not in {mine.name for mine in own}
-    ]
-    for folder in [*own, *published]:
+    for folder in all_studies(studies):
         try:
             settings = load_settings(folder)
             states = _states(folder, settings, storage)

@@ -39,7 +39,7 @@ from nas.candidates.candidate import (
     front,
     with_training,
 )
-from nas.candidates.ranking import evidence_of
+from nas.candidates.ranking import Evidence, evidence_of
 from nas.errors import StudyError
 from nas.sampling.evolution import Evolution, Proposal, Recorder
 from nas.space.drawing import sample
@@ -160,6 +160,13 @@ class Study:
                 purpose = "seeds" if training.seed_number else "promotion"
                 trained[purpose] += training.epochs
         return trained
+
+    def evidence(self) -> list[Evidence]:
+        """Return what the trainings of all complete candidates say, by their trials.
+
+        Only of a study that is open for searching.
+        """
+        return self._evolution.evidence()
 
     def candidate(self, trial: int) -> Candidate:
         """Return one candidate; raise StudyError if there is no such trial."""

@@ -153,22 +153,11 @@ def measure(
     """
     if not len(labels):
         return Measurement(math.nan, math.nan)
-    batch_size = batch_size or (128 if images.device.type == "cpu" else 2048)
-    scale, offset = normalisation(mean, std, images.device)
-    predict = predictor(model)
-    was_training = model.training
-    model.eval()
-    try:
-        correct = torch.zeros((), dtype=torch.int64, device=images.device)
-        loss = torch.zeros((), dtype=torch.float64, device=images.device)
-        for some, answers in zip(
-            images.split(batch_size), labels.split(batch_size), strict=True
-        ):
-            logits = predict(some * scale + offset)  # [B, num_classes]
-            correct += (logits.argmax(1) == answers).sum()
-            loss += functional.cross_entropy(logits, answers, reduction="sum")
-    finally:
-        model.train(was_training)
+    correct = torch.zeros((), dtype=torch.int64, device=images.device)
+    loss = torch.zeros((), dtype=torch.float64, device=images.device)
+    for logits, answers in _answers(model, images, labels, mean, std, batch_size):
+        correct += (logits.argmax(1) == answers).sum()
+        loss += functional.cross_entropy(logits, answers, reduction="sum")
     return Measurement(int(correct) / len(labels), float(loss) / len(labels))
 
 
@@ -186,7 +175,22 @@ def confusion(
     Images and labels are as for `measure`; the result is on the CPU.
     """
     counts = torch.zeros(num_classes**2, dtype=torch.int64, device=images.device)
-    batch_size = 128 if images.device.type == "cpu" else 2048
+    for logits, answers in _answers(model, images, labels, mean, std):
+        pairs = answers * num_classes + logits.argmax(1)
+        counts += pairs.bincount(minlength=num_classes**2)
+    return counts.view(num_classes, num_classes).cpu()
+
+
+def _answers(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield logits ``[B, num_classes]`` and labels ``[B]``, batch after batch."""
+    batch_size = batch_size or (128 if images.device.type == "cpu" else 2048)
     scale, offset = normalisation(mean, std, images.device)
     predict = predictor(model)
     was_training = model.training
@@ -195,11 +199,9 @@ def confusion(
         for some, answers in zip(
             images.split(batch_size), labels.split(batch_size), strict=True
         ):
-            said = predict(some * scale + offset).argmax(1)
-            counts += (answers * num_classes + said).bincount(minlength=num_classes**2)
+            yield predict(some * scale + offset), answers
     finally:
         model.train(was_training)
-    return counts.view(num_classes, num_classes).cpu()
 
 
 def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:

@@ -1,8 +1,9 @@
 """One training step: forward, backward, clip, change the weights.
 
 The images are prepared some batches ahead. The step itself works on memory that stays
-where it is, and nothing in it asks the device for an answer. So a GPU can record it once for a candidate and replay it for every batch
-(capture.py); a CPU runs the same code as it stands.
+where it is, and nothing in it asks the device for an answer. So a GPU can record it once
+for a candidate and replay it for every batch (cuda_graph.py); a CPU runs the same code
+as it stands.
 """
 
 from __future__ import annotations
@@ -80,9 +81,8 @@ class Step:
     def load(self, indices: Tensor, rates: Sequence[float]) -> None:
         """Prepare the images int64 ``[steps, B]`` and the rates of at most ``ahead`` steps."""
         steps = len(indices)
-        images = self._data.train_images[
-            indices.flatten()
-        ].float()  # [steps * B, C, H, W]
+        # Float [steps * B, C, H, W], 0 to 255.
+        images = self._data.train_images[indices.flatten()].float()
         if self._recipe.augment > 0:
             matrices = random_matrices(
                 len(images), self._recipe, self.generator, images.device
