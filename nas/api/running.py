@@ -83,7 +83,7 @@ def run_search(
     trial_limit = seconds(trial_time_limit, "--trial-time-limit")
     start = _starter(workers)
     study, dataset = launch(request, data)
-    _say_notes(dataset, say)
+    say_notes(dataset, say)
     with study, _word_on_how_to_go_on(study, trials):
         check_writable(study.folder, ("front.csv", "front.html", "timing.json"))
         engine, devices, count = start(dataset, study)
@@ -131,7 +131,7 @@ def run_best(
     """
     devices, count = devices_for(workers.device, workers.workers)
     dataset = data or load_again(settings, data_dir, data_name)
-    _say_notes(dataset, say)
+    say_notes(dataset, say)
     check_data(settings, dataset.fingerprint)
     kept = None
     if folder is not None:
@@ -205,7 +205,7 @@ def run_train(
     else:
         dataset = load_again(settings, data_dir)
         check_data(settings, dataset.fingerprint)
-    _say_notes(dataset, say)
+    say_notes(dataset, say)
     check_fits(reference, dataset.input_shape, dataset.num_classes, dataset.name)
     images = len(dataset.labels)
     plan = Plan(
@@ -247,7 +247,7 @@ def run_train(
     return trained, dataset
 
 
-def _say_notes(dataset: Dataset, say: Say) -> None:
+def say_notes(dataset: Dataset, say: Say) -> None:
     """Tell what was done to the data and what is odd in them, a line each."""
     for note in dataset.notes:
         say(f"data: {note}")

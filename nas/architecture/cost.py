@@ -80,9 +80,6 @@ class Cost:
         )
 
 
-FREE = Cost(0, 0, 0)
-
-
 STACK = 512
 """Bytes of stack that the C code needs at most, on a Cortex-M."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from nas.cli.options import DataDir, ImageSize, console, read_image_size, tell
+from nas.cli.options import DataDir, ImageSize, console, read_image_size
 
 if TYPE_CHECKING:
     from nas.data import Dataset
@@ -36,6 +36,7 @@ def data(
             raise typer.BadParameter("give a data set to draw", param_hint="--sheet")
         console().print(_known())
         return
+    from nas.api.running import say_notes
     from nas.data import load_dataset
     from nas.data.summary import contact_sheet
     from nas.files import write_atomically
@@ -48,7 +49,7 @@ def data(
     console().print(_classes(found))
     for line in _facts(found):
         typer.echo(line)
-    tell(found)
+    say_notes(found, typer.echo)
     if sheet is not None:
         write_atomically(sheet, contact_sheet(found))
         typer.echo(f"written to {sheet}")

@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from typer import Argument, BadParameter, Option, echo
+from typer import Argument, BadParameter, Option
 
 # The commands import what they need: `nas --help` answers without torch.
 if TYPE_CHECKING:
-    from nas.data import Dataset
     from nas.study.study import Study
 
 StudyName = Annotated[
@@ -103,12 +102,6 @@ def read_image_size(text: str | None) -> tuple[int, int] | None:
             param_hint="--image-size",
         )
     return size
-
-
-def tell(dataset: Dataset) -> None:
-    """Print what was done to the data and what is odd in them, a line each."""
-    for note in dataset.notes:
-        echo(f"data: {note}")
 
 
 def console() -> Any:
