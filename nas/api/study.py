@@ -209,7 +209,8 @@ def search(
     the name of a search space (by default mixed) or a .toml file. `trials` is how many
     candidates the study is to have in all: the same call again does what is left, after
     a crash, too. `epochs` is a full training. `start_from` are the first candidates:
-    modules, architectures, names or files. `sampler` is "evolution" (the default) or
+    modules, architectures, names or files; what they have and the space lacks is added
+    to the study's own space. `sampler` is "evolution" (the default) or
     "random"; `pruning` False trains hopeless candidates, too. `seed` decides split,
     draws and trainings. `time_limit` ends the search, `trial_time_limit` a training
     that hangs: seconds, or a text such as "1h30m".

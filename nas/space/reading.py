@@ -383,3 +383,8 @@ class _Reader:
 def describe_keys() -> list[tuple[str, str]]:
     """Return every (table, key) that a space file may hold; the docs list them all."""
     return [(table, key) for table in _TABLES for key in _known_keys(table)]
+
+
+def value_in(data: dict[str, Any], table: str, key: str) -> Any:
+    """Return a key's value in a space's TOML, or what leaving it out means."""
+    return data.get(table, {}).get(key, _DEFAULTS.get((table, key)))
