@@ -23,7 +23,7 @@ from nas.references.comparison import compare
 from nas.search.loop import search
 from nas.search.start import Request, launch
 from nas.space import Caps, encode, find_space, include, read_space
-from nas.study.folders import create, open_study
+from nas.study.folders import create, open_study, read_study
 from nas.study.settings import Sampler, Settings, differences, from_toml, to_toml
 
 
@@ -106,9 +106,10 @@ def test_their_trials_have_the_draws_that_make_them(tmp_path: Path) -> None:
     known = [encode(space, start, settings.caps) is not None for start in STARTS]
     assert known == [True, False, True]
     run(tmp_path / "begun", settings, trials=4)
+    reader = read_study(tmp_path / "begun")
+    trials = reader._storage.get_all_trials(reader._id, deepcopy=False)
+    assert [bool(trial.params) for trial in trials[:3]] == known
     with open_study(tmp_path / "begun") as study:
-        trials = study._storage.get_all_trials(study._id, deepcopy=False)
-        assert [bool(trial.params) for trial in trials[:3]] == known
         assert sorted(study._evolution._known)[:3] == [0, 1, 2]
 
 

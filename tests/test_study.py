@@ -227,10 +227,28 @@ def drawn_sizes(study: Study, count: int) -> list[float]:
     """Train so many candidates and return where in the range they were drawn."""
     for _ in range(count):
         train_made_up(study, study.ask())
+    reader = read_study(study.folder)
     return [
         trial.params["size"]
-        for trial in study._storage.get_all_trials(study._id, deepcopy=False)
+        for trial in reader._storage.get_all_trials(reader._id, deepcopy=False)
     ]
+
+
+def test_who_searches_holds_no_trial_twice(tmp_path: Path) -> None:
+    """The storage of a large search kept three quarters of the memory, for nothing."""
+    small_study(tmp_path / "small")
+    with open_study(tmp_path / "small") as study:
+        train_made_up(study, study.ask())
+        trials = study._storage.get_all_trials(study._id, deepcopy=False)
+        assert [trial.params or trial.distributions for trial in trials] == (
+            [{}] * len(trials)
+        )
+        assert all(trial.user_attrs.get("architecture") is None for trial in trials)
+        written = study.candidates()
+    reader = read_study(tmp_path / "small")
+    assert reader.candidates() == written
+    trials = reader._storage.get_all_trials(reader._id, deepcopy=False)
+    assert all(trial.params and trial.user_attrs["architecture"] for trial in trials)
 
 
 def test_a_longer_training_is_read_back(tmp_path: Path) -> None:

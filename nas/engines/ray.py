@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import socket
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
+# Above all that imports ray: it tells where there is none.
+from nas.engines.ray_connection import connect, last_line  # isort: skip
+
+import ray
 
 from nas import __version__
 from nas.data import Dataset
@@ -31,11 +34,6 @@ from nas.engines.out_of_memory import (
 )
 from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import EngineError
-
-try:
-    import ray
-except ModuleNotFoundError as error:
-    raise EngineError("--engine ray needs Ray: pip install 'nas[ray]'") from error
 
 # So many workers that die at their start in a row, per worker that is wanted, cannot
 # be helped. A node that dies takes several with it that were just starting.
@@ -112,7 +110,7 @@ class RayEngine:
         one where the cluster has any. ``workers`` is by default as many as find room.
         Raises EngineError where the cluster cannot be reached or has no such room.
         """
-        _connect(address)
+        connect(address)
         try:
             resources = ray.cluster_resources()
             gpus = _gpus(device, gpus_per_worker, resources)
@@ -215,7 +213,7 @@ class RayEngine:
                 self._count_failed_start(error)
             elif worker.job is not None and not _is_death(error):
                 number, worker.job = worker.job.number, None
-                return [Failed(number, f"{type(error).__name__}: {_last_line(error)}")]
+                return [Failed(number, f"{type(error).__name__}: {last_line(error)}")]
             return self._replace(worker)
         except ray.exceptions.RayError:
             # Its answer was lost with the node on which it lay.
@@ -270,7 +268,7 @@ class RayEngine:
         limit = _MAX_FAILED_STARTS * (1 if own else self.num_workers + 1)
         if self._failed_starts >= limit:
             raise EngineError(
-                f"the workers die at their start ({_last_line(error)}): is the same nas "
+                f"the workers die at their start ({last_line(error)}): is the same nas "
                 "installed on every node, and is there memory enough for --workers?"
             )
 
@@ -286,69 +284,6 @@ class RayEngine:
             self._takes,
             _have(ray.cluster_resources()),
         )
-
-
-def _connect(address: str | None) -> None:
-    """Connect to a cluster, or start one here; Ray is kept quiet, signals are ours."""
-    # Ray would report how it is used to its makers.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Without GPUs of their own workers must not see those of others; Ray's new way.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
-    with _own_signals():
-        try:
-            if address is not None:
-                _check_reachable(address)
-            ray.init(
-                # "local" starts a new one whatever else runs on this machine.
-                address=address or "local",
-                configure_logging=True,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-                **options,
-            )
-        except Exception as error:
-            where = f"the Ray cluster at {address}" if address else "Ray"
-            remedy = (
-                "is it HOST:PORT of a running head node, and is this machine a node of "
-                "that cluster?"
-                if address
-                else "look at the messages above"
-            )
-            raise EngineError(
-                f"cannot {'reach' if address else 'start'} {where} "
-                f"({_last_line(error)}): {remedy}"
-            ) from error
-
-
-def _check_reachable(address: str) -> None:
-    """Raise OSError or ValueError where nobody listens; Ray itself would try for minutes.
-
-    "auto" and addresses with a scheme are left to Ray.
-    """
-    host, _, port = address.rpartition(":")
-    if address != "auto" and "//" not in address:
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep the handlers that nas has set; Ray sets its own when it starts.
-
-    What it starts never hears Ctrl-C, which goes to the whole terminal: the
-    coordinator decides what becomes of it. A signal that is blocked stays so in new
-    processes.
-    """
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with contextlib.suppress(ValueError):  # not in the main thread: Ray set none
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _gpus(device: str, asked: float | None, resources: dict[str, float]) -> float:
@@ -389,11 +324,6 @@ def _versions() -> tuple[str, str]:
 
 def _is_death(error: Exception) -> bool:
     return isinstance(error, ray.exceptions.RayActorError)
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _kill(worker: _WorkerHandle) -> None:

@@ -33,6 +33,8 @@ _FIRST_LIMIT = 3600.0
 # For each so many workers one candidate is drawn before it is wanted, while nothing
 # else is to be done. With fewer, what the next draw learns is worth more than the time.
 _WORKERS_PER_PREFETCH = 8
+# The promotion rule is asked anew once trainings of one in so many have ended.
+_SHARE_TO_PROMOTE_ANEW = 200
 # No more of one round counts as training: the coordinator may have been stopped.
 _LONGEST_ROUND = 30.0
 
@@ -148,7 +150,8 @@ class _Search:
         self.again: deque[int] = deque()
         self.curves: dict[int, list[RungReport]] = {}
         self.started_trainings: dict[int, set[tuple[int, int]]] = {}
-        self.promotion_is_due = True
+        # Trainings that have ended since the promotion rule last had nothing to promote.
+        self.ended_since: float = math.inf
         # Seconds that the coordinator saw each of them train, and when it last looked.
         self.looked = self.started
         self.elapsed: dict[int, float] = {}
@@ -265,9 +268,15 @@ class _Search:
         )
 
     def due_promotion(self) -> Promotion | None:
-        """Ask the promotion rule; only where something has changed since the last no."""
+        """Ask the promotion rule; only where enough has changed since its last no.
+
+        It ranks all candidates, which takes longer the more there are: of many thousand
+        it is asked once trainings of one in so many have ended, and always at the end.
+        """
         settings = self.study.settings
-        if len(settings.levels) == 1 or not self.promotion_is_due:
+        needed = max(1, self.finished // _SHARE_TO_PROMOTE_ANEW)
+        enough = 1 if not self.may_screen() else needed
+        if len(settings.levels) == 1 or self.ended_since < enough:
             return None
         with _timed(self.timing, "sampling"):
             evidence = self.study.evidence()
@@ -290,7 +299,8 @@ class _Search:
                 # Who names a net to start from wants to know what it is worth.
                 always=range(len(settings.start_from)),
             )
-        self.promotion_is_due = found is not None
+        if found is None:
+            self.ended_since = 0
         return found
 
     def may_screen(self) -> bool:
@@ -407,7 +417,7 @@ class _Search:
         """Drop a job that has ended; return for how long the coordinator saw it train."""
         self.timing.training += time.monotonic() - self.in_training.pop(job)
         self.abandoned.discard(job)
-        self.promotion_is_due = True
+        self.ended_since += 1
         return self.elapsed.pop(job)
 
     def fail(self, job: int, cause: str) -> None:

@@ -15,7 +15,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, product
 from typing import Any, Protocol, TypeVar
 
@@ -159,18 +159,25 @@ def _repeat(
             narrow.head.kind == "pool" and number == len(narrow.blocks)
         ):
             continue
-        options = {1: narrow}
-        for times in space.repeats.options:
-            if times > 1:
-                # Its output is its input again.
-                again = replace(block, repeats=times, out_channels=before.out_channels)
-                options[times] = with_block(narrow, number, again)
-        fitting = [
-            t for t, other in options.items() if caps.allow(cost(other, caps.board))
-        ]
-        name = f"block_{number}.repeats"
-        narrow = options[_pick(draws, name, space.repeats, fitting.__contains__)]
+        applied = partial(_applied, narrow, number)
+        times = _pick(
+            draws,
+            f"block_{number}.repeats",
+            space.repeats,
+            lambda t: caps.allow(cost(applied(t), caps.board)),  # noqa: B023 - asked at once
+        )
+        narrow = applied(times)
     return narrow
+
+
+def _applied(narrow: Architecture, number: int, times: int) -> Architecture:
+    """Return the architecture with that block applied so many times."""
+    if times == 1:
+        return narrow
+    before, block = narrow.blocks[number - 2 : number]
+    # Its output is its input again.
+    again = replace(block, repeats=times, out_channels=before.out_channels)
+    return with_block(narrow, number, again)
 
 
 def repeatable(block: Block, before: Block) -> bool:
@@ -313,6 +320,9 @@ def _pick(
     # The last share ends at 1, whatever the sum's rounding.
     ends = list(accumulate(choice.shares))[:-1]
     drawn = bisect_right(ends, point)
+    # Mostly it is; whether the others are costs much more than the draw.
+    if allowed(choice.options[drawn]):
+        return choice.options[drawn]
     indices = range(len(choice.options))
     left = [index for index in indices if allowed(choice.options[index])]
     return choice.options[_nearest(drawn, left)]

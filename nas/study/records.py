@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -84,7 +86,7 @@ def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
         state = STATES[trial.state]
         candidate = Candidate(
             trial=trial.number,
-            architecture=Architecture.from_json(attrs["architecture"]),
+            architecture=_architecture(attrs["architecture"]),
             num_params=attrs["num_params"],
             macs=attrs["macs"],
             peak_memory=attrs["peak_memory"],
@@ -106,6 +108,19 @@ def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
             f"{error}): is this storage another program's?"
         ) from error
     return candidate, attempt
+
+
+def _architecture(text: str) -> Architecture:
+    """Return the architecture, with one copy of each word, as all candidates have them."""
+    return Architecture.from_dict(
+        json.loads(
+            text,
+            object_hook=lambda part: {
+                name: sys.intern(value) if isinstance(value, str) else value
+                for name, value in part.items()
+            },
+        )
+    )
 
 
 def _read_curve(

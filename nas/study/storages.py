@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal import _storage as journal_storage
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
 from nas.credentials import redact
 from nas.errors import NasError, StudyError
@@ -34,14 +35,29 @@ journal_storage.json_to_distribution = functools.cache(  # type: ignore[attr-def
 
 
 class _Journal(JournalFileBackend):
-    """The journal, read with one copy of each parameter's name."""
+    """The journal, read with one copy of each parameter's name.
+
+    ``lean`` leaves out of what is read what only readers of the study need.
+    """
+
+    lean = False
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         for log in super().read_logs(log_number_from):
+            if self.lean:
+                log |= {part: {} for part in _CONTENTS if part in log}
+                if "user_attr" in log:  # which has to have a name
+                    log["user_attr"] = {sys.intern(k): None for k in log["user_attr"]}
             for part in ("params", "distributions"):
                 if part in log:
                     log[part] = {sys.intern(k): value for k, value in log[part].items()}
             yield log
+        # Where each line begins, of which only the last is ever asked for again.
+        last = max(self._log_number_offset)
+        self._log_number_offset = {0: 0, last: self._log_number_offset[last]}
+
+
+_CONTENTS = ("params", "distributions", "user_attrs")
 
 
 class _NoLock(BaseJournalFileLock):
@@ -84,6 +100,19 @@ def open_storage(
     with storage_errors(folder):
         path = str(folder / "journal.log")
         return JournalStorage(_Journal(path, lock_obj=_NoLock()))
+
+
+def keep_no_contents(storage: BaseStorage, trials: Iterable[FrozenTrial]) -> None:
+    """Let a journal hold no more of trials in memory than their numbers and states.
+
+    For the one process that writes: it knows all else of its trials itself, and a
+    search of many thousand would have everything twice.
+    """
+    backend = getattr(storage, "_backend", None)
+    if isinstance(backend, _Journal):
+        backend.lean = True
+        for trial in trials:
+            trial.params, trial.distributions, trial.user_attrs = {}, {}, {}
 
 
 def is_postgres(url: str) -> bool:

@@ -55,7 +55,12 @@ from nas.study.records import (
     training_attribute,
 )
 from nas.study.settings import Settings, derived_seed
-from nas.study.storages import close_storage, storage_errors, study_id
+from nas.study.storages import (
+    close_storage,
+    keep_no_contents,
+    storage_errors,
+    study_id,
+)
 from nas.training.report import RungReport
 
 # After so many draws in a row that the study already has, it is taken to have them all.
@@ -106,6 +111,7 @@ class Study:
         if lock is not None:
             for candidate in self._candidates.values():
                 self._learn(candidate)
+            keep_no_contents(storage, trials)
 
     def __enter__(self) -> Self:
         """Return the study; leaving the block closes it."""
