@@ -472,7 +472,7 @@ def test_redact(text: str, shown: str) -> None:
 
 
 def test_without_the_driver_one_line_says_so(tmp_path: Path) -> None:
-    """As without the extra nas[postgres]."""
+    """As without the extra nas-under-cap[postgres]."""
     code = (
         "import sys\n"
         "sys.modules['psycopg'] = None\n"
@@ -483,7 +483,7 @@ def test_without_the_driver_one_line_says_so(tmp_path: Path) -> None:
     address = "postgresql://nas:pw@127.0.0.1:1/db"
     done = run_python(code, *SEARCH, "--storage", address, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "pip install 'nas[postgres]'" in one_line(done.stderr)
+    assert "pip install 'nas-under-cap[postgres]'" in one_line(done.stderr)
 
 
 def test_the_settings_tell_only_that_the_trials_are_elsewhere(

@@ -223,7 +223,7 @@ def test_a_cluster_that_does_not_answer_is_one_line() -> None:
 
 
 def test_without_ray_one_line_says_so(tmp_path: Path) -> None:
-    """As without the extra nas[ray]."""
+    """As without the extra nas-under-cap[ray]."""
     code = (
         "import sys\n"
         "sys.modules['ray'] = None\n"
@@ -233,7 +233,7 @@ def test_without_ray_one_line_says_so(tmp_path: Path) -> None:
     )
     done = run_python(code, *OPTIONS.split(), cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "pip install 'nas[ray]'" in one_line(done.stderr)
+    assert "pip install 'nas-under-cap[ray]'" in one_line(done.stderr)
     assert not (tmp_path / "studies").exists()
 
 
