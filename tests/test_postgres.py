@@ -164,7 +164,7 @@ def _tell(study: Study) -> None:
 
 
 @pytest.mark.parametrize("write", [_ask, _record, _tell])
-@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("end", ["stop", pytest.param("kill", marks=pytest.mark.slow)])
 def test_an_outage_is_waited_out(
     end: str,
     write: Callable[[Study], None],
@@ -381,6 +381,7 @@ def test_a_killed_coordinator_goes_on_with_the_same_command(
     assert [c.trial for c in now] == list(range(len(now)))
 
 
+@pytest.mark.slow
 def test_no_file_and_no_output_shows_the_password(url: str, tmp_path: Path) -> None:
     """A whole search, its reports and what reads it; all that they wrote is looked at."""
     storage = ["--storage", url]

@@ -161,6 +161,7 @@ def test_without_an_address_ray_is_started_here(tmp_path: Path) -> None:
     check(search.candidates(), 3, [])
 
 
+@pytest.mark.slow
 def test_the_data_set_is_put_once_and_shared(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_the_data_set_is_put_once_and_shared(
     cluster.remove_node(node)
 
 
+@pytest.mark.slow
 def test_other_versions_on_a_node_are_refused(cluster: Cluster) -> None:
     """With both versions, before anything is trained there."""
     node = cluster.add_node(cpus=1)
@@ -209,6 +211,7 @@ def test_other_versions_on_a_node_are_refused(cluster: Cluster) -> None:
     cluster.remove_node(node)
 
 
+@pytest.mark.slow
 def test_no_room_is_told_at_once(cluster: Cluster) -> None:
     """Where the number of workers would follow from the room, and there is none."""
     with pytest.raises(EngineError, match="no room for a worker: each takes 1 CPU"):
