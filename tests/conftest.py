@@ -55,8 +55,10 @@ _left_out: list[int] = []
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Remember how many slow tests are left out."""
-    _left_out.append(sum(item.get_closest_marker("slow") is not None for item in items))
+    """Remember how many slow tests are left out; those of -k and a node id are not."""
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    if items and items[0].config.option.markexpr == "not slow":
+        _left_out.append(len(slow) if len(slow) == len(items) else 0)
 
 
 @pytest.hookimpl(optionalhook=True)
