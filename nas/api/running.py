@@ -79,6 +79,9 @@ def run_search(
     Raises UsageError before anything is loaded, what launch and nas.search.loop.search
     raise, and KeyboardInterrupt with a line on how to go on; the study is closed then.
     """
+    # What draws the front, loaded now: Ctrl-C in the midst of an import can be lost.
+    import nas.report  # noqa: F401 - pandas and plotly, which only searches need
+
     limit = seconds(time_limit, "--time-limit")
     trial_limit = seconds(trial_time_limit, "--trial-time-limit")
     start = _starter(workers)
@@ -357,7 +360,7 @@ def search_and_draw(
 
 def draw(study: Study) -> None:
     """Write front.csv and front.html of the study."""
-    from nas.report import write_front  # pandas and plotly, which only searches need
+    from nas.report import write_front  # run_search says why it is not loaded above
 
     settings = study.settings
     write_front(
