@@ -110,6 +110,8 @@ ONLY_OPTIONS = {
         "storage",  # likewise
         "output",  # Trained.save
         "export",  # Trained.export
+        "front",  # Study.best_front
+        "sizes",  # likewise
     },
     "train": {"output"},  # Trained.save
 }
@@ -174,6 +176,15 @@ def test_the_defaults_are_those_of_the_command_line(command: str) -> None:
             assert described(command)[name][1].envvar == f"NAS_{name.upper()}"
         else:
             assert (parameter.default or None) == (option.default or None), name
+
+
+def test_best_front_has_the_keywords_of_best() -> None:
+    """With the same defaults; for what limits one winner it has the sizes."""
+    one = inspect.signature(nas.Study.best).parameters
+    several = inspect.signature(nas.Study.best_front).parameters
+    assert set(several) == set(one) - {"max_params", "min_accuracy"} | {"sizes"}
+    for name in set(several) & set(one):
+        assert several[name].default == one[name].default
 
 
 def refused() -> list[tuple[str, str, Any]]:

@@ -62,7 +62,7 @@ class Trained:
         """The result in one line: parameters, test accuracy, seeds."""
         report = self.report
         name = f"trial {report['trial']}" if "trial" in report else self._name
-        return f"{name}, {_tested_in_words(report)}"
+        return f"{name}, {tested_in_words(report)}"
 
     @property
     def _name(self) -> str:
@@ -192,7 +192,8 @@ def best_epoch_in_words(report: dict[str, Any]) -> str:
     )
 
 
-def _tested_in_words(report: dict[str, Any]) -> str:
+def tested_in_words(report: dict[str, Any]) -> str:
+    """Return a report's parameters and test accuracy, with what it is, in a line."""
     text = (
         f"{report['num_params']:,} parameters: test accuracy "
         f"{percent(report['test_accuracy_mean'])} after the last of {report['epochs']} "

@@ -21,7 +21,7 @@ from nas.engines import Engine, Finished, Job, Mode, Reported, all_of
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.balance import balance
-from nas.search.kept_trainings import KeptTrainings
+from nas.search.kept_trainings import RememberedTrainings
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
 from nas.training.recipe import Recipe
@@ -79,7 +79,7 @@ def retrain(
     *,
     hardware: dict[str, Any],
     show: Show = lambda _: None,
-    kept: KeptTrainings | None = None,
+    kept: RememberedTrainings | None = None,
     data_name: str | None = None,
 ) -> Winner:
     """Choose the winner among the front's members and train it to the end.
@@ -90,13 +90,15 @@ def retrain(
     enough.
     """
     began = time.monotonic()
-    allowed = _allowed(candidates, criteria, settings)
+    small_enough = allowed(candidates, criteria, settings)
     runs = _Runs(engine, settings, criteria.epochs, show, kept)
-    measured = _Measured(allowed, criteria.epochs, settings)
+    measured = _Measured(small_enough, criteria.epochs, settings)
     if criteria.min_accuracy is None:
-        winner = _most_accurate(candidates, allowed, criteria, settings, runs, measured)
+        winner = _most_accurate(
+            candidates, small_enough, criteria, settings, runs, measured
+        )
     else:
-        winner = _smallest_reaching(front(allowed), criteria, runs, measured)
+        winner = _smallest_reaching(front(small_enough), criteria, runs, measured)
     tests, weights, confusions, kernels = runs.final(winner, criteria.seeds)
     report = {
         "study": settings.name,
@@ -175,19 +177,22 @@ class _Measured:
         )
 
 
-def _allowed(
+def allowed(
     candidates: Sequence[Candidate], criteria: SelectionCriteria, settings: Settings
 ) -> list[Candidate]:
-    """Return the candidates that may win: completely trained and small enough."""
+    """Return the candidates that may win: completely trained and small enough.
+
+    Raises StudyError where there is none.
+    """
     complete = [c for c in candidates if c.state == "complete"]
     if not complete:
         raise StudyError(
             f"the study {settings.name!r} has no fully trained candidate yet: run "
             f"`nas search --study {settings.name}` first"
         )
-    allowed = [c for c in complete if c.num_params <= criteria.max_params]
-    if allowed:
-        return allowed
+    small_enough = [c for c in complete if c.num_params <= criteria.max_params]
+    if small_enough:
+        return small_enough
     least = min(c.num_params for c in complete)
     raise StudyError(
         f"no fully trained candidate has at most {criteria.max_params} parameters: the "
@@ -197,7 +202,7 @@ def _allowed(
 
 def _most_accurate(
     candidates: Sequence[Candidate],
-    allowed: Sequence[Candidate],
+    small_enough: Sequence[Candidate],
     criteria: SelectionCriteria,
     settings: Settings,
     runs: _Runs,
@@ -210,7 +215,7 @@ def _most_accurate(
     ]
     predicted = rank(evidence, settings.levels).predicted
     expected = {c.trial: p for c, p in zip(candidates, predicted, strict=True)}
-    contenders = sorted(allowed, key=lambda c: (expected[c.trial], c.num_params))
+    contenders = sorted(small_enough, key=lambda c: (expected[c.trial], c.num_params))
     finalists = contenders[: criteria.finalists]
     measured.finalists = sorted(finalists, key=lambda c: c.num_params)
     runs.finalists([c for c in finalists if not measured.count(c)], measured)
@@ -263,7 +268,7 @@ class _Runs:
         settings: Settings,
         epochs: int,
         show: Show,
-        kept: KeptTrainings | None,
+        kept: RememberedTrainings | None,
     ) -> None:
         self.engine, self.settings, self.epochs = engine, settings, epochs
         self.show, self.kept = show, kept
