@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -61,7 +62,7 @@ class Trained:
     def summary(self) -> str:
         """The result in one line: parameters, test accuracy, seeds."""
         report = self.report
-        name = f"trial {report['trial']}" if "trial" in report else self._name
+        name = trial_in_words(report) if "trial" in report else self._name
         return f"{name}, {tested_in_words(report)}"
 
     @property
@@ -190,6 +191,11 @@ def best_epoch_in_words(report: dict[str, Any]) -> str:
         f"{text}; published: {', '.join(accuracies)}, of {said['epochs']} epochs with "
         f"{said['num_params']:,} parameters"
     )
+
+
+def trial_in_words(report: Mapping[str, Any]) -> str:
+    """Return which trial of the study a winner is, or is made from."""
+    return f"trial {report['trial']}" + (" resized" if report["resized"] else "")
 
 
 def tested_in_words(report: dict[str, Any]) -> str:

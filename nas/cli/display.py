@@ -84,7 +84,7 @@ def winners_table(limits: Sequence[int], reports: Sequence[Mapping[str, Any]]) -
         spread = report["test_accuracy_std"]
         table.add_row(
             f"{limit:,}",
-            str(report["trial"]),
+            f"{report['trial']}{' resized' if report['resized'] else ''}",
             f"{report['num_params']:,}",
             f"{report['macs']:,}",
             percent(report["val_accuracy"]),

@@ -89,7 +89,7 @@ def best(  # one parameter an option
     """Retrain the winner, read the test set once, write it out ready for use."""
     from nas.api.progress import LineDisplay, retraining_line
     from nas.api.running import WorkersWanted, discard_kept, run_best
-    from nas.api.trained import Trained, tested_in_words
+    from nas.api.trained import Trained, tested_in_words, trial_in_words
     from nas.cli.display import winners_table
     from nas.files import check_writable, write_atomically
     from nas.search.ladder import caps, check_alone, csv_of, sizes_from, winner_folders
@@ -140,7 +140,7 @@ def best(  # one parameter an option
     discard_kept(folder)
     for place, found in zip(folders, winners, strict=True):
         _say_classes(found.report, data)
-        typer.echo(f"trial {found.candidate.trial}, {tested_in_words(found.report)}")
+        typer.echo(f"{trial_in_words(found.report)}, {tested_in_words(found.report)}")
         typer.echo(f"written to {place}: weights.safetensors, model.py, report.json")
         for name in export or []:
             write_export(place, name, None, data)

@@ -1,7 +1,8 @@
 """From the candidates to the winner: contenders, the choice, the full training.
 
-The contenders are those of all allowed sizes that are expected to be the best after a
-full training, by all that the search has measured. Each is fully trained on the training
+The contenders are those of all allowed sizes, and the best structures resized to the
+cap, that are expected to be the best after a full training, by all that the search has
+measured. Each is fully trained on the training
 split; the two best get another seed; the choice is by validation loss and error, over
 all seeds. The winner is trained anew on training and validation data together, once for
 each seed, and the test set is read once a seed, after the last epoch.
@@ -16,11 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas.candidates.candidate import Candidate, front, mean_loss
-from nas.candidates.ranking import badness, evidence_of, rank
+from nas.candidates.ranking import badness
 from nas.engines import Engine, Finished, Job, Mode, Reported, all_of
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.balance import balance
+from nas.search.contenders import contenders, is_resized
 from nas.search.kept_trainings import RememberedTrainings
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
@@ -53,6 +55,7 @@ class ProgressEvent:
 
     stage: str
     trial: int
+    resized: bool
     num_params: int
     seed: int
     report: RungReport | None = None
@@ -104,6 +107,7 @@ def retrain(
         "study": settings.name,
         "dataset": data_name or settings.dataset,
         "trial": winner.trial,
+        "resized": is_resized(winner),
         "key": winner.key,
         "num_params": winner.num_params,
         "macs": winner.macs,
@@ -122,6 +126,7 @@ def retrain(
         "finalists": [
             {
                 "trial": c.trial,
+                "resized": is_resized(c),
                 "num_params": c.num_params,
                 "search_val_accuracy": c.val_accuracy,
                 "val_accuracy": measured.accuracy(c),
@@ -148,32 +153,32 @@ class _Measured:
         self, candidates: Sequence[Candidate], epochs: int, settings: Settings
     ) -> None:
         self._val_size = settings.val_size
-        self._ends: dict[int, list[RungReport]] = {}
+        self._ends: dict[str, list[RungReport]] = {}
         self.finalists: list[Candidate] = []
         for c in candidates:
             ends = [t.curve[-1] for t in c.trainings if t.curve and t.epochs == epochs]
             if settings.recipe.epochs == epochs and c.curve:
                 ends.insert(0, c.curve[-1])
             if ends:
-                self._ends[c.trial] = ends
+                self._ends[c.key] = ends
 
     def add(self, candidate: Candidate, end: RungReport) -> None:
-        self._ends.setdefault(candidate.trial, []).append(end)
+        self._ends.setdefault(candidate.key, []).append(end)
 
     def count(self, candidate: Candidate) -> int:
-        return len(self._ends.get(candidate.trial, ()))
+        return len(self._ends.get(candidate.key, ()))
 
     def accuracy(self, candidate: Candidate) -> float:
-        return statistics.fmean(e.val_accuracy for e in self._ends[candidate.trial])
+        return statistics.fmean(e.val_accuracy for e in self._ends[candidate.key])
 
     def loss(self, candidate: Candidate) -> float | None:
-        return mean_loss(self._ends[candidate.trial])
+        return mean_loss(self._ends[candidate.key])
 
     def badness(self, candidate: Candidate) -> float:
         """Return what the choice is by; see nas.candidates.ranking."""
         return statistics.fmean(
             badness(end.val_loss, end.val_accuracy, self._val_size)
-            for end in self._ends[candidate.trial]
+            for end in self._ends[candidate.key]
         )
 
 
@@ -209,14 +214,8 @@ def _most_accurate(
     measured: _Measured,
 ) -> Candidate:
     """Return the best of the most promising after full trainings of them."""
-    # All sizes tell the trend, also those that are not allowed.
-    evidence = [
-        evidence_of(c, settings.val_size, settings.levels[0]) for c in candidates
-    ]
-    predicted = rank(evidence, settings.levels).predicted
-    expected = {c.trial: p for c, p in zip(candidates, predicted, strict=True)}
-    contenders = sorted(small_enough, key=lambda c: (expected[c.trial], c.num_params))
-    finalists = contenders[: criteria.finalists]
+    finalists = contenders(candidates, small_enough, settings, criteria.max_params)
+    finalists = finalists[: criteria.finalists]
     measured.finalists = sorted(finalists, key=lambda c: c.num_params)
     runs.finalists([c for c in finalists if not measured.count(c)], measured)
     # Of equally good ones the smaller.
@@ -277,8 +276,9 @@ class _Runs:
         """Train each once more on the training split, with a seed of its own."""
         jobs = []
         for number, c in enumerate(some):
+            who = f"{c.trial} {c.key}" if is_resized(c) else c.trial
             seed = derived_seed(
-                self.settings.seed, "promote", c.trial, self.epochs, measured.count(c)
+                self.settings.seed, "promote", who, self.epochs, measured.count(c)
             )
             jobs.append(self.job(c, number, seed, "search"))
         ends: dict[int, RungReport] = {}
@@ -331,7 +331,10 @@ class _Runs:
         def show(job: Job, event: Reported | Finished) -> None:
             self.show(_news(stage, job, candidates[job.number], event))
 
-        names = [f"trial {candidate.trial}" for candidate in candidates]
+        names = [
+            f"trial {candidate.trial}" + (" resized" if is_resized(candidate) else "")
+            for candidate in candidates
+        ]
         return train_all(self.engine, jobs, names, show, self.kept)
 
 
@@ -341,6 +344,7 @@ def _news(
     return ProgressEvent(
         stage=stage,
         trial=candidate.trial,
+        resized=is_resized(candidate),
         num_params=candidate.num_params,
         seed=job.seed,
         report=event.report if isinstance(event, Reported) else None,

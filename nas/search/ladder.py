@@ -16,6 +16,7 @@ from nas.study.settings import Settings
 COLUMNS = (
     "max_params",
     "trial",
+    "resized",
     "num_params",
     "macs",
     "peak_memory",
