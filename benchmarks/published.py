@@ -4,7 +4,7 @@
     python benchmarks/published.py --check
 
 For each study seed the README's own commands run with today's defaults: one
-`nas search --budget 10000 --trials 200`, then `nas best --seeds 3` for each cap. What is
+`nas search --budget 10000 --trials 200`, then one `nas best --seeds 3 --sizes ...`. What is
 small goes into studies/published/ (the trials packed, the front, the reports), and the
 README's table and picture are made anew from them.
 
@@ -67,12 +67,9 @@ def make(seed: int, work: Path) -> None:
     search = f"search --budget {BUDGET} --trials {TRIALS} --studies".split()
     more = ["--study", name, "--seed", str(seed)] if seed else []
     _nas(*search, str(work), *more)
-    for cap in CAPS:
-        target = folder / best_folder(cap)
-        if not (target / "report.json").exists():
-            limit = ["--max-params", str(cap)] if cap < BUDGET else []
-            options = ["--seeds", "3", "--studies", str(work), "--output", str(target)]
-            _nas("best", name, *limit, *options)
+    if not (folder / "best.csv").exists():
+        sizes = ",".join(map(str, CAPS))
+        _nas("best", name, "--sizes", sizes, "--seeds", "3", "--studies", str(work))
     publish(seed, work)
 
 
@@ -97,8 +94,9 @@ def _publish(folder: Path, target: Path, *, whole: bool) -> None:
     """Keep what is small; the winners' weights of seed 0 alone."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for name in ("study.toml", "front.csv", "timing.json"):
-        shutil.copy(folder / name, target)
+    for name in ("study.toml", "front.csv", "timing.json", "best.csv"):
+        if (folder / name).exists():
+            shutil.copy(folder / name, target)
     journal = (folder / "journal.log").read_bytes()
     # Without the time in its header the same trials give the same file.
     (target / "journal.log.gz").write_bytes(gzip.compress(journal, mtime=0))

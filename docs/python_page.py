@@ -75,7 +75,7 @@ _CONTENTS: list[tuple[str, Any, tuple[str, ...]]] = [
     ),
     ("nas.search", nas.search, ()),
     ("nas.open_study", nas.open_study, ()),
-    ("nas.Study", nas.Study, ("front", "trials", "plot", "best")),
+    ("nas.Study", nas.Study, ("front", "trials", "plot", "best", "best_front")),
     (
         "nas.Trained",
         nas.Trained,

@@ -125,6 +125,8 @@ ONLY_OPTIONS = {
         "storage",  # likewise
         "output",  # Trained.save
         "export",  # Trained.export
+        "front",  # Study.best_front
+        "sizes",  # likewise
     },
     "train": {"output"},  # Trained.save
 }
@@ -189,6 +191,15 @@ def test_the_defaults_are_those_of_the_command_line(command: str) -> None:
             assert described(command)[name][1].envvar == f"NAS_{name.upper()}"
         else:
             assert (parameter.default or None) == (option.default or None), name
+
+
+def test_best_front_has_the_keywords_of_best() -> None:
+    """With the same defaults; for what limits one winner it has the sizes."""
+    one = inspect.signature(nas.Study.best).parameters
+    several = inspect.signature(nas.Study.best_front).parameters
+    assert set(several) == set(one) - {"max_params", "min_accuracy"} | {"sizes"}
+    for name in set(several) & set(one):
+        assert several[name].default == one[name].default
 
 
 def refused() -> list[tuple[str, str, Any]]:
@@ -321,10 +332,13 @@ def test_the_package_is_typed(tmp_path: Path) -> None:
         "reveal_type(nas.count('s0'))\n"
         "nas.search(budgte=9)\n"
     )
+    around = Path(nas.__file__).parent.parent
+    # mypy finds what is installed, and refuses to be pointed at site-packages.
+    checkout = {} if around.name == "site-packages" else {"MYPYPATH": str(around)}
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "script.py"],
         cwd=tmp_path,
-        env=environment() | {"MYPYPATH": str(Path(nas.__file__).parent.parent)},
+        env=environment() | checkout,
         capture_output=True,
         text=True,
         check=False,
@@ -803,6 +817,7 @@ def test_an_interrupt_leaves_the_study_in_order(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=200)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 0, err
     stopped, ended = out.splitlines()
     done = int(ended.split()[0])

@@ -64,6 +64,8 @@ CANDIDATES = [
     candidate(8, 4, 0.99, "running"),
 ]
 SIZES = [c.num_params for c in CANDIDATES[:6]]
+# With one of their structure at the cap, none is resized to it: see test_contenders.py.
+LARGEST = CANDIDATES[6].num_params
 
 
 def after(accuracies: dict[int, float]) -> Callable[[Job, int], float]:
@@ -93,7 +95,7 @@ def choose(
         CANDIDATES if candidates is None else candidates,
         SETTINGS,
         engine or FakeEngine(2, accuracy=after(AFTER)),
-        SelectionCriteria(**{"max_params": 10**6, "epochs": 3} | criteria),
+        SelectionCriteria(**{"max_params": LARGEST, "epochs": 3} | criteria),
         hardware={"processor": "made up"},
         show=show,
         kept=kept,
@@ -145,7 +147,7 @@ def test_what_the_study_has_trained_fully_is_not_trained_again() -> None:
         for c in CANDIDATES[:6]
     ]
     engine = FakeEngine(2, accuracy=after(AFTER))
-    winner = choose(engine, known)
+    winner = choose(engine, known, max_params=SIZES[5])
     assert winner.candidate.trial == 3
     assert [job.mode for job in engine.started] == ["search"] * 2 + ["final"]
     first = derived_seed(SETTINGS.seed, "promote", 3, 3, 0)
@@ -249,7 +251,7 @@ def test_every_part_is_told() -> None:
         CANDIDATES,
         SETTINGS,
         FakeEngine(accuracy=after(AFTER)),
-        SelectionCriteria(max_params=10**6, epochs=3, seeds=2),
+        SelectionCriteria(max_params=LARGEST, epochs=3, seeds=2),
         hardware={},
         show=told.append,
     )

@@ -264,7 +264,8 @@ def _as_text(progress: Progress) -> str:
 
 def retraining_line(event: ProgressEvent) -> str | None:
     """Return a line for an event of a retraining, None for one that needs none."""
-    who = f"{event.stage} trial {event.trial} ({event.num_params} params)"
+    resized = ", resized" if event.resized else ""
+    who = f"{event.stage} trial {event.trial} ({event.num_params} params{resized})"
     if event.stage == "winner":
         who += f", seed {event.seed}"
     if event.test_accuracy is not None:

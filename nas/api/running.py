@@ -25,7 +25,7 @@ from nas.export.source import WRITTEN
 from nas.files import append_json, check_writable
 from nas.references.bundled import check_fits
 from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
-from nas.search.kept_trainings import KeptTrainings
+from nas.search.kept_trainings import KeptTrainings, RememberedTrainings
 from nas.search.loop import Outcome, Progress
 from nas.search.loop import search as run
 from nas.search.resolve import Resolved
@@ -79,6 +79,9 @@ def run_search(
     Raises UsageError before anything is loaded, what launch and nas.search.loop.search
     raise, and KeyboardInterrupt with a line on how to go on; the study is closed then.
     """
+    # What draws the front, loaded now: Ctrl-C in the midst of an import can be lost.
+    import nas.report  # noqa: F401 - pandas and plotly, which only searches need
+
     limit = seconds(time_limit, "--time-limit")
     trial_limit = seconds(trial_time_limit, "--trial-time-limit")
     start = _starter(workers)
@@ -112,39 +115,49 @@ def run_best(
     *,
     data_dir: Path | None = None,
     data_name: str | None = None,
-    folder: Path | None = None,
+    folders: Sequence[Path] = (),
     exports: Sequence[str] = (),
     say: Say = lambda _: None,
-    max_params: int | None = None,
+    limits: Sequence[int],
     min_accuracy: float | None = None,
     finalists: int = 4,
     epochs: int | None = None,
     seeds: int = 1,
-) -> tuple[Winner, Dataset]:
-    """Choose the winner and train it; return it and the data set that it was trained on.
+) -> tuple[list[Winner], Dataset]:
+    """Choose a winner for each limit and train it; return them, and the data set.
+
+    A limit is the most parameters of its winner.
 
     Without ``data`` it is the study's own, by its name, or by ``data_name``, where it
-    lies by now. With a ``folder`` for the winner, in which ``exports`` will have folders
+    lies by now. With ``folders`` for the winners, in which ``exports`` will have folders
     of their own, it is known beforehand that they can be written, and what is trained is
-    kept there until `discard_kept`, so that the same call goes on after a stop. Raises
-    what load_again, check_data and nas.search.best.retrain do.
+    kept in the first until `discard_kept`, so that the same call goes on after a stop.
+    Raises what load_again, check_data and nas.search.best.retrain do.
     """
     devices, count = devices_for(workers.device, workers.workers)
     dataset = data or load_again(settings, data_dir, data_name)
     say_notes(dataset, say)
     check_data(settings, dataset.fingerprint)
-    kept = None
-    if folder is not None:
-        kept = _kept(folder, dataset, settings.seed, settings.val_size, devices, say)
+    for folder in folders:
+        check_writable(folder, WRITTEN)
         for name in exports:
             check_writable(folder / name)
-    criteria = SelectionCriteria(
-        max_params=max_params or settings.param_budget,
-        min_accuracy=min_accuracy,
-        finalists=finalists,
-        epochs=epochs or settings.full_epochs,
-        seeds=seeds,
-    )
+    kept = None
+    if folders:
+        kept = _kept(
+            folders[0], dataset, settings.seed, settings.val_size, devices, say
+        )
+    remembered = kept or RememberedTrainings()
+    criteria = [
+        SelectionCriteria(
+            max_params=limit,
+            min_accuracy=min_accuracy,
+            finalists=finalists,
+            epochs=epochs or settings.full_epochs,
+            seeds=seeds,
+        )
+        for limit in limits
+    ]
     with _word_on_what_is_kept(kept):
         engine = LocalEngine(
             dataset,
@@ -155,19 +168,22 @@ def run_best(
         )
         try:
             with display:
-                winner = retrain(
-                    candidates,
-                    settings,
-                    engine,
-                    criteria,
-                    hardware=hardware(devices),
-                    show=display.show,
-                    kept=kept,
-                    data_name=dataset.name,
-                )
+                winners = [
+                    retrain(
+                        candidates,
+                        settings,
+                        engine,
+                        one,
+                        hardware=hardware(devices),
+                        show=display.show,
+                        kept=remembered,
+                        data_name=dataset.name,
+                    )
+                    for one in criteria
+                ]
         finally:
             engine.close()
-    return winner, dataset
+    return winners, dataset
 
 
 def run_train(
@@ -357,7 +373,7 @@ def search_and_draw(
 
 def draw(study: Study) -> None:
     """Write front.csv and front.html of the study."""
-    from nas.report import write_front  # pandas and plotly, which only searches need
+    from nas.report import write_front  # run_search says why it is not loaded above
 
     settings = study.settings
     write_front(

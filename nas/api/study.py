@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from nas.api.words import in_python
 from nas.candidates.candidate import front
 from nas.data import Dataset, load_dataset
 from nas.errors import UsageError
+from nas.search.ladder import caps, winner_folders
 from nas.search.start import Request
 from nas.study.folders import find_study, only_study, read_study, winner_folder
 from nas.study.settings import Sampler
@@ -141,32 +142,82 @@ class Study:
                 "progress": progress,
             }
         )
+        limits = [numbers["max_params"] or self.settings.param_budget]
+        return self._best(limits, numbers, data, data_dir, device)[0]
+
+    @in_python
+    def best_front(
+        self,
+        *,
+        sizes: Sequence[int] | None = None,
+        finalists: int = 4,
+        epochs: int | None = None,
+        seeds: int = 1,
+        data: Data | str | Path | None = None,
+        data_dir: str | Path | None = None,
+        workers: int | None = None,
+        device: str = "auto",
+        progress: bool = True,
+    ) -> list[Trained]:
+        """Retrain a winner for each of several caps, largest first: `nas best --front`.
+
+        `sizes` are the caps, by default the study's and its halves, as far down as a
+        fully trained net is so small. All else is as for `best`; what two caps have in
+        common is trained once.
+
+        Raises UsageError for sizes over the study's cap, and what `best` raises.
+        """
+        numbers = checked(
+            {
+                "finalists": finalists,
+                "epochs": epochs,
+                "seeds": seeds,
+                "workers": workers,
+                "progress": progress,
+            }
+        )
+        limits = caps(self._candidates, self.settings, sizes)
+        return self._best(limits, numbers, data, data_dir, device)
+
+    def _best(
+        self,
+        limits: Sequence[int],
+        numbers: dict[str, Any],
+        data: Data | str | Path | None,
+        data_dir: str | Path | None,
+        device: str,
+    ) -> list[Trained]:
+        """Retrain a winner for each limit, with numbers that have been checked."""
         folder, name = path_of(data_dir), name_of(data)
         given = dataset_of(data, data_dir)
         if name is not None:
             given = load_dataset(name, folder)
         elif given is None and folder is None:
             given = self._data
-        winner, dataset = run_best(
+        winners, dataset = run_best(
             self.settings,
             self._candidates,
             given,
             WorkersWanted(device=device, workers=numbers["workers"]),
-            training_display(retraining_line, progress=progress),
+            training_display(retraining_line, progress=numbers["progress"]),
             data_dir=folder,
-            max_params=numbers["max_params"],
-            min_accuracy=numbers["min_accuracy"],
+            limits=limits,
+            min_accuracy=numbers.get("min_accuracy"),
             finalists=numbers["finalists"],
             epochs=numbers["epochs"],
             seeds=numbers["seeds"],
         )
-        return Trained(
-            winner.candidate.architecture,
-            winner.weights,
-            winner.report,
-            dataset,
-            winner_folder(self.folder),
-        )
+        folders = winner_folders(winner_folder(self.folder), limits)
+        return [
+            Trained(
+                winner.candidate.architecture,
+                winner.weights,
+                winner.report,
+                dataset,
+                target,
+            )
+            for winner, target in zip(winners, folders, strict=True)
+        ]
 
 
 @in_python

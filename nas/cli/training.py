@@ -52,12 +52,24 @@ def best(  # one parameter an option
     seeds: Annotated[
         int, Option(min=1, help="How often the winner is trained, each time anew.")
     ] = 1,
+    front: Annotated[
+        bool,
+        Option(
+            "--front",
+            help="A winner for the cap, for half of it, and so on, with a table of them.",
+        ),
+    ] = False,
+    sizes: Annotated[
+        str | None,
+        Option(help="As --front, with these caps: 10000,5000,2500."),
+    ] = None,
     output: Annotated[
         Path | None,
         Option(
             "--output",
             "-o",
-            help="Folder for the winner [default: best/ in the study's folder].",
+            help="Folder for the winner [default: best/ in the study's folder]; those of "
+            "smaller caps have -CAP at its name.",
         ),
     ] = None,
     export: Annotated[
@@ -77,7 +89,10 @@ def best(  # one parameter an option
     """Retrain the winner, read the test set once, write it out ready for use."""
     from nas.api.progress import LineDisplay, retraining_line
     from nas.api.running import WorkersWanted, discard_kept, run_best
-    from nas.api.trained import Trained
+    from nas.api.trained import Trained, tested_in_words, trial_in_words
+    from nas.cli.display import winners_table
+    from nas.files import check_writable, write_atomically
+    from nas.search.ladder import caps, check_alone, csv_of, sizes_from, winner_folders
     from nas.study.folders import winner_folder
 
     if export:
@@ -87,8 +102,17 @@ def best(  # one parameter an option
             check_format(name)
     opened = read(study, studies, storage)
     folder = output or winner_folder(opened.folder)
+    several = front or sizes is not None
+    limits = [max_params or opened.settings.param_budget]
+    table = Path(f"{folder}.csv")
+    if several:
+        check_alone(max_params, min_accuracy)
+        asked = sizes_from(sizes) if sizes is not None else None
+        limits = caps(opened.candidates(), opened.settings, asked)
+        check_writable(table.parent, [table.name])
+    folders = winner_folders(folder, limits)
     try:
-        found, data = run_best(
+        winners, data = run_best(
             opened.settings,
             opened.candidates(),
             None,
@@ -96,10 +120,10 @@ def best(  # one parameter an option
             LineDisplay(console(), retraining_line),
             data_dir=data_dir,
             data_name=dataset,
-            folder=folder,
+            folders=folders,
             exports=export or (),
             say=typer.echo,
-            max_params=max_params,
+            limits=limits,
             min_accuracy=min_accuracy,
             finalists=finalists,
             epochs=epochs,
@@ -107,14 +131,22 @@ def best(  # one parameter an option
         )
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop)) from None
-    winner = Trained(found.candidate.architecture, found.weights, found.report, data)
-    winner.save(folder)
+    for place, found in zip(folders, winners, strict=True):
+        Trained(found.candidate.architecture, found.weights, found.report, data).save(
+            place
+        )
+    if several:
+        write_atomically(table, csv_of(limits, winners).encode())
     discard_kept(folder)
-    _say_classes(winner.report, data)
-    typer.echo(winner.summary)
-    typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
-    for name in export or []:
-        write_export(folder, name, None, data)
+    for place, found in zip(folders, winners, strict=True):
+        _say_classes(found.report, data)
+        typer.echo(f"{trial_in_words(found.report)}, {tested_in_words(found.report)}")
+        typer.echo(f"written to {place}: weights.safetensors, model.py, report.json")
+        for name in export or []:
+            write_export(place, name, None, data)
+    if several:
+        console().print(winners_table(limits, [found.report for found in winners]))
+        typer.echo(f"the table is in {table}")
 
 
 def train(  # one parameter an option
