@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nas.architecture import Architecture
@@ -22,13 +22,15 @@ class Training:
     """A longer training of a candidate that was promoted.
 
     ``seed_number`` counts the seeds of one candidate at one number of ``epochs``. An
-    empty ``curve`` is that of a training that failed.
+    empty ``curve`` is that of a training that failed. ``ended`` is when, in seconds since
+    1970, None in older studies.
     """
 
     trial: int
     epochs: int
     seed_number: int
     curve: tuple[RungReport, ...]
+    ended: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

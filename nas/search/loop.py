@@ -394,7 +394,11 @@ class _Search:
         """Write a longer training down; without a curve it failed."""
         trial, epochs, seed_number = self.promotions[job]
         training = Training(
-            trial=trial, epochs=epochs, seed_number=seed_number, curve=curve
+            trial=trial,
+            epochs=epochs,
+            seed_number=seed_number,
+            curve=curve,
+            ended=time.time(),
         )
         with _timed(self.timing, "storage"):
             candidate = self.study.add_training(training)
