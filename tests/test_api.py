@@ -86,14 +86,29 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(place: Path) -> nas.Study:
     """Return a finished study of the digits, given as arrays."""
     return nas.search(
-        digits(), budget=1000, trials=4, epochs=2, studies=place, seed=1, **CPU
+        digits(),
+        # Numbers as they come out of a DataFrame; study.toml can hold them.
+        budget=np.int64(1000),
+        trials=np.int32(4),
+        epochs=np.uint8(2),
+        studies=place,
+        seed=1,
+        **CPU,
     )
 
 
 @pytest.fixture(scope="session")
 def winner(study: nas.Study) -> nas.Trained:
     """Return its winner, trained for an epoch with two seeds."""
-    return study.best(epochs=1, seeds=2, finalists=1, **CPU)
+    size = study.front()["num_params"].iloc[-1]
+    return study.best(
+        epochs=1,
+        seeds=2,
+        finalists=1,
+        max_params=size,
+        min_accuracy=np.float32(0),
+        **CPU,
+    )
 
 
 # --- the two doors ----------------------------------------------------------------
@@ -221,21 +236,6 @@ def test_what_an_option_refuses_its_keyword_refuses(
     assert list(tmp_path.rglob("*")) == before
 
 
-def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
-    """As they come out of a DataFrame; study.toml can hold them."""
-    searched = nas.search(
-        "digits",
-        budget=np.int64(900),
-        trials=np.int32(1),
-        epochs=np.uint8(1),
-        studies=tmp_path,
-        **CPU,
-    )
-    size = searched.front()["num_params"].iloc[-1]
-    best = searched.best(max_params=size, min_accuracy=np.float32(0), epochs=1, **CPU)
-    assert best.report["num_params"] == size
-
-
 def test_there_are_ranges_to_be_tested() -> None:
     """The test above is not empty: all numbers and choices of a search are in it."""
     names = {name for _, name, _ in refused()}
@@ -303,7 +303,14 @@ def test_import_nas_loads_nothing_and_knows_its_names() -> None:
     assert "\nAttributeError: module 'nas' has no attribute 'serch'" in done.stderr
 
 
-@pytest.mark.parametrize("first", ["import nas.search.loop", "nas.search", "nas.train"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param("import nas.search.loop", marks=pytest.mark.slow),
+        "nas.search",
+        pytest.param("nas.train", marks=pytest.mark.slow),
+    ],
+)
 def test_search_is_the_function_whatever_was_imported_first(first: str) -> None:
     """There is a package of that name, which Python would put in its place."""
     done = run_python(
@@ -725,6 +732,7 @@ print(len(study.trials()), study.best(epochs=1, finalists=1, device="cpu", worke
 """
 
 
+@pytest.mark.slow
 def test_a_plain_script_needs_no_main_guard(tmp_path: Path) -> None:
     """Its workers do not run it anew, and nothing is printed but what it prints."""
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -740,6 +748,7 @@ def test_a_plain_script_needs_no_main_guard(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("once\n2 1\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress", [True, False])
 def test_a_terminal_shows_how_it_comes_along(tmp_path: Path, progress: bool) -> None:
     """On stderr, so that stdout stays the script's own; nothing where it is unwanted."""

@@ -101,13 +101,15 @@ def test_a_search_prints_plain_lines_where_there_is_no_terminal(place: Path) -> 
     assert timing[0]["c_kernels"] is kernels.available()
 
 
-def test_the_same_search_again_has_nothing_to_do(place: Path, tmp_path: Path) -> None:
+def test_the_same_search_again_has_nothing_to_do(
+    place: Path, at: list[str], invoke: Invoke, tmp_path: Path
+) -> None:
     """It ends at once with code 0 and the same front."""
     front = (place / "studies" / "digits-2000" / "front.csv").read_bytes()
-    again = run_nas(*NEW, "--trials", 9, "--workers", 1, cwd=place)
-    assert again.returncode == 0, again.stderr
-    assert again.stderr == ""
-    assert "9 trials finished" in again.stdout
+    again = invoke(*NEW, "--trials", 9, "--workers", 1, *at)
+    assert again.code == 0, again.err
+    assert again.err == ""
+    assert "9 trials finished" in again.out
     assert (place / "studies" / "digits-2000" / "front.csv").read_bytes() == front
     assert not list(tmp_path.iterdir())
 
@@ -584,6 +586,7 @@ def codes_of(result: subprocess.CompletedProcess[str]) -> list[str]:
     return re.findall(r"^code (\d+)$", result.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     """On a real disk of 160 kB the search stops; with room again it goes on."""
     search = " ".join(
@@ -667,6 +670,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> Non
     assert result.stdout.splitlines()[-1].strip() == "LOADED", result.stderr
 
 
+@pytest.mark.slow
 def test_the_front_of_a_thousand_trials_is_fast(tmp_path: Path) -> None:
     """Under two seconds, the best of three, as a table and as CSV."""
     big_study(tmp_path / "studies" / "big", 1000)
@@ -781,6 +785,7 @@ def test_the_start_of_the_workers_is_no_trial(invoke: Invoke) -> None:
     assert "2 trials finished" in done.out
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_with_code_0_and_says_how_to_go_on(tmp_path: Path) -> None:
     """What was finished is kept, the rest waits for the same command."""
     began = time.monotonic()

@@ -1,12 +1,11 @@
 """What the dashboard takes from Optuna: times, importances, Optuna's own dashboard.
 
-Beside nas/study.py the only importer of optuna: that dashboard wants a storage of
+Beside nas/study/ the only importer of optuna: that dashboard wants a storage of
 Optuna's own class, and the importances want one of its studies.
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna_dashboard import wsgi
 
+from nas.study.optuna_internals import id_of_study, renumbered
 from nas.study.study import Study
 
 Place = tuple[BaseStorage, int]
@@ -109,18 +109,18 @@ class JoinedStorage(BaseStorage):
         for number, place in enumerate(self._places()):
             if place is None:
                 continue
-            for study in place[0].get_all_studies():
-                if study._study_id == place[1]:  # noqa: SLF001
-                    ours = copy.copy(study)
-                    ours._study_id = number  # noqa: SLF001
-                    studies.append(ours)
+            studies += [
+                renumbered(study, number)
+                for study in place[0].get_all_studies()
+                if id_of_study(study) == place[1]
+            ]
         return studies
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """Return the number of the first study of that name."""
         for study in self.get_all_studies():
             if study.study_name == study_name:
-                return int(study._study_id)  # noqa: SLF001
+                return id_of_study(study)
         raise KeyError(study_name)
 
     def get_study_name_from_id(self, study_id: int) -> str:

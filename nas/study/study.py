@@ -46,6 +46,7 @@ from nas.space.drawing import sample
 from nas.space.encoding import encode
 from nas.space.enumerating import every_net
 from nas.space.reading import SearchSpace, read_space
+from nas.study.optuna_internals import id_of_trial
 from nas.study.records import (
     STATES,
     attributes,
@@ -340,7 +341,7 @@ class Study:
 
     def _load(self, trial: FrozenTrial) -> None:
         candidate, attempt = read_trial(trial, self.settings)
-        self._remember(candidate, trial._trial_id, attempt)  # noqa: SLF001
+        self._remember(candidate, id_of_trial(trial), attempt)
 
     def _load_trainings(self) -> None:
         with storage_errors(self.folder):
