@@ -45,11 +45,7 @@ def plain_loop(
         for step in range(steps):
             some = order[step * recipe.batch_size :][: recipe.batch_size]
             batch = images[some]
-            if recipe.augment > 0:
-                matrices = augmentation.random_matrices(
-                    recipe.batch_size, recipe, generator, batch.device
-                )
-                batch = augmentation.warp(batch, matrices)
+            batch = augmentation.augmented(batch, recipe, generator, augmentation.warp)
             loss = functional.cross_entropy(
                 model((batch - mean) / std),
                 data.train_labels[some],

@@ -77,6 +77,16 @@ def test_a_complete_table_leaves_nothing_out() -> None:
             {"schedule": "cosine"},
             "recipe.schedule = 'cosine': it has to be one of one_cycle, constant, inverse_time, step",
         ),
+        (
+            {"along": "x"},
+            "recipe.along = 'x': it has to be one of both, width, height, time",
+        ),
+        ({"flip": 2}, "recipe.flip = 2.0: it has to be from 0 to 1"),
+        ({"crop": 1}, "recipe.crop = 1.0: it has to be at least 0 and below 1"),
+        (
+            {"along": "time", "rotation": 0},
+            'recipe.shear = 5.0: it has to be 0 with along = "time"',
+        ),
         ({"clip_norm": -1}, "recipe.clip_norm = -1.0: it has to be at least 0"),
         ({"average": 1.5}, "recipe.average = 1.5: it has to be from 0 to 1"),
         ({"warmup": 1}, "recipe.warmup = 1.0: it has to be at least 0 and below 1"),

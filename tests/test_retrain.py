@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,18 @@ def test_the_winner_is_chosen_by_validation_accuracy_after_the_longer_training()
     assert len({job.seed for job in engine.started}) == 7
     assert engine.started[-1].architecture == CANDIDATES[3].architecture
     assert not engine.running
+
+
+def test_another_recipe_begins_the_choice_anew() -> None:
+    """What the study measured by its own says nothing then; the report has the new."""
+    by_study = FakeEngine(2, accuracy=after(AFTER))
+    choose(by_study, epochs=4)
+    recipe = replace(SETTINGS.recipe, flip=0.5)
+    engine = FakeEngine(2, accuracy=after(AFTER))
+    winner = choose(engine, epochs=4, recipe=recipe)
+    assert len(by_study.started) < len(engine.started) == 7
+    assert all(job.recipe == recipe for job in engine.started)
+    assert winner.report["recipe"]["flip"] == 0.5
 
 
 def test_the_finalists_are_the_most_promising() -> None:

@@ -101,6 +101,15 @@ def test_a_study_from_before_a_key_was_added_is_read() -> None:
     assert from_toml("\n".join(lines), "study.toml") == make_settings()
 
 
+def test_the_recipe_s_youngest_keys_are_written_only_where_they_say_something() -> None:
+    """A study by the default recipe has the file that it always had."""
+    plain = to_toml(make_settings())
+    assert not any(key in plain for key in ("flip", "crop", "along", "edge"))
+    recipe = Recipe(epochs=4, flip=0.5, along="time", rotation=0, shear=0)
+    settings = make_settings(recipe=recipe)
+    assert from_toml(to_toml(settings), "study.toml") == settings
+
+
 _OTHER: dict[str, Any] = {
     "name": "other",
     "dataset": "mnist",

@@ -10,7 +10,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
 from nas.search.kept_trainings import KeptTrainings
 from nas.search.loop import Outcome, Progress
 from nas.search.loop import search as run
+from nas.search.recipes import AS_IT_IS, RecipeWish, pixels_of, told, wished
 from nas.search.resolve import Resolved
 from nas.search.start import Request, launch, load_again
 from nas.search.train_one import Plan, Trained, choose_recipe, train_single
@@ -84,6 +85,7 @@ def run_search(
     start = _starter(workers)
     study, dataset = launch(request, data)
     say_notes(dataset, say)
+    say(told(study.settings.recipe))
     with study, _word_on_how_to_go_on(study, trials):
         check_writable(study.folder, ("front.csv", "front.html", "timing.json"))
         engine, devices, count = start(dataset, study)
@@ -118,21 +120,29 @@ def run_best(
     max_params: int | None = None,
     min_accuracy: float | None = None,
     finalists: int = 4,
+    recipe: RecipeWish = AS_IT_IS,
     epochs: int | None = None,
     seeds: int = 1,
 ) -> tuple[Winner, Dataset]:
     """Choose the winner and train it; return it and the data set that it was trained on.
 
     Without ``data`` it is the study's own, by its name, or by ``data_name``, where it
-    lies by now. With a ``folder`` for the winner, in which ``exports`` will have folders
+    lies by now. ``recipe`` is what is wanted instead of the study's. With a ``folder`` for the winner, in which ``exports`` will have folders
     of their own, it is known beforehand that they can be written, and what is trained is
     kept there until `discard_kept`, so that the same call goes on after a stop. Raises
     what load_again, check_data and nas.search.best.retrain do.
     """
     devices, count = devices_for(workers.device, workers.workers)
+    recipe.check()
     dataset = data or load_again(settings, data_dir, data_name)
     say_notes(dataset, say)
     check_data(settings, dataset.fingerprint)
+    chosen = wished(
+        replace(settings.recipe, epochs=settings.full_epochs),
+        recipe,
+        pixels_of(dataset),
+    )
+    say(told(chosen))
     kept = None
     if folder is not None:
         kept = _kept(folder, dataset, settings.seed, settings.val_size, devices, say)
@@ -142,8 +152,9 @@ def run_best(
         max_params=max_params or settings.param_budget,
         min_accuracy=min_accuracy,
         finalists=finalists,
-        epochs=epochs or settings.full_epochs,
+        epochs=epochs or chosen.epochs,
         seeds=seeds,
+        recipe=chosen,
     )
     with _word_on_what_is_kept(kept):
         engine = LocalEngine(
@@ -179,7 +190,7 @@ def run_train(
     data_dir: Path | None = None,
     folder: Path | None = None,
     say: Say = lambda _: None,
-    recipe: Path | None = None,
+    recipe: RecipeWish = AS_IT_IS,
     epochs: int | None = None,
     seeds: int = 1,
     like_published: bool = False,
@@ -190,8 +201,11 @@ def run_train(
     made for. ``folder`` is as for `run_best`. Raises what choose_recipe and train_single do, ArchitectureError where it
     is for other images.
     """
-    if like_published and recipe is not None:
-        raise UsageError("--like-published takes the recipe of the source: no --recipe")
+    if like_published and recipe:
+        raise UsageError(
+            "--like-published takes the recipe of the source: no --recipe, no --augment"
+        )
+    recipe.check()
     reference, settings = found.reference, found.settings
     devices, count = devices_for(workers.device, workers.workers)
     if isinstance(data, Dataset):
@@ -207,13 +221,13 @@ def run_train(
         check_data(settings, dataset.fingerprint)
     say_notes(dataset, say)
     check_fits(reference, dataset.input_shape, dataset.num_classes, dataset.name)
-    images = len(dataset.labels)
     plan = Plan(
         dataset=dataset.name,
         recipe=choose_recipe(
             reference,
-            images,
-            file=recipe,
+            len(dataset.labels),
+            pixels=pixels_of(dataset),
+            wish=recipe,
             epochs=epochs,
             like_published=like_published,
         ),
@@ -221,6 +235,7 @@ def run_train(
         seed=settings.seed if settings else 0,
         like_published=like_published,
     )
+    say(told(plan.recipe))
     kept = None
     if folder is not None:
         kept = _kept(folder, dataset, plan.seed, dataset.val_size, devices, say)

@@ -19,6 +19,7 @@ from nas.api.words import in_python
 from nas.candidates.candidate import front
 from nas.data import Dataset, load_dataset
 from nas.errors import UsageError
+from nas.search.recipes import RecipeWish
 from nas.search.start import Request
 from nas.study.folders import find_study, only_study, read_study, winner_folder
 from nas.study.settings import Sampler
@@ -108,6 +109,8 @@ class Study:
         max_params: int | None = None,
         min_accuracy: float | None = None,
         finalists: int = 4,
+        recipe: str | Path | None = None,
+        augment: str | Sequence[str] | None = None,
         epochs: int | None = None,
         seeds: int = 1,
         data: Data | str | Path | None = None,
@@ -122,7 +125,9 @@ class Study:
         on the validation split) it is the smallest net that reaches that, instead of
         the most accurate one. So many `finalists` are fully trained before the choice;
         the winner is trained with so many `seeds` for so many `epochs`, by default
-        those of the study's full training. `data` is needed where the study's was in
+        those of the study's full training. `recipe` and `augment` are as for
+        `nas.search`, by default the study's; with others the contenders are trained
+        anew. `data` is needed where the study's was in
         memory and this is another process; `data_dir`, `workers`, `device` and
         `progress` are as for `nas.search`. Nothing is written: see `Trained.save`.
 
@@ -157,6 +162,7 @@ class Study:
             max_params=numbers["max_params"],
             min_accuracy=numbers["min_accuracy"],
             finalists=numbers["finalists"],
+            recipe=RecipeWish(file=path_of(recipe), augment=augment),
             epochs=numbers["epochs"],
             seeds=numbers["seeds"],
         )
@@ -178,6 +184,8 @@ def search(
     data_dir: str | Path | None = None,
     image_size: int | tuple[int, int] | None = None,
     space: str | Path | None = None,
+    recipe: str | Path | None = None,
+    augment: str | Sequence[str] | None = None,
     max_macs: int | None = None,
     max_memory: int | None = None,
     max_flash: int | None = None,
@@ -206,7 +214,10 @@ def search(
     `image_size`. `budget` is the hard cap on the
     trainable parameters of a net; `max_macs`, `max_memory` (bytes), `max_flash` (bytes)
     and `max_latency` ("esp32=5", milliseconds on a board) are further ones. `space` is
-    the name of a search space (by default mixed) or a .toml file. `trials` is how many
+    the name of a search space (by default mixed) or a .toml file. `recipe` is a TOML
+    file with some keys of the recipe, `augment` how training images are changed at
+    random: "none", or some of "affine", "shift", "flip" and "crop", as a list or
+    "shift,flip"; by default what suits the data, see `settings.recipe`. `trials` is how many
     candidates the study is to have in all: the same call again does what is left, after
     a crash, too. `epochs` is a full training. `start_from` are the first candidates:
     modules, architectures, names or files. `sampler` is "evolution" (the default) or
@@ -229,7 +240,7 @@ def search(
     A script needs no `if __name__ == "__main__"`.
 
     Raises UsageError for a value out of range, DataError, SpaceError, StudyError,
-    DeviceError and EngineError, all of them NasError, each with one line that says
+    RecipeError, DeviceError and EngineError, all of them NasError, each with one line that says
     what, where and the remedy.
     """
     numbers = checked(
@@ -272,6 +283,7 @@ def search(
         max_flash=numbers["max_flash"],
         max_latency=max_latency,
         space=None if space is None else str(space),
+        recipe=RecipeWish(file=path_of(recipe), augment=augment),
         epochs=numbers["epochs"],
         sampler=sampler,
         seed=numbers["seed"],

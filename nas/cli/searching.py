@@ -10,6 +10,7 @@ from typer import Option
 
 from nas.cli.handler import Interrupted
 from nas.cli.options import (
+    Augment,
     DataDir,
     Device,
     ImageSize,
@@ -17,6 +18,7 @@ from nas.cli.options import (
     MaxLatency,
     MaxMacs,
     MaxMemory,
+    Recipe,
     Storage,
     Studies,
     Workers,
@@ -53,6 +55,8 @@ def search(  # one parameter an option
         str | None,
         Option(help="Search space: a name or a .toml file [default: mixed]."),
     ] = None,
+    recipe: Recipe = None,
+    augment: Augment = None,
     max_macs: MaxMacs = None,
     max_memory: MaxMemory = None,
     max_flash: MaxFlash = None,
@@ -123,6 +127,7 @@ def search(  # one parameter an option
     """
     from nas.api.progress import SearchDisplay
     from nas.api.running import WorkersWanted, run_search
+    from nas.search.recipes import RecipeWish
     from nas.search.start import Request
 
     request = Request(
@@ -137,6 +142,7 @@ def search(  # one parameter an option
         max_flash=max_flash,
         max_latency=max_latency,
         space=space,
+        recipe=RecipeWish(file=recipe, augment=augment),
         epochs=epochs,
         sampler=sampler,
         seed=seed,

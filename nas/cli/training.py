@@ -12,8 +12,10 @@ from nas.cli.exporting import write_export
 from nas.cli.handler import Interrupted
 from nas.cli.options import (
     ArchitectureName,
+    Augment,
     DataDir,
     Device,
+    Recipe,
     Storage,
     Studies,
     StudyName,
@@ -49,6 +51,8 @@ def best(  # one parameter an option
         int | None,
         Option(min=1, max=100_000, help="Epochs [default: 15, more for small data]."),
     ] = None,
+    recipe: Recipe = None,
+    augment: Augment = None,
     seeds: Annotated[
         int, Option(min=1, help="How often the winner is trained, each time anew.")
     ] = 1,
@@ -78,6 +82,7 @@ def best(  # one parameter an option
     from nas.api.progress import LineDisplay, retraining_line
     from nas.api.running import WorkersWanted, discard_kept, run_best
     from nas.api.trained import Trained
+    from nas.search.recipes import RecipeWish
     from nas.study.folders import winner_folder
 
     if export:
@@ -102,6 +107,7 @@ def best(  # one parameter an option
             max_params=max_params,
             min_accuracy=min_accuracy,
             finalists=finalists,
+            recipe=RecipeWish(file=recipe, augment=augment),
             epochs=epochs,
             seeds=seeds,
         )
@@ -131,10 +137,8 @@ def train(  # one parameter an option
     seeds: Annotated[
         int, Option(min=1, help="How often it is trained, each time anew.")
     ] = 1,
-    recipe: Annotated[
-        Path | None,
-        Option(help="TOML file with the recipe [default: that of nas best]."),
-    ] = None,
+    recipe: Recipe = None,
+    augment: Augment = None,
     like_published: Annotated[
         bool,
         Option(
@@ -165,6 +169,7 @@ def train(  # one parameter an option
     from nas.api.progress import LineDisplay, training_line
     from nas.api.running import WorkersWanted, discard_kept, run_train
     from nas.api.trained import Trained, best_epoch_in_words
+    from nas.search.recipes import RecipeWish
     from nas.search.resolve import resolve
 
     found = resolve(architecture, studies, storage)
@@ -177,7 +182,7 @@ def train(  # one parameter an option
             data_dir=data_dir,
             folder=output,
             say=typer.echo,
-            recipe=recipe,
+            recipe=RecipeWish(file=recipe, augment=augment),
             epochs=epochs,
             seeds=seeds,
             like_published=like_published,

@@ -45,6 +45,8 @@ class SelectionCriteria:
     finalists: int = 4
     epochs: int = 15
     seeds: int = 1
+    recipe: Recipe | None = None
+    """How all are trained, but for the epochs; None is as in the study."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +93,9 @@ def retrain(
     """
     began = time.monotonic()
     allowed = _allowed(candidates, criteria, settings)
-    runs = _Runs(engine, settings, criteria.epochs, show, kept)
-    measured = _Measured(allowed, criteria.epochs, settings)
+    recipe = replace(criteria.recipe or settings.recipe, epochs=criteria.epochs)
+    runs = _Runs(engine, settings, recipe, show, kept)
+    measured = _Measured(allowed, recipe, settings)
     if criteria.min_accuracy is None:
         winner = _most_accurate(candidates, allowed, criteria, settings, runs, measured)
     else:
@@ -128,7 +131,7 @@ def retrain(
             }
             for c in measured.finalists
         ],
-        "recipe": asdict(_recipe(settings, criteria.epochs)),
+        "recipe": asdict(recipe),
         "seed_values": [_seed(settings, number) for number in range(criteria.seeds)],
         "weights_seed": _seed(settings, 0),
         "c_kernels": kernels,
@@ -140,14 +143,17 @@ def retrain(
 
 
 class _Measured:
-    """The ends of the trainings of that many epochs, in the study and since."""
+    """The ends of the trainings by that recipe, in the study and since."""
 
     def __init__(
-        self, candidates: Sequence[Candidate], epochs: int, settings: Settings
+        self, candidates: Sequence[Candidate], recipe: Recipe, settings: Settings
     ) -> None:
         self._val_size = settings.val_size
         self._ends: dict[int, list[RungReport]] = {}
         self.finalists: list[Candidate] = []
+        epochs = recipe.epochs
+        if recipe != replace(settings.recipe, epochs=epochs):
+            return  # the study's trainings say nothing of this one's
         for c in candidates:
             ends = [t.curve[-1] for t in c.trainings if t.curve and t.epochs == epochs]
             if settings.recipe.epochs == epochs and c.curve:
@@ -246,10 +252,6 @@ def _smallest_reaching(
     )
 
 
-def _recipe(settings: Settings, epochs: int) -> Recipe:
-    return replace(settings.recipe, epochs=epochs)
-
-
 def _seed(settings: Settings, number: int) -> int:
     return derived_seed(settings.seed, "final", number)
 
@@ -261,11 +263,11 @@ class _Runs:
         self,
         engine: Engine,
         settings: Settings,
-        epochs: int,
+        recipe: Recipe,
         show: Show,
         kept: KeptTrainings | None,
     ) -> None:
-        self.engine, self.settings, self.epochs = engine, settings, epochs
+        self.engine, self.settings, self.recipe = engine, settings, recipe
         self.show, self.kept = show, kept
 
     def finalists(self, some: Sequence[Candidate], measured: _Measured) -> None:
@@ -273,7 +275,11 @@ class _Runs:
         jobs = []
         for number, c in enumerate(some):
             seed = derived_seed(
-                self.settings.seed, "promote", c.trial, self.epochs, measured.count(c)
+                self.settings.seed,
+                "promote",
+                c.trial,
+                self.recipe.epochs,
+                measured.count(c),
             )
             jobs.append(self.job(c, number, seed, "search"))
         ends: dict[int, RungReport] = {}
@@ -312,9 +318,9 @@ class _Runs:
         return Job(
             number=number,
             architecture=candidate.architecture,
-            recipe=_recipe(self.settings, self.epochs),
+            recipe=self.recipe,
             seed=seed,
-            rungs=tuple(float(epoch) for epoch in range(1, self.epochs + 1)),
+            rungs=tuple(float(epoch) for epoch in range(1, self.recipe.epochs + 1)),
             mode=mode,
         )
 

@@ -18,7 +18,7 @@ from nas.candidates.pruning import PruningRule
 from nas.errors import ArchitectureError, StudyError
 from nas.sampling.evolution import EvolutionRule
 from nas.space import Caps
-from nas.training.recipe import Recipe, read_recipe
+from nas.training.recipe import Recipe, read_recipe, recipe_table
 
 _T = TypeVar("_T")
 Sampler = Literal["evolution", "random"]
@@ -141,6 +141,7 @@ def default_rungs(epochs: int, steps_per_epoch: int) -> tuple[float, ...]:
 def to_toml(settings: Settings) -> str:
     """Return the text of study.toml for these settings."""
     data = {k: v for k, v in asdict(settings).items() if v not in (None, ())}
+    data["recipe"] = recipe_table(settings.recipe)
     data = {"format": data.pop("format")} | data
     data["pruning"] = data.get("pruning", False)
     return tomli_w.dumps(data, multiline_strings=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.training import kernels
-from nas.training.augmentation import random_matrices, warp
+from nas.training.augmentation import augmented, warp
 from nas.training.optimizer import Optimizer
 from nas.training.recipe import Recipe
 
@@ -83,11 +83,7 @@ class Step:
         steps = len(indices)
         # Float [steps * B, C, H, W], 0 to 255.
         images = self._data.train_images[indices.flatten()].float()
-        if self._recipe.augment > 0:
-            matrices = random_matrices(
-                len(images), self._recipe, self.generator, images.device
-            )
-            images = self._warp(images, matrices)
+        images = augmented(images, self._recipe, self.generator, self._warp)
         images = images * self._scale + self._offset
         self._images[:steps] = images.view(self._images[:steps].shape)
         self._labels[:steps] = self._data.train_labels[indices]
