@@ -38,6 +38,9 @@ def plain_loop(
     total = steps * recipe.epochs
     averaged = round(total * recipe.average)
     averages: dict[str, torch.Tensor] = {}
+    weights = None
+    if recipe.class_weights != "none":
+        weights = torch.tensor(recipe.class_weights)
     generator = torch.Generator().manual_seed(seed)
     model.train()
     for epoch in range(recipe.epochs):
@@ -49,6 +52,7 @@ def plain_loop(
             loss = functional.cross_entropy(
                 model((batch - mean) / std),
                 data.train_labels[some],
+                weight=weights,
                 label_smoothing=recipe.label_smoothing,
             )
             model.zero_grad()

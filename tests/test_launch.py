@@ -108,6 +108,7 @@ def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
         "sampler": "random",
         "seed": 3,
         "pruning": False,
+        "metric": "balanced-accuracy",
     }
     settings = digits(tmp_path, **wishes)
     assert begin(tmp_path, study="digits-2000") == settings
@@ -128,6 +129,7 @@ def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
         ({"epochs": 99}, "epochs 40 -> 99"),
         ({"sampler": "random"}, "sampler evolution -> random"),
         ({"seed": 1}, "seed 0 -> 1"),
+        ({"metric": "balanced-accuracy"}, "metric accuracy -> balanced-accuracy"),
         ({"pruning": False}, "pruning "),
         ({"dataset": "mnist", "seed": 1, "epochs": 99}, "; seed 0 -> 1"),
     ],

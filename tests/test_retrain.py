@@ -127,6 +127,12 @@ def test_another_recipe_begins_the_choice_anew() -> None:
     assert len(by_study.started) < len(engine.started) == 7
     assert all(job.recipe == recipe for job in engine.started)
     assert winner.report["recipe"]["flip"] == 0.5
+    balanced = FakeEngine(2, accuracy=after(AFTER))
+    report = choose(balanced, epochs=4, metric="balanced-accuracy").report
+    assert len(balanced.started) == 7
+    assert {job.metric for job in balanced.started} == {"balanced-accuracy"}
+    assert report["metric"] == "balanced-accuracy"
+    assert report["val_accuracy_is"].startswith("balanced accuracy after 4 epochs")
 
 
 def test_the_finalists_are_the_most_promising() -> None:

@@ -35,6 +35,7 @@ from nas.search.train_one import Plan, Trained, choose_recipe, train_single
 from nas.study.folders import check_data
 from nas.study.settings import Settings
 from nas.study.study import Study
+from nas.training.report import Metric
 
 EngineName = Literal["local", "ray"]
 
@@ -120,6 +121,7 @@ def run_best(
     max_params: int | None = None,
     min_accuracy: float | None = None,
     finalists: int = 4,
+    metric: Metric | None = None,
     recipe: RecipeWish = AS_IT_IS,
     epochs: int | None = None,
     seeds: int = 1,
@@ -127,7 +129,7 @@ def run_best(
     """Choose the winner and train it; return it and the data set that it was trained on.
 
     Without ``data`` it is the study's own, by its name, or by ``data_name``, where it
-    lies by now. ``recipe`` is what is wanted instead of the study's. With a ``folder`` for the winner, in which ``exports`` will have folders
+    lies by now. ``recipe`` and ``metric`` are what is wanted instead of the study's. With a ``folder`` for the winner, in which ``exports`` will have folders
     of their own, it is known beforehand that they can be written, and what is trained is
     kept there until `discard_kept`, so that the same call goes on after a stop. Raises
     what load_again, check_data and nas.search.best.retrain do.
@@ -141,6 +143,7 @@ def run_best(
         replace(settings.recipe, epochs=settings.full_epochs),
         recipe,
         pixels_of(dataset),
+        dataset.num_classes,
     )
     say(told(chosen))
     kept = None
@@ -155,6 +158,7 @@ def run_best(
         epochs=epochs or chosen.epochs,
         seeds=seeds,
         recipe=chosen,
+        metric=metric,
     )
     with _word_on_what_is_kept(kept):
         engine = LocalEngine(
@@ -380,6 +384,7 @@ def draw(study: Study) -> None:
         study.candidates(),
         title=title_of(settings),
         param_budget=settings.param_budget,
+        accuracy=settings.accuracy_name,
     )
 
 

@@ -24,6 +24,7 @@ from nas.search.start import Request
 from nas.study.folders import find_study, only_study, read_study, winner_folder
 from nas.study.settings import Sampler
 from nas.study.study import Study as StoredStudy
+from nas.training.report import Metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,7 @@ class Study:
         )
         return (
             f"<Study {self.name}: {len(self._candidates)} trials, {len(members)} on the "
-            f"front{best} on the validation split>"
+            f"front{best} {self.settings.accuracy_name}>"
         )
 
     @in_python
@@ -100,6 +101,7 @@ class Study:
             self._candidates,
             param_budget=self.settings.param_budget,
             title=title_of(self.settings),
+            accuracy=self.settings.accuracy_name,
         )
 
     @in_python
@@ -109,6 +111,7 @@ class Study:
         max_params: int | None = None,
         min_accuracy: float | None = None,
         finalists: int = 4,
+        metric: Metric | None = None,
         recipe: str | Path | None = None,
         augment: str | Sequence[str] | None = None,
         epochs: int | None = None,
@@ -123,7 +126,8 @@ class Study:
 
         `max_params` is the most parameters of the winner. With `min_accuracy` (0 to 1,
         on the validation split) it is the smallest net that reaches that, instead of
-        the most accurate one. So many `finalists` are fully trained before the choice;
+        the most accurate one. `metric` is what the choice is by, by default the
+        study's. So many `finalists` are fully trained before the choice;
         the winner is trained with so many `seeds` for so many `epochs`, by default
         those of the study's full training. `recipe` and `augment` are as for
         `nas.search`, by default the study's; with others the contenders are trained
@@ -140,6 +144,7 @@ class Study:
                 "max_params": max_params,
                 "min_accuracy": min_accuracy,
                 "finalists": finalists,
+                "metric": metric,
                 "epochs": epochs,
                 "seeds": seeds,
                 "workers": workers,
@@ -162,6 +167,7 @@ class Study:
             max_params=numbers["max_params"],
             min_accuracy=numbers["min_accuracy"],
             finalists=numbers["finalists"],
+            metric=metric,
             recipe=RecipeWish(file=path_of(recipe), augment=augment),
             epochs=numbers["epochs"],
             seeds=numbers["seeds"],
@@ -193,6 +199,7 @@ def search(
     epochs: int | None = None,
     start_from: Network | Sequence[Network] = (),
     sampler: Sampler | None = None,
+    metric: Metric | None = None,
     pruning: bool | None = None,
     seed: int | None = None,
     workers: int | None = None,
@@ -221,7 +228,9 @@ def search(
     candidates the study is to have in all: the same call again does what is left, after
     a crash, too. `epochs` is a full training. `start_from` are the first candidates:
     modules, architectures, names or files. `sampler` is "evolution" (the default) or
-    "random"; `pruning` False trains hopeless candidates, too. `seed` decides split,
+    "random"; `metric` is what nets are ranked by, "accuracy" (the default) or
+    "balanced-accuracy", the mean over the classes, and then stands wherever an accuracy
+    on the validation split does; `pruning` False trains hopeless candidates, too. `seed` decides split,
     draws and trainings. `time_limit` ends the search, `trial_time_limit` a training
     that hangs: seconds, or a text such as "1h30m".
 
@@ -252,6 +261,7 @@ def search(
             "max_flash": max_flash,
             "epochs": epochs,
             "sampler": sampler,
+            "metric": metric,
             "pruning": pruning,
             "seed": seed,
             "workers": workers,
@@ -288,6 +298,7 @@ def search(
         sampler=sampler,
         seed=numbers["seed"],
         pruning=pruning,
+        metric=metric,
         storage=storage_url(storage),
         start_from=tuple(reference_of(net, shape) for net in starts),
     )

@@ -38,7 +38,7 @@ def front(
         from nas.cli.display import front_table
 
         members = front_of(opened.candidates())
-        title = f"{opened.settings.name}: accuracy on the validation split"
+        title = f"{opened.settings.name}: {opened.settings.accuracy_name}"
         if members:
             console().print(front_table(members, title, chosen))
         else:

@@ -81,6 +81,12 @@ def search(  # one parameter an option
         Literal["evolution", "random"] | None,
         Option(help="How candidates are drawn [default: evolution]."),
     ] = None,
+    metric: Annotated[
+        Literal["accuracy", "balanced-accuracy"] | None,
+        Option(
+            help="What nets are ranked by; balanced is the mean over the classes [default: accuracy]."
+        ),
+    ] = None,
     pruning: Annotated[
         bool | None,
         Option("--pruning/--no-pruning", help="Stop hopeless trainings early or not."),
@@ -147,6 +153,7 @@ def search(  # one parameter an option
         sampler=sampler,
         seed=seed,
         pruning=pruning,
+        metric=metric,
         storage=storage,
         start_from=tuple(start_from or ()),
     )
@@ -193,7 +200,7 @@ def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
     settings = study.settings
     members = front_of(study.candidates())
     if members:
-        title = f"{settings.name}: accuracy on the validation split"
+        title = f"{settings.name}: {settings.accuracy_name}"
         console().print(front_table(members, title))
     finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
     spent = duration(outcome.timing.total)
@@ -218,10 +225,12 @@ def _warn_of_majority(study: Study, best: float, data: Dataset) -> None:
     _, held_out = data.split(settings.seed, settings.val_size)
     counts = data.labels[held_out].bincount(minlength=data.num_classes)
     share = int(counts.max()) / len(held_out)
-    if no_better_than_majority(best, share, len(held_out)):
+    if settings.metric == "balanced-accuracy":
+        share = 1 / int((counts > 0).sum())  # one class is always right, no other
+    if no_better_than_majority(best, share, settings.noise_size):
         typer.echo(
             f"warning: no net is better than always answering "
-            f"{data.class_names[int(counts.argmax())]!r}, which is right for "
-            f"{percent(share)} of the validation images: give the other classes more "
-            "images, or search longer"
+            f"{data.class_names[int(counts.argmax())]!r}, whose {settings.accuracy_name} "
+            f"is {percent(share)}: give the other classes more images, search longer, or "
+            'try --metric balanced-accuracy and class_weights = "balanced" in --recipe'
         )

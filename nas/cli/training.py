@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -43,6 +43,10 @@ def best(  # one parameter an option
             help="Take the smallest net that reaches this validation accuracy (0 to 1) "
             "instead of the most accurate one.",
         ),
+    ] = None,
+    metric: Annotated[
+        Literal["accuracy", "balanced-accuracy"] | None,
+        Option(help="What the choice is by [default: as the study has it]."),
     ] = None,
     finalists: Annotated[
         int, Option(min=1, help="Contenders that are fully trained before the choice.")
@@ -107,6 +111,7 @@ def best(  # one parameter an option
             max_params=max_params,
             min_accuracy=min_accuracy,
             finalists=finalists,
+            metric=metric,
             recipe=RecipeWish(file=recipe, augment=augment),
             epochs=epochs,
             seeds=seeds,

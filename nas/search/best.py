@@ -25,7 +25,7 @@ from nas.search.kept_trainings import KeptTrainings
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
 from nas.training.recipe import Recipe
-from nas.training.report import RungReport
+from nas.training.report import Metric, RungReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,8 @@ class SelectionCriteria:
     seeds: int = 1
     recipe: Recipe | None = None
     """How all are trained, but for the epochs; None is as in the study."""
+    metric: Metric | None = None
+    """What the choice is by; None is as in the study."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +96,9 @@ def retrain(
     began = time.monotonic()
     allowed = _allowed(candidates, criteria, settings)
     recipe = replace(criteria.recipe or settings.recipe, epochs=criteria.epochs)
-    runs = _Runs(engine, settings, recipe, show, kept)
-    measured = _Measured(allowed, recipe, settings)
+    metric = criteria.metric or settings.metric
+    runs = _Runs(engine, settings, recipe, metric, show, kept)
+    measured = _Measured(allowed, recipe, metric, settings)
     if criteria.min_accuracy is None:
         winner = _most_accurate(candidates, allowed, criteria, settings, runs, measured)
     else:
@@ -119,7 +122,9 @@ def retrain(
         **balance(confusions),
         "val_accuracy": measured.accuracy(winner),
         "val_loss": measured.loss(winner),
-        "val_accuracy_is": f"after {criteria.epochs} epochs on the training split alone",
+        "val_accuracy_is": f"{metric.replace('-', ' ')} after {criteria.epochs} epochs on "
+        "the training split alone",
+        "metric": metric,
         "finalists": [
             {
                 "trial": c.trial,
@@ -146,14 +151,19 @@ class _Measured:
     """The ends of the trainings by that recipe, in the study and since."""
 
     def __init__(
-        self, candidates: Sequence[Candidate], recipe: Recipe, settings: Settings
+        self,
+        candidates: Sequence[Candidate],
+        recipe: Recipe,
+        metric: Metric,
+        settings: Settings,
     ) -> None:
-        self._val_size = settings.val_size
+        self._val_size = settings.noise_size
         self._ends: dict[int, list[RungReport]] = {}
         self.finalists: list[Candidate] = []
         epochs = recipe.epochs
-        if recipe != replace(settings.recipe, epochs=epochs):
-            return  # the study's trainings say nothing of this one's
+        own = replace(settings.recipe, epochs=epochs), settings.metric
+        if (recipe, metric) != own:
+            return  # what the study has measured is something else
         for c in candidates:
             ends = [t.curve[-1] for t in c.trainings if t.curve and t.epochs == epochs]
             if settings.recipe.epochs == epochs and c.curve:
@@ -212,7 +222,7 @@ def _most_accurate(
     """Return the best of the most promising after full trainings of them."""
     # All sizes tell the trend, also those that are not allowed.
     evidence = [
-        evidence_of(c, settings.val_size, settings.levels[0]) for c in candidates
+        evidence_of(c, settings.noise_size, settings.levels[0]) for c in candidates
     ]
     predicted = rank(evidence, settings.levels).predicted
     expected = {c.trial: p for c, p in zip(candidates, predicted, strict=True)}
@@ -264,10 +274,12 @@ class _Runs:
         engine: Engine,
         settings: Settings,
         recipe: Recipe,
+        metric: Metric,
         show: Show,
         kept: KeptTrainings | None,
     ) -> None:
-        self.engine, self.settings, self.recipe = engine, settings, recipe
+        self.engine, self.settings = engine, settings
+        self.recipe, self.metric = recipe, metric
         self.show, self.kept = show, kept
 
     def finalists(self, some: Sequence[Candidate], measured: _Measured) -> None:
@@ -322,6 +334,7 @@ class _Runs:
             seed=seed,
             rungs=tuple(float(epoch) for epoch in range(1, self.recipe.epochs + 1)),
             mode=mode,
+            metric=self.metric,
         )
 
     def run(

@@ -101,6 +101,7 @@ class KeptTrainings:
             "seed": job.seed,
             "rungs": job.rungs,
             "mode": job.mode,
+            "metric": job.metric,
             "conditions": self._conditions,
         }
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

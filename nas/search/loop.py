@@ -240,6 +240,7 @@ class _Search:
             recipe=settings.recipe,
             seed=candidate.seed,
             rungs=settings.rungs,
+            metric=settings.metric,
         )
 
     def next_promotion(self) -> Job | None:
@@ -262,6 +263,7 @@ class _Search:
             recipe=replace(settings.recipe, epochs=epochs),
             seed=derived_seed(settings.seed, "promote", trial, epochs, seed_number),
             rungs=promotion_rungs(epochs),
+            metric=settings.metric,
         )
 
     def due_promotion(self) -> Promotion | None:
@@ -360,7 +362,7 @@ class _Search:
             return None
         result = _rung_result(candidate, report)
         peers = self.results[report.rung].peers()
-        rule, size = settings.pruning, settings.val_size
+        rule, size = settings.pruning, settings.noise_size
         if not should_prune(result, peers, rule=rule, val_size=size):
             return None
         rivals = count_rivals(result, peers, rule=rule, val_size=size)

@@ -93,13 +93,22 @@ def default_recipe(
     return recipe if pixels is None else with_kinds(recipe, suitable(pixels), pixels)
 
 
-def wished(recipe: Recipe, wish: RecipeWish, pixels: Pixels) -> Recipe:
+def wished(
+    recipe: Recipe, wish: RecipeWish, pixels: Pixels, num_classes: int
+) -> Recipe:
     """Return the recipe with what the user wants instead.
 
-    Raises RecipeError for a file that is none, UsageError for an unknown augmentation.
+    Raises RecipeError for a file that is none or is for another number of classes,
+    UsageError for an unknown augmentation.
     """
     if wish.file is not None:
         recipe = load_recipe(wish.file, recipe)
+        weights = recipe.class_weights
+        if not isinstance(weights, str) and len(weights) != num_classes:
+            raise RecipeError(
+                f"{wish.file}: class_weights has {len(weights)} numbers, and the data "
+                f'{num_classes} classes: give one a class, or "balanced"'
+            )
     if wish.augment is not None:
         recipe = with_kinds(recipe, read_kinds(wish.augment), pixels)
     return recipe

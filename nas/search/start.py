@@ -14,6 +14,7 @@ from nas.candidates.pruning import PruningRule
 from nas.data import DATASETS, Dataset, load_dataset
 from nas.errors import ArchitectureError, DataError, StudyError
 from nas.references.bundled import Reference, check_fits
+from nas.search.balance import effective_size
 from nas.search.recipes import (
     AS_IT_IS,
     RecipeWish,
@@ -28,6 +29,7 @@ from nas.space.limits import milliseconds
 from nas.study.folders import check_data, check_same, create, load_settings, open_study
 from nas.study.settings import Sampler, Settings, check_name
 from nas.study.study import Study
+from nas.training.report import Metric
 
 DEFAULT_SPACE = "mixed"
 
@@ -54,6 +56,7 @@ class Request:
     sampler: Sampler | None = None
     seed: int | None = None
     pruning: bool | None = None
+    metric: Metric | None = None
     storage: str | None = None
     start_from: tuple[str | Reference, ...] = ()
     """References, files or candidates (STUDY:TRIAL) for the first trials."""
@@ -129,11 +132,12 @@ def _begin(
         )
     val_size = dataset.val_size
     # The workers will split; here it shows whether that can be done.
-    dataset.split(request.seed or 0, val_size)
+    _, held_out = dataset.split(request.seed or 0, val_size)
+    counts = dataset.labels[held_out].bincount().tolist()
     train_size = len(dataset.labels) - val_size
     pixels = pixels_of(dataset)
     recipe = default_recipe(train_size, request.epochs, pixels)
-    recipe = wished(recipe, request.recipe, pixels)
+    recipe = wished(recipe, request.recipe, pixels, dataset.num_classes)
     settings = Settings(
         name=name,
         dataset=dataset.name,
@@ -152,6 +156,10 @@ def _begin(
         sampler=request.sampler or "evolution",
         seed=request.seed or 0,
         pruning=None if request.pruning is False else PruningRule(),
+        metric=request.metric or "accuracy",
+        effective_val_size=None
+        if request.metric != "balanced-accuracy"
+        else effective_size(counts),
     )
     if request.start_from:
         settings = replace(settings, start_from=_starts(request, settings))
@@ -175,6 +183,7 @@ def _given(
             "max_flash",
             "sampler",
             "seed",
+            "metric",
         )
         if getattr(request, field) is not None
     }
@@ -191,6 +200,7 @@ def _given(
             replace(stored.recipe, epochs=stored.full_epochs),
             request.recipe,
             pixels_of(dataset),
+            dataset.num_classes,
         )
         train_size = len(dataset.labels) - stored.val_size
         given |= search_training(request.epochs or recipe.epochs, train_size, recipe)

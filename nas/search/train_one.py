@@ -148,7 +148,12 @@ def choose_recipe(
     pixels = pixels or Pixels(reference.architecture.input_shape)
     if not like_published:
         train_size = images - default_val_size(images)
-        recipe = wished(default_recipe(train_size, epochs, pixels), wish, pixels)
+        recipe = wished(
+            default_recipe(train_size, epochs, pixels),
+            wish,
+            pixels,
+            reference.architecture.num_classes,
+        )
     elif reference.published is not None:
         recipe = reference.published.recipe
     else:

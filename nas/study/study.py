@@ -371,7 +371,7 @@ class Study:
         """Let the evolution know how a training of the candidate ended."""
         if candidate.state in {"complete", "pruned"}:
             evidence = evidence_of(
-                candidate, self.settings.val_size, self.settings.levels[0]
+                candidate, self.settings.noise_size, self.settings.levels[0]
             )
             self._evolution.learn(candidate.architecture, evidence)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -41,6 +41,10 @@ class Recipe:
     and ``crop`` move: along both sides, one of them, or, of signals that are folded into
     rows, along the time, and then all changes are those of one long row. What comes into
     view from beyond the edge is 0 or, by ``edge``, the nearest pixel again.
+
+    ``class_weights`` are what the loss of an image counts by its class: "none" all
+    alike, "balanced" inversely to how many training images the class has, or one number
+    a class, in the order of the labels.
     """
 
     epochs: int = 15
@@ -70,9 +74,10 @@ class Recipe:
     crop: float = 0.0
     along: Along = "both"
     edge: Edge = "zero"
+    class_weights: str | tuple[float, ...] = "none"
 
 
-_YOUNGEST = ("flip", "crop", "along", "edge")
+_YOUNGEST = ("flip", "crop", "along", "edge", "class_weights")
 _YOUNGER = (
     *("momentum", "nesterov", "schedule", "decay", "step_epochs", "step_factor"),
     "average",
@@ -84,6 +89,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "along": get_args(Along),
     "edge": get_args(Edge),
 }
+_WEIGHTS = '"none", "balanced" or a list of one number above 0 for each class'
 _AT_LEAST_0 = ("weight_decay", "clip_norm", "decay", "rotation", "shift", "shear")
 _SHARES = ("augment", "average", "flip")
 _SHARES_BELOW_1 = ("warmup", "label_smoothing", "momentum", "scale", "crop")
@@ -99,6 +105,8 @@ def read_recipe(table: Mapping[str, Any], *, complete: bool = False) -> Recipe:
     for name, value in table.items():
         if name not in kinds:
             raise ValueError(f"recipe.{name}: there is no such key")
+        if name == "class_weights" and isinstance(value, list | tuple):
+            continue
         kind = (int, float) if kinds[name] is float else kinds[name]
         if not isinstance(value, kind) or (
             isinstance(value, bool) and kind is not bool
@@ -113,12 +121,24 @@ def read_recipe(table: Mapping[str, Any], *, complete: bool = False) -> Recipe:
         name: float(value) if kinds[name] is float else value
         for name, value in table.items()
     }
+    if not isinstance(weights := values.get("class_weights", "none"), str):
+        values["class_weights"] = _weights(weights)
     recipe = Recipe(**values)
     if wrong := _impossible(recipe):
         name, expected = wrong
         value = getattr(recipe, name)
         raise ValueError(f"recipe.{name} = {value!r}: it has to be {expected}")
     return recipe
+
+
+def _weights(values: Sequence[Any]) -> tuple[float, ...]:
+    """Return the weights of the classes; ValueError unless all are above 0."""
+    numbers = [v for v in values if isinstance(v, int | float) and v is not True]
+    if len(values) < 2 or len(numbers) < len(values):
+        raise ValueError(f"recipe.class_weights = {values!r}: it has to be {_WEIGHTS}")
+    if not all(math.isfinite(number) and number > 0 for number in numbers):
+        raise ValueError(f"recipe.class_weights = {values!r}: it has to be {_WEIGHTS}")
+    return tuple(map(float, numbers))
 
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:
@@ -139,6 +159,9 @@ def _impossible(recipe: Recipe) -> tuple[str, str] | None:
     for name, choices in _CHOICES.items():
         if values[name] not in choices:
             return name, "one of " + ", ".join(choices)
+    weights = recipe.class_weights
+    if isinstance(weights, str) and weights not in {"none", "balanced"}:
+        return "class_weights", _WEIGHTS
     numbers = {n: v for n, v in values.items() if isinstance(v, float)}
     for name, value in numbers.items():
         if not math.isfinite(value):

@@ -76,6 +76,7 @@ class Step:
         self.optimizer = Optimizer(self._parameters, recipe, self._rate)
         self._data, self._recipe = data, recipe
         self._scale, self._offset = normalisation(data.mean, data.std, device)
+        self._weights = class_weights(recipe, data.train_labels)
         self._warp = kernels.warp if cpu and kernels.available() else warp
 
     def load(self, indices: Tensor, rates: Sequence[float]) -> None:
@@ -101,7 +102,10 @@ class Step:
         self._rate.copy_(self._rates.index_select(0, self._place)[0])
         self._place += 1
         loss = functional.cross_entropy(
-            self.predict(images), labels, label_smoothing=self._recipe.label_smoothing
+            self.predict(images),
+            labels,
+            weight=self._weights,
+            label_smoothing=self._recipe.label_smoothing,
         )
         self.optimizer.zero_grad()
         loss.backward()
@@ -109,6 +113,19 @@ class Step:
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)
         self.optimizer.step()
         self.losses += loss.detach()
+
+
+def class_weights(recipe: Recipe, labels: Tensor) -> Tensor | None:
+    """Return what each class counts in the loss, float ``[K]``; None where all are alike.
+
+    ``labels`` are those of the training images, int64 ``[N]``, each class among them.
+    """
+    if recipe.class_weights == "none":
+        return None
+    if recipe.class_weights == "balanced":
+        counts = labels.bincount()
+        return len(labels) / (len(counts) * counts.float())
+    return torch.tensor(recipe.class_weights, device=labels.device)
 
 
 def predictor(model: nn.Module, batch_size: int = 16) -> Callable[[Tensor], Tensor]:
