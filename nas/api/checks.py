@@ -24,9 +24,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "finalists": (1, math.inf),
     "workers": (1, math.inf),
     "min_accuracy": (0, 1),
+    "target_accuracy": (0, 1),
     "gpus_per_worker": (0, math.inf),
 }
-NOT_WHOLE = ("min_accuracy", "gpus_per_worker")
+NOT_WHOLE = ("min_accuracy", "target_accuracy", "gpus_per_worker")
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": ("evolution", "random"),
     "engine": ("local", "ray"),

@@ -72,6 +72,7 @@ def run_search(
     trials: int,
     time_limit: str | float | None = None,
     trial_time_limit: str | float | None = None,
+    target_accuracy: float | None = None,
     data: Dataset | None = None,
     say: Say = lambda _: None,
 ) -> tuple[Study, Outcome, Dataset]:
@@ -92,7 +93,7 @@ def run_search(
         engine, devices, count = start(dataset, study)
         try:
             outcome = search_and_draw(
-                study, engine, trials, limit, trial_limit, display
+                study, engine, trials, limit, trial_limit, target_accuracy, display
             )
         except BaseException:
             # The error that led here is the one to tell.
@@ -348,6 +349,7 @@ def search_and_draw(
     trials: int,
     limit: float | None,
     trial_limit: float | None,
+    target: float | None,
     display: Display[Progress],
 ) -> Outcome:
     """Search, and write the study's front now and then."""
@@ -370,6 +372,7 @@ def search_and_draw(
             trials=trials,
             time_limit=limit,
             trial_time_limit=trial_limit,
+            target_accuracy=target,
             show=show,
         )
 

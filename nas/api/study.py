@@ -40,8 +40,8 @@ class Study:
         name: the study's name.
         folder: where it is, with front.html and front.csv.
         settings: what it was begun with, frozen; as study.toml has it.
-        outcome: why the search ended: "done", "time limit" or "exhausted" (the space
-            holds no further net under the caps); None of a study that was only opened.
+        outcome: why the search ended: "done", "target accuracy", "time limit" or
+            "exhausted" (the space holds no further net under the caps); None of a study that was only opened.
 
     """
 
@@ -55,7 +55,7 @@ class Study:
         """Use `nas.search` or `nas.open_study`."""
         self.settings, self.folder = stored.settings, stored.folder
         self.name, self.outcome = stored.settings.name, outcome
-        self._candidates = stored.candidates()
+        self._candidates, self._decisions = stored.candidates(), stored.decisions()
         self._data = data
 
     def __repr__(self) -> str:
@@ -84,14 +84,16 @@ class Study:
         return front_frame(self._candidates, chosen)
 
     def trials(self) -> pd.DataFrame:
-        """Return all trials, one row each, with `state`, `reason`, costs and accuracy.
+        """Return all trials, one row each: `nas front --all`.
 
-        The columns are those of `front`, and `state`: running, complete, pruned or
-        failed.
+        The columns are those of `front`, and `state` (running, complete, pruned or
+        failed), `reason`, `metric` (what `val_accuracy` is), `seconds` of training, all
+        of a candidate's trainings together, and `decisions`: what the sampler drew, as
+        JSON.
         """
-        from nas.report import candidates_frame
+        from nas.report import trials_frame
 
-        return candidates_frame(self._candidates)
+        return trials_frame(self._candidates, self._decisions, self.settings.metric)
 
     def plot(self) -> go.Figure:
         """Return the plotly figure of all trials: accuracy against parameters, the front."""
@@ -209,6 +211,7 @@ def search(
     gpus_per_worker: float | None = None,
     time_limit: str | float | None = None,
     trial_time_limit: str | float | None = None,
+    target_accuracy: float | None = None,
     study: str | None = None,
     studies: str | Path | None = None,
     storage: str | None = None,
@@ -232,7 +235,8 @@ def search(
     "balanced-accuracy", the mean over the classes, and then stands wherever an accuracy
     on the validation split does; `pruning` False trains hopeless candidates, too. `seed` decides split,
     draws and trainings. `time_limit` ends the search, `trial_time_limit` a training
-    that hangs: seconds, or a text such as "1h30m".
+    that hangs: seconds, or a text such as "1h30m". The search ends, too, when a fully
+    trained net has the `target_accuracy` (0 to 1) on the validation split.
 
     There are so many `workers` (by default one a core), on the `device` auto, cpu, cuda
     or cuda:N. With the `engine` "ray" they are on the cluster at `address`
@@ -267,6 +271,7 @@ def search(
             "workers": workers,
             "engine": engine,
             "gpus_per_worker": gpus_per_worker,
+            "target_accuracy": target_accuracy,
             "progress": progress,
         }
     )
@@ -316,6 +321,7 @@ def search(
         trials=numbers["trials"],
         time_limit=time_limit,
         trial_time_limit=trial_time_limit,
+        target_accuracy=numbers["target_accuracy"],
         data=given,
     )
     return Study(stored, data=dataset, outcome=outcome.reason)

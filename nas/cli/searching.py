@@ -120,6 +120,15 @@ def search(  # one parameter an option
             "or ten times the longest training; 1h before there is one]."
         ),
     ] = None,
+    target_accuracy: Annotated[
+        float | None,
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Stop when a fully trained net has this accuracy (0 to 1) on the "
+            "validation split.",
+        ),
+    ] = None,
     study: Annotated[
         str | None,
         Option(help="Name of the study [default: from data set and cap]."),
@@ -172,6 +181,7 @@ def search(  # one parameter an option
             trials=trials,
             time_limit=time_limit,
             trial_time_limit=trial_time_limit,
+            target_accuracy=target_accuracy,
             say=typer.echo,
         )
     except KeyboardInterrupt as stop:
@@ -193,7 +203,7 @@ def _exhausted(study: Study) -> str:
 
 
 def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
-    from nas.api.progress import duration
+    from nas.api.progress import duration, percent
     from nas.candidates.candidate import front as front_of
     from nas.cli.display import front_table
 
@@ -207,6 +217,12 @@ def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
     typer.echo(f"{finished} trials finished; this run took {spent}")
     if outcome.reason == "time limit":
         typer.echo("the time is up; go on with the same command")
+    elif outcome.reason == "target accuracy":
+        found = members[-1]
+        typer.echo(
+            f"the target is reached: trial {found.trial} with {found.num_params:,} "
+            f"parameters has {percent(found.val_accuracy)} {settings.accuracy_name}"
+        )
     elif outcome.reason == "exhausted":
         typer.echo(_exhausted(study))
     best = max((member.val_accuracy or 0.0 for member in members), default=None)

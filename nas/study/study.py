@@ -179,6 +179,12 @@ class Study:
             )
         return self._candidates[trial]
 
+    def decisions(self) -> dict[int, dict[str, float]]:
+        """Return what was drawn for each trial, by its number; {} where nothing was."""
+        with storage_errors(self.folder):
+            trials = self._storage.get_all_trials(self._id, deepcopy=False)
+        return {trial.number: dict(trial.params) for trial in trials}
+
     def refresh(self) -> None:
         """Read what another process has written since."""
         with storage_errors(self.folder):
