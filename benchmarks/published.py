@@ -27,9 +27,11 @@ from typing import Any
 
 from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
+from nas.data.split import default_val_size
 from nas.report import front_svg
 from nas.sampling.evolution import EvolutionRule
-from nas.search.start import DEFAULT_SPACE, held_out, search_training
+from nas.search.recipes import search_training
+from nas.search.start import DEFAULT_SPACE
 from nas.space import find_space
 from nas.study.folders import load_settings, read_study
 from nas.study.settings import FORMAT
@@ -183,7 +185,7 @@ def faults() -> list[str]:
     """Return a line for each way in which the published results are not today's."""
     found = []
     space = find_space(DEFAULT_SPACE)
-    val_size = held_out(IMAGES)
+    val_size = default_val_size(IMAGES)
     today: dict[str, Any] = {
         "format": FORMAT,
         "space": space.name,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from cli_runner import Invoke
 from studying import (
@@ -134,6 +135,54 @@ def test_the_front_in_each_format(invoke: Invoke, at: list[str]) -> None:
     assert len(marks.out.splitlines()) == 2 + len(rows)
     for size in sizes:
         assert f"{size:,}" in table.out
+
+
+def test_all_trials_in_each_format(invoke: Invoke, tmp_path: Path) -> None:
+    """Also those that were pruned or failed, with why, their draws and their seconds."""
+    made_up(tmp_path / "studies")
+    comma = invoke("front", "--all", "--format", "csv")
+    plain = invoke("front", "--all", "--format", "json")
+    marks = invoke("front", "--all", "--format", "md")
+    table = invoke("front", "--all")
+    assert {a.code for a in (comma, plain, marks, table)} == {0}
+    rows = list(csv.DictReader(io.StringIO(comma.out)))
+    assert [row["state"] for row in rows] == ["complete", "pruned", "failed", "running"]
+    assert [row["reason"] for row in rows[1:3]] == [
+        "it was hopeless",
+        "loss became NaN",
+    ]
+    assert [row["seconds"] for row in rows] == ["0.3", "0.1", "0.0", "0.0"]
+    assert {row["metric"] for row in rows} == {"accuracy"}
+    for row, record in zip(rows, json.loads(plain.out), strict=True):
+        assert json.loads(row["decisions"])["depth"] >= 1
+        assert record["num_params"] == int(row["num_params"]) > 0
+        assert record["decisions"] == row["decisions"]
+        assert f"{record['num_params']:,}" in table.out
+    assert "it was hopeless" in marks.out
+    assert "hopeless" in table.out
+
+
+def test_parquet_is_written_or_its_package_named(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says what to install where nothing can write it."""
+
+    def write(frame: pd.DataFrame, file: io.BytesIO, *, index: bool) -> None:
+        assert not index
+        file.write(b"PAR1" + bytes(len(frame)))
+
+    made_up(tmp_path / "studies")
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", write)
+    found = invoke("front", "--all", "--format", "parquet")
+    assert (found.code, found.out) == (0, "PAR1" + "\0" * 4)
+
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", missing)
+    refused = invoke("front", "--all", "--format", "parquet")
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert "pip install pyarrow" in refused.err
 
 
 def test_the_front_of_a_study_without_one(invoke: Invoke, tmp_path: Path) -> None:

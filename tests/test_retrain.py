@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,24 @@ def test_the_winner_is_chosen_by_validation_accuracy_after_the_longer_training()
     assert len({job.seed for job in engine.started}) == 7
     assert engine.started[-1].architecture == CANDIDATES[3].architecture
     assert not engine.running
+
+
+def test_another_recipe_begins_the_choice_anew() -> None:
+    """What the study measured by its own says nothing then; the report has the new."""
+    by_study = FakeEngine(2, accuracy=after(AFTER))
+    choose(by_study, epochs=4)
+    recipe = replace(SETTINGS.recipe, flip=0.5)
+    engine = FakeEngine(2, accuracy=after(AFTER))
+    winner = choose(engine, epochs=4, recipe=recipe)
+    assert len(by_study.started) < len(engine.started) == 7
+    assert all(job.recipe == recipe for job in engine.started)
+    assert winner.report["recipe"]["flip"] == 0.5
+    balanced = FakeEngine(2, accuracy=after(AFTER))
+    report = choose(balanced, epochs=4, metric="balanced-accuracy").report
+    assert len(balanced.started) == 7
+    assert {job.metric for job in balanced.started} == {"balanced-accuracy"}
+    assert report["metric"] == "balanced-accuracy"
+    assert report["val_accuracy_is"].startswith("balanced accuracy after 4 epochs")
 
 
 def test_the_finalists_are_the_most_promising() -> None:

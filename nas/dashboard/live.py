@@ -98,6 +98,7 @@ class LiveStudy:
                 "markers": markers(self.folder, settings),
                 "waiting": _waiting(self._known, settings),
                 "name": settings.name,
+                "accuracy": settings.accuracy_name,
                 "dataset": settings.dataset,
                 "param_budget": settings.param_budget,
                 "max_macs": settings.max_macs,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -12,6 +13,8 @@ from nas.architecture.boards import Board
 from nas.architecture.cost import cost
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate, front
+from nas.errors import UsageError
+from nas.training.report import Metric
 
 TextFormat = Literal["csv", "json", "md"]
 
@@ -52,6 +55,42 @@ def candidates_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_TYPES)).astype(_TYPES)
 
 
+def trials_frame(
+    candidates: Sequence[Candidate],
+    decisions: Mapping[int, Mapping[str, float]],
+    metric: Metric,
+) -> pd.DataFrame:
+    """Return candidates_frame and what else is known of each trial.
+
+    ``metric`` is what val_accuracy is; ``seconds`` are those of all its trainings;
+    ``decisions`` is what was drawn for it, JSON that names each draw.
+    """
+    frame = candidates_frame(candidates)
+    frame["metric"] = pd.Series([metric] * len(frame), dtype="str")
+    frame["seconds"] = pd.Series(map(_seconds, candidates), dtype="float64")
+    drawn = [json.dumps(decisions.get(c.trial, {})) for c in candidates]
+    frame["decisions"] = pd.Series(drawn, dtype="str")
+    return frame
+
+
+def _seconds(candidate: Candidate) -> float:
+    curves = [candidate.curve, *(t.curve for t in candidate.trainings)]
+    return round(sum(curve[-1].seconds for curve in curves if curve), 3)
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """Return the frame as a parquet file; UsageError where nothing can write one."""
+    file = io.BytesIO()
+    try:
+        frame.to_parquet(file, index=False)
+    except ImportError:
+        raise UsageError(
+            "--format parquet needs a package that writes it: pip install pyarrow, or "
+            "give --format csv"
+        ) from None
+    return file.getvalue()
+
+
 def front_frame(
     candidates: Iterable[Candidate], board: Board | None = None
 ) -> pd.DataFrame:
@@ -76,7 +115,7 @@ def format_frame(frame: pd.DataFrame, text_format: TextFormat) -> str:
 
     JSON is a list of objects with null for what is missing; numbers are whole in all
     three, since a rounded accuracy could change its rank. Markdown is for people and
-    leaves the column "architecture" out.
+    leaves the columns "architecture" and "decisions" out.
 
     Raises ValueError for a format that is none of these.
     """
@@ -86,7 +125,9 @@ def format_frame(frame: pd.DataFrame, text_format: TextFormat) -> str:
         case "json":
             return json.dumps(_records(frame), indent=2, ensure_ascii=False) + "\n"
         case "md":
-            return _markdown(frame.drop(columns="architecture", errors="ignore"))
+            return _markdown(
+                frame.drop(columns=["architecture", "decisions"], errors="ignore")
+            )
     raise ValueError(
         f"no text format {text_format!r}: use one of {get_args(TextFormat)}"
     )

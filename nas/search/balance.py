@@ -37,6 +37,16 @@ def balance(confusions: Sequence[list[list[int]] | None]) -> dict[str, Any]:
     }
 
 
+def effective_size(counts: Sequence[int]) -> int:
+    """Return on how many images a plain accuracy is as noisy as the balanced one here.
+
+    ``counts`` are the images of each class; those without any do not count. With the
+    same share right in each class the variances are equal.
+    """
+    known = [count for count in counts if count]
+    return max(1, round(len(known) ** 2 / sum(1 / count for count in known)))
+
+
 def no_better_than_majority(accuracy: float, share: float, images: int) -> bool:
     """Return whether an accuracy is not above the largest class's share by its noise.
 

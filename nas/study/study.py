@@ -180,6 +180,12 @@ class Study:
             )
         return self._candidates[trial]
 
+    def decisions(self) -> dict[int, dict[str, float]]:
+        """Return what was drawn for each trial, by its number; {} where nothing was."""
+        with storage_errors(self.folder):
+            trials = self._storage.get_all_trials(self._id, deepcopy=False)
+        return {trial.number: dict(trial.params) for trial in trials}
+
     def refresh(self) -> None:
         """Read what another process has written since."""
         with storage_errors(self.folder):
@@ -372,7 +378,7 @@ class Study:
         """Let the evolution know how a training of the candidate ended."""
         if candidate.state in {"complete", "pruned"}:
             evidence = evidence_of(
-                candidate, self.settings.val_size, self.settings.levels[0]
+                candidate, self.settings.noise_size, self.settings.levels[0]
             )
             self._evolution.learn(candidate.architecture, evidence)
 
