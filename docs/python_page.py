@@ -46,7 +46,7 @@ found = winner.predict(images[1400:])  # winner.model is the nn.Module
 winner.save()  # into studies/mine-2000/best: weights, model.py, report.json
 ```
 
-That is a minute's taste. `nas.search(data, budget=10_000)` with its defaults takes as long
+That takes a minute. `nas.search(data, budget=10_000)` with its defaults takes as long
 as `nas search` does, and `study.best(seeds=3)` gives a number with its spread. Take
 `"mnist"`, or any name or path that `--dataset` takes, in place of `data`.
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from studying import (
@@ -27,7 +28,6 @@ from studying import (
     make_settings,
     one_line,
     report_of,
-    run_nas,
     train_made_up,
 )
 
@@ -694,7 +694,7 @@ def test_the_report_names_no_other_host(studies: Path) -> None:
     assert ' src="' not in page
 
 
-def test_commands_refuse_what_cannot_be(tmp_path: Path) -> None:
+def test_commands_refuse_what_cannot_be(tmp_path: Path, invoke: Invoke) -> None:
     """One line each: no such study, a taken port, a bad token, an unwritable file."""
     big_study(tmp_path / "studies" / "small", 2)
     with socket.socket() as taken:
@@ -714,9 +714,9 @@ def test_commands_refuse_what_cannot_be(tmp_path: Path) -> None:
             ],
         }
         for expected, arguments in attempts.items():
-            done = run_nas(*arguments, cwd=tmp_path)
-            assert done.returncode == 1, done.stderr
-            line = one_line(done.stderr)
+            done = invoke(*arguments)
+            assert done.code == 1, done.err
+            line = one_line(done.err)
             assert any(part in line for part in expected.split("|")), line
 
 

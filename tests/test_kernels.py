@@ -273,17 +273,24 @@ static void *failing_calloc(size_t n, size_t size) {
 """
 
 
-@pytest.fixture
-def fail_after(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[[int], None]:
-    """Return what lets every request for memory after the next so many fail; -1 none."""
-    source = tmp_path / "failing.c"
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the kernels over that allocator, compiled once for all tests."""
+    folder = tmp_path_factory.mktemp("failing")
+    source = folder / "failing.c"
     source.write_text(_FAILING % library._SOURCE)
-    monkeypatch.setattr(library, "_SOURCE", source)
-    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
-    compiled = library._found.__wrapped__()[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "_SOURCE", source)
+        patch.setenv("NAS_CACHE_DIR", str(folder))
+        compiled = library._found.__wrapped__()[0]
     assert compiled is not None
+    return compiled
+
+
+@pytest.fixture
+def fail_after(monkeypatch: pytest.MonkeyPatch, failing: Any) -> Callable[[int], None]:
+    """Return what lets every request for memory after the next so many fail; -1 none."""
+    compiled = failing
     monkeypatch.setattr(library, "load", lambda: compiled)
     after: Callable[[int], None] = compiled.fail_after
     return after
@@ -420,16 +427,18 @@ def test_the_library_is_compiled_once_for_a_source_and_a_compiler(
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
     compiler = shutil.which("cc")
     assert compiler is not None
+    # Little to compile: what counts here is how often.
+    small = tmp_path / "small.c"
+    small.write_text("int one(void) { return 1; }\n")
+    monkeypatch.setattr(library, "_SOURCE", small)
     path = library._compiled(compiler)
     made = path.stat().st_mtime_ns
     assert library._compiled(compiler) == path
     assert path.stat().st_mtime_ns == made
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, small.name}
     link = tmp_path / "another-cc"
     link.symlink_to(compiler)
     assert library._compiled(str(link)) != path
-    source = tmp_path / "kernels.c"
-    source.write_text(library._SOURCE.read_text() + "/* newer */\n")
-    monkeypatch.setattr(library, "_SOURCE", source)
+    small.write_text(small.read_text() + "/* newer */\n")
     assert library._compiled(compiler) != path
     assert len(list(tmp_path.glob("kernels-*.so"))) == 3

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import examples
 from studying import (
     SIX_NETS,
     FakeEngine,
@@ -331,7 +332,7 @@ def test_the_clock_accounts_for_the_time(tmp_path: Path) -> None:
     failing=st.floats(0, 0.2),
     losing=st.floats(0, 0.3),
 )
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_any_order_of_events_keeps_the_promises(
     seed: int, workers: int, sittings: list[int], failing: float, losing: float
 ) -> None:

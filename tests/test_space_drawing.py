@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import architectures, shapes, spaces
+from strategies import architectures, examples, shapes, spaces
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import Cost, cost
@@ -364,7 +364,7 @@ def roomy(architecture: Architecture, space: SearchSpace) -> bool:
     return True
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(spaces(tiny=True), shapes(4, 9), st.integers(2, 4), st.data())
 def test_completion_table_equals_brute_force(
     text: str, shape: tuple[int, int, int], num_classes: int, data: st.DataObject
