@@ -109,6 +109,8 @@ def test_nets_that_only_say_the_largest_class_are_told(
     assert "data: text labels" in found.out
     assert "data: warning: " in found.out
     assert "no net is better than always answering '[cat]'" in found.out
+    assert "next: " not in found.out
+    assert "no net better than always" in invoke("front").out
     best = invoke("best", "pets-400", "--epochs", 1, *common)
     assert best.code == 0, best.err
     assert "balanced accuracy" in best.out

@@ -36,6 +36,7 @@ from system_programs import need
 
 from nas.api import running
 from nas.api.progress import NoDisplay
+from nas.architecture import Architecture
 from nas.search.best import ProgressEvent
 from nas.study.folders import create, read_study
 from nas.study.study import Study
@@ -206,6 +207,26 @@ def test_show_prints_layers_costs_and_curve(
     assert candidate.key in result.out
     for report in candidate.curve:
         assert f"{100 * report.val_accuracy:.2f} %" in result.out
+
+
+def test_show_as_json_has_all_that_is_known(invoke: Invoke, tmp_path: Path) -> None:
+    """The layers add up to the costs; the curve and the decision's outcome are there."""
+    made_up(tmp_path / "studies")
+    found = invoke("show", 0, "--format", "json", "--board", "esp32")
+    assert (found.code, found.err) == (0, "")
+    record = json.loads(found.out)
+    assert (record["state"], record["val_accuracy"]) == ("complete", 0.7)
+    assert (record["metric"], record["seconds"]) == ("accuracy", 0.3)
+    for name in ("num_params", "macs", "latency_ms"):
+        total = sum(layer[name] for layer in record["layers"])
+        assert total == pytest.approx(record[name]), name
+    assert record["flash"] > 0
+    assert [rung["val_accuracy"] for rung in record["curve"]] == [0.5, 0.6, 0.7]
+    net = Architecture.from_dict(record["architecture"])
+    assert net.key == record["key"]
+    assert json.loads(invoke("show", 2, "--format", "json").out)["reason"] == (
+        "loss became NaN"
+    )
 
 
 def test_show_tells_why_a_candidate_ended(invoke: Invoke, tmp_path: Path) -> None:
@@ -934,6 +955,9 @@ def test_every_command_finds_the_data_from_another_folder(
     ):
         answer = invoke(*arguments)
         assert answer.code == 0, answer.err
+        # Where there is no terminal, each training is one line at its end.
+        lines = re.findall(r"^ +\d+ s  (\w+)", answer.out, re.MULTILINE)
+        assert len(lines) == {"best": 3, "train": 1, "export": 0}[arguments[0]]
     (tmp_path / "mine.npz").rename(tmp_path / "moved.npz")
     assert "with --dataset where" in invoke("best", *at, *few).err
     answer = invoke("best", *at, *few, "--dataset", "../moved.npz", "--export", "c")

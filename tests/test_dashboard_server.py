@@ -298,7 +298,7 @@ def test_the_fronts_follow_step_by_step(
     found: dict[str, list[int]] = {}
     for start in range(0, len(rows), step):
         changed = range(start, min(start + step, len(rows)))
-        found = fronts(candidates, found, changed, find_board("esp32"))
+        found = fronts(dict(enumerate(candidates)), found, changed, find_board("esp32"))
     assert found.get("num_params", []) == [c.trial for c in front(candidates)]
 
 

@@ -58,6 +58,9 @@ def test_a_new_study_is_named_after_data_set_and_cap(tmp_path: Path) -> None:
     assert settings.fidelities[-1] > Recipe().epochs
     assert settings.fidelities[0] == settings.recipe.epochs == settings.rungs[-1]
     assert settings.input_shape == (1, 8, 8)
+    # The largest class has 24 or 25 of the 240 images.
+    assert settings.majority_accuracy == pytest.approx(0.1, abs=0.005)
+    assert settings.chance_level == pytest.approx(0.14, abs=0.01)
     assert settings.pruning is not None
 
 

@@ -17,7 +17,14 @@ from studying import FakeEngine, make_settings, report_of
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
-from nas.candidates.candidate import Candidate, State, Training, with_training
+from nas.candidates.candidate import (
+    Candidate,
+    State,
+    Training,
+    chance_level,
+    front,
+    with_training,
+)
 from nas.engines import Event, Failed, Job, WorkerLost
 from nas.errors import StudyError
 from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
@@ -117,6 +124,19 @@ def test_the_winner_is_chosen_by_validation_accuracy_after_the_longer_training()
     assert len({job.seed for job in engine.started}) == 7
     assert engine.started[-1].architecture == CANDIDATES[3].architecture
     assert not engine.running
+
+
+def test_a_net_at_chance_level_is_not_on_the_front() -> None:
+    """However small it is; without a known level all are."""
+    assert chance_level(0.87, 69) == pytest.approx(0.951, abs=1e-3)
+    known = [replace(c, chance_level=0.92) for c in CANDIDATES[:6]]
+    assert front(known) == known[3:]
+    assert len(front(CANDIDATES[:6])) == 6
+    with pytest.raises(StudyError, match="no net is better than always answering"):
+        choose(
+            candidates=[replace(c, chance_level=0.99) for c in CANDIDATES[:6]],
+            min_accuracy=0.9,
+        )
 
 
 def test_another_recipe_begins_the_choice_anew() -> None:

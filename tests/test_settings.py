@@ -147,6 +147,7 @@ _OTHER: dict[str, Any] = {
     "seed": 1,
     "metric": "balanced-accuracy",
     "effective_val_size": 9,
+    "majority_accuracy": 0.5,
     "pruning": None,
     "external_storage": True,
     "start_from": (

@@ -63,10 +63,14 @@ def front(
         if members:
             console().print(front_table(members, title, chosen))
         else:
-            typer.echo(
-                f"no fully trained candidate in {opened.settings.name} yet: go on with "
-                f"`nas search --study {opened.settings.name}`"
+            name = opened.settings.name
+            complete = any(c.state == "complete" for c in opened.candidates())
+            what = (
+                "no net better than always answering the largest class"
+                if complete
+                else "no fully trained candidate"
             )
+            typer.echo(f"{what} in {name} yet: go on with `nas search --study {name}`")
         return
     from nas.report import format_frame, front_frame, parquet, trials_frame
 
@@ -87,6 +91,9 @@ def show(
     trial: Annotated[int, Argument(min=0, help="Number of the trial.")],
     study: StudyName = None,
     *,
+    output_format: Annotated[
+        Literal["table", "json"], Option("--format", help="How to print.")
+    ] = "table",
     board: BoardName = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
@@ -94,9 +101,15 @@ def show(
     """Print one candidate layer by layer, with its costs and learning curve."""
     from nas.architecture.boards import find_board
     from nas.cli.display import candidate_view
+    from nas.report import candidate_record
 
     chosen = find_board(board) if board else None
     opened = read(study, studies, storage)
+    if output_format == "json":
+        found = opened.candidate(trial)
+        record = candidate_record(found, opened.settings.metric, chosen)
+        typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        return
     console().print(candidate_view(opened.candidate(trial), chosen))
 
 

@@ -225,7 +225,8 @@ def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
         )
     elif outcome.reason == "exhausted":
         typer.echo(_exhausted(study))
-    best = max((member.val_accuracy or 0.0 for member in members), default=None)
+    complete = (c for c in study.candidates() if c.state == "complete")
+    best = max((c.val_accuracy or 0.0 for c in members or complete), default=None)
     if best is not None:
         _warn_of_majority(study, best, data)
     if members:

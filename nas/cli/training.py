@@ -95,7 +95,7 @@ def best(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Retrain the winner, read the test set once, write it out ready for use."""
-    from nas.api.progress import LineDisplay, retraining_line
+    from nas.api.progress import LineDisplay, ends_retraining, retraining_line
     from nas.api.running import WorkersWanted, discard_kept, run_best
     from nas.api.trained import Trained, tested_in_words, trial_in_words
     from nas.cli.display import winners_table
@@ -126,7 +126,7 @@ def best(  # one parameter an option
             opened.candidates(),
             None,
             WorkersWanted(device=device, workers=workers),
-            LineDisplay(console(), retraining_line),
+            LineDisplay(console(), retraining_line, ends_retraining),
             data_dir=data_dir,
             data_name=dataset,
             folders=folders,
@@ -203,7 +203,7 @@ def train(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Train one architecture to the end and read the test set once."""
-    from nas.api.progress import LineDisplay, training_line
+    from nas.api.progress import LineDisplay, ends_training, training_line
     from nas.api.running import WorkersWanted, discard_kept, run_train
     from nas.api.trained import Trained, best_epoch_in_words
     from nas.search.recipes import RecipeWish
@@ -215,7 +215,7 @@ def train(  # one parameter an option
             found,
             dataset,
             WorkersWanted(device=device, workers=workers),
-            LineDisplay(console(), training_line),
+            LineDisplay(console(), training_line, ends_training),
             data_dir=data_dir,
             folder=output,
             say=typer.echo,

@@ -2,7 +2,7 @@
 
 ::
 
-    frames.py   candidates_frame, front_frame, trials_frame; as CSV, JSON, Markdown, parquet
+    frames.py   candidate_record; candidates_frame, front_frame, trials_frame; as CSV, JSON, Markdown, parquet
     axes.py     the scales that both plots share
     labels.py   the words that both plots share
     figure.py   front_figure: the plotly figure
@@ -19,6 +19,7 @@ from nas.report.comparison import (
 from nas.report.figure import front_figure
 from nas.report.frames import (
     TextFormat,
+    candidate_record,
     candidates_frame,
     format_frame,
     front_frame,
@@ -30,6 +31,7 @@ from nas.report.svg import front_svg
 
 __all__ = [
     "TextFormat",
+    "candidate_record",
     "candidates_frame",
     "comparison_figure",
     "comparison_frame",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from nas.architecture.boards import Board
-from nas.architecture.cost import cost
+from nas.architecture.cost import Cost, cost, layers, total
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate, front
 from nas.errors import UsageError
@@ -89,6 +90,46 @@ def parquet(frame: pd.DataFrame) -> bytes:
             "give --format csv"
         ) from None
     return file.getvalue()
+
+
+def candidate_record(
+    candidate: Candidate, metric: Metric, board: Board | None = None
+) -> dict[str, Any]:
+    """Return all that is known of a candidate, plain data for JSON.
+
+    Beside the columns of candidates_frame: ``metric``, ``seconds``, ``layers`` with their
+    costs, ``curve`` of the first, short training, ``trainings`` the longer ones since;
+    with a board ``flash`` (bytes) and ``latency_ms``, of each layer, too.
+    """
+    costs = cost(candidate.architecture, board)
+    rows = layers(candidate.architecture)
+    return {
+        **_row(candidate),
+        **_on_board(costs, board),
+        "metric": metric,
+        "seconds": _seconds(candidate),
+        "layers": [
+            {
+                "name": layer.name,
+                "layer": layer.description,
+                "output_shape": list(layer.output_shape),
+                "num_params": layer.num_params,
+                "macs": layer.macs,
+                "memory": layer.memory,
+                **_on_board(total([layer], board), board),
+            }
+            for layer in rows
+        ],
+        "curve": [asdict(report) for report in candidate.curve],
+        "trainings": [asdict(training) for training in candidate.trainings],
+        "architecture": candidate.architecture.to_dict(),
+    }
+
+
+def _on_board(costs: Cost, board: Board | None) -> dict[str, float]:
+    if board is None:
+        return {}
+    return {"flash": costs.flash, "latency_ms": costs.latency / 1e6}
 
 
 def front_frame(

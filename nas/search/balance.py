@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from nas.candidates.candidate import chance_level
 
 
 def balance(confusions: Sequence[list[list[int]] | None]) -> dict[str, Any]:
@@ -52,4 +53,4 @@ def no_better_than_majority(accuracy: float, share: float, images: int) -> bool:
 
     ``images`` is how many it was measured on; the noise is two standard errors.
     """
-    return accuracy <= share + 2 * math.sqrt(share * (1 - share) / max(1, images))
+    return accuracy <= chance_level(share, images)

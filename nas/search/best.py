@@ -64,6 +64,8 @@ class ProgressEvent:
     seed: int
     report: RungReport | None = None
     test_accuracy: float | None = None
+    last: bool = False
+    """Whether it is the last report of a training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +252,11 @@ def _smallest_reaching(
 ) -> Candidate:
     """Return the smallest member that is accurate enough, a few at a time from below."""
     wanted = criteria.min_accuracy or 0.0
+    if not members:
+        raise StudyError(
+            "no net is better than always answering the largest class: search on, or "
+            "leave --min-accuracy out"
+        )
     for start in range(0, len(members), criteria.finalists):
         some = members[start : start + criteria.finalists]
         runs.finalists([c for c in some if not measured.count(c)], measured)
@@ -368,4 +375,5 @@ def _news(
         seed=job.seed,
         report=event.report if isinstance(event, Reported) else None,
         test_accuracy=event.test_accuracy if isinstance(event, Finished) else None,
+        last=isinstance(event, Reported) and event.report.rung == len(job.rungs) - 1,
     )

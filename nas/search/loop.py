@@ -310,10 +310,16 @@ class _Search:
                 screened=self.finished,
                 screening=screening > 0 or self.may_screen(),
                 # Who names a net to start from wants to know what it is worth.
-                always=range(len(settings.start_from)),
+                always=[c.trial for c in self.starts()],
             )
         self.promotion_is_due = found is not None
         return found
+
+    def starts(self) -> list[Candidate]:
+        """Return the candidates that the user named, as far as they have begun."""
+        if not self.study.settings.start_from:
+            return []
+        return [c for c in self.study.candidates() if c.origin == "start"]
 
     def may_screen(self) -> bool:
         """Return whether further candidates are to come."""

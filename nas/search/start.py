@@ -156,10 +156,7 @@ def _begin(
         sampler=request.sampler or "evolution",
         seed=request.seed or 0,
         pruning=None if request.pruning is False else PruningRule(),
-        metric=request.metric or "accuracy",
-        effective_val_size=None
-        if request.metric != "balanced-accuracy"
-        else effective_size(counts),
+        **_by_metric(request.metric or "accuracy", counts),
     )
     if request.start_from:
         settings = replace(settings, start_from=_starts(request, settings))
@@ -210,6 +207,19 @@ def _given(
     if request.pruning is not None and request.pruning != (stored.pruning is not None):
         given["pruning"] = PruningRule() if request.pruning else None
     return given
+
+
+def _by_metric(metric: Metric, counts: list[int]) -> dict[str, Any]:
+    """Return what the metric decides; ``counts`` are the validation images a class."""
+    size = None
+    chance = max(counts) / sum(counts)
+    if metric == "balanced-accuracy":
+        size, chance = effective_size(counts), 1 / sum(count > 0 for count in counts)
+    return {
+        "metric": metric,
+        "majority_accuracy": chance,
+        "effective_val_size": size,
+    }
 
 
 def _latency(request: Request) -> dict[str, Any]:

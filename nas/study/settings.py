@@ -13,6 +13,7 @@ import tomli_w
 
 from nas.architecture import Architecture
 from nas.architecture.boards import Board
+from nas.candidates.candidate import chance_level
 from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
 from nas.errors import ArchitectureError, StudyError
@@ -51,6 +52,8 @@ class Settings:
     the recipe but for its epochs. Empty means that there is no promotion.
     ``metric`` is what nets are ranked by. ``effective_val_size`` is how many images a
     plain accuracy as noisy as the metric would be measured on; None is ``val_size``.
+    ``majority_accuracy`` is what always answering the largest class has on the
+    validation split, by the metric; None in studies that did not ask.
     """
 
     name: str
@@ -79,12 +82,19 @@ class Settings:
     promotion: PromotionRule = PromotionRule()
     metric: Metric = "accuracy"
     effective_val_size: int | None = None
+    majority_accuracy: float | None = None
     format: int = FORMAT
 
     @property
     def noise_size(self) -> int:
         """How many images' worth of noise a measurement on the validation split has."""
         return self.effective_val_size or self.val_size
+
+    @property
+    def chance_level(self) -> float:
+        """The accuracy that is no better than answering one class; 0 if it is unknown."""
+        share = self.majority_accuracy
+        return 0.0 if share is None else chance_level(share, self.noise_size)
 
     @property
     def accuracy_name(self) -> str:
@@ -237,6 +247,10 @@ def _check_types(settings: Settings) -> None:
             raise TypeError(f"{name} = {value!r} is no whole number")
     if (settings.max_latency is None) != (settings.board is None):
         raise TypeError("max_latency and board come together")
+    if not isinstance(settings.majority_accuracy, float | None):
+        raise TypeError(
+            f"majority_accuracy = {settings.majority_accuracy!r} is no number"
+        )
     if not isinstance(settings.seed, int):
         raise TypeError(f"seed = {settings.seed!r} is no whole number")
     for name in ("name", "dataset", "data_fingerprint", "space", "space_toml"):

@@ -110,6 +110,7 @@ function rangesOf() {
   const choice = [state.study, state.across, state.up].join(" ");
   const sizes = [], errors = [];
   for (let trial = 0; trial < rows.trial.length; trial++) {
+    if (rows.trial[trial] === undefined) continue;  // another program's
     sizes.push(rows[state.across][trial]);
     if (rows.val_accuracy[trial] !== null) errors.push(errorOf(rows.val_accuracy[trial]));
   }
