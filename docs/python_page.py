@@ -81,6 +81,7 @@ _CONTENTS: list[tuple[str, Any, tuple[str, ...]]] = [
         nas.Trained,
         ("summary", "model", "predict", "normalise", "save", "export"),
     ),
+    ("nas.load", nas.load, ()),
     ("nas.train", nas.train, ()),
     ("nas.count", nas.count, ()),
 ]

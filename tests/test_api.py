@@ -647,6 +647,35 @@ def test_the_winner_is_saved_and_exported(winner: nas.Trained, tmp_path: Path) -
     assert not (tmp_path / "x").exists()
 
 
+def test_a_saved_winner_is_loaded(winner: nas.Trained, tmp_path: Path) -> None:
+    """Model, report and all; no code of the folder is run."""
+    folder = winner.save(tmp_path / "net")
+    with (folder / "model.py").open("a") as file:
+        file.write("raise SystemExit\n")
+    found = nas.load(folder)
+    assert found.report == winner.report
+    assert repr(found) == repr(winner)
+    images = digits().dataset.test_images
+    assert torch.equal(found.predict(images), winner.predict(images))
+    assert torch.equal(found.predict(images / 255), winner.predict(images))
+    assert found.save(tmp_path / "copy") == tmp_path / "copy"
+    assert nas.load(tmp_path / "copy").class_names == winner.class_names
+    report = found.export("onnx", data=digits())
+    assert report["test_accuracy"] == pytest.approx(winner.report["test_accuracy"][0])
+    with pytest.raises(DataError, match="no data set 'mine'"):
+        found.export("onnx")  # it was in memory
+    for name, text, words in (
+        ("report.json", "{}", "report.json has no architecture"),
+        ("weights.safetensors", "", "cannot read"),
+        ("architecture.json", "[]", "cannot read"),
+    ):
+        (folder / name).write_text(text)
+        with pytest.raises(ExportError, match=words):
+            nas.load(folder)
+    with pytest.raises(ExportError, match=r"has no architecture\.json: give a study"):
+        nas.load(tmp_path)
+
+
 def test_the_winner_goes_into_its_study_by_default(
     study: nas.Study, winner: nas.Trained
 ) -> None:

@@ -221,15 +221,19 @@ def test_batch_norm_with_its_neighbours_agrees_with_torch(
 @needs_kernels
 def test_warping_agrees_with_torch() -> None:
     """Images are sampled where torch samples them, beyond the edges, too."""
-    recipe = Recipe(rotation=60, shift=0.5, scale=0.6, shear=30, augment=0.9)
+    recipe = Recipe(rotation=60, shift=0.5, scale=0.6, shear=30, augment=0.9, flip=0.5)
     images = images_of(64)
     matrices = augmentation.random_matrices(
-        64, recipe, torch.Generator().manual_seed(0), images.device
+        64,
+        recipe,
+        torch.Generator().manual_seed(0),
+        images.device,
+        size=(images.shape[2], images.shape[3]),
     )
-    expected = augmentation.warp(images, matrices)
-    torch.testing.assert_close(
-        kernels.warp(images, matrices), expected, atol=1e-4, rtol=0
-    )
+    for repeat in (False, True):
+        expected = augmentation.warp(images, matrices, repeat=repeat)
+        ours = kernels.warp(images, matrices, repeat=repeat)
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
 @needs_kernels

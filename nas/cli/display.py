@@ -95,6 +95,26 @@ def winners_table(limits: Sequence[int], reports: Sequence[Mapping[str, Any]]) -
     return table
 
 
+def trials_table(candidates: Sequence[Candidate], name: str) -> Table:
+    """Return all trials in their order: state, size, accuracy, and why they ended."""
+    table = Table(title=f"{name}: all trials")
+    table.add_column("trial", justify="right")
+    table.add_column("state")
+    for heading in ("params", "val accuracy", "epochs"):
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("architecture, or why it ended", overflow="fold")
+    for found in candidates:
+        table.add_row(
+            str(found.trial),
+            found.state,
+            f"{found.num_params:,}",
+            "-" if found.val_accuracy is None else percent(found.val_accuracy),
+            f"{found.epochs:g}",
+            Text(found.reason or describe(found.architecture)),
+        )
+    return table
+
+
 def _on_board(costs: Cost, board: Board | None) -> list[str]:
     if board is None:
         return []

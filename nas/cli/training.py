@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -12,8 +12,10 @@ from nas.cli.exporting import write_export
 from nas.cli.handler import Interrupted
 from nas.cli.options import (
     ArchitectureName,
+    Augment,
     DataDir,
     Device,
+    Recipe,
     Storage,
     Studies,
     StudyName,
@@ -42,6 +44,10 @@ def best(  # one parameter an option
             "instead of the most accurate one.",
         ),
     ] = None,
+    metric: Annotated[
+        Literal["accuracy", "balanced-accuracy"] | None,
+        Option(help="What the choice is by [default: as the study has it]."),
+    ] = None,
     finalists: Annotated[
         int, Option(min=1, help="Contenders that are fully trained before the choice.")
     ] = 4,
@@ -49,6 +55,8 @@ def best(  # one parameter an option
         int | None,
         Option(min=1, max=100_000, help="Epochs [default: 15, more for small data]."),
     ] = None,
+    recipe: Recipe = None,
+    augment: Augment = None,
     seeds: Annotated[
         int, Option(min=1, help="How often the winner is trained, each time anew.")
     ] = 1,
@@ -87,12 +95,13 @@ def best(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Retrain the winner, read the test set once, write it out ready for use."""
-    from nas.api.progress import LineDisplay, retraining_line
+    from nas.api.progress import LineDisplay, ends_retraining, retraining_line
     from nas.api.running import WorkersWanted, discard_kept, run_best
     from nas.api.trained import Trained, tested_in_words, trial_in_words
     from nas.cli.display import winners_table
     from nas.files import check_writable, write_atomically
     from nas.search.ladder import caps, check_alone, csv_of, sizes_from, winner_folders
+    from nas.search.recipes import RecipeWish
     from nas.study.folders import winner_folder
 
     if export:
@@ -117,7 +126,7 @@ def best(  # one parameter an option
             opened.candidates(),
             None,
             WorkersWanted(device=device, workers=workers),
-            LineDisplay(console(), retraining_line),
+            LineDisplay(console(), retraining_line, ends_retraining),
             data_dir=data_dir,
             data_name=dataset,
             folders=folders,
@@ -126,6 +135,8 @@ def best(  # one parameter an option
             limits=limits,
             min_accuracy=min_accuracy,
             finalists=finalists,
+            metric=metric,
+            recipe=RecipeWish(file=recipe, augment=augment),
             epochs=epochs,
             seeds=seeds,
         )
@@ -163,10 +174,8 @@ def train(  # one parameter an option
     seeds: Annotated[
         int, Option(min=1, help="How often it is trained, each time anew.")
     ] = 1,
-    recipe: Annotated[
-        Path | None,
-        Option(help="TOML file with the recipe [default: that of nas best]."),
-    ] = None,
+    recipe: Recipe = None,
+    augment: Augment = None,
     like_published: Annotated[
         bool,
         Option(
@@ -194,9 +203,10 @@ def train(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Train one architecture to the end and read the test set once."""
-    from nas.api.progress import LineDisplay, training_line
+    from nas.api.progress import LineDisplay, ends_training, training_line
     from nas.api.running import WorkersWanted, discard_kept, run_train
     from nas.api.trained import Trained, best_epoch_in_words
+    from nas.search.recipes import RecipeWish
     from nas.search.resolve import resolve
 
     found = resolve(architecture, studies, storage)
@@ -205,11 +215,11 @@ def train(  # one parameter an option
             found,
             dataset,
             WorkersWanted(device=device, workers=workers),
-            LineDisplay(console(), training_line),
+            LineDisplay(console(), training_line, ends_training),
             data_dir=data_dir,
             folder=output,
             say=typer.echo,
-            recipe=recipe,
+            recipe=RecipeWish(file=recipe, augment=augment),
             epochs=epochs,
             seeds=seeds,
             like_published=like_published,

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna_dashboard import wsgi
 
 from nas.study.optuna_internals import id_of_study, renumbered
+from nas.study.records import is_foreign
 from nas.study.study import Study
 
 Place = tuple[BaseStorage, int]
@@ -38,7 +39,11 @@ def trial_times(study: Study) -> list[tuple[datetime | None, datetime | None]]:
     """Return when each trial was begun and when it ended, in the order of trials."""
     storage, number = place_of(study)
     trials = storage.get_all_trials(number, deepcopy=False)
-    return [(trial.datetime_start, trial.datetime_complete) for trial in trials]
+    return [
+        (trial.datetime_start, trial.datetime_complete)
+        for trial in trials
+        if not is_foreign(trial)
+    ]
 
 
 def importances(study: Study, losses: Mapping[int, float]) -> dict[str, float]:

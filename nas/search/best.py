@@ -27,7 +27,7 @@ from nas.search.kept_trainings import RememberedTrainings
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
 from nas.training.recipe import Recipe
-from nas.training.report import RungReport
+from nas.training.report import Metric, RungReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,10 @@ class SelectionCriteria:
     finalists: int = 4
     epochs: int = 15
     seeds: int = 1
+    recipe: Recipe | None = None
+    """How all are trained, but for the epochs; None is as in the study."""
+    metric: Metric | None = None
+    """What the choice is by; None is as in the study."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,8 @@ class ProgressEvent:
     seed: int
     report: RungReport | None = None
     test_accuracy: float | None = None
+    last: bool = False
+    """Whether it is the last report of a training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +100,10 @@ def retrain(
     """
     began = time.monotonic()
     small_enough = allowed(candidates, criteria, settings)
-    runs = _Runs(engine, settings, criteria.epochs, show, kept)
-    measured = _Measured(small_enough, criteria.epochs, settings)
+    recipe = replace(criteria.recipe or settings.recipe, epochs=criteria.epochs)
+    metric = criteria.metric or settings.metric
+    runs = _Runs(engine, settings, recipe, metric, show, kept)
+    measured = _Measured(small_enough, recipe, metric, settings)
     if criteria.min_accuracy is None:
         winner = _most_accurate(
             candidates, small_enough, criteria, settings, runs, measured
@@ -122,7 +130,9 @@ def retrain(
         **balance(confusions),
         "val_accuracy": measured.accuracy(winner),
         "val_loss": measured.loss(winner),
-        "val_accuracy_is": f"after {criteria.epochs} epochs on the training split alone",
+        "val_accuracy_is": f"{metric.replace('-', ' ')} after {criteria.epochs} epochs on "
+        "the training split alone",
+        "metric": metric,
         "finalists": [
             {
                 "trial": c.trial,
@@ -135,7 +145,7 @@ def retrain(
             }
             for c in measured.finalists
         ],
-        "recipe": asdict(_recipe(settings, criteria.epochs)),
+        "recipe": asdict(recipe),
         "seed_values": [_seed(settings, number) for number in range(criteria.seeds)],
         "weights_seed": _seed(settings, 0),
         "c_kernels": kernels,
@@ -147,14 +157,22 @@ def retrain(
 
 
 class _Measured:
-    """The ends of the trainings of that many epochs, in the study and since."""
+    """The ends of the trainings by that recipe, in the study and since."""
 
     def __init__(
-        self, candidates: Sequence[Candidate], epochs: int, settings: Settings
+        self,
+        candidates: Sequence[Candidate],
+        recipe: Recipe,
+        metric: Metric,
+        settings: Settings,
     ) -> None:
-        self._val_size = settings.val_size
+        self._val_size = settings.noise_size
         self._ends: dict[str, list[RungReport]] = {}
         self.finalists: list[Candidate] = []
+        epochs = recipe.epochs
+        own = replace(settings.recipe, epochs=epochs), settings.metric
+        if (recipe, metric) != own:
+            return  # what the study has measured is something else
         for c in candidates:
             ends = [t.curve[-1] for t in c.trainings if t.curve and t.epochs == epochs]
             if settings.recipe.epochs == epochs and c.curve:
@@ -234,6 +252,11 @@ def _smallest_reaching(
 ) -> Candidate:
     """Return the smallest member that is accurate enough, a few at a time from below."""
     wanted = criteria.min_accuracy or 0.0
+    if not members:
+        raise StudyError(
+            "no net is better than always answering the largest class: search on, or "
+            "leave --min-accuracy out"
+        )
     for start in range(0, len(members), criteria.finalists):
         some = members[start : start + criteria.finalists]
         runs.finalists([c for c in some if not measured.count(c)], measured)
@@ -250,10 +273,6 @@ def _smallest_reaching(
     )
 
 
-def _recipe(settings: Settings, epochs: int) -> Recipe:
-    return replace(settings.recipe, epochs=epochs)
-
-
 def _seed(settings: Settings, number: int) -> int:
     return derived_seed(settings.seed, "final", number)
 
@@ -265,11 +284,13 @@ class _Runs:
         self,
         engine: Engine,
         settings: Settings,
-        epochs: int,
+        recipe: Recipe,
+        metric: Metric,
         show: Show,
         kept: RememberedTrainings | None,
     ) -> None:
-        self.engine, self.settings, self.epochs = engine, settings, epochs
+        self.engine, self.settings = engine, settings
+        self.recipe, self.metric = recipe, metric
         self.show, self.kept = show, kept
 
     def finalists(self, some: Sequence[Candidate], measured: _Measured) -> None:
@@ -278,7 +299,11 @@ class _Runs:
         for number, c in enumerate(some):
             who = f"{c.trial} {c.key}" if is_resized(c) else c.trial
             seed = derived_seed(
-                self.settings.seed, "promote", who, self.epochs, measured.count(c)
+                self.settings.seed,
+                "promote",
+                who,
+                self.recipe.epochs,
+                measured.count(c),
             )
             jobs.append(self.job(c, number, seed, "search"))
         ends: dict[int, RungReport] = {}
@@ -317,10 +342,11 @@ class _Runs:
         return Job(
             number=number,
             architecture=candidate.architecture,
-            recipe=_recipe(self.settings, self.epochs),
+            recipe=self.recipe,
             seed=seed,
-            rungs=tuple(float(epoch) for epoch in range(1, self.epochs + 1)),
+            rungs=tuple(float(epoch) for epoch in range(1, self.recipe.epochs + 1)),
             mode=mode,
+            metric=self.metric,
         )
 
     def run(
@@ -349,4 +375,5 @@ def _news(
         seed=job.seed,
         report=event.report if isinstance(event, Reported) else None,
         test_accuracy=event.test_accuracy if isinstance(event, Finished) else None,
+        last=isinstance(event, Reported) and event.report.rung == len(job.rungs) - 1,
     )

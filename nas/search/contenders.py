@@ -41,7 +41,7 @@ def contenders(
     have not been trained.
     """
     evidence = [
-        evidence_of(c, settings.val_size, settings.levels[0]) for c in candidates
+        evidence_of(c, settings.noise_size, settings.levels[0]) for c in candidates
     ]
     ranks = rank(evidence, settings.levels)
     residual = dict(zip((c.trial for c in candidates), ranks.residuals, strict=True))

@@ -127,4 +127,5 @@ def _what(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "rungs": job.rungs,
         "mode": job.mode,
+        "metric": job.metric,
     }
