@@ -128,7 +128,14 @@ def test_flash_of_every_kind_of_part(block: Block) -> None:
     assert found.flash <= cost(architecture).flash <= 1.1 * found.flash
 
 
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Its tables for four caps take seconds; those of the others are of the same code.
+        pytest.param(name, marks=pytest.mark.slow if name == "mixed" else [])
+        for name in available()
+    ],
+)
 def test_caps_on_flash_and_latency_hold_by_construction(name: str) -> None:
     """No draw is over one, down to caps that leave little room."""
     space, board = find_space(name), find_board("nrf52840")
