@@ -672,7 +672,7 @@ def test_a_saved_winner_is_loaded(winner: nas.Trained, tmp_path: Path) -> None:
         (folder / name).write_text(text)
         with pytest.raises(ExportError, match=words):
             nas.load(folder)
-    with pytest.raises(ExportError, match=r"has no architecture\.json: give a study"):
+    with pytest.raises(ExportError, match=r"no architecture\.json: give a study"):
         nas.load(tmp_path)
 
 

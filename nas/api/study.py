@@ -64,9 +64,11 @@ class Study:
         best = (
             f", up to {100 * (members[-1].val_accuracy or 0):.2f} %" if members else ""
         )
+        if members and self.settings.metric == "balanced-accuracy":
+            best += " balanced accuracy"
         return (
             f"<Study {self.name}: {len(self._candidates)} trials, {len(members)} on the "
-            f"front{best} {self.settings.accuracy_name}>"
+            f"front{best} on the validation split>"
         )
 
     @in_python
