@@ -24,7 +24,13 @@ from nas.errors import NasError, UsageError
 from nas.export.source import WRITTEN
 from nas.files import append_json, check_writable
 from nas.references.bundled import check_fits
-from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
+from nas.search.best import (
+    ProgressEvent,
+    SelectionCriteria,
+    Winner,
+    allowed,
+    retrain,
+)
 from nas.search.kept_trainings import KeptTrainings, RememberedTrainings
 from nas.search.loop import Outcome, Progress
 from nas.search.loop import search as run
@@ -152,7 +158,6 @@ def run_best(
         pixels_of(dataset),
         dataset.num_classes,
     )
-    say(told(chosen))
     for folder in folders:
         check_writable(folder, WRITTEN)
         for name in exports:
@@ -175,6 +180,9 @@ def run_best(
         )
         for limit in limits
     ]
+    for one in criteria:
+        allowed(candidates, one, settings)  # before a worker is started
+    say(told(chosen))
     with _word_on_what_is_kept(kept):
         engine = LocalEngine(
             dataset,
