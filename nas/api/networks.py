@@ -150,13 +150,16 @@ def reference_of(network: Network, input_shape: Shape | None) -> Reference | str
 
 
 def _imported(module: nn.Module, input_shape: Shape) -> Reference:
-    from nas.importing import assemble, check_same, trace  # torch.fx loads slowly
+    # torch.fx loads slowly
+    from nas.importing import assemble, check_same, trace, unwrapped
 
-    model = copy.deepcopy(module).cpu()  # its weights are changed by the check
+    model = copy.deepcopy(
+        unwrapped(module)
+    ).cpu()  # its weights are changed by the check
     chain = trace(model, input_shape)
     architecture, _ = assemble(chain, input_shape)
     check_same(model, chain, architecture)
-    name = type(module).__name__
+    name = type(model).__name__
     return Reference(
         name=name, architecture=architecture, source=f"the torch module {name}"
     )

@@ -94,7 +94,7 @@ def run_search(
     limit = seconds(time_limit, "--time-limit")
     trial_limit = seconds(trial_time_limit, "--trial-time-limit")
     start = _starter(workers)
-    study, dataset = launch(request, data)
+    study, dataset = launch(request, data, say)
     say_notes(dataset, say)
     say(told(study.settings.recipe))
     with study, _word_on_how_to_go_on(study, trials):

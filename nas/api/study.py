@@ -290,7 +290,8 @@ def search(
     "shift,flip"; by default what suits the data, see `settings.recipe`. `trials` is how many
     candidates the study is to have in all: the same call again does what is left, after
     a crash, too. `epochs` is a full training. `start_from` are the first candidates:
-    modules, architectures, names or files. `sampler` is "evolution" (the default) or
+    modules, architectures, names or files; what they have and the space lacks is added
+    to the study's own space. `sampler` is "evolution" (the default) or
     "random"; `metric` is what nets are ranked by, "accuracy" (the default) or
     "balanced-accuracy", the mean over the classes, and then stands wherever an accuracy
     on the validation split does; `pruning` False trains hopeless candidates, too. `seed` decides split,
