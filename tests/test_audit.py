@@ -69,7 +69,7 @@ def index() -> Iterator[Callable[[Holes | None], str]]:
 def packages(tmp_path: Path) -> Path:
     """Return a folder with three installed packages and nas."""
     folder = tmp_path / "site-packages"
-    for name in ("pillow", "numpy", "torch", "nas"):
+    for name in ("pillow", "numpy", "torch", "nas-under-cap"):
         info = folder / f"{name}-1.0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
