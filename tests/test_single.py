@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,15 @@ def test_the_recipe_is_the_winners_unless_another_is_asked_for(tmp_path: Path) -
     assert choose_recipe(OWN, 60_000, wish=RecipeWish(file=file), epochs=2).epochs == 2
     small = choose_recipe(OWN, 1437, wish=RecipeWish(file=file))
     assert small.batch_size < Recipe().batch_size
+
+
+def test_a_candidate_is_trained_by_its_studys_recipe() -> None:
+    """But for the epochs of a screening; what is wished goes before it."""
+    studied = Recipe(epochs=1, batch_size=32, flip=0.5, augment=0)
+    found = choose_recipe(OWN, 60_000, studied=studied)
+    assert found == replace(studied, epochs=15)
+    wish = RecipeWish(augment="none")
+    assert choose_recipe(OWN, 60_000, studied=studied, wish=wish).flip == 0
 
 
 @pytest.mark.parametrize("text", ["max_lr = -1", "colour = 1", "max_lr = [", "x"])

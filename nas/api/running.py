@@ -257,6 +257,7 @@ def run_train(
             reference,
             len(dataset.labels),
             pixels=pixels_of(dataset),
+            studied=None if settings is None else settings.recipe,
             wish=recipe,
             epochs=epochs,
             like_published=like_published,

@@ -135,11 +135,15 @@ def choose_recipe(
     images: int,
     *,
     pixels: Pixels | None = None,
+    studied: Recipe | None = None,
     wish: RecipeWish = AS_IT_IS,
     epochs: int | None = None,
     like_published: bool = False,
 ) -> Recipe:
     """Return the source's recipe, or the default one with what is wished instead.
+
+    The default one is that of the study that the net is from, ``studied``, but for the
+    epochs; of other nets it is what suits the data.
 
     ``images`` is the number of official training images, ``pixels`` what they are like,
     by default as for the architecture; ``epochs`` replaces the recipe's. Raises ArchitectureError where
@@ -148,8 +152,11 @@ def choose_recipe(
     pixels = pixels or Pixels(reference.architecture.input_shape)
     if not like_published:
         train_size = images - default_val_size(images)
+        recipe = default_recipe(train_size, epochs, pixels)
+        if studied is not None:
+            recipe = replace(studied, epochs=recipe.epochs)
         recipe = wished(
-            default_recipe(train_size, epochs, pixels),
+            recipe,
             wish,
             pixels,
             reference.architecture.num_classes,
