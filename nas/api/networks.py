@@ -20,7 +20,7 @@ from nas.architecture import Architecture, Shape
 from nas.data import load_dataset
 from nas.errors import ArchitectureError
 from nas.references.bundled import Reference
-from nas.search.recipes import RecipeWish
+from nas.search.recipes import RecipeChange
 from nas.search.resolve import Resolved, resolve
 
 Network = str | Path | nn.Module | Architecture | Reference
@@ -86,7 +86,7 @@ def train(
         WorkersWanted(device=device, workers=numbers["workers"]),
         training_display(training_line, progress=progress),
         data_dir=folder,
-        recipe=RecipeWish(file=path_of(recipe), augment=augment),
+        recipe=RecipeChange(file=path_of(recipe), augment=augment),
         epochs=numbers["epochs"],
         seeds=numbers["seeds"],
         like_published=like_published,

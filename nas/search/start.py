@@ -16,12 +16,12 @@ from nas.errors import ArchitectureError, DataError, StudyError
 from nas.references.bundled import Reference, check_fits
 from nas.search.balance import effective_size
 from nas.search.recipes import (
-    AS_IT_IS,
-    RecipeWish,
+    NO_CHANGE,
+    RecipeChange,
+    changed_recipe,
     default_recipe,
     pixels_of,
     search_training,
-    wished,
 )
 from nas.search.resolve import resolve
 from nas.space import Caps, SearchSpace, encode, find_space, include
@@ -51,7 +51,7 @@ class Request:
     max_latency: str | None = None
     """BOARD=MS, as nas.architecture.boards reads it."""
     space: str | None = None
-    recipe: RecipeWish = AS_IT_IS
+    recipe: RecipeChange = NO_CHANGE
     epochs: int | None = None
     sampler: Sampler | None = None
     seed: int | None = None
@@ -146,7 +146,7 @@ def _begin(
     train_size = len(dataset.labels) - val_size
     pixels = pixels_of(dataset)
     recipe = default_recipe(train_size, request.epochs, pixels)
-    recipe = wished(recipe, request.recipe, pixels, dataset.num_classes)
+    recipe = changed_recipe(recipe, request.recipe, pixels, dataset.num_classes)
     settings = Settings(
         name=name,
         dataset=dataset.name,
@@ -215,7 +215,7 @@ def _given(
         own = text if stored.space_toml == text else space.text
         given |= {"space": space.name, "space_toml": own}
     if dataset is not None and (request.recipe or request.epochs is not None):
-        recipe = wished(
+        recipe = changed_recipe(
             replace(stored.recipe, epochs=stored.full_epochs),
             request.recipe,
             pixels_of(dataset),
