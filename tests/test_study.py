@@ -534,7 +534,8 @@ def test_trials_of_another_program_are_left_out(
         assert asked is not None
         assert asked.trial == before + 2
         finish(study, asked.trial, [0.5, 0.6, 0.7])
-        theirs.ask()  # while the search goes on
+        theirs.ask()  # the enqueued one
+        theirs.ask()  # a new one, while the search goes on
         after = study.ask()
         assert after is not None
         assert after.trial == before + 4
