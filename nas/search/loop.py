@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from nas.candidates.candidate import Candidate, Training
@@ -426,7 +427,7 @@ class _Search:
             epochs=epochs,
             seed_number=seed_number,
             curve=curve,
-            ended=time.time(),
+            ended=datetime.now(UTC).timestamp(),
         )
         with _timed(self.timing, "storage"):
             candidate = self.study.add_training(training)

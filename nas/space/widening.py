@@ -115,7 +115,7 @@ def _classifiers(architecture: Architecture) -> set[int]:
     That is the last one before a bare pooling; where it is applied repeatedly, its
     input and so the block before it have that width, too.
     """
-    if architecture.head.kind != "pool":
+    if architecture.head.kind != "pool" or not architecture.blocks:
         return set()
     number = len(architecture.blocks) - 1
     found = {number}
