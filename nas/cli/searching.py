@@ -142,7 +142,7 @@ def search(  # one parameter an option
     """
     from nas.api.progress import SearchDisplay
     from nas.api.running import WorkersWanted, run_search
-    from nas.search.recipes import RecipeWish
+    from nas.search.recipes import RecipeChange
     from nas.search.start import Request
 
     request = Request(
@@ -157,7 +157,7 @@ def search(  # one parameter an option
         max_flash=max_flash,
         max_latency=max_latency,
         space=space,
-        recipe=RecipeWish(file=recipe, augment=augment),
+        recipe=RecipeChange(file=recipe, augment=augment),
         epochs=epochs,
         sampler=sampler,
         seed=seed,

@@ -9,6 +9,7 @@ from torch import nn
 
 from nas.architecture import Architecture, Block, Head, Shape
 from nas.errors import ArchitectureError
+from nas.importing.dense import with_blocks_for_linear
 from nas.importing.refusals import refuse
 from nas.importing.tracing import Chain, Layer
 
@@ -48,7 +49,7 @@ def assemble(chain: Chain, input_shape: Shape) -> tuple[Architecture, list[str]]
 
 class _Parts:
     def __init__(self, chain: Chain, input_shape: Shape) -> None:
-        self.layers = list(chain.layers)
+        self.layers = with_blocks_for_linear(chain.layers, input_shape)
         self.blocks: list[tuple[Block, Layer, tuple[nn.Module, ...]]] = []
         self.notes: list[str] = list(chain.notes)
         self.norms: set[int] = set()
@@ -70,7 +71,8 @@ class _Parts:
                         break
                     raise refuse(
                         layer.name,
-                        f"there is a second {layer.kind} behind {first.name}",
+                        f"there is a second {layer.kind} behind {first.name}; the "
+                        "nearest is one of them, or a convolution between them",
                     )
                 following[layer.kind] = self.layers.pop(0)
             values["order"] = self.order(following, first)
@@ -102,6 +104,7 @@ class _Parts:
             and conv.kernel_size[0] == conv.kernel_size[1]
             and conv.dilation == (1, 1)
             and (conv.padding in {(0, 0), "valid"} or conv.kernel_size == (1, 1))
+            and not self.layers[place].padding
         )
 
     def flattens_next(self) -> bool:
@@ -117,7 +120,7 @@ class _Parts:
             "out_channels": sum(conv.out_channels for conv in convs),
             "kernel_size": max(conv.kernel_size[0] for conv in convs),
             "stride": first.stride[0],
-            "padding": _padding(first, layer.name),
+            "padding": _padding(first, layer),
         }
         if len(convs) > 1:
             values |= {"kind": "inception", "padding": "same"}
@@ -126,7 +129,7 @@ class _Parts:
                 words = ", ".join(f"{n} of {k}x{k}" for k, n in expected)
                 raise refuse(layer.name, f"nas shares the channels out as {words}")
             alike = {(c.stride, c.bias is None, c.groups) for c in convs}
-            if len(alike) > 1 or any(_padding(c, layer.name) != "same" for c in convs):
+            if len(alike) > 1 or any(_padding(c, layer) != "same" for c in convs):
                 raise refuse(
                     layer.name, "stride, bias or padding of the branches differ"
                 )
@@ -160,7 +163,7 @@ class _Parts:
                 "norm and activation behind the 1x1 one alone",
             )
         _check_plain(second, after.name)
-        _padding(second, after.name)
+        _padding(second, after)
         self.layers.pop(0)
         sizes = {"kind": "separable", "out_channels": second.out_channels}
         return values | sizes, (first, second)
@@ -220,7 +223,7 @@ class _Parts:
                 layer.name, "it is used twice; nas gives each its own batch norm"
             )
         self.norms.add(id(norm))
-        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d)
         if not norm.affine or not norm.track_running_stats:
             raise refuse(
                 layer.name, "nas has affine batch norm with running statistics"
@@ -234,6 +237,11 @@ class _Parts:
     def take_head(self) -> Head:
         layers = self.layers
         drops = bool(layers) and layers[0].kind == "dropout"
+        kinds = [layer.kind for layer in layers]
+        before = kinds[:1] != ["gap"] and not (drops and self.classifies(1))
+        if not self.blocks and before and "convolution" in kinds[1:]:
+            why = _BEFORE_BLOCKS.get(kinds[0], "the nearest is without it")
+            raise refuse(layers[0].name, f"it stands before all layers; {why}")
         if self.classifies(int(drops)):
             conv = layers[int(drops)].modules[0]
             assert isinstance(conv, nn.Conv2d)
@@ -351,6 +359,11 @@ def _as_linear(layer: Layer) -> Layer:
     return replace(layer, kind="linear")
 
 
+_BEFORE_BLOCKS = {
+    "norm": "nas itself normalises the images, so the nearest is without it",
+    "pool": "nas pools behind a convolution; the nearest is one with stride, or smaller "
+    "images (--image-size)",
+}
 _NO_PADDING = {(0, 0), "valid", "same"}
 
 
@@ -375,14 +388,19 @@ def _check_plain(conv: nn.Conv2d, name: str) -> None:
         )
 
 
-def _padding(conv: nn.Conv2d, name: str) -> str:
+def _padding(conv: nn.Conv2d, layer: Layer) -> str:
     size, padding = conv.kernel_size[0], conv.padding
-    if padding in {"same", "valid"}:
+    if padding in {"same", "valid"} and not layer.padding:
         return str(padding)
+    if isinstance(padding, str):
+        padding = (0, 0) if padding == "valid" else (size // 2, size // 2)
+    padding = tuple(side + layer.padding for side in padding)
     if padding == (size // 2, size // 2) and size % 2:
         return "same"
     if padding == (0, 0):
         return "valid"
-    raise refuse(
-        name, f"its padding is {padding}; nas has none, or {size // 2} ('same')"
-    )
+    if size % 2 == 0:
+        why = "nas pads no even kernel; the nearest is an odd one"
+    else:
+        why = f"nas has none, or {size // 2} ('same'); the nearest is one of these"
+    raise refuse(layer.name, f"its padding is {padding}; {why}")
