@@ -173,7 +173,8 @@ def run_best(
         kept = _kept(
             folders[0], dataset, settings.seed, settings.val_size, devices, say
         )
-    remembered = kept or RememberedTrainings()
+    # Not "kept or": one that has nothing yet is empty, and so false.
+    remembered = RememberedTrainings() if kept is None else kept
     criteria = [
         SelectionCriteria(
             max_params=limit,

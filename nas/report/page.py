@@ -214,7 +214,8 @@ def _summary(candidates: Sequence[Candidate], accuracy: str) -> str:
     )
     members = front(candidates)
     if not members:
-        return f"No candidate is on the front yet ({counts or 'none has begun'})."
+        what = "on the front" if states["complete"] else "fully trained"
+        return f"No candidate is {what} yet ({counts or 'none has begun'})."
     best = members[-1]
     return (
         f"{len(members)} of {len(candidates):,} candidates ({counts}) are on the front."
