@@ -4,9 +4,11 @@
 
     loading.py     the user's file to a module; runs the user's code
     recording.py   the module to a graph of its operations, by torch.fx
-    tracing.py     the graph to a chain of layers
+    tracing.py     the graph to a chain of layers (layer.py)
+    adding.py      where a feature map goes two ways that are added
     refusals.py    what is said of a layer that has no place
     assembling.py  the chain to an Architecture
+    summing.py     the blocks of several parts among them
     checking.py    the architecture, built anew, computes the same
 """
 

@@ -4,50 +4,20 @@ from __future__ import annotations
 
 import math
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from nas.architecture import Shape
 from nas.errors import ArchitectureError
+from nas.importing.adding import branches, in_order
+from nas.importing.layer import Chain, Kind, Layer
+from nas.importing.layer import is_tensor as _is_tensor
+from nas.importing.layer import target_of as _target
 from nas.importing.recording import record
 from nas.importing.refusals import OWN_WEIGHTS, join_reason, nearest, refuse
-
-Kind = Literal[
-    "convolution", "norm", "activation", "pool", "dropout", "gap", "flatten", "linear"
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One layer in the order of its execution.
-
-    ``name`` is for messages. ``modules`` are those that hold its weights: several for
-    convolutions side by side. ``value`` is the name of an activation or pooling, or
-    the share of a dropout. ``out_shape`` has no batch.
-    """
-
-    kind: Kind
-    name: str
-    modules: tuple[nn.Module, ...] = ()
-    value: Any = None
-    out_shape: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """All layers, and the function behind the logits that was left out, if any.
-
-    ``notes`` say what nas does otherwise in training.
-    """
-
-    layers: tuple[Layer, ...]
-    ending: str | None
-    notes: tuple[str, ...] = ()
-
 
 _ACTIVATIONS = {
     "relu": "relu",
@@ -55,6 +25,7 @@ _ACTIVATIONS = {
     "leaky_relu": "leaky_relu",
     "hardswish": "hardswish",
     "silu": "silu",
+    "relu6": "relu6",
 }
 _FLATTENING = {"flatten", "view", "reshape", "squeeze"}
 _ENDINGS = {"softmax", "log_softmax"}
@@ -162,7 +133,7 @@ class _Walk:
             if len(users) > 1 and any(user.op == "output" for user in users):
                 raise ArchitectureError(_RETURNS_MORE)
             if len(users) > 1:
-                node = self.side_by_side(node, users)
+                node = self.fork(node, users)
                 continue
             if not users:
                 raise ArchitectureError(
@@ -227,7 +198,7 @@ class _Walk:
                 self.put("linear", name, after, modules=(module,))
             case nn.LeakyReLU() if module.negative_slope != 0.01:
                 raise refuse(name, f"slope {module.negative_slope:g}; nas has 0.01")
-            case nn.ReLU() | nn.LeakyReLU() | nn.Hardswish() | nn.SiLU():
+            case nn.ReLU() | nn.ReLU6() | nn.LeakyReLU() | nn.Hardswish() | nn.SiLU():
                 value = type(module).__name__.lower()
                 value = value.replace("leakyrelu", "leaky_relu")
                 self.put("activation", name, after, value=value)
@@ -370,6 +341,39 @@ class _Walk:
             raise refuse(name, "it does not stand behind the logits")
         self.ending = kind
 
+    def fork(self, node: fx.Node, users: list[fx.Node]) -> fx.Node:
+        """Add what several take of this node; return where it is joined."""
+        found = branches(users)
+        if found is None:
+            return self.side_by_side(node, users)
+        join, starts = found
+        body, shortcut = in_order([self.branch(node, one, join) for one in starts])
+        modules = [m for layer in (*body, *shortcut) for m in layer.modules]
+        self.layers.append(
+            Layer(
+                kind="sum",
+                name=self.name(join),
+                modules=tuple(modules),
+                out_shape=_shape(join),
+                body=tuple(body),
+                shortcut=tuple(shortcut),
+            )
+        )
+        return join
+
+    def branch(self, node: fx.Node, users: list[fx.Node], join: fx.Node) -> list[Layer]:
+        """Return the layers from a node, by these users, to where they are added."""
+        walk = _Walk(self.root, self.graph, self.always)
+        while users != [join]:
+            if len(users) > 1:
+                node = walk.fork(node, users)
+            else:
+                (node,) = users
+                walk.add(node)
+            users = [u for u in node.users if u.op == "output" or _is_tensor(u)]
+        self.notes += walk.notes
+        return walk.layers
+
     def side_by_side(self, node: fx.Node, users: list[fx.Node]) -> fx.Node:
         """Add the convolutions that take this node; return where they are joined."""
         branches: dict[fx.Node, tuple[fx.Node, fx.Node | None]] = {}
@@ -456,10 +460,6 @@ _RETURNS_MORE = "the module returns more than the logits: a net returns one tens
 _SAME = {"contiguous", "float", "to", "clone", "alias"}
 
 
-def _target(node: fx.Node) -> str:
-    return str(getattr(node.target, "__name__", node.target))
-
-
 def _arguments(node: fx.Node, root: nn.Module) -> dict[str, Any]:
     try:
         found = node.normalized_arguments(root, normalize_to_only_use_kwargs=True)
@@ -471,11 +471,6 @@ def _arguments(node: fx.Node, root: nn.Module) -> dict[str, Any]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    """Tell the values from the sizes that a forward computes with."""
-    return "value" in node.meta
 
 
 def _shape(node: fx.Node) -> Shapes:
