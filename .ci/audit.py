@@ -19,7 +19,7 @@ SECONDS = 45
 SERVICES = ("pypi", "osv")
 OPTIONS = ("--format=json", "--progress-spinner=off", "--timeout=10")
 # It comes with Python's own environments and is no dependency of nas.
-NOT_OURS = {"nas", "pip"}
+NOT_OURS = {"nas-under-cap", "pip"}
 
 
 def looked_up(packages: list[dict[str, Any]]) -> list[dict[str, Any]]:

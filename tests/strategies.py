@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from nas.architecture import (
@@ -21,6 +22,12 @@ from nas.architecture import (
     conv_size,
 )
 from nas.architecture.kinds import KINDS
+
+
+def examples(number: int) -> int:
+    """Return how many examples to try of so many in .ci/run's profile of hypothesis."""
+    return max(2, number * settings.default.max_examples // 100)
+
 
 DROPOUTS = [0.0, 0.1, 0.5]
 

@@ -86,14 +86,29 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(place: Path) -> nas.Study:
     """Return a finished study of the digits, given as arrays."""
     return nas.search(
-        digits(), budget=1000, trials=4, epochs=2, studies=place, seed=1, **CPU
+        digits(),
+        # Numbers as they come out of a DataFrame; study.toml can hold them.
+        budget=np.int64(1000),
+        trials=np.int32(4),
+        epochs=np.uint8(2),
+        studies=place,
+        seed=1,
+        **CPU,
     )
 
 
 @pytest.fixture(scope="session")
 def winner(study: nas.Study) -> nas.Trained:
     """Return its winner, trained for an epoch with two seeds."""
-    return study.best(epochs=1, seeds=2, finalists=1, **CPU)
+    size = study.front()["num_params"].iloc[-1]
+    return study.best(
+        epochs=1,
+        seeds=2,
+        finalists=1,
+        max_params=size,
+        min_accuracy=np.float32(0),
+        **CPU,
+    )
 
 
 # --- the two doors ----------------------------------------------------------------
@@ -110,6 +125,8 @@ ONLY_OPTIONS = {
         "storage",  # likewise
         "output",  # Trained.save
         "export",  # Trained.export
+        "front",  # Study.best_front
+        "sizes",  # likewise
     },
     "train": {"output"},  # Trained.save
 }
@@ -176,6 +193,15 @@ def test_the_defaults_are_those_of_the_command_line(command: str) -> None:
             assert (parameter.default or None) == (option.default or None), name
 
 
+def test_best_front_has_the_keywords_of_best() -> None:
+    """With the same defaults; for what limits one winner it has the sizes."""
+    one = inspect.signature(nas.Study.best).parameters
+    several = inspect.signature(nas.Study.best_front).parameters
+    assert set(several) == set(one) - {"max_params", "min_accuracy"} | {"sizes"}
+    for name in set(several) & set(one):
+        assert several[name].default == one[name].default
+
+
 def refused() -> list[tuple[str, str, Any]]:
     """Return command, keyword and value for values that the option refuses."""
     found: list[tuple[str, str, Any]] = []
@@ -208,21 +234,6 @@ def test_what_an_option_refuses_its_keyword_refuses(
         FUNCTIONS[command](*first, **place | {name: value})
     assert str(caught.value).startswith(f"{name}={value!r}")
     assert list(tmp_path.rglob("*")) == before
-
-
-def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
-    """As they come out of a DataFrame; study.toml can hold them."""
-    searched = nas.search(
-        "digits",
-        budget=np.int64(900),
-        trials=np.int32(1),
-        epochs=np.uint8(1),
-        studies=tmp_path,
-        **CPU,
-    )
-    size = searched.front()["num_params"].iloc[-1]
-    best = searched.best(max_params=size, min_accuracy=np.float32(0), epochs=1, **CPU)
-    assert best.report["num_params"] == size
 
 
 def test_there_are_ranges_to_be_tested() -> None:
@@ -292,7 +303,14 @@ def test_import_nas_loads_nothing_and_knows_its_names() -> None:
     assert "\nAttributeError: module 'nas' has no attribute 'serch'" in done.stderr
 
 
-@pytest.mark.parametrize("first", ["import nas.search.loop", "nas.search", "nas.train"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param("import nas.search.loop", marks=pytest.mark.slow),
+        "nas.search",
+        pytest.param("nas.train", marks=pytest.mark.slow),
+    ],
+)
 def test_search_is_the_function_whatever_was_imported_first(first: str) -> None:
     """There is a package of that name, which Python would put in its place."""
     done = run_python(
@@ -314,10 +332,13 @@ def test_the_package_is_typed(tmp_path: Path) -> None:
         "reveal_type(nas.count('s0'))\n"
         "nas.search(budgte=9)\n"
     )
+    around = Path(nas.__file__).parent.parent
+    # mypy finds what is installed, and refuses to be pointed at site-packages.
+    checkout = {} if around.name == "site-packages" else {"MYPYPATH": str(around)}
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "script.py"],
         cwd=tmp_path,
-        env=environment() | {"MYPYPATH": str(Path(nas.__file__).parent.parent)},
+        env=environment() | checkout,
         capture_output=True,
         text=True,
         check=False,
@@ -626,6 +647,35 @@ def test_the_winner_is_saved_and_exported(winner: nas.Trained, tmp_path: Path) -
     assert not (tmp_path / "x").exists()
 
 
+def test_a_saved_winner_is_loaded(winner: nas.Trained, tmp_path: Path) -> None:
+    """Model, report and all; no code of the folder is run."""
+    folder = winner.save(tmp_path / "net")
+    with (folder / "model.py").open("a") as file:
+        file.write("raise SystemExit\n")
+    found = nas.load(folder)
+    assert found.report == winner.report
+    assert repr(found) == repr(winner)
+    images = digits().dataset.test_images
+    assert torch.equal(found.predict(images), winner.predict(images))
+    assert torch.equal(found.predict(images / 255), winner.predict(images))
+    assert found.save(tmp_path / "copy") == tmp_path / "copy"
+    assert nas.load(tmp_path / "copy").class_names == winner.class_names
+    report = found.export("onnx", data=digits())
+    assert report["test_accuracy"] == pytest.approx(winner.report["test_accuracy"][0])
+    with pytest.raises(DataError, match="no data set 'mine'"):
+        found.export("onnx")  # it was in memory
+    for name, text, words in (
+        ("report.json", "{}", "report.json has no architecture"),
+        ("weights.safetensors", "", "cannot read"),
+        ("architecture.json", "[]", "cannot read"),
+    ):
+        (folder / name).write_text(text)
+        with pytest.raises(ExportError, match=words):
+            nas.load(folder)
+    with pytest.raises(ExportError, match=r"no architecture\.json: give a study"):
+        nas.load(tmp_path)
+
+
 def test_the_winner_goes_into_its_study_by_default(
     study: nas.Study, winner: nas.Trained
 ) -> None:
@@ -711,6 +761,7 @@ print(len(study.trials()), study.best(epochs=1, finalists=1, device="cpu", worke
 """
 
 
+@pytest.mark.slow
 def test_a_plain_script_needs_no_main_guard(tmp_path: Path) -> None:
     """Its workers do not run it anew, and nothing is printed but what it prints."""
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -726,6 +777,7 @@ def test_a_plain_script_needs_no_main_guard(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("once\n2 1\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress", [True, False])
 def test_a_terminal_shows_how_it_comes_along(tmp_path: Path, progress: bool) -> None:
     """On stderr, so that stdout stays the script's own; nothing where it is unwanted."""
@@ -794,6 +846,7 @@ def test_an_interrupt_leaves_the_study_in_order(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=200)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 0, err
     stopped, ended = out.splitlines()
     done = int(ended.split()[0])

@@ -13,7 +13,7 @@ import pytest
 AUDIT = Path(__file__).parents[1] / ".ci" / "audit.py"
 FINE = {"name": "numpy", "version": "2.0", "vulns": []}
 UNKNOWN = {"name": "torch", "skip_reason": "not found"}
-OURS = {"name": "nas", "version": "1.0", "vulns": []}
+OURS = {"name": "nas-under-cap", "version": "1.0", "vulns": []}
 
 
 def bad(*mended: str) -> dict[str, Any]:

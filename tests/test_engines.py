@@ -90,7 +90,9 @@ def cluster() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(
+    scope="module", params=["local", pytest.param("ray", marks=pytest.mark.slow)]
+)
 def name(request: pytest.FixtureRequest) -> str:
     """Each engine's name in turn; where it needs a cluster, that is there."""
     if request.param == "ray":

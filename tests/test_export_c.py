@@ -13,7 +13,7 @@ import pytest
 import torch
 from exporting import normalised, numpy_weights, random_images, random_model
 from hypothesis import HealthCheck, given, settings
-from strategies import architectures
+from strategies import architectures, examples
 from system_programs import need
 
 from nas.architecture import Architecture, Block, Head
@@ -83,7 +83,11 @@ def check(architecture: Architecture, seed: int = 1) -> None:
     assert arena_size(table) <= peak_memory(architecture)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=examples(15),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(architecture=architectures())
 def test_c_gives_the_reference_s_every_bit(architecture: Architecture) -> None:
     """Any architecture, under ASan and UBSan, and an arena within peak memory."""

@@ -14,7 +14,7 @@ from cli_runner import Invoke
 from hypothesis import assume, given, settings
 from importable_nets import REFUSED, TAKEN
 from sklearn.datasets import load_digits
-from strategies import architectures
+from strategies import architectures, examples
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,7 +34,7 @@ def imported(model: nn.Module, shape: Shape = (1, 8, 8)) -> Architecture:
     return architecture
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(architectures())
 def test_what_nas_builds_comes_back(architecture: Architecture) -> None:
     """Every block and head that there is, by the canonical key.

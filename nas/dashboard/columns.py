@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,7 @@ from nas.architecture.boards import Board, find_board
 from nas.architecture.cost import cost
 from nas.architecture.kinds import KINDS
 from nas.architecture.notation import describe
-from nas.candidates.candidate import Candidate
+from nas.candidates.candidate import Candidate, may_be_on_front
 from nas.candidates.pareto import pareto_front
 from nas.report.labels import STATES
 from nas.study.settings import Settings
@@ -59,25 +59,24 @@ def device_sizes(architecture: Architecture, board: Board) -> dict[str, float]:
 
 
 def fronts(
-    candidates: Sequence[Candidate],
+    candidates: Mapping[int, Candidate],
     before: dict[str, list[int]],
     changed: Iterable[int],
     board: Board,
 ) -> dict[str, list[int]]:
     """Return, for each size, the trials on the front of accuracy against it.
 
-    ``candidates`` stand at the places of their trials. Only those that were on the
+    ``candidates`` are found by their trials. Only those that were on the
     fronts before, or have changed, can be on them now. Once some are fully trained,
     only those are members.
     """
     found = {}
-    if any(candidate.trainings for candidate in candidates):
+    if any(candidate.trainings for candidate in candidates.values()):
         # Few are trained fully, and a second seed can make a member worse.
-        full = [c.trial for c in candidates if c.fully_trained] or [
-            c.trial for c in candidates if c.state == "complete"
-        ]
+        fit = [c for c in candidates.values() if may_be_on_front(c)]
+        full = [c.trial for c in fit if c.fully_trained] or [c.trial for c in fit]
         before, changed = dict.fromkeys(SIZES, full), ()
-    new = {trial for trial in changed if candidates[trial].state == "complete"}
+    new = {trial for trial in changed if may_be_on_front(candidates[trial])}
     for size in SIZES:
         trials = sorted(new | set(before.get(size, ())))
         points = [

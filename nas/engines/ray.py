@@ -35,7 +35,9 @@ from nas.errors import EngineError
 try:
     import ray
 except ModuleNotFoundError as error:
-    raise EngineError("--engine ray needs Ray: pip install 'nas[ray]'") from error
+    raise EngineError(
+        "--engine ray needs Ray: pip install 'nas-under-cap[ray]'"
+    ) from error
 
 # So many workers that die at their start in a row, per worker that is wanted, cannot
 # be helped. A node that dies takes several with it that were just starting.

@@ -62,7 +62,7 @@ $value_range
 """What the bytes 0 and 255 stand for in images that are not uint8."""
 $value_margin
 """How far values may lie beyond that; they are cut."""
-$class_names
+$signal_length$class_names
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
@@ -261,6 +261,7 @@ def source(
         layouts=_layouts(signal_length),
         layout_names=_layout_names(architecture.input_shape, signal_length),
         value_range=_tuple("VALUE_RANGE = ", map(repr, value_range)),
+        signal_length=_SIGNAL_LENGTH.format(signal_length) if signal_length else "",
         value_margin=f"VALUE_MARGIN = {_margin(value_range)!r}",
         shape=", ".join(map(str, architecture.input_shape)),
         input_shape=_tuple("INPUT_SHAPE = ", map(repr, architecture.input_shape)),
@@ -279,6 +280,11 @@ def _margin(value_range: tuple[float, float]) -> float:
     return 0.0 if value_range in FIXED_RANGES else high - low
 
 
+_SIGNAL_LENGTH = """\
+SIGNAL_LENGTH = {}
+\"\"\"Steps of a signal; it is folded into rows.\"\"\"
+"""
+
 _IMAGE_LAYOUTS = """\
 channels, *sides = INPUT_SHAPE
 if channels == 1 and shape == tuple(sides):
@@ -287,7 +293,7 @@ elif shape == (*sides, channels) != INPUT_SHAPE:
     images = images.movedim(-1, 1)"""
 
 _SIGNAL_LAYOUTS = """\
-channels, length = INPUT_SHAPE[0], {length}
+channels, length = INPUT_SHAPE[0], SIGNAL_LENGTH
 if channels == 1 and shape == (length,):
     images = images.unsqueeze(1)
 elif shape == (length, channels) != (channels, length):
@@ -300,11 +306,7 @@ if images.shape[1:] == (channels, length):
 
 def _layouts(signal_length: int) -> str:
     """Return the lines that bring every layout to channels first."""
-    lines = (
-        _SIGNAL_LAYOUTS.format(length=signal_length)
-        if signal_length
-        else _IMAGE_LAYOUTS
-    )
+    lines = _SIGNAL_LAYOUTS if signal_length else _IMAGE_LAYOUTS
     return textwrap.indent(lines, "    ")
 
 

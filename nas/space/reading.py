@@ -422,8 +422,3 @@ class _Reader:
                 self.refuse(table, weights_key, f"{weight} is not above 0")
         shares = tuple(weight / sum(weights) for weight in weights)
         return Choice(tuple(options), shares)
-
-
-def describe_keys() -> list[tuple[str, str]]:
-    """Return every (table, key) that a space file may hold; the docs list them all."""
-    return [(table, key) for table in _TABLES for key in _known_keys(table)]

@@ -33,7 +33,7 @@ async function choose(trial, jump = false) {
 
 function detailParts(found) {
   const facts = [
-    ["validation accuracy", percent(found.val_accuracy)], ["parameters", whole(found.num_params)],
+    [found.accuracy, percent(found.val_accuracy)], ["parameters", whole(found.num_params)],
     ["MACs", whole(found.macs)], ["peak memory", `${whole(found.peak_memory)} B`],
     ["state", found.state], ["ended at", found.ended],
   ];
