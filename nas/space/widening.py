@@ -56,34 +56,64 @@ def widen(
     blocks = narrow.blocks
     classifiers = _classifiers(narrow)
 
-    def at(factor: float) -> list[int]:
+    def allowed(wished: Sequence[float]) -> list[int]:
+        """Return the widths that come nearest to those that are wished."""
         widths: list[int] = []
-        for number, (share, block) in enumerate(zip(relative, blocks, strict=True)):
+        for number, (wish, block) in enumerate(zip(wished, blocks, strict=True)):
             if number in classifiers:
                 widths.append(narrow.num_classes)
             elif block.tied:
                 widths.append(widths[-1] if widths else narrow.input_shape[0])
             else:
-                wanted = min(round(factor * share), most)
+                wanted = min(round(wish), most)
                 kernels = least_width(block.kind, block.kernel_size)
                 widths.append(max(least, kernels, wanted))
         return widths
 
+    def at(factor: float) -> list[int]:
+        return allowed([factor * share for share in relative])
+
+    def fits(widths: Sequence[int]) -> bool:
+        return caps.allow(cost_of(widths))
+
     # Costs never fall as the factor grows, so halving finds the largest that fits.
     low, high = 0.0, most / min(relative, default=1.0)
-    if caps.allow(cost_of(at(high))):
+    if fits(at(high)):
         low = high
     while high - low > 1e-3:
         middle = (low + high) / 2
-        if caps.allow(cost_of(at(middle))):
+        if fits(at(middle)):
             low = middle
         else:
             high = middle
+    widths = at(low)
+    if any(block.shortcut == "identity" for block in blocks):
+        # Rows of blocks widen together: one step of the factor may be a large one.
+        wished = [low * share for share in relative]
+        widths = _filled(widths, wished, allowed, fits)
     widest = tuple(
         replace(block, out_channels=width)
-        for block, width in zip(blocks, at(low), strict=True)
+        for block, width in zip(blocks, widths, strict=True)
     )
     return replace(narrow, blocks=widest)
+
+
+def _filled(
+    widths: list[int],
+    wished: Sequence[float],
+    allowed: Callable[[Sequence[float]], list[int]],
+    fits: Callable[[Sequence[int]], bool],
+) -> list[int]:
+    """Return the widths with single blocks one channel wider, as long as that fits.
+
+    Those that rounding took most from come first; none gets two.
+    """
+    places = range(len(widths))
+    for place in sorted(places, key=lambda one: widths[one] - wished[one]):
+        wider = allowed([width + (one == place) for one, width in enumerate(widths)])
+        if wider != widths and fits(wider):
+            widths = wider
+    return widths
 
 
 def narrowest(architecture: Architecture, least: int) -> Architecture:
