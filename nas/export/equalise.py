@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from nas.export import floating
-from nas.export.stages import Array, Convolution, Stage
+from nas.export.stages import Array, Convolution, Stage, reach
 
 
 def on_pixels(stage: Stage, mean: Array, std: Array, zero: Array) -> Stage:
@@ -41,7 +42,7 @@ def equalised(chain: Sequence[Stage], features: Tensor) -> list[Stage]:
     equalisation); in a repeated block by the same numbers each time.
     """
     largest: dict[str, Array] = {}
-    tensors = [features]
+    tensors = deque([features], maxlen=reach(chain))
     for stage in chain:
         if stage.depthwise and not stage.after:
             peaks = floating.convolve(stage, tensors[-stage.takes]).abs()

@@ -7,6 +7,7 @@ matrix product does the work; none exceeds 2**31 (quantise checks that).
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from nas.export.quantise import (
     IntegerStage,
     Second,
 )
-from nas.export.stages import Pool
+from nas.export.stages import Pool, reach
 
 _CHUNK = 100
 _MOST_VALUES = 20_000_000  # of a chunk's windows, 160 MB
@@ -53,7 +54,8 @@ def _window_values(stage: IntegerStage) -> int:
 
 
 def _run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integers:
-    tensors = [images.astype(np.int64)]
+    kept = reach([stage.float_stage for stage in table])
+    tensors = deque([images.astype(np.int64)], maxlen=kept)
     for stage in table:
         source = stage.float_stage
         added = tensors[-source.adds] if source.adds else None

@@ -19,6 +19,7 @@ One stage computes, in this order (integer.py is the executable definition)::
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ from nas.architecture import Shape
 from nas.errors import ExportError
 from nas.export import floating
 from nas.export.equalise import equalised, on_pixels
-from nas.export.stages import Activation, Affine, After, Array, Pool, Stage
+from nas.export.stages import Activation, Affine, After, Array, Pool, Stage, reach
 
 Int8 = npt.NDArray[np.int8]
 Integers = npt.NDArray[np.int64]
@@ -150,7 +151,8 @@ def quantise(
     ).float()
     chain = equalised(chain, features)
     table: list[IntegerStage] = []
-    tensors = [_Tensor(features, float(np.float32(1 / 255)), zero)]
+    image = _Tensor(features, float(np.float32(1 / 255)), zero)
+    tensors = deque([image], maxlen=reach(chain))
     for number, stage in enumerate(chain, start=1):
         if stage.adds > len(table):
             raise ExportError(

@@ -122,6 +122,11 @@ def stages(
     return chain
 
 
+def reach(chain: Sequence[Stage]) -> int:
+    """Return how many of the latest outputs have to be kept for the stages to come."""
+    return max(max(stage.takes, stage.adds) for stage in chain)
+
+
 class _Weights:
     """The state dict; knows which of it has been asked for."""
 

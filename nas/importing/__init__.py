@@ -8,6 +8,7 @@
     adding.py      where a feature map goes two ways that are added
     refusals.py    what is said of a layer that has no place
     assembling.py  the chain to an Architecture
+    convolutions.py  what nas takes of one
     summing.py     the blocks of several parts among them
     checking.py    the architecture, built anew, computes the same
 """

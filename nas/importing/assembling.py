@@ -11,6 +11,7 @@ from nas.architecture import Architecture, Block, Head, Shape
 from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import ORDERS, parts_of
 from nas.errors import ArchitectureError
+from nas.importing.convolutions import check_plain, padding_of
 from nas.importing.layer import Chain, Layer
 from nas.importing.refusals import refuse
 from nas.importing.summing import finish_of_sum, inverted_bottleneck, summed
@@ -72,9 +73,6 @@ class _Parts:
             else:
                 values, modules = self.convolution(first)
                 last_conv = modules[-1]
-            if isinstance(values.get("padding"), nn.Conv2d):
-                _check_plain(values["padding"], first.name)
-                values["padding"] = _padding(values["padding"], first.name)
             following = self.following(first)
             if first.kind == "sum" or values["kind"] == "inverted_bottleneck":
                 if "norm" in following:
@@ -162,13 +160,13 @@ class _Parts:
         """Return kind, sizes and padding of a block, and its convolutions."""
         convs = [m for m in layer.modules if isinstance(m, nn.Conv2d)]
         for conv in convs:
-            _check_plain(conv, layer.name)
+            check_plain(conv, layer.name)
         first = convs[0]
         values: dict[str, Any] = {
             "out_channels": sum(conv.out_channels for conv in convs),
             "kernel_size": max(conv.kernel_size[0] for conv in convs),
             "stride": first.stride[0],
-            "padding": _padding(first, layer.name),
+            "padding": padding_of(first, layer.name),
         }
         if len(convs) > 1:
             values |= {"kind": "inception", "padding": "same"}
@@ -178,7 +176,9 @@ class _Parts:
                 words = ", ".join(f"{n} of {k}x{k}" for k, n in expected)
                 raise refuse(layer.name, f"nas shares the channels out as {words}")
             alike = {(c.stride, c.bias is None, c.groups) for c in convs}
-            if len(alike) > 1 or any(_padding(c, layer.name) != "same" for c in convs):
+            if len(alike) > 1 or any(
+                padding_of(c, layer.name) != "same" for c in convs
+            ):
                 raise refuse(
                     layer.name, "stride, bias or padding of the branches differ"
                 )
@@ -211,8 +211,8 @@ class _Parts:
                 "behind a depthwise convolution nas has a 1x1 one at once; the nearest is "
                 "norm and activation behind the 1x1 one alone",
             )
-        _check_plain(second, after.name)
-        _padding(second, after.name)
+        check_plain(second, after.name)
+        padding_of(second, after.name)
         self.layers.pop(0)
         sizes = {"kind": "separable", "out_channels": second.out_channels}
         return values | sizes, (first, second)
@@ -406,30 +406,4 @@ def _bias(block: Block, conv: nn.Module) -> Block:
     has = getattr(conv, "bias", None) is not None
     return (
         block if block.has_bias == has else replace(block, bias="yes" if has else "no")
-    )
-
-
-def _check_plain(conv: nn.Conv2d, name: str) -> None:
-    if conv.dilation != (1, 1):
-        raise refuse(
-            name, "nas has no dilation; the nearest is dilation=1 with a larger kernel"
-        )
-    if conv.padding_mode != "zeros":
-        raise refuse(name, "nas pads with zeros")
-    if conv.kernel_size[0] != conv.kernel_size[1] or conv.stride[0] != conv.stride[1]:
-        raise refuse(
-            name, "nas has square kernels and strides; the nearest is a square one"
-        )
-
-
-def _padding(conv: nn.Conv2d, name: str) -> str:
-    size, padding = conv.kernel_size[0], conv.padding
-    if padding in {"same", "valid"}:
-        return str(padding)
-    if padding == (size // 2, size // 2) and size % 2:
-        return "same"
-    if padding == (0, 0):
-        return "valid"
-    raise refuse(
-        name, f"its padding is {padding}; nas has none, or {size // 2} ('same')"
     )

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from nas.errors import ArchitectureError
+from nas.importing.convolutions import check_plain, padding_of
 from nas.importing.layer import Layer
 from nas.importing.refusals import refuse
 
@@ -106,6 +107,9 @@ def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
     assert isinstance(first, nn.Conv2d)
     assert isinstance(middle, nn.Conv2d)
     expansion, left_over = divmod(middle.in_channels, first.in_channels)
+    for run, conv in zip(runs, convs, strict=True):
+        assert isinstance(conv, nn.Conv2d)
+        check_plain(conv, run.layer.name)
     names = {run.activation.value if run.activation else "none" for run in inner}
     alike = len({(run.norm is None, _biased(run)) for run in runs}) == 1
     anything = last.norm is not None or names != {"none"} or _biased(last)
@@ -124,7 +128,7 @@ def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
         "out_channels": last_conv.out_channels,
         "kernel_size": middle.kernel_size[0],
         "stride": middle.stride[0],
-        "padding": middle,  # read by the caller, which names the layer
+        "padding": padding_of(middle, runs[-2].layer.name),
         "expansion": expansion,
         "activation": names.pop(),
         "norm": "none" if last.norm is None else "batch",
