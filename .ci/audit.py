@@ -1,29 +1,98 @@
-"""Looks the installed packages up in databases of known holes; CI runs it.
+"""Looks the installed packages up in what is known of their holes; CI runs it.
 
-    python audit.py PIP_AUDIT SITE_PACKAGES
+    python audit.py SITE_PACKAGES [PIP_AUDIT]
 
-pip-audit says "none found" also where it could look nothing up, and ends alike where it
-found a hole and where the database did not answer; so its words are counted here.
-Fails only on a hole that a newer version mends. Where no database answers it says so.
+The package index that pip is set up with tells the holes of a version beside its files,
+in its JSON interface. Where pip-audit is there, OSV's database is asked, too; pip-audit
+says "none found" also where it could look nothing up, and ends alike where it found a
+hole and where the database did not answer, so its words are counted here.
+
+Ends with 1 on a hole that a newer version mends, and with 3 where nobody answers: then
+nothing is known, which is neither a success nor a failure.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
 import subprocess
 import sys
-import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+NOT_CHECKED = 3
 SECONDS = 45
-SERVICES = ("pypi", "osv")
-OPTIONS = ("--format=json", "--progress-spinner=off", "--timeout=10")
+SECONDS_A_PACKAGE = 10
 # It comes with Python's own environments and is no dependency of nas.
 NOT_OURS = {"nas-under-cap", "pip"}
 
 
-def looked_up(packages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the packages that the database knows; of the others nothing is known."""
+def installed(folder: str) -> list[tuple[str, str]]:
+    """Return names and versions of the packages in the folder."""
+    found = importlib.metadata.distributions(path=[folder])
+    pairs = {(each.metadata["Name"], each.version) for each in found}
+    return sorted(pair for pair in pairs if pair[0] not in NOT_OURS)
+
+
+def index() -> str:
+    """Return where pip's index has its JSON interface, beside its list of files."""
+    simple = os.environ.get("PIP_INDEX_URL", "")
+    if not simple:
+        asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        simple = done.stdout.strip()
+    if not simple:
+        from pip._internal.models.index import PyPI
+
+        return str(PyPI.pypi_url)
+    return simple.rstrip("/").removesuffix("/simple") + "/pypi"
+
+
+def from_index(address: str, name: str, version: str) -> dict[str, Any] | None:
+    """Return the package with its holes, as pip-audit tells it; None for no answer."""
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - the address is pip's own
+            f"{address}/{name}/{version}/json", timeout=SECONDS_A_PACKAGE
+        ) as answer:
+            told = json.load(answer)["vulnerabilities"]
+        holes_of_it = [
+            {"id": hole["id"], "fix_versions": hole["fixed_in"]}
+            for hole in told
+            if not hole.get("withdrawn")
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        # TypeError: what answers is no such index.
+        return None
+    return {"name": name, "version": version, "vulns": holes_of_it}
+
+
+def ask_index(packages: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return those that the index knows."""
+    address = index()
+    # Where it knows none of three, the others would wait in vain.
+    if not any(from_index(address, *pair) for pair in packages[:3]):
+        return []
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda pair: from_index(address, *pair), packages)
+        return [package for package in found if package is not None]
+
+
+def ask_osv(program: str, folder: str) -> list[dict[str, Any]]:
+    """Return those that OSV knows, by way of pip-audit."""
+    options = ["--vulnerability-service=osv", "--format=json", "--timeout=10"]
+    try:
+        done = subprocess.run(
+            [program, f"--path={folder}", *options, "--progress-spinner=off"],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        packages = json.loads(done.stdout)["dependencies"]
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
+        return []
     return [
         package
         for package in packages
@@ -44,53 +113,24 @@ def holes(packages: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     return mended, open_ones
 
 
-def answers(program: str, folder: str) -> list[list[dict[str, Any]]]:
-    """Return what each database says of the packages in the folder; [] for nothing."""
-    running = [
-        subprocess.Popen(
-            [
-                program,
-                f"--path={folder}",
-                f"--vulnerability-service={service}",
-                *OPTIONS,
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for service in SERVICES
-    ]
-    found = []
-    deadline = time.monotonic() + SECONDS
-    for process in running:
-        try:
-            left = max(0.1, deadline - time.monotonic())
-            output, _ = process.communicate(timeout=left)
-            found.append(json.loads(output)["dependencies"])
-        except (subprocess.TimeoutExpired, ValueError, KeyError):
-            process.kill()
-            found.append([])
-    return found
-
-
 def main() -> int:
-    """Ask every database; return 1 if one knows of a hole that can be mended."""
-    program, folder = sys.argv[1:]
-    checked, code = False, 0
-    for service, packages in zip(SERVICES, answers(program, folder), strict=True):
-        known = looked_up(packages)
+    """Ask everybody; return 1 if one knows of a hole that can be mended."""
+    folder, *programs = sys.argv[1:]
+    packages = installed(folder)
+    answers = {"the package index": ask_index(packages)}
+    for program in programs:
+        answers["OSV"] = ask_osv(program, folder)
+    code = 0
+    for who, known in answers.items():
         if not known:
-            print(f"{service} does not answer")
+            print(f"{who} does not answer")
             continue
-        checked = True
-        print(f"{service}: {len(known)} of {len(packages)} packages looked up")
+        print(f"{who}: {len(known)} of {len(packages)} packages looked up")
         mended, open_ones = holes(known)
         for line in mended + open_ones:
             print(f"  {line}")
         code = 1 if mended else code
-    if not checked:
-        print("not checked: no vulnerability database answers")
-    return code
+    return code if any(answers.values()) else NOT_CHECKED
 
 
 if __name__ == "__main__":

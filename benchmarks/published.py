@@ -24,6 +24,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import put_between, seeds
+
 from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
 from nas.data.split import default_val_size
@@ -40,7 +44,7 @@ PUBLISHED = ROOT / "studies" / "published"
 README = ROOT / "README.md"
 BUDGET, TRIALS, IMAGES = 10_000, 200, 60_000
 CAPS = (10_000, 5_000, 2_500, 1_000)
-BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
+MARKS = ("<!-- results -->", "<!-- end of results -->")
 
 HAND_MADE = {
     10_000: "99.61 % with 9,994; 99.50 % with 12,332; 99.40 % with 10,540",
@@ -160,12 +164,7 @@ def table() -> str:
 
 def write_table() -> None:
     """Put the table into the README, between its two marks."""
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        sys.exit(f"README.md has no {BEGIN.strip()} ... {END}")
-    README.write_text(before + BEGIN + table() + END + after, encoding="utf-8")
+    put_between(README, MARKS, table())
 
 
 def faults() -> list[str]:
@@ -198,17 +197,12 @@ def faults() -> list[str]:
     return found
 
 
-def _seeds(text: str) -> range:
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
-
-
 def main() -> None:
     """Make or check."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--table", action="store_true", help="write the table alone")
-    parser.add_argument("--seeds", type=_seeds, default=range(5))
+    parser.add_argument("--seeds", type=seeds, default=range(5))
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "published")
     options = parser.parse_args()
     if options.check:

@@ -243,7 +243,7 @@ def test_there_are_ranges_to_be_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "kind", "words"),
+    ("given", "kind", "words"),
     [
         ({"budget": 30}, SpaceError, "budget=30 is below the smallest net"),
         ({}, StudyError, "give budget=, the largest number"),
@@ -268,11 +268,11 @@ def test_there_are_ranges_to_be_tested() -> None:
     ],
 )
 def test_errors_are_those_of_the_command_line_in_the_words_of_python(
-    wishes: dict[str, Any], kind: type[NasError], words: str, tmp_path: Path
+    given: dict[str, Any], kind: type[NasError], words: str, tmp_path: Path
 ) -> None:
     """One line of the same class; it names the keyword, not the option."""
     with pytest.raises(kind) as caught:
-        nas.search(**{"data": "digits", "studies": tmp_path / "s"} | wishes)
+        nas.search(**{"data": "digits", "studies": tmp_path / "s"} | given)
     text = the_line(caught.value)
     assert words in text
     assert "--" not in text
@@ -783,9 +783,9 @@ def test_a_terminal_shows_how_it_comes_along(tmp_path: Path, progress: bool) -> 
     """On stderr, so that stdout stays the script's own; nothing where it is unwanted."""
     (tmp_path / "script.py").write_text(
         "import nas\n"
-        f"wishes = dict(epochs=1, device='cpu', workers=1, progress={progress})\n"
-        "study = nas.search('digits', budget=900, trials=1, **wishes)\n"
-        "study.best(finalists=1, **wishes)\n"
+        f"given = dict(epochs=1, device='cpu', workers=1, progress={progress})\n"
+        "study = nas.search('digits', budget=900, trials=1, **given)\n"
+        "study.best(finalists=1, **given)\n"
     )
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -815,15 +815,15 @@ def test_a_terminal_shows_how_it_comes_along(tmp_path: Path, progress: bool) -> 
 INTERRUPTED = """\
 import nas
 
-wishes = dict(budget=900, epochs=2, device="cpu", workers=1, studies="studies")
+given = dict(budget=900, epochs=2, device="cpu", workers=1, studies="studies")
 try:
-    nas.search("digits", trials=100_000, **wishes)
+    nas.search("digits", trials=100_000, **given)
 except KeyboardInterrupt as stop:
     print(stop, flush=True)
 opened = nas.open_study(studies="studies")
 states = opened.trials()["state"].tolist()
 done = sum(state in ("complete", "pruned") for state in states)
-study = nas.search("digits", trials=done + 1, **wishes)
+study = nas.search("digits", trials=done + 1, **given)
 print(done, study.outcome, study.trials()["state"].isin(["complete", "pruned"]).sum())
 """
 

@@ -132,8 +132,8 @@ def test_nets_that_only_say_the_largest_class_are_told(
         *("--epochs", 3, "--study", "fair", *balanced, *common),
     )
     assert found.code == 0, found.err
-    assert "fair: balanced validation accuracy" in found.out
     assert "'[cat]', whose balanced validation accuracy is 50.00 %" in found.out
+    assert "try --metric" not in found.out
     settings = load_settings(tmp_path / "studies/fair")
     assert settings.effective_val_size == effective_size([14, 2])
     assert settings.recipe.class_weights == "balanced"

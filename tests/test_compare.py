@@ -18,7 +18,12 @@ from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.errors import ArchitectureError
-from nas.references.bundled import Published, Reference, write_reference
+from nas.references.bundled import (
+    Published,
+    Reference,
+    find_reference,
+    write_reference,
+)
 from nas.references.comparison import (
     TEST,
     VALIDATION,
@@ -75,7 +80,18 @@ def test_the_best_of_its_size_and_the_smallest_as_good() -> None:
     (row,) = compare([reference(10, 0.94)], CANDIDATES, [], SETTINGS)
     assert row.accuracy_is == "published, best epoch on the test set"
     assert row.found_accuracy_is == VALIDATION
-    assert row.best == row.smallest == Point(1, CANDIDATES[1].num_params, 0.95)
+    costs = cost(net(8))
+    assert (
+        row.best
+        == row.smallest
+        == Point(
+            1, costs.num_params, 0.95, macs=costs.macs, peak_memory=costs.peak_memory
+        )
+    )
+    assert (row.macs, row.peak_memory) == (
+        cost(net(10)).macs,
+        cost(net(10)).peak_memory,
+    )
     assert row.accuracy_gained == pytest.approx(0.01)
     assert row.params_saved == cost(net(10)).num_params - CANDIDATES[1].num_params
 
@@ -108,26 +124,61 @@ def test_winners_are_compared_with_what_was_published() -> None:
     assert rows[1].best == winners[0]
 
 
+def test_other_images_cannot_be_compared() -> None:
+    """One line says for which the net is."""
+    other = Architecture(input_shape=(1, 9, 9), num_classes=10, blocks=(), head=Head())
+    with pytest.raises(ArchitectureError, match="other is for 1x9x9 images"):
+        compare([Reference(name="other", architecture=other)], CANDIDATES, [], SETTINGS)
+
+
 @pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        (reference(10, None), "no published accuracy on digits"),
-        (reference(10, 0.9, "mnist"), "no published accuracy on digits"),
-        (
-            Reference(
-                name="other",
-                architecture=Architecture(
-                    input_shape=(1, 9, 9), num_classes=10, blocks=(), head=Head()
-                ),
-            ),
-            "other is for 1x9x9 images",
-        ),
-    ],
+    "unknown", [reference(10, None), reference(10, 0.9, dataset="mnist")]
 )
-def test_what_cannot_be_compared_is_refused(wrong: Reference, words: str) -> None:
-    """Without an accuracy there is nothing to compare by."""
-    with pytest.raises(ArchitectureError, match=words):
-        compare([wrong], CANDIDATES, [], SETTINGS)
+def test_what_nobody_measured_stands_beside_the_best_of_its_size(
+    unknown: Reference,
+) -> None:
+    """But by how much that is ahead is not known; nor is anything as good."""
+    (row,) = compare([unknown], CANDIDATES, [Point(1, 100, 0.96)], SETTINGS)
+    assert (row.accuracy, row.accuracy_is) == (None, "not measured yet")
+    assert row.best is not None
+    assert row.best.trial == 1
+    assert (row.smallest, row.accuracy_gained, row.params_saved) == (None, None, None)
+    figure = comparison_figure(
+        [row], CANDIDATES, [], param_budget=2000, title="unknown"
+    )
+    (line,) = [t for t in figure.data if t.name == "mine (not measured yet)"]
+    assert set(line.x) == {row.num_params}
+    assert f"{row.macs:,} MACs" in line.hovertext[0]
+
+
+def write_trained(folder: Path, report: str) -> None:
+    """Write what `nas train --output` does, without the weights."""
+    folder.mkdir()
+    (folder / "architecture.json").write_text(net(10).to_json())
+    (folder / "report.json").write_text(report)
+
+
+def test_a_trained_folder_is_compared_by_its_test_accuracy(tmp_path: Path) -> None:
+    """Before what was published, and against retrained winners, too."""
+    report = {"test_accuracy_mean": 0.96, "seeds": 2, "dataset": "digits"}
+    write_trained(tmp_path / "own", json.dumps(report))
+    found = find_reference(str(tmp_path / "own"))
+    assert found.name == "own"
+    rows = compare([found], CANDIDATES, [Point(1, 100, 0.97, seeds=3)], SETTINGS)
+    assert [(r.accuracy, r.accuracy_is) for r in rows] == [
+        (0.96, "test, as trained, mean of 2")
+    ] * 2
+    assert [row.found_accuracy_is for row in rows] == [VALIDATION, TEST]
+
+
+@pytest.mark.parametrize("report", ["{", "{}", '{"test_accuracy_mean": "much"}'])
+def test_a_trained_folder_with_a_broken_report_is_a_net_without(
+    tmp_path: Path, report: str
+) -> None:
+    """Its architecture is as good."""
+    write_trained(tmp_path / "own", report)
+    (row,) = compare([find_reference(str(tmp_path / "own"))], CANDIDATES, [], SETTINGS)
+    assert row.accuracy is None
 
 
 @given(points(), st.integers(1, 40), st.floats(0.001, 1))
@@ -158,10 +209,11 @@ def test_the_references_are_those_of_the_data_set() -> None:
 def test_winners_are_read_and_other_files_passed_over(tmp_path: Path) -> None:
     """Any folder of the study's may hold one."""
     good = {"trial": 3, "num_params": 50, "test_accuracy_mean": 0.9, "seeds": 2}
+    good["macs"] = 700
     for name, text in {"best": json.dumps(good), "bad": "{", "odd": "[]"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(text)
-    assert read_winners(tmp_path) == [Point(3, 50, 0.9, 2)]
+    assert read_winners(tmp_path) == [Point(3, 50, 0.9, 2, macs=700)]
 
 
 def test_frame_and_figure_hold_every_row() -> None:
@@ -185,16 +237,39 @@ def test_frame_and_figure_hold_every_row() -> None:
     assert "&lt;b&gt;" in marks.hovertext[1]
 
 
+def test_the_buttons_put_other_costs_across() -> None:
+    """Every point moves to its own; lines of parameters alone go."""
+    rows = compare([reference(10, 0.94)], CANDIDATES, [], SETTINGS)
+    figure = comparison_figure(rows, CANDIDATES, [], param_budget=2000, title="all")
+    (menu,) = figure.layout.updatemenus
+    by_title = {button.label: button.args for button in menu.buttons}
+    macs, axis = by_title["multiply-accumulates"]
+    assert axis["shapes"] == []
+    traces = [trace.name for trace in figure.data]
+    stars = macs["x"][traces.index("references (1)")]
+    assert list(stars) == [cost(net(10)).macs]
+    members = macs["x"][traces.index("front (3)")]
+    assert list(members) == [c.macs for c in CANDIDATES]
+    (sizes, axis) = by_title["parameters"]
+    assert [tuple(xs) for xs in sizes["x"]] == [trace.x for trace in figure.data]
+    assert len(axis["shapes"]) == 1
+
+
 # --- the command ------------------------------------------------------------------
 
 
-def test_the_command_prints_and_draws(invoke: Invoke, tmp_path: Path) -> None:
-    """A table for people, CSV for programs, a page that needs no network."""
-    with create(tmp_path / "studies/small", SETTINGS) as study:
+def small_study(folder: Path) -> None:
+    """Make a study of three trials, 70, 80 and 90 % accurate."""
+    with create(folder / "studies/small", SETTINGS) as study:
         for _ in range(3):
             study.ask()
         for trial in range(3):
             finish(study, trial, [0.5, 0.6, 0.7 + trial / 10])
+
+
+def test_the_command_prints_and_draws(invoke: Invoke, tmp_path: Path) -> None:
+    """A table for people, CSV for programs, a page that needs no network."""
+    small_study(tmp_path)
     (tmp_path / "mine.toml").write_text(write_reference(reference(10, 0.5)))
     result = invoke("compare", "mine.toml", "--html", "c.html")
     assert result.code == 0, result.err
@@ -212,3 +287,48 @@ def test_the_command_prints_and_draws(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("compare", "none")
     assert result.code == 1
     assert "unknown reference 'none'" in result.err
+
+
+OWN = """\
+from torch import nn
+net = nn.Sequential(
+    nn.Conv2d(1, 40, 3), nn.BatchNorm2d(40), nn.ReLU(), nn.Flatten(), nn.Linear(1440, 10)
+)
+"""
+
+
+def test_an_imported_net_stands_beside_the_front(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    """With its costs; the study tells the size of the images."""
+    small_study(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    result = invoke("import", "own.py:net", "--compare", "small", "--html", "c.html")
+    assert result.code == 0, result.err
+    architecture = find_reference("net.toml").architecture
+    costs = cost(architecture)
+    for value in (costs.num_params, costs.macs, costs.peak_memory):
+        assert f"{value:,}" in result.out
+    assert "best of its size: #2" in result.out
+    assert "90.00 %" in result.out
+    assert "nobody has measured net on digits: `nas train`" in result.err
+    assert "net (not measured yet)" in (tmp_path / "c.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--html", "c.html"], 2, "give --compare, too"),
+        (["--compare", "none"], 1, "none"),
+        (["--compare", "small", "--input-shape", "1x9x9"], 1, "does not take 1x9x9"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_refused_before_anything_is_written(
+    invoke: Invoke, tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    """In one line."""
+    small_study(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    result = invoke("import", "own.py:net", *arguments)
+    assert (result.code, words in result.err) == (code, True), result.err
+    assert not (tmp_path / "net.toml").exists()

@@ -189,6 +189,9 @@ class Branching(nn.Module):
         return -x if bool(x.sum() > 0) else x
 
 
+GAP = nn.AdaptiveAvgPool2d(1)
+
+
 def net(*layers: nn.Module) -> nn.Sequential:
     """Return a net with these layers behind a convolution."""
     return nn.Sequential(
@@ -220,9 +223,10 @@ def conv(**options: object) -> nn.Sequential:
         (net(nn.Conv2d(4, 4, 3, groups=2)), "one by one or not at all"),
         (net(nn.Conv2d(4, 4, 3, groups=4)), "has no bias in nas"),
         (net(nn.Conv2d(4, 4, 3, groups=4, bias=False)), "has a 1x1 one at once"),
-        (nn.Sequential(nn.ReLU(), net()), "here nas has the linear layer"),
-        (nn.Sequential(net(), nn.Linear(10, 10)), "one linear layer, or two"),
-        (nn.Sequential(net(), nn.SiLU(), nn.Linear(10, 10)), "ReLU between linear"),
+        (nn.Sequential(nn.ReLU(), net()), "it stands before all layers"),
+        (nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)), "here nas has"),
+        (nn.Sequential(net(GAP), nn.Linear(10, 10)), "one linear layer, or two"),
+        (nn.Sequential(net(GAP), nn.SiLU(), nn.Linear(10, 10)), "ReLU between linear"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)), "has a bias"),
         (nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU()), "without classifier"),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), "without classifier"),
@@ -397,7 +401,7 @@ def test_dropouts_that_differ_in_training_are_noted() -> None:
     [
         (torch.tanh, r"tanh \(test_importing.py line \d+\) .* nearest are"),
         (lambda x: x + functional.relu(x), "no activation at that place; the nearest is"),
-        (lambda x: x * torch.sigmoid(x), r"no gates \(squeeze"),
+        (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), r"no gates \(squeeze"),
         (functional.elu, "nearest are ReLU, LeakyReLU"),
         (lambda x: functional.max_pool2d(x, 3, 2), "nas pools 2x2 .* nearest"),
         (lambda x: functional.adaptive_max_pool2d(x, 1), "no such pooling; the nearest"),
@@ -466,7 +470,7 @@ class OwnWeights(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
-        x = functional.conv2d(x, self.weight)
+        x = functional.conv2d(x, self.weight / 2)
         return self.out(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
@@ -483,7 +487,7 @@ class Several(Handmade):
     [
         (
             OwnWeights(),
-            r"conv2d \(test_importing.py line \d+\) .* gives it the weights",
+            r"conv2d \(test_importing.py line \d+\) .* computed from others",
         ),
         (Several(), "returns more than the logits"),
     ],

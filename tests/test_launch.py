@@ -12,23 +12,25 @@ from studying import SIX_NETS
 
 from nas.errors import NasError, RecipeError, SpaceError, StudyError, UsageError
 from nas.search import start as launching
-from nas.search.recipes import RecipeWish
+from nas.search.recipes import RecipeChange
 from nas.search.start import Request, launch
 from nas.study.folders import load_settings
 from nas.study.settings import Settings
 from nas.training.recipe import Recipe
 
 
-def begin(studies: Path, **wishes: Any) -> Settings:
+def begin(studies: Path, **keywords_given: Any) -> Settings:
     """Launch a study, close it and return its settings."""
-    study, _ = launch(Request(studies=studies, **wishes))
+    study, _ = launch(Request(studies=studies, **keywords_given))
     with study:
         return study.settings
 
 
-def digits(studies: Path, **wishes: Any) -> Settings:
+def digits(studies: Path, **keywords_given: Any) -> Settings:
     """Launch a study of the digits with at most 2,000 parameters."""
-    return begin(studies, **{"dataset": "digits", "param_budget": 2000} | wishes)
+    return begin(
+        studies, **{"dataset": "digits", "param_budget": 2000} | keywords_given
+    )
 
 
 def save_npz(path: Path, images: int, classes: int = 2) -> str:
@@ -103,7 +105,7 @@ def test_a_study_of_the_users_own_data_works_from_any_folder(
 
 def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
     """The name alone, the same command, and each option with its stored value."""
-    wishes: dict[str, Any] = {
+    keywords_given: dict[str, Any] = {
         "max_macs": 50_000,
         "max_memory": 3000,
         "space": "plain",
@@ -113,11 +115,11 @@ def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
         "pruning": False,
         "metric": "balanced-accuracy",
     }
-    settings = digits(tmp_path, **wishes)
+    settings = digits(tmp_path, **keywords_given)
     assert begin(tmp_path, study="digits-2000") == settings
     assert digits(tmp_path) == settings
-    assert digits(tmp_path, **wishes) == settings
-    for name, value in wishes.items():
+    assert digits(tmp_path, **keywords_given) == settings
+    for name, value in keywords_given.items():
         assert begin(tmp_path, study="digits-2000", **{name: value}) == settings
 
 
@@ -153,34 +155,38 @@ def test_the_recipe_that_is_asked_for_is_frozen(tmp_path: Path) -> None:
     """A file's keys and the kinds of augmentation; the same again is no difference."""
     file = tmp_path / "recipe.toml"
     file.write_text("epochs = 30\nmax_lr = 0.25\nlabel_smoothing = 0.1\n")
-    wish = RecipeWish(file=file, augment="shift,flip")
+    wish = RecipeChange(file=file, augment="shift,flip")
     settings = digits(tmp_path, recipe=wish)
     recipe = settings.recipe
     assert (recipe.max_lr, recipe.label_smoothing) == (0.25, 0.1)
     assert recipe.batch_size < Recipe().batch_size
     assert (recipe.flip, recipe.shift, recipe.rotation) == (0.5, 0.1, 0)
     assert settings.fidelities == (2, 6, 30)
-    for again in (wish, RecipeWish(file=file), RecipeWish(augment=["flip", "shift"])):
+    for again in (
+        wish,
+        RecipeChange(file=file),
+        RecipeChange(augment=["flip", "shift"]),
+    ):
         assert digits(tmp_path, recipe=again) == settings
     assert digits(tmp_path) == settings == load_settings(tmp_path / "digits-2000")
     with pytest.raises(StudyError, match=r"recipe.flip 0.5 -> 0.0\)"):
-        digits(tmp_path, recipe=RecipeWish(augment="shift"))
+        digits(tmp_path, recipe=RecipeChange(augment="shift"))
     file.write_text("max_lr = 0.5\nepochs = 60\n")
     with pytest.raises(StudyError, match=r"recipe.max_lr 0.25 -> 0.5; epochs 30 -> 60"):
-        digits(tmp_path, recipe=RecipeWish(file=file))
+        digits(tmp_path, recipe=RecipeChange(file=file))
 
 
 @pytest.mark.parametrize(
     ("wish", "error", "words"),
     [
-        (RecipeWish(augment="turn"), UsageError, "give none, or some of affine"),
-        (RecipeWish(file=Path("none.toml")), RecipeError, "no recipe at none.toml"),
+        (RecipeChange(augment="turn"), UsageError, "give none, or some of affine"),
+        (RecipeChange(file=Path("none.toml")), RecipeError, "no recipe at none.toml"),
     ],
 )
 def test_a_bad_recipe_is_found_before_the_data_is_loaded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    wish: RecipeWish,
+    wish: RecipeChange,
     error: type[NasError],
     words: str,
 ) -> None:
@@ -201,8 +207,8 @@ def test_signals_are_shifted_in_time_by_default(tmp_path: Path) -> None:
         x_test=random.integers(0, 256, (2, 60), dtype=np.uint8),
         y_test=np.arange(2),
     )
-    wishes: dict[str, Any] = {"dataset": str(tmp_path / "signals.npz")}
-    settings = begin(tmp_path, param_budget=2000, **wishes)
+    keywords_given: dict[str, Any] = {"dataset": str(tmp_path / "signals.npz")}
+    settings = begin(tmp_path, param_budget=2000, **keywords_given)
     recipe = settings.recipe
     assert (recipe.along, recipe.edge, recipe.rotation) == ("time", "repeat", 0)
     assert load_settings(tmp_path / "signals-2000") == settings
@@ -241,7 +247,7 @@ def test_changed_data_under_the_same_path_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "phrase"),
+    ("keywords_given", "phrase"),
     [
         ({}, "give --budget"),
         ({"study": "x"}, "there is no study 'x' yet: give --budget"),
@@ -253,11 +259,11 @@ def test_changed_data_under_the_same_path_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_begin_leaves_nothing_behind(
-    tmp_path: Path, wishes: dict[str, Any], phrase: str
+    tmp_path: Path, keywords_given: dict[str, Any], phrase: str
 ) -> None:
     """Every refusal says why and makes no folder."""
     with pytest.raises(NasError, match=phrase) as caught:
-        begin(tmp_path / "studies", **wishes)
+        begin(tmp_path / "studies", **keywords_given)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "studies").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import ArchitectureError, RecipeError, StudyError
 from nas.references.bundled import Published, Reference, write_reference
 from nas.search.kept_trainings import KeptTrainings
-from nas.search.recipes import RecipeWish
+from nas.search.recipes import RecipeChange
 from nas.search.resolve import resolve
 from nas.search.train_one import (
     Plan,
@@ -179,16 +180,27 @@ def test_the_recipe_is_the_winners_unless_another_is_asked_for(tmp_path: Path) -
     assert choose_recipe(OWN, 60_000, like_published=True) == PUBLISHED.recipe
     file = tmp_path / "recipe.toml"
     file.write_text("max_lr = 0.1\n")
-    assert choose_recipe(OWN, 60_000, wish=RecipeWish(file=file)) == Recipe(
+    assert choose_recipe(OWN, 60_000, change=RecipeChange(file=file)) == Recipe(
         epochs=15, max_lr=0.1
     )
     file.write_text("max_lr = 0.1\nepochs = 7\n")
-    assert choose_recipe(OWN, 60_000, wish=RecipeWish(file=file)) == Recipe(
+    assert choose_recipe(OWN, 60_000, change=RecipeChange(file=file)) == Recipe(
         epochs=7, max_lr=0.1
     )
-    assert choose_recipe(OWN, 60_000, wish=RecipeWish(file=file), epochs=2).epochs == 2
-    small = choose_recipe(OWN, 1437, wish=RecipeWish(file=file))
+    assert (
+        choose_recipe(OWN, 60_000, change=RecipeChange(file=file), epochs=2).epochs == 2
+    )
+    small = choose_recipe(OWN, 1437, change=RecipeChange(file=file))
     assert small.batch_size < Recipe().batch_size
+
+
+def test_a_candidate_is_trained_by_its_studys_recipe() -> None:
+    """But for the epochs of a screening; what the user changes goes before it."""
+    studied = Recipe(epochs=1, batch_size=32, flip=0.5, augment=0)
+    found = choose_recipe(OWN, 60_000, studied=studied)
+    assert found == replace(studied, epochs=15)
+    wish = RecipeChange(augment="none")
+    assert choose_recipe(OWN, 60_000, studied=studied, change=wish).flip == 0
 
 
 @pytest.mark.parametrize("text", ["max_lr = -1", "colour = 1", "max_lr = [", "x"])
@@ -197,10 +209,10 @@ def test_a_recipe_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "recipe.toml"
     file.write_text(text)
     with pytest.raises(RecipeError, match=r"recipe\.toml: ") as caught:
-        choose_recipe(OWN, 60_000, wish=RecipeWish(file=file))
+        choose_recipe(OWN, 60_000, change=RecipeChange(file=file))
     assert "\n" not in str(caught.value)
     with pytest.raises(RecipeError, match="give an existing file"):
-        choose_recipe(OWN, 60_000, wish=RecipeWish(file=tmp_path / "none.toml"))
+        choose_recipe(OWN, 60_000, change=RecipeChange(file=tmp_path / "none.toml"))
 
 
 def test_without_a_published_recipe_there_is_none_to_follow() -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 from cli_runner import Invoke
-from studying import FakeEngine, made_up_accuracy, make_settings
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from strategies import architectures
+from studying import SIX_NETS, FakeEngine, made_up_accuracy, make_settings
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import count_params
@@ -19,7 +22,7 @@ from nas.references.bundled import Reference, available, find_reference, write_r
 from nas.references.comparison import compare
 from nas.search.loop import search
 from nas.search.start import Request, launch
-from nas.space import encode, read_space
+from nas.space import Caps, encode, find_space, include, read_space
 from nas.study.folders import create, open_study
 from nas.study.settings import Sampler, Settings, differences, from_toml, to_toml
 
@@ -172,6 +175,97 @@ def begin(tmp_path: Path) -> Callable[..., tuple[Architecture, ...]]:
             return study.settings.start_from
 
     return begin_one
+
+
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [("plain", "public-1936"), ("plain", "public-7496"), ("shared", "s0")],
+)
+def test_a_space_takes_in_what_it_lacks(space: str, name: str) -> None:
+    """Hand-made nets can then be drawn, and all that could be before still can."""
+    named, start = find_space(space), find_reference(name).architecture
+    caps = Caps(num_params=2 * count_params(start))
+    wider, added = include(named, start, caps)
+    assert encode(wider, start, caps) is not None
+    assert bool(added) == (encode(named, start, caps) is None)
+    for choice in ("kinds", "kernel_sizes", "activations", "heads", "hidden"):
+        before, after = getattr(named, choice), getattr(wider, choice)
+        assert set(before.options) <= set(after.options)
+        assert min(after.shares) >= min(before.shares) / 2
+    assert include(wider, start, caps) == (wider, [])
+
+
+@settings_of_hypothesis(max_examples=15)
+@given(architectures())
+def test_what_no_space_can_hold_keeps_the_rest_out_of_none(net: Architecture) -> None:
+    """Whatever the net, its kinds and activations are in the space afterwards."""
+    caps = Caps(num_params=2 * count_params(net))
+    wider, _ = include(read_space(SIX_NETS, "six"), net, caps)
+    assert {block.kind for block in net.blocks} <= set(wider.kinds.options)
+    odd = {block.kernel_size for block in net.blocks if block.kernel_size % 2}
+    assert {size for size in odd if size <= 15} <= set(wider.kernel_sizes.options)
+
+
+def test_what_a_space_lacks_is_told_and_searched(tmp_path: Path) -> None:
+    """And the same command goes on, with the space named or not."""
+    start = write(tmp_path / "mine.toml", net(5, "silu"))
+    told: list[str] = []
+    request = Request(
+        studies=tmp_path,
+        dataset="digits",
+        param_budget=2000,
+        start_from=(start,),
+        space="plain",
+    )
+    study, _ = launch(request, say=told.append)
+    with study:
+        (line,) = told
+        assert line.startswith("mine has what the space plain lacks; added for this")
+        assert "activations silu" in line
+        space = read_space(study.settings.space_toml, "plain")
+        assert encode(space, net(5, "silu"), study.settings.caps) is not None
+        search(study, FakeEngine(), trials=12)
+        drawn = [c.architecture for c in study.candidates()[1:]]
+        assert any(b.activation == "silu" for a in drawn for b in a.blocks)
+    for again in (request, replace(request, space=None, start_from=())):
+        launch(again, say=told.append)[0].close()
+    launch(replace(request, start_from=()))[0].close()
+    assert len(told) == 1
+    with pytest.raises(StudyError, match="space plain -> shared"):
+        launch(replace(request, space="shared"))
+
+
+def test_a_start_that_no_space_can_draw_is_told(tmp_path: Path) -> None:
+    """An even kernel: it is trained all the same."""
+    even = replace(net(4).blocks[0], kernel_size=2, padding="valid")
+    start = write(tmp_path / "even.toml", replace(net(4), blocks=(even,)))
+    told: list[str] = []
+    request = Request(
+        studies=tmp_path, dataset="digits", param_budget=2000, start_from=(start,)
+    )
+    with launch(request, say=told.append)[0] as study:
+        assert "even has what no space can draw" in told[-1]
+        search(study, FakeEngine(), trials=3)
+        assert study.candidates()[0].state == "complete"
+
+
+def test_a_study_from_before_spaces_were_widened_goes_on(tmp_path: Path) -> None:
+    """Its space is the named one as it is, which the same command names again."""
+    start = write(tmp_path / "mine.toml", net(5, "silu"))
+    request = Request(
+        studies=tmp_path,
+        study="old",
+        dataset="digits",
+        param_budget=2000,
+        start_from=(start,),
+        space="plain",
+    )
+    launch(request)[0].close()
+    path = tmp_path / "old/study.toml"
+    settings = from_toml(path.read_text(), "old")
+    plain = replace(settings, space_toml=find_space("plain").text)
+    path.write_text(to_toml(plain))
+    launch(request)[0].close()
 
 
 def write(path: Path, architecture: Architecture) -> str:

@@ -20,7 +20,7 @@ from nas.architecture import Architecture, Shape
 from nas.data import load_dataset
 from nas.errors import ArchitectureError
 from nas.references.bundled import Reference
-from nas.search.recipes import RecipeWish
+from nas.search.recipes import RecipeChange
 from nas.search.resolve import Resolved, resolve
 
 Network = str | Path | nn.Module | Architecture | Reference
@@ -86,7 +86,7 @@ def train(
         WorkersWanted(device=device, workers=numbers["workers"]),
         training_display(training_line, progress=progress),
         data_dir=folder,
-        recipe=RecipeWish(file=path_of(recipe), augment=augment),
+        recipe=RecipeChange(file=path_of(recipe), augment=augment),
         epochs=numbers["epochs"],
         seeds=numbers["seeds"],
         like_published=like_published,
@@ -150,13 +150,16 @@ def reference_of(network: Network, input_shape: Shape | None) -> Reference | str
 
 
 def _imported(module: nn.Module, input_shape: Shape) -> Reference:
-    from nas.importing import assemble, check_same, trace  # torch.fx loads slowly
+    # torch.fx loads slowly
+    from nas.importing import assemble, check_same, trace, unwrapped
 
-    model = copy.deepcopy(module).cpu()  # its weights are changed by the check
+    model = copy.deepcopy(
+        unwrapped(module)
+    ).cpu()  # its weights are changed by the check
     chain = trace(model, input_shape)
     architecture, _ = assemble(chain, input_shape)
     check_same(model, chain, architecture)
-    name = type(module).__name__
+    name = type(model).__name__
     return Reference(
         name=name, architecture=architecture, source=f"the torch module {name}"
     )

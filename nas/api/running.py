@@ -24,11 +24,23 @@ from nas.errors import NasError, UsageError
 from nas.export.source import WRITTEN
 from nas.files import append_json, check_writable
 from nas.references.bundled import check_fits
-from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
+from nas.search.best import (
+    ProgressEvent,
+    SelectionCriteria,
+    Winner,
+    allowed,
+    retrain,
+)
 from nas.search.kept_trainings import KeptTrainings, RememberedTrainings
 from nas.search.loop import Outcome, Progress
 from nas.search.loop import search as run
-from nas.search.recipes import AS_IT_IS, RecipeWish, pixels_of, told, wished
+from nas.search.recipes import (
+    NO_CHANGE,
+    RecipeChange,
+    augmentation_line,
+    changed_recipe,
+    pixels_of,
+)
 from nas.search.resolve import Resolved
 from nas.search.start import Request, launch, load_again
 from nas.search.train_one import Plan, Trained, choose_recipe, train_single
@@ -88,9 +100,9 @@ def run_search(
     limit = seconds(time_limit, "--time-limit")
     trial_limit = seconds(trial_time_limit, "--trial-time-limit")
     start = _starter(workers)
-    study, dataset = launch(request, data)
+    study, dataset = launch(request, data, say)
     say_notes(dataset, say)
-    say(told(study.settings.recipe))
+    say(augmentation_line(study.settings.recipe))
     with study, _word_on_how_to_go_on(study, trials):
         check_writable(study.folder, ("front.csv", "front.html", "timing.json"))
         engine, devices, count = start(dataset, study)
@@ -126,7 +138,7 @@ def run_best(
     min_accuracy: float | None = None,
     finalists: int = 4,
     metric: Metric | None = None,
-    recipe: RecipeWish = AS_IT_IS,
+    recipe: RecipeChange = NO_CHANGE,
     epochs: int | None = None,
     seeds: int = 1,
 ) -> tuple[list[Winner], Dataset]:
@@ -146,13 +158,12 @@ def run_best(
     dataset = data or load_again(settings, data_dir, data_name)
     say_notes(dataset, say)
     check_data(settings, dataset.fingerprint)
-    chosen = wished(
+    chosen = changed_recipe(
         replace(settings.recipe, epochs=settings.full_epochs),
         recipe,
         pixels_of(dataset),
         dataset.num_classes,
     )
-    say(told(chosen))
     for folder in folders:
         check_writable(folder, WRITTEN)
         for name in exports:
@@ -175,6 +186,9 @@ def run_best(
         )
         for limit in limits
     ]
+    for one in criteria:
+        allowed(candidates, one, settings)  # before a worker is started
+    say(augmentation_line(chosen))
     with _word_on_what_is_kept(kept):
         engine = LocalEngine(
             dataset,
@@ -212,7 +226,7 @@ def run_train(
     data_dir: Path | None = None,
     folder: Path | None = None,
     say: Say = lambda _: None,
-    recipe: RecipeWish = AS_IT_IS,
+    recipe: RecipeChange = NO_CHANGE,
     epochs: int | None = None,
     seeds: int = 1,
     like_published: bool = False,
@@ -249,7 +263,8 @@ def run_train(
             reference,
             len(dataset.labels),
             pixels=pixels_of(dataset),
-            wish=recipe,
+            studied=None if settings is None else settings.recipe,
+            change=recipe,
             epochs=epochs,
             like_published=like_published,
         ),
@@ -257,7 +272,7 @@ def run_train(
         seed=settings.seed if settings else 0,
         like_published=like_published,
     )
-    say(told(plan.recipe))
+    say(augmentation_line(plan.recipe))
     kept = None
     if folder is not None:
         kept = _kept(folder, dataset, plan.seed, dataset.val_size, devices, say)

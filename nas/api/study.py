@@ -20,7 +20,7 @@ from nas.candidates.candidate import front
 from nas.data import Dataset, load_dataset
 from nas.errors import UsageError
 from nas.search.ladder import caps, winner_folders
-from nas.search.recipes import RecipeWish
+from nas.search.recipes import RecipeChange
 from nas.search.start import Request
 from nas.study.folders import find_study, only_study, read_study, winner_folder
 from nas.study.settings import Sampler
@@ -157,7 +157,7 @@ class Study:
             }
         )
         limits = [numbers["max_params"] or self.settings.param_budget]
-        wanted = RecipeWish(file=path_of(recipe), augment=augment)
+        wanted = RecipeChange(file=path_of(recipe), augment=augment)
         return self._best(limits, numbers, wanted, data, data_dir, device)[0]
 
     @in_python
@@ -196,14 +196,14 @@ class Study:
             }
         )
         limits = caps(self._candidates, self.settings, sizes)
-        wanted = RecipeWish(file=path_of(recipe), augment=augment)
+        wanted = RecipeChange(file=path_of(recipe), augment=augment)
         return self._best(limits, numbers, wanted, data, data_dir, device)
 
     def _best(
         self,
         limits: Sequence[int],
         numbers: dict[str, Any],
-        recipe: RecipeWish,
+        recipe: RecipeChange,
         data: Data | str | Path | None,
         data_dir: str | Path | None,
         device: str,
@@ -290,7 +290,8 @@ def search(
     "shift,flip"; by default what suits the data, see `settings.recipe`. `trials` is how many
     candidates the study is to have in all: the same call again does what is left, after
     a crash, too. `epochs` is a full training. `start_from` are the first candidates:
-    modules, architectures, names or files. `sampler` is "evolution" (the default) or
+    modules, architectures, names or files; what they have and the space lacks is added
+    to the study's own space. `sampler` is "evolution" (the default) or
     "random"; `metric` is what nets are ranked by, "accuracy" (the default) or
     "balanced-accuracy", the mean over the classes, and then stands wherever an accuracy
     on the validation split does; `pruning` False trains hopeless candidates, too. `seed` decides split,
@@ -358,7 +359,7 @@ def search(
         max_flash=numbers["max_flash"],
         max_latency=max_latency,
         space=None if space is None else str(space),
-        recipe=RecipeWish(file=path_of(recipe), augment=augment),
+        recipe=RecipeChange(file=path_of(recipe), augment=augment),
         epochs=numbers["epochs"],
         sampler=sampler,
         seed=numbers["seed"],

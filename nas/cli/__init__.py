@@ -13,10 +13,11 @@ from typer import Option
 
 from nas import __version__
 from nas.cli import handler
+from nas.cli.comparing import compare
 from nas.cli.data import data
 from nas.cli.exporting import export
 from nas.cli.importing import import_
-from nas.cli.inspecting import compare, front, list_studies, show
+from nas.cli.inspecting import front, list_studies, show
 from nas.cli.resizing import resize
 from nas.cli.searching import search
 from nas.cli.training import best, train

@@ -134,36 +134,38 @@ def comparison_view(rows: Sequence[Comparison], title: str) -> Group:
 
 def _comparison(rows: Sequence[Comparison], title: str, kind: str) -> Table:
     own = dict.fromkeys(row.accuracy_is for row in rows)
-    caption = f"accuracy of the references: {'; '.join(own)}"
-    table = Table(title=f"{title}: {kind}", caption=caption, caption_justify="left")
-    table.add_column("reference", overflow="fold")
-    for heading in ("params", "accuracy", "best of its size", "gain"):
+    table = Table(title=f"{title}: {kind}", caption_justify="left")
+    table.add_column("net", overflow="fold")
+    for heading in ("params", "MACs", "memory", "accuracy", "ahead by"):
         table.add_column(heading, justify="right", overflow="fold")
-    table.add_column("smallest as good", justify="right", overflow="fold")
-    table.add_column("saved", justify="right", overflow="fold")
     for row in rows:
-        gain, saved = row.accuracy_gained, row.params_saved
-        own_kind = f" [{1 + list(own).index(row.accuracy_is)}]" if len(own) > 1 else ""
+        mark = f" [{1 + list(own).index(row.accuracy_is)}]" if len(own) > 1 else ""
+        known = percent(row.accuracy) if row.accuracy is not None else "?"
         table.add_row(
-            row.reference,
-            f"{row.num_params:,}",
-            percent(row.accuracy) + own_kind,
-            _point(row.best),
-            "-" if gain is None else f"{100 * gain:+.2f}",
-            _point(row.smallest),
-            "-" if saved is None else f"{saved:,}",
+            Text(row.reference), *_costs(row), Text(known + mark), "", style="bold"
         )
-    if len(own) > 1:
-        marks = (f"[{n}] {text}" for n, text in enumerate(own, start=1))
-        table.caption = f"accuracy of the references: {'; '.join(marks)}"
+        gain, saved = row.accuracy_gained, row.params_saved
+        if row.best is not None:
+            ahead = "" if gain is None else f"{100 * gain:+.2f} points"
+            table.add_row(*_found("best of its size", row.best), ahead)
+        if row.smallest is not None and saved is not None:
+            words = f"{abs(saved):,} {'fewer' if saved >= 0 else 'more'}"
+            table.add_row(*_found("smallest as good", row.smallest), words)
+        table.add_section()
+    marks = own if len(own) == 1 else [f"[{n}] {w}" for n, w in enumerate(own, 1)]
+    table.caption = Text(f"accuracy of the references: {'; '.join(marks)}")
     return table
 
 
-def _point(point: Point | None) -> str:
-    if point is None:
-        return "-"
+def _found(place: str, point: Point) -> list[str]:
     seeds = "" if point.seeds == 1 else f" (n={point.seeds})"
-    return f"#{point.trial} {point.num_params:,} {percent(point.accuracy)}{seeds}"
+    accuracy = percent(point.accuracy) + seeds
+    return [f"  {place}: #{point.trial}", *_costs(point), accuracy]
+
+
+def _costs(net: Comparison | Point) -> list[str]:
+    costs = (net.num_params, net.macs, net.peak_memory)
+    return ["-" if value is None else f"{value:,}" for value in costs]
 
 
 def candidate_view(candidate: Candidate, board: Board | None = None) -> Group:

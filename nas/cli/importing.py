@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from nas.cli.options import Storage, Studies, read
+
 
 def import_(
     module: Annotated[
@@ -24,8 +26,21 @@ def import_(
         Option("--output", "-o", help="File to write [default: NAME.toml]."),
     ] = None,
     input_shape: Annotated[
-        str, Option(help="Channels, height and width of the images.")
-    ] = "1x28x28",
+        str | None,
+        Option(
+            help="Channels, height and width of the images [default: 1x28x28, or those "
+            "of --compare]."
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        Option(metavar="STUDY", help="Set it against this study's front, too."),
+    ] = None,
+    html: Annotated[
+        Path | None, Option(help="Draw it beside that front into this file.")
+    ] = None,
+    studies: Studies = Path("studies"),
+    storage: Storage = None,
 ) -> None:
     """Write a net of your own, given as torch code, as an architecture file.
 
@@ -33,18 +48,17 @@ def import_(
     first layer that has no place is named. The result is checked: with the same weights
     it computes the same.
     """
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", input_shape)
-    if match is None or "0" in match.groups():
-        raise typer.BadParameter(
-            f"{input_shape!r} is no shape: write 1x28x28", param_hint="--input-shape"
-        )
+    if html is not None and compare is None:
+        raise typer.BadParameter("give --compare, too", param_hint="--html")
+    shape = None if input_shape is None else _read_shape(input_shape)
     from nas.architecture.notation import describe
     from nas.files import write_atomically
     from nas.importing import assemble, check_same, load_module, trace
     from nas.references.bundled import Reference, write_reference
 
-    channels, height, width = map(int, match.groups())
-    shape = (channels, height, width)
+    opened = None if compare is None else read(compare, studies, storage)
+    if shape is None:
+        shape = (1, 28, 28) if opened is None else opened.settings.input_shape
     model = load_module(module)
     chain = trace(model, shape)
     architecture, notes = assemble(chain, shape)
@@ -58,3 +72,17 @@ def import_(
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(f"written to {path}: `nas train {path}` trains it")
+    if opened is not None:
+        from nas.cli.comparing import show_comparison
+
+        show_comparison(opened, [reference], html=html)
+
+
+def _read_shape(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", text)
+    if match is None or "0" in match.groups():
+        raise typer.BadParameter(
+            f"{text!r} is no shape: write 1x28x28", param_hint="--input-shape"
+        )
+    channels, height, width = map(int, match.groups())
+    return channels, height, width

@@ -1,4 +1,4 @@
-"""`nas front`, `show`, `compare` and `studies`: what prints what there is."""
+"""`nas front`, `show` and `studies`: what prints what there is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typer import Argument, BadParameter, Option
 
 from nas.cli.options import (
     BoardName,
-    Format,
     Storage,
     Studies,
     StudyName,
@@ -111,70 +110,6 @@ def show(
         typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
         return
     console().print(candidate_view(opened.candidate(trial), chosen))
-
-
-def compare(
-    references: Annotated[
-        list[str] | None,
-        Argument(
-            metavar="[NAME|FILE|STUDY:TRIAL]...",
-            help="Nets to compare with [default: all references on the data set].",
-        ),
-    ] = None,
-    *,
-    study: Annotated[
-        str | None,
-        Option(help="Name of the study; not needed where there is only one."),
-    ] = None,
-    output_format: Format = "table",
-    html: Annotated[
-        Path | None, Option(help="Draw the comparison into this file, too.")
-    ] = None,
-    studies: Studies = Path("studies"),
-    storage: Storage = None,
-) -> None:
-    """Tell what of a study's front beats hand-made nets, and by how much."""
-    from nas.references.comparison import compare as set_against
-    from nas.references.comparison import read_winners, references_for
-    from nas.search.resolve import resolve
-
-    opened = read(study, studies, storage)
-    settings, candidates = opened.settings, opened.candidates()
-    chosen = [resolve(name, studies, storage).reference for name in references or []]
-    winners = read_winners(opened.folder)
-    rows = set_against(
-        chosen or references_for(settings), candidates, winners, settings
-    )
-    if not rows:
-        why = (
-            f"no reference is for {settings.dataset}"
-            if any(c.state == "complete" for c in candidates)
-            else f"{settings.name} has no fully trained candidate yet"
-        )
-        typer.echo(f"nothing to compare: {why}", err=output_format != "table")
-        if output_format == "table":
-            return
-    title = f"{settings.name}: {settings.data_title}, references beside the front"
-    if html is not None:
-        from nas.report import comparison_figure, write_comparison
-
-        figure = comparison_figure(
-            rows, candidates, winners, param_budget=settings.param_budget, title=title
-        )
-        write_comparison(html, figure)
-    if output_format == "table":
-        from nas.cli.display import comparison_view
-
-        console().print(comparison_view(rows, title))
-        typer.echo(
-            "gain in percentage points, saved in parameters; below 0 the reference is ahead"
-        )
-    else:
-        from nas.report import comparison_frame, format_frame
-
-        typer.echo(format_frame(comparison_frame(rows), output_format), nl=False)
-    if html is not None:
-        typer.echo(f"written to {html}", err=True)
 
 
 def list_studies(

@@ -142,7 +142,7 @@ def search(  # one parameter an option
     """
     from nas.api.progress import SearchDisplay
     from nas.api.running import WorkersWanted, run_search
-    from nas.search.recipes import RecipeWish
+    from nas.search.recipes import RecipeChange
     from nas.search.start import Request
 
     request = Request(
@@ -157,7 +157,7 @@ def search(  # one parameter an option
         max_flash=max_flash,
         max_latency=max_latency,
         space=space,
-        recipe=RecipeWish(file=recipe, augment=augment),
+        recipe=RecipeChange(file=recipe, augment=augment),
         epochs=epochs,
         sampler=sampler,
         seed=seed,
@@ -242,12 +242,17 @@ def _warn_of_majority(study: Study, best: float, data: Dataset) -> None:
     _, held_out = data.split(settings.seed, settings.val_size)
     counts = data.labels[held_out].bincount(minlength=data.num_classes)
     share = int(counts.max()) / len(held_out)
+    remedy = "give the other classes more images, or search longer"
     if settings.metric == "balanced-accuracy":
         share = 1 / int((counts > 0).sum())  # one class is always right, no other
+    else:
+        remedy += (
+            ', or try --metric balanced-accuracy with class_weights = "balanced" in a '
+            "--recipe"
+        )
     if no_better_than_majority(best, share, settings.noise_size):
         typer.echo(
             f"warning: no net is better than always answering "
             f"{data.class_names[int(counts.argmax())]!r}, whose {settings.accuracy_name} "
-            f"is {percent(share)}: give the other classes more images, search longer, or "
-            'try --metric balanced-accuracy and class_weights = "balanced" in --recipe'
+            f"is {percent(share)}: {remedy}"
         )

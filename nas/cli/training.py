@@ -101,7 +101,7 @@ def best(  # one parameter an option
     from nas.cli.display import winners_table
     from nas.files import check_writable, write_atomically
     from nas.search.ladder import caps, check_alone, csv_of, sizes_from, winner_folders
-    from nas.search.recipes import RecipeWish
+    from nas.search.recipes import RecipeChange
     from nas.study.folders import winner_folder
 
     if export:
@@ -136,7 +136,7 @@ def best(  # one parameter an option
             min_accuracy=min_accuracy,
             finalists=finalists,
             metric=metric,
-            recipe=RecipeWish(file=recipe, augment=augment),
+            recipe=RecipeChange(file=recipe, augment=augment),
             epochs=epochs,
             seeds=seeds,
         )
@@ -206,7 +206,7 @@ def train(  # one parameter an option
     from nas.api.progress import LineDisplay, ends_training, training_line
     from nas.api.running import WorkersWanted, discard_kept, run_train
     from nas.api.trained import Trained, best_epoch_in_words
-    from nas.search.recipes import RecipeWish
+    from nas.search.recipes import RecipeChange
     from nas.search.resolve import resolve
 
     found = resolve(architecture, studies, storage)
@@ -219,7 +219,7 @@ def train(  # one parameter an option
             data_dir=data_dir,
             folder=output,
             say=typer.echo,
-            recipe=RecipeWish(file=recipe, augment=augment),
+            recipe=RecipeChange(file=recipe, augment=augment),
             epochs=epochs,
             seeds=seeds,
             like_published=like_published,

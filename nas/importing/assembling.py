@@ -12,6 +12,7 @@ from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import ORDERS, parts_of
 from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, padding_of
+from nas.importing.dense import with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
 from nas.importing.refusals import refuse
 from nas.importing.summing import finish_of_sum, inverted_bottleneck, summed
@@ -50,7 +51,7 @@ _MOVED = (
 
 class _Parts:
     def __init__(self, chain: Chain, input_shape: Shape) -> None:
-        self.layers = list(chain.layers)
+        self.layers = with_blocks_for_linear(chain.layers, input_shape)
         self.blocks: list[tuple[Block, Layer, tuple[nn.Module, ...]]] = []
         self.notes: list[str] = list(chain.notes)
         self.norms: set[int] = set()
@@ -114,7 +115,8 @@ class _Parts:
                     break
                 raise refuse(
                     layer.name,
-                    f"there is a second {layer.kind} behind {first.name}",
+                    f"there is a second {layer.kind} behind {first.name}; the "
+                    "nearest is one of them, or a convolution between them",
                 )
             following[layer.kind] = self.layers.pop(0)
         return following
@@ -151,6 +153,7 @@ class _Parts:
             and conv.kernel_size[0] == conv.kernel_size[1]
             and conv.dilation == (1, 1)
             and (conv.padding in {(0, 0), "valid"} or conv.kernel_size == (1, 1))
+            and not self.layers[place].padding
         )
 
     def flattens_next(self) -> bool:
@@ -166,7 +169,7 @@ class _Parts:
             "out_channels": sum(conv.out_channels for conv in convs),
             "kernel_size": max(conv.kernel_size[0] for conv in convs),
             "stride": first.stride[0],
-            "padding": padding_of(first, layer.name),
+            "padding": padding_of(first, layer),
         }
         if len(convs) > 1:
             values |= {"kind": "inception", "padding": "same"}
@@ -176,9 +179,7 @@ class _Parts:
                 words = ", ".join(f"{n} of {k}x{k}" for k, n in expected)
                 raise refuse(layer.name, f"nas shares the channels out as {words}")
             alike = {(c.stride, c.bias is None, c.groups) for c in convs}
-            if len(alike) > 1 or any(
-                padding_of(c, layer.name) != "same" for c in convs
-            ):
+            if len(alike) > 1 or any(padding_of(c, layer) != "same" for c in convs):
                 raise refuse(
                     layer.name, "stride, bias or padding of the branches differ"
                 )
@@ -212,7 +213,7 @@ class _Parts:
                 "norm and activation behind the 1x1 one alone",
             )
         check_plain(second, after.name)
-        padding_of(second, after.name)
+        padding_of(second, after)
         self.layers.pop(0)
         sizes = {"kind": "separable", "out_channels": second.out_channels}
         return values | sizes, (first, second)
@@ -267,7 +268,7 @@ class _Parts:
                 layer.name, "it is used twice; nas gives each its own batch norm"
             )
         self.norms.add(id(norm))
-        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d)
         if not norm.affine or not norm.track_running_stats:
             raise refuse(
                 layer.name, "nas has affine batch norm with running statistics"
@@ -281,6 +282,11 @@ class _Parts:
     def take_head(self) -> Head:
         layers = self.layers
         drops = bool(layers) and layers[0].kind == "dropout"
+        kinds = [layer.kind for layer in layers]
+        before = kinds[:1] != ["gap"] and not (drops and self.classifies(1))
+        if not self.blocks and before and "convolution" in kinds[1:]:
+            why = _BEFORE_BLOCKS.get(kinds[0], "the nearest is without it")
+            raise refuse(layers[0].name, f"it stands before all layers; {why}")
         if self.classifies(int(drops)):
             conv = layers[int(drops)].modules[0]
             assert isinstance(conv, nn.Conv2d)
@@ -398,6 +404,11 @@ def _as_linear(layer: Layer) -> Layer:
     return replace(layer, kind="linear")
 
 
+_BEFORE_BLOCKS = {
+    "norm": "nas itself normalises the images, so the nearest is without it",
+    "pool": "nas pools behind a convolution; the nearest is one with stride, or smaller "
+    "images (--image-size)",
+}
 _NO_PADDING = {(0, 0), "valid", "same"}
 
 

@@ -46,8 +46,8 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
             )
         images = torch.randn(4, *architecture.input_shape)
         with _NoDropout():
-            wanted = model.eval()(images)
-        logits = ours.eval()(images)
+            wanted = _logits(model.eval()(images))
+        logits = ours.eval()(chain.normalise(images))
     if chain.ending is not None:
         logits = getattr(logits, chain.ending)(1)
     difference = float((wanted - logits).abs().max())
@@ -57,6 +57,13 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
             f"(logits differ by {difference:.3g}): do hooks or its forward change "
             "weights, or does it treat images of one batch differently?"
         )
+
+
+def _logits(returned: Any) -> Any:
+    """Return the one tensor that a forward returns, also in a dict or tuple."""
+    while isinstance(returned, dict | tuple | list):
+        (returned,) = returned.values() if isinstance(returned, dict) else returned
+    return returned
 
 
 class _NoDropout(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
@@ -92,7 +99,7 @@ def _with_weights(chain: Chain) -> Iterator[nn.Module]:
 
 def _randomise(module: nn.Module) -> None:
     """Give batch norm weights and statistics that would show a changed order."""
-    if isinstance(module, nn.BatchNorm2d):
+    if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
         module.eps = 1e-5
         for tensor in (module.weight, module.bias, module.running_mean):
             assert tensor is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from nas.importing.layer import Layer
 from nas.importing.refusals import refuse
 
 
@@ -21,15 +22,20 @@ def check_plain(conv: nn.Conv2d, name: str) -> None:
         )
 
 
-def padding_of(conv: nn.Conv2d, name: str) -> str:
+def padding_of(conv: nn.Conv2d, layer: Layer) -> str:
     """Return the padding in nas's words; raise ArchitectureError for another."""
     size, padding = conv.kernel_size[0], conv.padding
-    if padding in {"same", "valid"}:
+    if padding in {"same", "valid"} and not layer.padding:
         return str(padding)
+    if isinstance(padding, str):
+        padding = (0, 0) if padding == "valid" else (size // 2, size // 2)
+    padding = tuple(side + layer.padding for side in padding)
     if padding == (size // 2, size // 2) and size % 2:
         return "same"
     if padding == (0, 0):
         return "valid"
-    raise refuse(
-        name, f"its padding is {padding}; nas has none, or {size // 2} ('same')"
-    )
+    if size % 2 == 0:
+        why = "nas pads no even kernel; the nearest is an odd one"
+    else:
+        why = f"nas has none, or {size // 2} ('same'); the nearest is one of these"
+    raise refuse(layer.name, f"its padding is {padding}; {why}")

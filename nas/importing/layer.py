@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 Kind = Literal[
     "convolution",
@@ -26,7 +27,8 @@ class Layer:
 
     ``name`` is for messages. ``modules`` are those that hold its weights: several for
     convolutions side by side. ``value`` is the name of an activation or pooling, or
-    the share of a dropout. ``out_shape`` has no batch. A "sum" adds what ``body`` and
+    the share of a dropout. ``padding`` is what zeros were put around the feature map
+    before. ``out_shape`` has no batch. A "sum" adds what ``body`` and
     ``shortcut`` make of its input.
     """
 
@@ -34,6 +36,7 @@ class Layer:
     name: str
     modules: tuple[nn.Module, ...] = ()
     value: Any = None
+    padding: int = 0
     out_shape: tuple[int, ...] = ()
     body: tuple[Layer, ...] = ()
     shortcut: tuple[Layer, ...] = ()
@@ -43,12 +46,14 @@ class Layer:
 class Chain:
     """All layers, and the function behind the logits that was left out, if any.
 
-    ``notes`` say what nas does otherwise in training.
+    ``notes`` say what nas does otherwise in training. ``normalise`` is what forward
+    does with the images before the first layer.
     """
 
     layers: tuple[Layer, ...]
     ending: str | None
     notes: tuple[str, ...] = ()
+    normalise: Callable[[Tensor], Tensor] = lambda images: images
 
 
 def target_of(node: fx.Node) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from nas.errors import ArchitectureError
@@ -49,7 +50,25 @@ def load_module(target: str) -> nn.Module:
             f"{target} is no nn.Module but {type(found).__name__}: name a module, or "
             "what returns one when called without arguments"
         )
-    return found
+    return unwrapped(found)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return what nn.DataParallel or torch.compile were given.
+
+    Raises ArchitectureError for TorchScript, which has no Python code to follow.
+    """
+    parallel = ("DataParallel", "DistributedDataParallel")
+    # The class of compiled ones is in torch._dynamo, which takes seconds to import.
+    inside = dict.fromkeys(parallel, "module") | {"OptimizedModule": "_orig_mod"}
+    while name := inside.get(type(module).__name__):
+        module = module.get_submodule(name)
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise ArchitectureError(
+            f"{type(module).__name__} is TorchScript, which nas cannot follow: give the "
+            "module that it was made of"
+        )
+    return module
 
 
 def _run(path: Path) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from nas.architecture import Shape
 from nas.errors import ArchitectureError
@@ -67,6 +67,12 @@ def user_line() -> str:
 class _Value(fx.Proxy):  # type: ignore[misc,unused-ignore]
     """A tensor, or several, on the way through the module."""
 
+    # So that forward may ask isinstance(images, torch.Tensor).
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        node = self.__dict__.get("node")
+        return _Value if node is None else type(node.meta.get("value", self))
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.node.meta["value"], name)
         plain = not callable(found) and not isinstance(found, torch.Tensor)
@@ -85,6 +91,20 @@ class _Recorder(fx.Tracer):
     def proxy(self, node: fx.Node) -> _Value:
         return _Value(node, self)
 
+    def create_arg(self, a: Any) -> Any:
+        # Not by isinstance: to that a value is a tensor.
+        return a.node if issubclass(type(a), _Value) else super().create_arg(a)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Tell whether it is one of torch's layers, or a subclass that does the same."""
+        if super().is_leaf_module(m, module_qualified_name):
+            return True
+        containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+        own = (type(m).forward, getattr(type(m), "_conv_forward", type(m).forward))
+        return not isinstance(m, containers) and all(
+            method.__module__.startswith("torch.nn.modules") for method in own
+        )
+
     def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
         proxy = super().create_proxy(kind, target, *args, **kwargs)
         if kind == "output":
@@ -100,6 +120,12 @@ class _Recorder(fx.Tracer):
             return value
         node.meta["value"] = value
         return proxy
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(kind, target, *args, **kwargs)
+        if kind == "get_attr" and isinstance(found := self.attribute(target), Tensor):
+            node.meta["value"] = found
+        return node
 
     def compute(self, node: fx.Node) -> Any:
         """Return what the node gives for two images, so that a squeeze keeps them."""
@@ -126,9 +152,13 @@ class _Recorder(fx.Tracer):
         return node.target(*args, **kwargs)
 
     def attribute(self, path: str) -> Any:
-        found: Any = self.root
-        for name in path.split("."):
-            found = getattr(found, name)
+        before, self.running = self.running, True
+        try:
+            found: Any = self.root
+            for name in path.split("."):
+                found = getattr(found, name)
+        finally:
+            self.running = before
         return found
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:

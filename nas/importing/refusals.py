@@ -14,6 +14,7 @@ OWN_WEIGHTS = (
     "forward gives it the weights; nas knows those of torch's layers, so the nearest is "
     "nn.Conv2d, nn.BatchNorm2d or nn.Linear"
 )
+SIGMOID_END = "nas classifies by softmax, one class an image; the nearest is without it"
 _JOIN = (
     "it joins several tensors; nas has one chain of layers, and only inception's cat "
     "joins"
@@ -51,11 +52,36 @@ def nearest(kind: str) -> str:
         )
     if plain.startswith("conv"):
         return "nas has no such convolution; the nearest is nn.Conv2d"
+    if plain in _ADVICE:
+        return _ADVICE[plain]
     if plain in {"add", "sub", "mul", "div", "truediv", "neg"}:
         return "nas has no arithmetic in a net; nas itself normalises the images"
     return "nas has no such layer; leave it out, or take a convolution, pooling or linear one"
 
 
+_MATRICES = (
+    "nas has no products of matrices; the nearest is nn.Linear or a 1x1 convolution"
+)
+_AXES = "nas takes images as channels, height, width and keeps them so; leave it out"
+_RESIZING = (
+    "nas has no resizing within a net; the nearest are images of that size, for instance "
+    "by --image-size"
+)
+_ADVICE = (
+    dict.fromkeys(("matmul", "einsum", "bmm", "mm"), _MATRICES)
+    | dict.fromkeys(("permute", "transpose", "swapaxes", "movedim"), _AXES)
+    | dict.fromkeys(("interpolate", "upsample", "resize"), _RESIZING)
+    | {
+        "getitem": "nas takes no part of a feature map; the nearest is a stride",
+        "sum": "nas has no sums; the nearest is the mean over height and width",
+        "normalize": "nas has no such norm; the nearest is BatchNorm2d behind a "
+        "convolution",
+        "pixel_unshuffle": "nas does not rearrange pixels; the nearest is a convolution "
+        "with stride",
+        "pixelunshuffle": "nas does not rearrange pixels; the nearest is a convolution "
+        "with stride",
+    }
+)
 _OTHER_ACTIVATIONS = {
     "tanh", "sigmoid", "elu", "selu", "celu", "gelu", "mish", "prelu", "rrelu",
     "hardtanh", "hardsigmoid", "softplus", "softsign", "logsigmoid", "threshold",

@@ -128,7 +128,7 @@ def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
         "out_channels": last_conv.out_channels,
         "kernel_size": middle.kernel_size[0],
         "stride": middle.stride[0],
-        "padding": padding_of(middle, runs[-2].layer.name),
+        "padding": padding_of(middle, runs[-2].layer),
         "expansion": expansion,
         "activation": names.pop(),
         "norm": "none" if last.norm is None else "batch",

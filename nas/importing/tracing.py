@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import traceback
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,11 +12,15 @@ from torch import fx, nn
 from nas.architecture import Shape
 from nas.errors import ArchitectureError
 from nas.importing.adding import branches, in_order
+from nas.importing.byhand import activation_behind
 from nas.importing.layer import Chain, Kind, Layer
 from nas.importing.layer import is_tensor as _is_tensor
 from nas.importing.layer import target_of as _target
+from nas.importing.normalising import SAME, end_of_scaling, part_of
 from nas.importing.recording import record
-from nas.importing.refusals import OWN_WEIGHTS, join_reason, nearest, refuse
+from nas.importing.refusals import SIGMOID_END, join_reason, nearest, refuse
+from nas.importing.trying import check_runs, place_of
+from nas.importing.weights import TAKING_WEIGHTS, check_plain_weights, with_its_weights
 
 _ACTIVATIONS = {
     "relu": "relu",
@@ -37,7 +40,7 @@ def trace(model: nn.Module, input_shape: Shape) -> Chain:
     Raises ArchitectureError for one that is no chain of layers that nas knows.
     """
     model.eval()
-    _check_runs(model, input_shape)
+    check_runs(model, input_shape)
     try:
         _, evaluated = record(model, input_shape)
         # In training mode a functional dropout is one.
@@ -46,60 +49,11 @@ def trace(model: nn.Module, input_shape: Shape) -> Chain:
         raise
     except Exception as error:
         raise ArchitectureError(
-            f"{_place(error)}forward does with the images what nas cannot follow: write "
+            f"{place_of(error)}forward does with the images what nas cannot follow: write "
             "it with torch's layers and functions, the same for all images"
         ) from error
     always = {node.meta["line"] for node in evaluated.nodes if _drops(node, root)}
     return _Walk(root, graph, always).chain()
-
-
-# Torch's own errors for sizes that do not fit; others are slips in the code.
-_SIZES = (RuntimeError, ValueError, IndexError, AssertionError)
-_COMMON = ((1, 28, 28), (3, 32, 32), (1, 32, 32), (3, 28, 28), (1, 8, 8))
-
-
-def _check_runs(model: nn.Module, input_shape: Shape) -> None:
-    """Raise ArchitectureError unless the module takes images of that shape."""
-    try:
-        with torch.no_grad():
-            model(torch.zeros(2, *input_shape))
-    except Exception as error:
-        place = _place(error)
-        if not isinstance(error, _SIZES) or isinstance(error, NotImplementedError):
-            raise ArchitectureError(
-                f"{place}the module's forward raises {type(error).__name__}: "
-                f"{_first_line(error)}"
-            ) from error
-        shape = "x".join(map(str, input_shape))
-        fitting = [
-            "x".join(map(str, other)) for other in _COMMON if _takes(model, other)
-        ]
-        remedy = (
-            f"it takes {' or '.join(fitting)}, so give --input-shape {fitting[0]}"
-            if fitting
-            else "give the size that it was made for with --input-shape"
-        )
-        raise ArchitectureError(
-            f"{place}the module does not take {shape} images: {remedy}"
-        ) from error
-
-
-def _takes(model: nn.Module, shape: Shape) -> bool:
-    try:
-        with torch.no_grad():
-            model(torch.zeros(2, *shape))
-    except Exception:  # noqa: BLE001 - whatever the user's code raises
-        return False
-    return True
-
-
-def _place(error: BaseException) -> str:
-    """Return the user's line at which it was raised, "" where there is none."""
-    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(ours):
-            return f"{Path(frame.filename).name} line {frame.lineno}: "
-    return ""
 
 
 def _drops(node: fx.Node, root: nn.Module) -> bool:
@@ -122,18 +76,28 @@ class _Walk:
         self.notes: list[str] = []
         # The channels of a feature map that is being averaged in several steps.
         self.averaging: int | None = None
+        # Zeros that were put around the map, with the name of what did.
+        self.padding: tuple[str, int] | None = None
+        # Modules made of functions that take parameters.
+        self.modules: dict[tuple[int, ...], nn.Module] = {}
 
     def chain(self) -> Chain:
         inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
         if not inputs:
             raise ArchitectureError("the module's forward takes no images")
-        node = inputs[0]
+        scaled = end_of_scaling(inputs[0])
+        if scaled is not inputs[0]:
+            self.notes.append(
+                f"{self.name(scaled)} is left out: nas itself normalises the images, by "
+                "the mean and deviation of the training images"
+            )
+        node = scaled
         while True:
             users = [u for u in node.users if u.op == "output" or _is_tensor(u)]
             if len(users) > 1 and any(user.op == "output" for user in users):
                 raise ArchitectureError(_RETURNS_MORE)
             if len(users) > 1:
-                node = self.fork(node, users)
+                node = self.by_hand(node) or self.fork(node, users)
                 continue
             if not users:
                 raise ArchitectureError(
@@ -141,11 +105,37 @@ class _Walk:
                 )
             (user,) = users
             if user.op == "output":
-                if user.args[0] is not node:
+                if user.all_input_nodes != [node]:
                     raise ArchitectureError(_RETURNS_MORE)
-                return Chain(tuple(self.layers), self.ending, tuple(self.notes))
+                if self.padding is not None:
+                    raise self.no_padding()
+                return Chain(
+                    tuple(self.layers),
+                    self.ending,
+                    tuple(self.notes),
+                    part_of(self.root, inputs[0], scaled),
+                )
+            node = self.step(node, user)
+
+    def step(self, node: fx.Node, user: fx.Node) -> fx.Node:
+        """Add what takes the node; return where it ends."""
+        try:
             self.add(user)
-            node = user
+        except ArchitectureError:
+            end = self.by_hand(node)
+            if end is None:
+                raise
+            return end
+        return user
+
+    def by_hand(self, node: fx.Node) -> fx.Node | None:
+        """Add an activation that is written by hand; return where it ends, if it is."""
+        found = None if self.ending else activation_behind(node, self.root)
+        if found is None:
+            return None
+        end, activation = found
+        self.put("activation", self.name(end), _shape(end), value=activation)
+        return end
 
     def name(self, node: fx.Node) -> str:
         """Return what messages call the node, with the line of the user's file."""
@@ -165,8 +155,13 @@ class _Walk:
         if self.ending is not None:
             raise refuse(name, f"it stands behind the {self.ending}")
         tensors = [n for n in node.all_input_nodes if _is_tensor(n)]
-        if any(n.op == "get_attr" for n in tensors):
-            raise refuse(name, OWN_WEIGHTS)
+        if _target(node) == "sigmoid" and len(_shape(node)) == 1:
+            raise refuse(name, SIGMOID_END)
+        takes_weights = len(tensors) > 1 and _target(node) in TAKING_WEIGHTS
+        if takes_weights or any(n.op == "get_attr" for n in tensors):
+            module = self.own(node, name)
+            self.add_module(module, name, _shape(tensors[0]), _shape(node))
+            return
         if len(tensors) > 1:
             raise refuse(name, join_reason(_target(node)))
         if not isinstance(node.meta["value"], torch.Tensor) or not isinstance(
@@ -184,20 +179,32 @@ class _Walk:
         else:
             self.add_function(node, name, before, after)
 
+    def own(self, node: fx.Node, name: str) -> nn.Module:
+        """Return the module of a function that takes parameters; the same again."""
+        attributes = [n for n in node.all_input_nodes if n.op == "get_attr"]
+        values = tuple(id(n.meta["value"]) for n in attributes)
+        if values not in self.modules:
+            self.modules[values] = with_its_weights(node, _target(node), name)
+        return self.modules[values]
+
     def add_module(
         self, module: nn.Module, name: str, before: Shapes, after: Shapes
     ) -> None:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            check_plain_weights(module, name)
         match module:
             case nn.Conv2d():
                 self.put("convolution", name, after, modules=(module,))
-            case nn.BatchNorm2d():
+            case nn.BatchNorm2d() | nn.BatchNorm1d():
                 self.put("norm", name, after, modules=(module,))
+            case nn.ConstantPad2d():
+                self.pad(name, module.padding, float(module.value))
             case nn.Linear():
                 if len(before) != 1:
                     raise refuse(name, "it does not stand behind a flatten")
                 self.put("linear", name, after, modules=(module,))
             case nn.LeakyReLU() if module.negative_slope != 0.01:
-                raise refuse(name, f"slope {module.negative_slope:g}; nas has 0.01")
+                raise refuse(name, _slope(module.negative_slope))
             case nn.ReLU() | nn.ReLU6() | nn.LeakyReLU() | nn.Hardswish() | nn.SiLU():
                 value = type(module).__name__.lower()
                 value = value.replace("leakyrelu", "leaky_relu")
@@ -229,10 +236,20 @@ class _Walk:
         if target in _ACTIVATIONS:
             slope = arguments.get("negative_slope", 0.01)
             if slope != 0.01:
-                raise refuse(name, f"slope {slope:g}; nas has 0.01")
+                raise refuse(name, _slope(slope))
             self.put("activation", name, after, value=_ACTIVATIONS[target])
         elif target in {"max_pool2d", "avg_pool2d"}:
             self.pool(target[:3], name, arguments, before, after)
+        elif target == "pad":
+            given: dict[str, Any] = dict(
+                zip(("input", "pad", "mode", "value"), node.args, strict=False)
+            )
+            given |= dict(node.kwargs)
+            if given.get("mode", "constant") != "constant":
+                raise refuse(
+                    name, "nas pads with zeros; the nearest is mode='constant'"
+                )
+            self.pad(name, given["pad"], float(given.get("value") or 0))
         elif target == "adaptive_avg_pool2d":
             self.global_pool(name, after)
         elif target == "mean":
@@ -250,7 +267,7 @@ class _Walk:
                     )
         elif target in _ENDINGS:
             self.end(target, name, after)
-        elif target not in _SAME:
+        elif target not in SAME:
             raise refuse(name, nearest(target))
 
     def mean(self, name: str, before: Shapes, after: Shapes) -> None:
@@ -284,10 +301,38 @@ class _Walk:
         modules: tuple[nn.Module, ...] = (),
         value: Any = None,
     ) -> None:
-        self.layers.append(
-            Layer(
-                kind=kind, name=name, modules=modules, value=value, out_shape=out_shape
+        padding = 0
+        if self.padding is not None:
+            if kind != "convolution" or len(modules) != 1:
+                raise self.no_padding()
+            (_, padding), self.padding = self.padding, None
+        layer = Layer(
+            kind=kind,
+            name=name,
+            modules=modules,
+            value=value,
+            padding=padding,
+            out_shape=out_shape,
+        )
+        self.layers.append(layer)
+
+    def pad(self, name: str, sides: Sequence[int], value: float) -> None:
+        """Keep the zeros for the convolution that has to follow."""
+        if value or len(set(sides)) != 1 or len(sides) != 4 or sides[0] < 0:
+            raise refuse(
+                name,
+                f"it pads the sides by {', '.join(map(str, sides))}; nas pads all four "
+                "alike, with zeros, where it convolves; the nearest is the convolution's "
+                "own padding",
             )
+        before = 0 if self.padding is None else self.padding[1]
+        self.padding = (name, before + sides[0])
+
+    def no_padding(self) -> ArchitectureError:
+        assert self.padding is not None
+        return refuse(
+            self.padding[0],
+            "nas pads where it convolves; the nearest is a convolution right behind it",
         )
 
     def pool(
@@ -366,10 +411,10 @@ class _Walk:
         walk = _Walk(self.root, self.graph, self.always)
         while users != [join]:
             if len(users) > 1:
-                node = walk.fork(node, users)
+                node = walk.by_hand(node) or walk.fork(node, users)
             else:
-                (node,) = users
-                walk.add(node)
+                (user,) = users
+                node = walk.step(node, user)
             users = [u for u in node.users if u.op == "output" or _is_tensor(u)]
         self.notes += walk.notes
         return walk.layers
@@ -456,8 +501,14 @@ class _Walk:
 Shapes = tuple[int, ...]
 
 
-_RETURNS_MORE = "the module returns more than the logits: a net returns one tensor"
-_SAME = {"contiguous", "float", "to", "clone", "alias"}
+_RETURNS_MORE = (
+    "the module returns more than the logits: the nearest is a forward that returns them "
+    "alone, for instance by an argument whose default does so"
+)
+
+
+def _slope(slope: float) -> str:
+    return f"slope {slope:g}; nas has 0.01; the nearest is that"
 
 
 def _arguments(node: fx.Node, root: nn.Module) -> dict[str, Any]:
@@ -467,10 +518,6 @@ def _arguments(node: fx.Node, root: nn.Module) -> dict[str, Any]:
         # Scalar functions such as torch.tanh have several signatures.
         found = None
     return dict(node.kwargs) if found is None else dict(found.kwargs)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _shape(node: fx.Node) -> Shapes:

@@ -7,10 +7,11 @@ format, `[published]` left out. Reading one runs no code.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,31 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What `nas train` or `nas best` measured on the test set, after the last epoch.
+
+    ``accuracy`` is 0 to 1, a mean where there were several ``seeds``.
+    """
+
+    accuracy: float
+    seeds: int
+    dataset: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """One architecture with its name and, where it has one, its published result."""
+    """One architecture with its name and, where it has one, its published result.
+
+    ``measured`` is what nas found where a folder of its own was named; it stands in no
+    file of references.
+    """
 
     name: str
     architecture: Architecture
     description: str = ""
     source: str = ""
     published: Published | None = None
+    measured: Measured | None = None
 
     @property
     def num_params(self) -> int:
@@ -72,9 +90,13 @@ def find_reference(name_or_file: str) -> Reference:
     """Return the reference of that name or in that file.
 
     A file ends in ``.toml``, or in ``.json`` where it is an architecture.json that
-    `nas best` wrote. Raises ArchitectureError when there is none or it is damaged.
+    `nas best` or `nas train` wrote; the folder of that is as good, and its report.json
+    is read, too. Raises ArchitectureError when there is none or it is damaged.
     """
     path = Path(name_or_file)
+    if name_or_file not in available() and (path / "architecture.json").is_file():
+        found = find_reference(str(path / "architecture.json"))
+        return replace(found, name=path.resolve().name, measured=_measured(path))
     if path.suffix not in {".toml", ".json"}:
         if name_or_file not in available():
             near = difflib.get_close_matches(name_or_file, available(), n=1)
@@ -82,7 +104,8 @@ def find_reference(name_or_file: str) -> Reference:
             known = ", ".join(available()) or "none"
             raise ArchitectureError(
                 f"unknown reference {name_or_file!r}{hint}: the references are {known}; "
-                "or give the path of a .toml file, or STUDY:TRIAL"
+                "or give the path of a .toml file, a folder that `nas train` wrote, or "
+                "STUDY:TRIAL"
             )
         path = _folder() / f"{name_or_file}.toml"
     try:
@@ -101,6 +124,19 @@ def find_reference(name_or_file: str) -> Reference:
         except ArchitectureError as error:
             raise ArchitectureError(f"{path}: {error}") from error
     return read_reference(text, path.stem, str(path))
+
+
+def _measured(folder: Path) -> Measured | None:
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        return Measured(
+            accuracy=float(report["test_accuracy_mean"]),
+            seeds=int(report["seeds"]),
+            dataset=str(report["dataset"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        # Its architecture is as good without.
+        return None
 
 
 def read_reference(text: str, name: str, source: str | None = None) -> Reference:

@@ -2,7 +2,7 @@
 
 Three kinds of accuracy meet here, and every row says which two it sets side by side:
 the one that was published (on the test set, mostly of its best epoch), that of the
-search (validation split) and that of retrained winners (test set, last epoch).
+search (validation split) and that of trained nets (test set, last epoch).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate, front
 from nas.errors import ArchitectureError
 from nas.references.bundled import Reference, available, check_fits, find_reference
@@ -20,16 +21,23 @@ from nas.study.settings import Settings
 
 VALIDATION = "validation, search"
 TEST = "test, retrained"
+UNKNOWN = "not measured yet"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A trained candidate; ``accuracy`` is 0 to 1, a mean where there are ``seeds``."""
+    """A trained candidate; ``accuracy`` is 0 to 1, a mean where there are ``seeds``.
+
+    ``macs`` are of one image, ``peak_memory`` is bytes of int8 activations; None where
+    a report does not tell.
+    """
 
     trial: int
     num_params: int
     accuracy: float
     seeds: int = 1
+    macs: int | None = None
+    peak_memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +45,17 @@ class Comparison:
     """One reference against what was measured in one way.
 
     ``accuracy_is`` says what the reference's accuracy is, ``found_accuracy_is`` that
-    of the others. ``best`` is the most accurate net of at most its size, also where
-    that is less accurate; ``smallest`` the smallest one that is at least as accurate.
-    Neither is the reference itself.
+    of the others; ``accuracy`` is None where nobody has measured it. ``best`` is the
+    most accurate net of at most its size, also where that is less accurate;
+    ``smallest`` the smallest one that is at least as accurate, none for an accuracy
+    that is not known. Neither is the reference itself.
     """
 
     reference: str
     num_params: int
-    accuracy: float
+    macs: int
+    peak_memory: int
+    accuracy: float | None
     accuracy_is: str
     found_accuracy_is: str
     best: Point | None
@@ -53,7 +64,9 @@ class Comparison:
     @property
     def accuracy_gained(self) -> float | None:
         """What the best has more, in 0 to 1; below 0 where the reference is ahead."""
-        return None if self.best is None else self.best.accuracy - self.accuracy
+        if self.best is None or self.accuracy is None:
+            return None
+        return self.best.accuracy - self.accuracy
 
     @property
     def params_saved(self) -> int | None:
@@ -69,18 +82,26 @@ class Comparison:
             for name in (
                 "reference",
                 "num_params",
+                "macs",
+                "peak_memory",
                 "accuracy",
                 "accuracy_is",
                 "found_accuracy_is",
             )
         }
         for name, point in (("best", self.best), ("smallest", self.smallest)):
-            for field in ("trial", "num_params", "accuracy", "seeds"):
+            for field in _POINT_COLUMNS:
                 row[f"{name}_{field}"] = point and getattr(point, field)
         return row | {
             "accuracy_gained": self.accuracy_gained,
             "params_saved": self.params_saved,
         }
+
+
+_POINT_COLUMNS = (
+    *("trial", "num_params", "accuracy", "seeds"),
+    *("macs", "peak_memory"),
+)
 
 
 def references_for(settings: Settings) -> list[Reference]:
@@ -104,8 +125,9 @@ def compare(
     """Set each reference against the study's front and against its winners.
 
     A reference that is a fully trained candidate has its own validation accuracy to
-    be compared by; any other the published one. Raises ArchitectureError for one that
-    has neither, or is for other images.
+    be compared by; any other the one that `nas train` measured or that was published.
+    Of one that has neither the row tells the nets of at most its size. Raises
+    ArchitectureError for one that is for other images.
     """
     own = {c.key: c for c in candidates if c.state == "complete"}
     # Short trainings are compared as long as there is nothing else.
@@ -121,26 +143,26 @@ def compare(
                 f"trial {candidate.trial}, {reference.name}, has not been trained to the "
                 f"end yet: go on with `nas search --study {settings.name}`"
             )
-        published = _published(reference, settings)
-        if published is None and candidate is None:
-            raise ArchitectureError(
-                f"{reference.name} has no published accuracy on {settings.dataset} and "
-                "is no fully trained candidate of the study: begin a study with "
-                f"--start-from {reference.name}"
-            )
         found = [
-            Point(c.trial, c.num_params, c.val_accuracy or 0.0)
+            Point(
+                c.trial,
+                c.num_params,
+                c.val_accuracy or 0.0,
+                macs=c.macs,
+                peak_memory=c.peak_memory,
+            )
             for c in front(c for c in own.values() if c is not candidate)
         ]
-        if candidate is not None:
-            accuracy = candidate.val_accuracy or 0.0
-            words = f"validation, trial {candidate.trial}"
-            rows.append(_row(reference, (accuracy, words), found, VALIDATION))
-        elif published is not None and found:
-            rows.append(_row(reference, published, found, VALIDATION))
+        known = _measured(reference, settings) or _published(reference, settings)
         others = [w for w in winners if candidate is None or w.trial != candidate.trial]
-        if published is not None and others:
-            rows.append(_row(reference, published, others, TEST))
+        if candidate is not None:
+            words = f"validation, trial {candidate.trial}"
+            by = (candidate.val_accuracy or 0.0, words)
+            rows.append(_row(reference, by, found, VALIDATION))
+        elif found:
+            rows.append(_row(reference, known or (None, UNKNOWN), found, VALIDATION))
+        if known is not None and others:
+            rows.append(_row(reference, known, others, TEST))
     return rows
 
 
@@ -156,6 +178,8 @@ def read_winners(folder: Path) -> list[Point]:
                     int(report["num_params"]),
                     float(report["test_accuracy_mean"]),
                     int(report["seeds"]),
+                    report.get("macs"),
+                    report.get("peak_memory"),
                 )
             )
         except (OSError, ValueError, KeyError, TypeError):
@@ -166,24 +190,39 @@ def read_winners(folder: Path) -> list[Point]:
 
 def _published(reference: Reference, settings: Settings) -> tuple[float, str] | None:
     published = reference.published
-    # Of a path a reference may tell the last part alone.
-    if published is None or published.dataset not in {
-        settings.dataset,
-        settings.data_title,
-    }:
+    if published is None or not _is_on(published.dataset, settings):
         return None
     return published.best
 
 
+def _measured(reference: Reference, settings: Settings) -> tuple[float, str] | None:
+    measured = reference.measured
+    if measured is None or not _is_on(measured.dataset, settings):
+        return None
+    seeds = "" if measured.seeds == 1 else f", mean of {measured.seeds}"
+    return measured.accuracy, f"test, as trained{seeds}"
+
+
+def _is_on(dataset: str, settings: Settings) -> bool:
+    # Of a path a reference may tell the last part alone.
+    return dataset in {settings.dataset, settings.data_title}
+
+
 def _row(
-    reference: Reference, known: tuple[float, str], found: list[Point], found_is: str
+    reference: Reference,
+    known: tuple[float | None, str],
+    found: list[Point],
+    found_is: str,
 ) -> Comparison:
     accuracy, words = known
-    small = [p for p in found if p.num_params <= reference.num_params]
-    good = [p for p in found if p.accuracy >= accuracy]
+    costs = cost(reference.architecture)
+    small = [p for p in found if p.num_params <= costs.num_params]
+    good = [p for p in found if accuracy is not None and p.accuracy >= accuracy]
     return Comparison(
         reference=reference.name,
-        num_params=reference.num_params,
+        num_params=costs.num_params,
+        macs=costs.macs,
+        peak_memory=costs.peak_memory,
         accuracy=accuracy,
         accuracy_is=words,
         found_accuracy_is=found_is,

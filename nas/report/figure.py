@@ -21,6 +21,22 @@ INK = "#6b717a"
 """Readable on white and on near black alike, so that the figure fits both."""
 GRID = "rgba(128, 134, 144, 0.22)"
 
+BUTTONS: dict[str, Any] = {
+    "type": "buttons",
+    "direction": "right",
+    # The colour of the active button is fixed and unreadable in dark; the title of
+    # the axis says what is shown.
+    "showactive": False,
+    "x": 0,
+    "xanchor": "left",
+    "y": 1.02,
+    "yanchor": "bottom",
+    "pad": {"l": 0, "r": 0, "t": 0, "b": 4},
+    "bgcolor": "rgba(128, 134, 144, 0.15)",
+    "bordercolor": GRID,
+}
+"""How a row of buttons above the plot looks."""
+
 _HOVER_WIDTH = 60
 
 
@@ -144,6 +160,8 @@ def _points(
         "marker": marker,
         "hovertext": [_hover(c) for c in group],
         "hoverinfo": "text",
+        # What nas.report.comparison can put across instead of the parameters.
+        "customdata": [(c.macs, c.peak_memory) for c in group],
     }
 
 
@@ -285,21 +303,9 @@ def _scale_buttons(
             "args": [{"y": [heights[i] for i in traces]}, {"yaxis": axis}, traces],
         }
 
-    return {
-        "type": "buttons",
-        "direction": "right",
+    return BUTTONS | {
         "buttons": [
             button("log error", by_error, error_axis),
             button("linear", by_accuracy, linear_axis),
-        ],
-        # The colour of the active button is fixed and unreadable in dark; the title of
-        # the axis says which scale is shown.
-        "showactive": False,
-        "x": 0,
-        "xanchor": "left",
-        "y": 1.02,
-        "yanchor": "bottom",
-        "pad": {"l": 0, "r": 0, "t": 0, "b": 4},
-        "bgcolor": "rgba(128, 134, 144, 0.15)",
-        "bordercolor": GRID,
+        ]
     }

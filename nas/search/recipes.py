@@ -24,8 +24,8 @@ _WRITING = {"svhn"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecipeWish:
-    """What the user wants of the recipe: a file of some of its keys, the augmentation.
+class RecipeChange:
+    """How the user changes the recipe: a file with some of its keys, the augmentation.
 
     ``augment`` is as read_kinds takes it. None is the default.
     """
@@ -34,19 +34,19 @@ class RecipeWish:
     augment: str | Sequence[str] | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything is wanted."""
+        """Whether there is a change."""
         return self.file is not None or self.augment is not None
 
     def check(self) -> None:
-        """Raise what `wished` would, as far as it shows without the data."""
+        """Raise what `changed_recipe` would, as far as it shows without the data."""
         if self.file is not None:
             load_recipe(self.file, Recipe(rotation=0.0, shear=0.0))
         if self.augment is not None:
             read_kinds(self.augment)
 
 
-AS_IT_IS = RecipeWish()
-"""Nothing is wanted."""
+NO_CHANGE = RecipeChange()
+"""The recipe stays as it is."""
 
 
 def pixels_of(dataset: Dataset) -> Pixels:
@@ -93,24 +93,24 @@ def default_recipe(
     return recipe if pixels is None else with_kinds(recipe, suitable(pixels), pixels)
 
 
-def wished(
-    recipe: Recipe, wish: RecipeWish, pixels: Pixels, num_classes: int
+def changed_recipe(
+    recipe: Recipe, change: RecipeChange, pixels: Pixels, num_classes: int
 ) -> Recipe:
-    """Return the recipe with what the user wants instead.
+    """Return the recipe, changed as the user wants.
 
     Raises RecipeError for a file that is none or is for another number of classes,
     UsageError for an unknown augmentation.
     """
-    if wish.file is not None:
-        recipe = load_recipe(wish.file, recipe)
+    if change.file is not None:
+        recipe = load_recipe(change.file, recipe)
         weights = recipe.class_weights
         if not isinstance(weights, str) and len(weights) != num_classes:
             raise RecipeError(
-                f"{wish.file}: class_weights has {len(weights)} numbers, and the data "
+                f"{change.file}: class_weights has {len(weights)} numbers, and the data "
                 f'{num_classes} classes: give one a class, or "balanced"'
             )
-    if wish.augment is not None:
-        recipe = with_kinds(recipe, read_kinds(wish.augment), pixels)
+    if change.augment is not None:
+        recipe = with_kinds(recipe, read_kinds(change.augment), pixels)
     return recipe
 
 
@@ -129,7 +129,7 @@ def load_recipe(path: Path, default: Recipe) -> Recipe:
         raise RecipeError(f"cannot read the recipe {path}: {line}") from error
 
 
-def told(recipe: Recipe) -> str:
+def augmentation_line(recipe: Recipe) -> str:
     """Return the line that tells at the start how images are augmented."""
     return (
         f"augmentation: {in_words(recipe)} (--augment changes it: none, or some of "

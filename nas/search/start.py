@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nas.architecture import Architecture
 from nas.architecture.boards import read_limit
 from nas.architecture.cost import cost
 from nas.candidates.pruning import PruningRule
@@ -16,15 +16,15 @@ from nas.errors import ArchitectureError, DataError, StudyError
 from nas.references.bundled import Reference, check_fits
 from nas.search.balance import effective_size
 from nas.search.recipes import (
-    AS_IT_IS,
-    RecipeWish,
+    NO_CHANGE,
+    RecipeChange,
+    changed_recipe,
     default_recipe,
     pixels_of,
     search_training,
-    wished,
 )
 from nas.search.resolve import resolve
-from nas.space import Caps, find_space
+from nas.space import Caps, SearchSpace, encode, find_space, include
 from nas.space.limits import milliseconds
 from nas.study.folders import check_data, check_same, create, load_settings, open_study
 from nas.study.settings import Sampler, Settings, check_name
@@ -51,7 +51,7 @@ class Request:
     max_latency: str | None = None
     """BOARD=MS, as nas.architecture.boards reads it."""
     space: str | None = None
-    recipe: RecipeWish = AS_IT_IS
+    recipe: RecipeChange = NO_CHANGE
     epochs: int | None = None
     sampler: Sampler | None = None
     seed: int | None = None
@@ -62,11 +62,16 @@ class Request:
     """References, files or candidates (STUDY:TRIAL) for the first trials."""
 
 
-def launch(request: Request, given: Dataset | None = None) -> tuple[Study, Dataset]:
+def launch(
+    request: Request,
+    given: Dataset | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Study, Dataset]:
     """Return the study, open for searching, and its data set.
 
     A data set that is ``given`` takes the place of the one that the request names; the
-    study's own is known again by its content, whatever it is called.
+    study's own is known again by its content, whatever it is called. ``say`` gets a
+    line for whatever was added to the space of a new study.
 
     Raises StudyError when an existing study was created with other settings, and what
     load_dataset, find_space, create and open_study raise.
@@ -77,7 +82,7 @@ def launch(request: Request, given: Dataset | None = None) -> tuple[Study, Datas
     name = check_name(request.study or _default_name(request))
     folder = request.studies / name
     if not (folder / "study.toml").exists():
-        return _begin(request, name, folder, given)
+        return _begin(request, name, folder, given, say)
     stored = load_settings(folder)
     name = request.dataset or stored.dataset
     if name in DATASETS and name != stored.dataset:
@@ -114,7 +119,11 @@ def load_again(
 
 
 def _begin(
-    request: Request, name: str, folder: Path, given: Dataset | None
+    request: Request,
+    name: str,
+    folder: Path,
+    given: Dataset | None,
+    say: Callable[[str], None],
 ) -> tuple[Study, Dataset]:
     if request.param_budget is None:
         raise StudyError(
@@ -137,7 +146,7 @@ def _begin(
     train_size = len(dataset.labels) - val_size
     pixels = pixels_of(dataset)
     recipe = default_recipe(train_size, request.epochs, pixels)
-    recipe = wished(recipe, request.recipe, pixels, dataset.num_classes)
+    recipe = changed_recipe(recipe, request.recipe, pixels, dataset.num_classes)
     settings = Settings(
         name=name,
         dataset=dataset.name,
@@ -159,7 +168,15 @@ def _begin(
         **_by_metric(request.metric or "accuracy", counts),
     )
     if request.start_from:
-        settings = replace(settings, start_from=_starts(request, settings))
+        starts = _starts(request, settings)
+        text, notes = _space_with(space, starts, settings.caps)
+        settings = replace(
+            settings,
+            start_from=tuple(reference.architecture for reference in starts),
+            space_toml=text,
+        )
+        for note in notes:
+            say(note)
     return create(folder, settings, request.storage), dataset
 
 
@@ -187,13 +204,18 @@ def _given(
     if request.image_size is not None:
         given["input_shape"] = (stored.input_shape[0], *request.image_size)
     given |= _latency(request)
+    if request.start_from:
+        starts = _starts(request, replace(stored, **given))
+        given["start_from"] = tuple(reference.architecture for reference in starts)
     if request.space is not None:
         space = find_space(request.space)
-        given |= {"space": space.name, "space_toml": space.text}
-    if request.start_from:
-        given["start_from"] = _starts(request, replace(stored, **given))
+        # The study has a space of its own where it starts from what the named one lacks.
+        begun = [Reference(name="", architecture=a) for a in stored.start_from]
+        text, _ = _space_with(space, begun, stored.caps)
+        own = text if stored.space_toml == text else space.text
+        given |= {"space": space.name, "space_toml": own}
     if dataset is not None and (request.recipe or request.epochs is not None):
-        recipe = wished(
+        recipe = changed_recipe(
             replace(stored.recipe, epochs=stored.full_epochs),
             request.recipe,
             pixels_of(dataset),
@@ -230,12 +252,33 @@ def _latency(request: Request) -> dict[str, Any]:
     return {"board": board, "max_latency": milliseconds}
 
 
-def _starts(request: Request, settings: Settings) -> tuple[Architecture, ...]:
+def _space_with(
+    space: SearchSpace, starts: Iterable[Reference], caps: Caps
+) -> tuple[str, list[str]]:
+    """Return the space's text with what the starts have and it lacks, and what to say."""
+    notes: list[str] = []
+    for start in starts:
+        wider, added = include(space, start.architecture, caps)
+        if added:
+            notes.append(
+                f"{start.name} has what the space {space.name} lacks; added for this "
+                f"study: {', '.join(added)}"
+            )
+        if encode(wider, start.architecture, caps) is None:
+            notes.append(
+                f"{start.name} has what no space can draw: it is trained as it is, and "
+                "what is made of it has only what the space has"
+            )
+        space = wider
+    return space.text, notes
+
+
+def _starts(request: Request, settings: Settings) -> list[Reference]:
     """Return the architectures to start from, each network once.
 
     Raises ArchitectureError for one that is over a cap or for other images.
     """
-    starts: dict[str, Architecture] = {}
+    starts: dict[str, Reference] = {}
     for start in request.start_from:
         reference = (
             start
@@ -246,8 +289,8 @@ def _starts(request: Request, settings: Settings) -> tuple[Architecture, ...]:
             reference, settings.input_shape, settings.num_classes, settings.dataset
         )
         _check_caps(reference, settings.caps)
-        starts.setdefault(reference.architecture.key, reference.architecture)
-    return tuple(starts.values())
+        starts.setdefault(reference.architecture.key, reference)
+    return list(starts.values())
 
 
 def _check_caps(reference: Reference, caps: Caps) -> None:

@@ -23,7 +23,7 @@ from nas.errors import ArchitectureError
 from nas.references.bundled import Published, Reference
 from nas.search.balance import balance
 from nas.search.kept_trainings import KeptTrainings
-from nas.search.recipes import AS_IT_IS, RecipeWish, default_recipe, wished
+from nas.search.recipes import NO_CHANGE, RecipeChange, changed_recipe, default_recipe
 from nas.search.train_all import train_all
 from nas.study.settings import derived_seed
 from nas.training.kinds import Pixels
@@ -135,22 +135,29 @@ def choose_recipe(
     images: int,
     *,
     pixels: Pixels | None = None,
-    wish: RecipeWish = AS_IT_IS,
+    studied: Recipe | None = None,
+    change: RecipeChange = NO_CHANGE,
     epochs: int | None = None,
     like_published: bool = False,
 ) -> Recipe:
-    """Return the source's recipe, or the default one with what is wished instead.
+    """Return the source's recipe, or the default one, changed as the user wants.
+
+    The default one is that of the study that the net is from, ``studied``, but for the
+    epochs; of other nets it is what suits the data.
 
     ``images`` is the number of official training images, ``pixels`` what they are like,
     by default as for the architecture; ``epochs`` replaces the recipe's. Raises ArchitectureError where
-    ``like_published`` and the reference has none, and what wished raises.
+    ``like_published`` and the reference has none, and what `changed_recipe` raises.
     """
     pixels = pixels or Pixels(reference.architecture.input_shape)
     if not like_published:
         train_size = images - default_val_size(images)
-        recipe = wished(
-            default_recipe(train_size, epochs, pixels),
-            wish,
+        recipe = default_recipe(train_size, epochs, pixels)
+        if studied is not None:
+            recipe = replace(studied, epochs=recipe.epochs)
+        recipe = changed_recipe(
+            recipe,
+            change,
             pixels,
             reference.architecture.num_classes,
         )

@@ -4,6 +4,7 @@ from nas.space.completion import Caps
 from nas.space.drawing import Draws, RandomDraws, sample
 from nas.space.encoding import encode
 from nas.space.enumerating import every_net
+from nas.space.including import include
 from nas.space.limits import smallest
 from nas.space.reading import SearchSpace, available, find_space, read_space
 from nas.space.widening import resize
@@ -17,6 +18,7 @@ __all__ = [
     "encode",
     "every_net",
     "find_space",
+    "include",
     "read_space",
     "resize",
     "sample",

@@ -422,3 +422,8 @@ class _Reader:
                 self.refuse(table, weights_key, f"{weight} is not above 0")
         shares = tuple(weight / sum(weights) for weight in weights)
         return Choice(tuple(options), shares)
+
+
+def value_in(data: dict[str, Any], table: str, key: str) -> Any:
+    """Return a key's value in a space's TOML, or what leaving it out means."""
+    return data.get(table, {}).get(key, _DEFAULTS.get((table, key)))

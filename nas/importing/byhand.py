@@ -1,0 +1,101 @@
+"""Activations that people write by hand, known by what they compute.
+
+``x * torch.sigmoid(x)``, ``x.clamp(min=0)`` and ``torch.where(x > 0, x, 0.01 * x)`` are
+SiLU, ReLU and leaky ReLU in other words. There is no end of such words, so the
+operations are run on a range of numbers and compared with the activations of nas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd
+
+from nas.architecture import Activation
+
+# No activation takes more operations than this.
+_MOST_OPERATIONS = 12
+
+
+def activation_behind(
+    node: fx.Node, root: nn.Module
+) -> tuple[fx.Node, Activation] | None:
+    """Return the node at which an activation of the node's values ends, and its name.
+
+    None where what follows computes something else, or also takes other tensors.
+    """
+    value = node.meta["value"]
+    if not isinstance(value, Tensor) or not value.numel():
+        return None
+    numbers = torch.linspace(-8, 8, value.numel()).reshape(value.shape)
+    computed: dict[fx.Node, Any] = {node: numbers}
+    later = node.next
+    while len(computed) <= _MOST_OPERATIONS and later.op != "output":
+        if later.op != "get_attr" and any(n in computed for n in later.all_input_nodes):
+            try:
+                computed[later] = _run(later, computed, root)
+            except Exception:  # noqa: BLE001 - whatever torch raises for such numbers
+                return None
+            if _closed(computed, later) and (name := _named(numbers, computed[later])):
+                return later, name
+        later = later.next
+    return None
+
+
+def _run(node: fx.Node, computed: dict[fx.Node, Any], root: nn.Module) -> Any:
+    """Return what the node makes of the numbers; raise where it takes anything else."""
+
+    def value(argument: fx.Node) -> Any:
+        if argument in computed:
+            return computed[argument]
+        known = argument.meta["value"]  # raises KeyError for what is no tensor
+        if argument.op != "get_attr" or isinstance(known, nn.Parameter):
+            raise ValueError(argument)
+        return known
+
+    if node.op == "call_module":
+        module = root.get_submodule(str(node.target))
+        if isinstance(module, _DropoutNd) or [*module.parameters()]:
+            raise ValueError(module)
+    return run_node(node, root, value)
+
+
+def run_node(node: fx.Node, root: nn.Module, value: Callable[[fx.Node], Any]) -> Any:
+    """Return what the node gives for such values of its arguments, which stay."""
+    args, kwargs = fx.node.map_arg(
+        (node.args, node.kwargs),
+        # In place it would change what others take.
+        lambda n: v.clone() if isinstance(v := value(n), Tensor) else v,
+    )
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    if node.op == "call_module":
+        return root.get_submodule(str(node.target))(*args, **kwargs)
+    assert callable(node.target)
+    return node.target(*args, **kwargs)
+
+
+def _closed(computed: dict[fx.Node, Any], end: fx.Node) -> bool:
+    """Tell whether nothing else takes what was computed before the end."""
+    return all(
+        user in computed or (user.op != "output" and "value" not in user.meta)
+        for node in computed
+        if node is not end
+        for user in node.users
+    )
+
+
+def _named(numbers: Tensor, found: Any) -> Activation | None:
+    if not isinstance(found, Tensor) or found.shape != numbers.shape:
+        return None
+    for name in get_args(Activation):
+        if name == "none":
+            continue
+        wanted = getattr(functional, name)(numbers)
+        if torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
+            return name  # type: ignore[no-any-return]
+    return None

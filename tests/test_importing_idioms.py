@@ -1,0 +1,317 @@
+"""Everyday ways of writing a net that are no list of torch's layers."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.architecture import Architecture
+from nas.errors import ArchitectureError
+from nas.importing import assemble, check_same, trace, unwrapped
+
+
+def imported(module: nn.Module) -> tuple[Architecture, list[str]]:
+    """Import a module for 1x12x12 images; that it computes the same is part of it."""
+    model = unwrapped(module)
+    chain = trace(model, (1, 12, 12))
+    architecture, notes = assemble(chain, (1, 12, 12))
+    check_same(model, chain, architecture)
+    return architecture, notes
+
+
+Change = Callable[[Tensor], Any]
+
+
+class Net(nn.Module):
+    """A convolution with batch norm and a classifier, with something at each place."""
+
+    def __init__(
+        self,
+        *,
+        before: Change = lambda x: x,
+        activation: Change = torch.relu,
+        behind: Change = lambda x: x,
+        conv: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = conv or nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.out = nn.Linear(4, 10)
+        self.before, self.activation, self.behind = before, activation, behind
+        self.register_buffer("mean", torch.tensor([0.1]).view(1, 1, 1))
+
+    def forward(self, x: Tensor) -> Any:
+        """Return logits."""
+        features = self.activation(self.norm(self.conv(self.before(x))))
+        return self.behind(self.out(features.mean((2, 3))))
+
+
+class Swish(nn.Module):
+    """As many write it who learnt torch before it had nn.SiLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the values, gated by themselves."""
+        return x * torch.sigmoid(x)
+
+
+ACTIVATIONS: dict[str, tuple[Change, str]] = {
+    "swish": (Swish(), "silu"),
+    "swish, in place": (lambda x: x.mul(x.sigmoid()), "silu"),
+    "hard swish": (lambda x: x * functional.relu6(x + 3.0) / 6.0, "hardswish"),
+    "hard swish of a gate": (lambda x: x * functional.hardsigmoid(x), "hardswish"),
+    "clamp": (lambda x: x.clamp(min=0), "relu"),
+    "threshold": (lambda x: functional.threshold(x, 0.0, 0.0), "relu"),
+    "maximum": (lambda x: torch.max(x, torch.zeros_like(x)), "relu"),
+    "half of the sum": (lambda x: 0.5 * (x + x.abs()), "relu"),
+    "slope 0": (lambda x: functional.leaky_relu(x, 0.0), "relu"),
+    "where": (lambda x: torch.where(x > 0, x, 0.01 * x), "leaky_relu"),
+    "larger of two": (lambda x: torch.maximum(x, x * 0.01), "leaky_relu"),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_by_hand_are_known_by_what_they_compute(name: str) -> None:
+    """However they are written."""
+    activation, expected = ACTIVATIONS[name]
+    (block,) = imported(Net(activation=activation))[0].blocks
+    assert block.activation == expected
+
+
+@pytest.mark.parametrize(
+    ("activation", "words"),
+    [
+        (lambda x: x * torch.tanh(x), "no gates"),
+        (lambda x: x * torch.sigmoid(1.702 * x), "no gates"),
+        (lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)), "no gates"),
+        (lambda x: functional.leaky_relu(x, 0.2), "slope 0.2; nas has 0.01; the nearest"),
+        (lambda x: x.clamp(0, 5), "no such activation; the nearest"),
+    ],
+)  # fmt: skip
+def test_what_computes_something_else_is_none(activation: Change, words: str) -> None:
+    """Also where it looks alike; the line is told."""
+    with pytest.raises(ArchitectureError, match=words) as caught:
+        imported(Net(activation=activation))
+    assert re.search(r"test_importing_idioms.py line \d+", str(caught.value))
+
+
+def checked(x: Tensor) -> Tensor:
+    """Return the images, which are looked at as many do."""
+    if not isinstance(x, Tensor) or isinstance(x, list | tuple):
+        raise TypeError(x)
+    assert torch.is_tensor(x)
+    return x.type(torch.float32).cpu()
+
+
+class OwnSize(nn.Conv2d):
+    """A subclass that only has its own way of being made."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels, 5, padding=2, bias=False)
+        nn.init.kaiming_normal_(self.weight)
+
+
+class Same(nn.Conv2d):
+    """TensorFlow's padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return as many pixels as there are, by the stride."""
+        size, (kernel, _), (stride, _) = x.shape[-1], self.kernel_size, self.stride
+        pad = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+        x = functional.pad(x, [pad // 2, pad - pad // 2] * 2)
+        return functional.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class Parameters(nn.Module):
+    """Weights as bare parameters, the convolution used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Parameter(torch.zeros(4, 1, 3, 3))
+        self.conv = nn.Parameter(torch.zeros(4, 4, 3, 3))
+        self.weight = nn.Parameter(torch.zeros(10, 4))
+        self.bias = nn.Parameter(torch.zeros(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = functional.relu(functional.conv2d(x, self.stem, stride=2))
+        for _ in range(2):
+            x = functional.relu(functional.conv2d(x, self.conv, padding=1))
+        return functional.linear(x.mean((2, 3)), self.weight, self.bias)
+
+
+def dense(*layers: nn.Module) -> nn.Module:
+    """Return a net with these layers behind 4x5x5 values."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), *layers
+    )
+
+
+TAKEN: dict[str, Callable[[], nn.Module]] = {
+    "looks at its input": lambda: Net(before=checked),
+    "pads by a function": lambda: Net(
+        before=lambda x: functional.pad(x, (2, 2, 2, 2)), conv=nn.Conv2d(1, 4, 5)
+    ),
+    "pads by a module, and the convolution": lambda: Net(
+        before=nn.ZeroPad2d(1), conv=nn.Conv2d(1, 4, 5, padding=1, stride=2)
+    ),
+    "pads by nothing": lambda: Net(before=lambda x: functional.pad(x, [0] * 4)),
+    "subclass": lambda: Net(conv=OwnSize(4)),
+    "subclass with padding of its own": lambda: Net(conv=Same(1, 4, 3)),
+    "bare parameters": Parameters,
+    "logits in a dict": lambda: Net(behind=lambda x: {"logits": x}),
+    "logits in a tuple": lambda: Net(behind=lambda x: (x,)),
+    "data parallel": lambda: nn.DataParallel(Net()),
+    "three linear layers": lambda: dense(
+        nn.Linear(100, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 10)
+    ),
+    "norm between linear layers": lambda: dense(
+        nn.Linear(100, 12, bias=False), nn.BatchNorm1d(12), nn.ReLU(),
+        nn.Dropout(0.2), nn.Linear(12, 10),
+    ),
+    "SiLU between linear layers": lambda: dense(
+        nn.Linear(100, 12), nn.SiLU(), nn.Linear(12, 10)
+    ),
+    "linear layers alone": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(144, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(),
+        nn.Linear(5, 10),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_everyday_idioms_are_taken(name: str) -> None:
+    """With equal logits for random weights, and as many parameters."""
+    assert imported(TAKEN[name]())[1] == []
+
+
+def test_a_compiled_module_is_taken_as_what_it_was_made_of() -> None:
+    """Without compiling it."""
+    net = Net()
+    assert unwrapped(torch.compile(net)) is net  # type: ignore[arg-type]
+
+
+def test_the_same_parameter_twice_is_one_block_applied_twice() -> None:
+    """Although no module holds it."""
+    assert imported(Parameters())[0].blocks[1].repeats == 2
+
+
+@pytest.mark.parametrize(
+    "normalise",
+    [
+        lambda x: (x.float() / 255 - 0.13) / 0.31,
+        lambda x: x.mul(2).sub_(1),
+        lambda x: (x - torch.tensor([0.1]).view(1, 1, 1, 1)) * 3,
+    ],
+)
+def test_a_forward_that_normalises_the_images_is_taken_without(
+    normalise: Change,
+) -> None:
+    """With a note; the rest computes the same."""
+    architecture, (note,) = imported(Net(before=normalise))
+    assert "nas itself normalises the images" in note
+    assert architecture == imported(Net())[0]
+
+
+def scripted() -> nn.Module:
+    """Return a net without Python code."""
+    with warnings.catch_warnings(action="ignore"):  # that it is going out of use
+        return torch.jit.trace(nn.Linear(3, 3), torch.zeros(1, 3))  # type: ignore[no-any-return,no-untyped-call]
+
+
+class Frozen(nn.Module):
+    """Filters that are fixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("filters", torch.ones(4, 1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return four channels."""
+        return functional.conv2d(x, self.filters)  # type: ignore[arg-type]
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "uneven padding": (
+        lambda: Net(conv=Same(1, 4, 3, stride=2)),
+        "pad .* pads the sides by 0, 1, 0, 1; .* nearest",
+    ),
+    "other padding": (
+        lambda: Net(before=lambda x: functional.pad(x, [1] * 4, mode="reflect")),
+        "the nearest is mode='constant'",
+    ),
+    "padding with ones": (
+        lambda: Net(before=nn.ConstantPad2d(1, 1.0)), "nearest is the convolution's own"
+    ),
+    "padding of what is pooled": (
+        lambda: Net(activation=lambda x: functional.pad(x, [1] * 4)),
+        "the nearest is a convolution right behind it",
+    ),
+    "too much padding": (
+        lambda: Net(before=nn.ZeroPad2d(3)), r"its padding is \(4, 4\); nas has none, or 1"
+    ),
+    "even kernel": (
+        lambda: Net(conv=nn.Conv2d(1, 4, 4, 2, 1)), "the nearest is an odd one"
+    ),
+    "weight norm": (
+        lambda: Net(
+            conv=nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3))
+        ),
+        "weights are computed from others .* nearest is the plain layer",
+    ),
+    "frozen weights": (
+        lambda: Net(conv=Frozen()), "no parameters, so they are not trained",
+    ),
+    "norm before all": (
+        lambda: nn.Sequential(nn.BatchNorm2d(1), Net()), "nas itself normalises",
+    ),
+    "pooling before all": (
+        lambda: nn.Sequential(nn.AvgPool2d(2), Net()), "nas pools behind a convolution",
+    ),
+    "dropout before all": (
+        lambda: nn.Sequential(nn.Dropout(), Net()), "the nearest is without it"
+    ),
+    "sigmoid of the logits": (lambda: Net(behind=torch.sigmoid), "classifies by softmax"),
+    "scaled logits": (lambda: Net(behind=lambda x: x * 0.125), "no arithmetic in a net"),
+    "features, too": (
+        lambda: Net(behind=lambda x: (x, x.relu())), "returns more .* the nearest"
+    ),
+    "part of the map": (
+        lambda: Net(activation=lambda x: x[:, :, ::2, ::2]), "the nearest is a stride"
+    ),
+    "another order": (
+        lambda: Net(before=lambda x: x.permute(0, 1, 3, 2)), "channels, height, width"
+    ),
+    "resized": (
+        lambda: Net(before=lambda x: functional.interpolate(x, size=(6, 6))),
+        "--image-size",
+    ),
+    "product": (
+        lambda: Net(behind=lambda x: torch.einsum("ij->ij", x)), "nearest is nn.Linear"
+    ),
+    "two poolings": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(16, 10),
+        ),
+        "a second pool .* the nearest",
+    ),
+    "TorchScript": (scripted, "give the module that it was made of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_rest_is_refused_with_what_comes_nearest(name: str) -> None:
+    """In one line, which speaks of no tracer."""
+    make, words = REFUSED[name]
+    with pytest.raises(ArchitectureError, match=words) as caught:
+        imported(make())
+    assert "\n" not in str(caught.value)
+    assert not re.search("trac|aten|symbolic|report it|proxy", str(caught.value))
