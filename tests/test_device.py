@@ -115,6 +115,10 @@ def test_flash_is_predicted(name: str) -> None:
         Block(out_channels=5, activation="hardswish", order="late_pool", pool="avg"),
         Block(kind="inception", out_channels=7, kernel_size=5, activation="silu"),
         Block(kind="separable", out_channels=6, norm="none", activation="none"),
+        Block(kind="residual", out_channels=6, shortcut="conv", pool="max"),
+        Block(kind="inception", out_channels=8, shortcut="conv", activation="silu"),
+        Block(kind="inverted_bottleneck", out_channels=6, expansion=3),
+        Block(out_channels=5, activation="relu6", order="activation_first"),
     ],
 )
 def test_flash_of_every_kind_of_part(block: Block) -> None:

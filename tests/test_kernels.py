@@ -62,6 +62,27 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(kind="separable", out_channels=6, repeats=3, order="late_pool"),
         Block(out_channels=6, norm="none", bias="no", repeats=2, pool="avg"),
     ),
+    "residual": (
+        Block(out_channels=6, shortcut="conv", dropout=0.0),
+        Block(kind="residual", out_channels=6, shortcut="identity", pool="max"),
+        Block(kind="residual", out_channels=7, shortcut="conv", stride=2, norm="none"),
+        Block(
+            kind="separable", out_channels=7, shortcut="identity", activation="relu6"
+        ),
+    ),
+    "inverted bottleneck": (
+        Block(out_channels=6, activation="relu6"),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=6,
+            expansion=3,
+            shortcut="identity",
+            activation="hardswish",
+            pool="avg",
+        ),
+        Block(kind="inverted_bottleneck", out_channels=4, stride=2),
+        Block(kind="inverted_bottleneck", out_channels=5, expansion=2, norm="none"),
+    ),
     "even kernel": (Block(out_channels=5, kernel_size=4, stride=2, padding="valid"),),
 }
 

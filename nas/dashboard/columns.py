@@ -9,6 +9,7 @@ from typing import Any
 from nas.architecture import Architecture
 from nas.architecture.boards import Board, find_board
 from nas.architecture.cost import cost
+from nas.architecture.kinds import KINDS
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate, may_be_on_front
 from nas.candidates.pareto import pareto_front
@@ -24,8 +25,8 @@ _USUAL_BOARD = "nrf52840"
 Row = tuple[Any, ...]
 """The values of one candidate, a column each."""
 
-# The bits of the column "kinds", from the lowest; filters.js knows them, too.
-_KINDS = ("conv", "separable", "inception", "shared")
+# The bits of the column "kinds", from the lowest; the last is no kind of its own.
+BITS = (*KINDS, "shared")
 
 _NAMES = (
     "trial",
@@ -97,8 +98,7 @@ def _size(candidate: Candidate, size: str, board: Board) -> float:
 def row(candidate: Candidate, board: Board) -> Row:
     """Return what the plot needs of one candidate.
 
-    ``state`` is the place in STATES, ``kinds`` a mask: 1 for a conv block, 2 for a
-    separable one, 4 for an inception one, 8 for one that is applied repeatedly;
+    ``state`` is the place in STATES, ``kinds`` a mask with the bits of BITS;
     ``val_accuracy`` is None before the first report.
     """
     accuracy = candidate.val_accuracy
@@ -113,6 +113,6 @@ def row(candidate: Candidate, board: Board) -> Row:
         None if accuracy is None else round(accuracy, 6),
         candidate.epochs,
         len(blocks),
-        sum(1 << place for place, kind in enumerate(_KINDS) if kind in kinds),
+        sum(1 << place for place, kind in enumerate(BITS) if kind in kinds),
         describe(candidate.architecture),
     )

@@ -23,7 +23,7 @@ from nas.architecture.cost import cost
 from nas.architecture.notation import describe, describe_block, describe_head
 from nas.export.contract import BYTES, FIXED_RANGES, contract, origin
 from nas.files import write_together
-from nas.training.model import Inception, Shared, build
+from nas.training.model import OWN_MODULES, Inception, Residual, Shared, build
 
 _LINE_LENGTH = 88
 _FILE_NAME = "model.py"
@@ -361,6 +361,10 @@ def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
             yield from _module(module.convolutions, indent + "    ")
             for following in module.applications:
                 yield from _module(following, indent + "    ")
+        case Residual():
+            yield f"{start}Residual("
+            yield from _module(module.body, indent + "    ")
+            yield from _module(module.shortcut, indent + "    ")
         case _:
             arguments = ", ".join(_arguments(module))
             opening = f"{start}nn.{type(module).__name__}("
@@ -379,11 +383,8 @@ def _named_layers(module: nn.Module, indent: str) -> Iterator[str]:
 
 def _classes(architecture: Architecture) -> str:
     """Return the source of the modules that torch does not have and the model needs."""
-    needed: list[type[nn.Module]] = []
-    if any(block.kind == "inception" for block in architecture.blocks):
-        needed.append(Inception)
-    if any(block.repeats > 1 for block in architecture.blocks):
-        needed.append(Shared)
+    used = {type(module) for module in build(architecture).modules()}
+    needed = [kind for kind in OWN_MODULES if kind in used]
     return "".join(f"\n{inspect.getsource(kind)}\n" for kind in needed)
 
 
@@ -418,7 +419,7 @@ def _arguments(layer: nn.Module) -> Iterator[str]:
                 yield f"negative_slope={layer.negative_slope}"
         case nn.Dropout():
             yield str(layer.p)
-        case nn.ReLU() | nn.Hardswish() | nn.SiLU() | nn.Flatten():
+        case nn.ReLU() | nn.ReLU6() | nn.Hardswish() | nn.SiLU() | nn.Flatten():
             return
         case _:
             raise NotImplementedError(f"no source for {type(layer).__name__}")
