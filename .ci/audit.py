@@ -26,7 +26,7 @@ NOT_CHECKED = 3
 SECONDS = 45
 SECONDS_A_PACKAGE = 10
 # It comes with Python's own environments and is no dependency of nas.
-NOT_OURS = {"nas", "pip"}
+NOT_OURS = {"nas-under-cap", "pip"}
 
 
 def installed(folder: str) -> list[tuple[str, str]]:

@@ -17,7 +17,6 @@ Also the load of the machine, without which no time means anything.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import random
 import shutil
@@ -29,14 +28,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import conditions, made_up_settings, write
 from playwright.sync_api import CDPSession, Page, sync_playwright
 
-from nas.environment import hardware
-from nas.space import find_space
 from nas.study.folders import create, open_study
-from nas.study.settings import Settings
 from nas.study.study import Study
-from nas.training.recipe import Recipe
 from nas.training.report import RungReport
 
 FLAGS = (
@@ -53,25 +51,6 @@ TIMEOUT = 300_000
 """Milliseconds."""
 UPDATES = 5
 OPEN_SECONDS = 60
-
-
-def settings_of(name: str) -> Settings:
-    """Return the settings of a made-up study."""
-    space = find_space("mixed")
-    return Settings(
-        name=name,
-        dataset="digits",
-        data_fingerprint="c2fe6236f9044e37",
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        val_size=240,
-        param_budget=2000,
-        space=space.name,
-        space_toml=space.text,
-        recipe=Recipe(epochs=4),
-        rungs=(1.0, 2.0, 4.0),
-        sampler="random",
-    )
 
 
 def train(study: Study, chance: random.Random) -> None:
@@ -118,7 +97,10 @@ def measure(studies: Path, name: str, trials: int) -> dict[str, Any]:
     """Return one row of the table."""
     row: dict[str, Any] = {"trials": trials}
     chance = random.Random(0)
-    with mock.patch("os.fsync"), create(studies / name, settings_of(name)) as study:
+    with (
+        mock.patch("os.fsync"),
+        create(studies / name, made_up_settings(name=name)) as study,
+    ):
         for _ in range(trials):
             train(study, chance)
     row["load"] = os.getloadavg()[0]
@@ -199,17 +181,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--output", type=Path, default=Path("dashboard.csv"))
     given = parser.parse_args()
-    print(hardware(["cpu"]))
+    print(conditions())
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for trials in given.trials:
-            rows.append(measure(Path(folder), f"made-up-{trials}", trials))
-            print({k: round(v, 3) for k, v in rows[-1].items()})
-            with given.output.open("w", newline="") as file:
-                writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-                writer.writeheader()
-                for row in rows:
-                    writer.writerow({k: round(v, 3) for k, v in row.items()})
+            row = measure(Path(folder), f"made-up-{trials}", trials)
+            rows.append({name: round(value, 3) for name, value in row.items()})
+            print(rows[-1])
+            write(given.output, rows)
 
 
 if __name__ == "__main__":

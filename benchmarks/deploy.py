@@ -13,18 +13,22 @@ here), and what its code gives is compared. ::
 from __future__ import annotations
 
 import argparse
-import csv
 import ctypes
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from harness import table as markdown
+from harness import write
 
 from nas.architecture.boards import find_board
 from nas.architecture.cost import STACK, cost
@@ -41,8 +45,8 @@ HERE = Path(__file__).parent
 NETS = [HERE / "nets" / size for size in ("972", "2442", "4719", "9816")]
 TIMED = 2000
 _HEADINGS = (
-    "| parameters | MACs | float | int8 ONNX | C | change, points | flash (predicted) "
-    "| RAM (predicted) | instructions | host |"
+    *("parameters", "MACs", "float", "int8 ONNX", "C", "change, points"),
+    *("flash (predicted)", "RAM (predicted)", "instructions", "host"),
 )
 
 
@@ -55,10 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = load_dataset("mnist")
     rows = [measure(net, dataset, arguments.independent) for net in arguments.nets]
-    with arguments.output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(arguments.output, rows)
     print(table(rows))
     print(f"written to {arguments.output}; {platform.machine()}, cc -O2, one thread")
 
@@ -189,23 +190,25 @@ def by_other(
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as the Markdown table of docs/deploy.md."""
-    lines = [
-        _HEADINGS,
-        "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    lines = []
     for row in rows:
-        accuracies = (
-            f"{100 * row[f'{name}_accuracy']:.2f} %"
-            for name in ("float", "int8_onnx", "c")
-        )
+        change = f"{100 * row['c_change']:+.2f}"
         lines.append(
-            f"| {row['num_params']:,} | {row['macs']:,} | {' | '.join(accuracies)} | "
-            f"{100 * row['c_change']:+.2f} ± {100 * row['c_change_standard_error']:.2f} "
-            f"| {row['flash']:,} ({row['flash_predicted']:,}) "
-            f"| {row['ram']:,} ({row['ram_predicted']:,}) "
-            f"| {row['instructions'] / 1e6:.1f} M | {row['host_microseconds']:.0f} µs |"
+            (
+                f"{row['num_params']:,}",
+                f"{row['macs']:,}",
+                *(
+                    f"{100 * row[f'{n}_accuracy']:.2f} %"
+                    for n in ("float", "int8_onnx", "c")
+                ),
+                f"{change} ± {100 * row['c_change_standard_error']:.2f}",
+                f"{row['flash']:,} ({row['flash_predicted']:,})",
+                f"{row['ram']:,} ({row['ram_predicted']:,})",
+                f"{row['instructions'] / 1e6:.1f} M",
+                f"{row['host_microseconds']:.0f} µs",
+            )
         )
-    return "\n".join(lines)
+    return markdown(_HEADINGS, lines)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import put_between
+
 from nas.architecture.cost import cost
 from nas.space import Caps, RandomDraws, available, find_space, sample, smallest
 
@@ -165,11 +169,9 @@ def write_table(series: list[Drawn], number: int) -> None:
             f"| {sizes[len(sizes) // 2]:,} | {sizes[-1]:,} "
             f"| {depths[0]} to {depths[-1]} |"
         )
-    page = DOCS / "spaces.md"
-    before, _, rest = page.read_text().partition("<!-- draws -->\n")
-    _, _, after = rest.partition("<!-- end of draws -->\n")
     table = "\n".join(lines)
-    page.write_text(f"{before}<!-- draws -->\n{table}\n<!-- end of draws -->\n{after}")
+    marks = ("<!-- draws -->", "<!-- end of draws -->")
+    put_between(DOCS / "spaces.md", marks, table + "\n")
     print(table)
 
 

@@ -12,7 +12,6 @@ the input behind. Hypothesis draws the seeds; --seed repeats a run.
 from __future__ import annotations
 
 import argparse
-import csv
 import gzip
 import io
 import json
@@ -27,10 +26,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from harness import made_up_settings, write
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as from_seed
 from hypothesis import strategies as st
@@ -48,8 +50,7 @@ from nas.references.bundled import (
 )
 from nas.space import find_space, read_space
 from nas.study.folders import create, read_study
-from nas.study.settings import Settings, from_toml, to_toml
-from nas.training.recipe import Recipe
+from nas.study.settings import from_toml, to_toml
 
 Reader = Callable[[bytes], object]
 # What is worth putting in: ends of numbers, quotes, brackets, pickle and zip codes.
@@ -95,26 +96,6 @@ def mutated(whole: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
-def small_study() -> Settings:
-    """Return the settings of a study."""
-    space = find_space("mixed")
-    recipe = Recipe(epochs=4)
-    return Settings(
-        name="small",
-        dataset="digits",
-        data_fingerprint="0" * 16,
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        val_size=240,
-        param_budget=2000,
-        space=space.name,
-        space_toml=space.text,
-        recipe=recipe,
-        rungs=(1.0, float(recipe.epochs)),
-        sampler="random",
-    )
-
-
 def readers(folder: Path) -> dict[str, tuple[bytes, Reader]]:
     """Return each reader with a whole file of its kind."""
     images = np.arange(12 * 8 * 8, dtype=np.uint8).reshape(12, 8, 8)
@@ -135,7 +116,7 @@ def readers(folder: Path) -> dict[str, tuple[bytes, Reader]]:
     )
     state = {"weight": torch.zeros(4, 3), "bias": torch.zeros(3)}
     reference = write_reference(find_reference(available()[0]))
-    with create(folder / "small", small_study()) as study:
+    with create(folder / "small", made_up_settings(name="small")) as study:
         for _ in range(3):
             study.ask()
     journal = (folder / "small" / "journal.log").read_bytes()
@@ -199,7 +180,7 @@ def readers(folder: Path) -> dict[str, tuple[bytes, Reader]]:
             text(lambda toml: read_reference(toml, "reference")),
         ),
         "study.toml": (
-            to_toml(small_study()).encode(),
+            to_toml(made_up_settings(name="small")).encode(),
             text(lambda toml: from_toml(toml, "study.toml")),
         ),
         "architecture.json": (
@@ -286,10 +267,7 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
             if arguments.out:
-                with arguments.out.open("w", newline="", encoding="utf-8") as out:
-                    writer = csv.DictWriter(out, list(row))
-                    writer.writeheader()
-                    writer.writerows(rows)
+                write(arguments.out, rows)
     sys.exit(failed)
 
 

@@ -47,15 +47,8 @@ from nas.training.report import RungReport
 
 # Its neighbour, also where Python is told to leave a script's folder out (-P).
 sys.path.insert(0, str(Path(__file__).parent))
-from scaling import (
-    CURVES,
-    Curve,
-    curve_of,
-    filled,
-    numbers,
-    read_curves,
-    write,
-)
+from harness import numbers, write
+from scaling import Curve, curve_of, filled, read_curves
 
 KINDS = ("draw", "duplicates", "storage", "pruning", "progress", "front", "other")
 SIZES = [200, 2_000, 20_000]
@@ -153,7 +146,7 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
     from nas.search import loop as searching
     from nas.study.folders import open_study
 
-    engine = InstantEngine(read_curves(CURVES, seconds=5.0))
+    engine = InstantEngine(read_curves(seconds=5.0))
     with (
         Path(os.devnull).open("w") as nowhere,
         open_study(folder) as study,
@@ -248,7 +241,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         folder = arguments.folder or Path(place)
-        curves = read_curves(CURVES, seconds=5.0)
+        curves = read_curves(seconds=5.0)
         sources = {size: filled(folder, size, curves) for size in arguments.sizes}
         for repeat in range(arguments.repeats):
             for size, source in sources.items():

@@ -12,13 +12,16 @@ prunes what is below the median of all peers whatever their size, stands beside 
 
 from __future__ import annotations
 
-import csv
 import random
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import CURVES, recorded_curves, write
 
 from nas.candidates.candidate import Candidate
 from nas.candidates.pareto import pareto_front
@@ -47,42 +50,27 @@ def record(folder: Path) -> None:
     candidates: list[Candidate] = [
         c for c in read_study(folder).candidates() if c.state == "complete"
     ]
-    with (HERE / "curves.csv").open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(
-            [
-                "trial",
-                "key",
-                "num_params",
-                "macs",
-                "epochs",
-                "val_accuracy",
-                "train_loss",
-                "seconds",
-            ]
-        )
-        for c in candidates:
-            for report in c.curve:
-                writer.writerow(
-                    [
-                        c.trial,
-                        c.key,
-                        c.num_params,
-                        c.macs,
-                        report.epochs,
-                        report.val_accuracy,
-                        round(report.train_loss, 5),
-                        round(report.seconds, 2),
-                    ]
-                )
+    write(
+        CURVES,
+        [
+            {
+                "trial": c.trial,
+                "key": c.key,
+                "num_params": c.num_params,
+                "macs": c.macs,
+                "epochs": report.epochs,
+                "val_accuracy": report.val_accuracy,
+                "train_loss": round(report.train_loss, 5),
+                "seconds": round(report.seconds, 2),
+            }
+            for c in candidates
+            for report in c.curve
+        ],
+    )
 
 
 def read_curves() -> list[Curve]:
     """Return the recorded curves."""
-    rows: dict[int, list[dict[str, str]]] = {}
-    with (HERE / "curves.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            rows.setdefault(int(row["trial"]), []).append(row)
     return [
         Curve(
             trial,
@@ -96,7 +84,7 @@ def read_curves() -> list[Curve]:
                 for r in reports
             ),
         )
-        for trial, reports in rows.items()
+        for trial, reports in recorded_curves().items()
     ]
 
 
@@ -197,22 +185,22 @@ def main() -> None:
     rules.append(("median", None, below_median))
     # Halves show whether numbers chosen on some candidates hold on others.
     halves = curves[: len(curves) // 2], curves[len(curves) // 2 :]
-    with (HERE / "pruning.csv").open("w", newline="", encoding="utf-8") as out:
-        writer = None
-        for kind, ours, rule in rules:
-            row = {"rule": kind} | {
-                name: str(getattr(ours, name, ""))
-                for name in ("rivals", "lead", "noise", "min_peers")
+    rows = []
+    for kind, ours, rule in rules:
+        row: dict[str, object] = {"rule": kind} | {
+            name: str(getattr(ours, name, ""))
+            for name in ("rivals", "lead", "noise", "min_peers")
+        }
+        row |= measure(curves, rule)
+        for name, half in zip(("first", "second"), halves, strict=True):
+            found = measure(half, rule)
+            row |= {
+                f"{key}_{name}_half": found[key]
+                for key in ("epochs_saved", "front_lost")
             }
-            row |= {k: str(v) for k, v in measure(curves, rule).items()}
-            for name, half in zip(("first", "second"), halves, strict=True):
-                for key in ("epochs_saved", "front_lost"):
-                    row[f"{key}_{name}_half"] = str(measure(half, rule)[key])
-            writer = writer or csv.DictWriter(out, list(row))
-            if out.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
-            print(row)
+        rows.append(row)
+        print(row)
+    write(HERE / "pruning.csv", rows)
 
 
 if __name__ == "__main__":

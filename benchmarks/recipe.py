@@ -10,20 +10,19 @@ goes; rows that are there are not made again. Networks are named as for `nas tra
 from __future__ import annotations
 
 import argparse
-import csv
 import multiprocessing
-import statistics
 import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import append, read, spread
+from harness import table as markdown
+
 HERE = Path(__file__).parent
-COLUMNS = [
-    *("variant", "net", "num_params", "seed", "epochs"),
-    *("accuracy", "loss", "train_loss", "seconds"),
-]
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "rate 0.25": {"max_lr": 0.25},
@@ -64,12 +63,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(arguments.processes) as pool:
         for row in pool.imap_unordered(run, jobs):
-            fresh = not arguments.output.exists()
-            with arguments.output.open("a", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+            append(arguments.output, row)
             print(*row.values(), flush=True)
     table(read(arguments.output))
 
@@ -134,35 +128,40 @@ def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
     }
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows made so far."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def table(rows: list[dict[str, str]]) -> None:
     """Print mean and spread of accuracy and loss for each variant and size."""
     groups: dict[tuple[int, str, int, str], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         key = (int(row["num_params"]), row["net"], int(row["epochs"]), row["variant"])
         groups[key].append(row)
-    out = sys.stdout.write
-    out("| parameters | net | epochs | recipe | held-out accuracy % | loss | n |\n")
-    out("|--:|---|--:|---|--:|--:|--:|\n")
     order = list(VARIANTS)
+    lines = []
     for (size, net, epochs, variant), some in sorted(
         groups.items(), key=lambda item: (*item[0][:3], order.index(item[0][3]))
     ):
         accuracies = [100 * float(row["accuracy"]) for row in some]
-        losses = [float(row["loss"]) for row in some]
-        spread = statistics.stdev(accuracies) if len(some) > 1 else float("nan")
-        out(
-            f"| {size:,} | {net} | {epochs} | {variant} "
-            f"| {statistics.fmean(accuracies):.2f} ± {spread:.2f} "
-            f"| {statistics.fmean(losses):.4f} | {len(some)} |\n"
+        loss = sum(float(row["loss"]) for row in some) / len(some)
+        lines.append(
+            (
+                variant,
+                f"{size:,}",
+                net,
+                epochs,
+                spread(accuracies),
+                f"{loss:.4f}",
+                len(some),
+            )
         )
+    headings = [
+        "recipe",
+        "parameters",
+        "net",
+        "epochs",
+        "held-out accuracy %",
+        "loss",
+        "n",
+    ]
+    print(markdown(headings, lines))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ reads once a seed, after the last epoch.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -25,6 +24,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import put_between, write
+from harness import table as markdown
 
 from nas.references.bundled import find_reference
 
@@ -158,21 +162,15 @@ def train(processes: int) -> None:
 def results() -> None:
     """Put the reports together: one row a reference, a table and a picture."""
     rows = [_row(name, net) for name, (_, net) in ROWS.items()]
-    with (FOLDER / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    page = ROOT / "docs/references.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(_MARKS[0])
-    _, _, after = rest.partition(_MARKS[1])
-    text = "\n".join(["", *table(rows), ""])
-    page.write_text(f"{before}{_MARKS[0]}{text}{_MARKS[1]}{after}", encoding="utf-8")
+    write(FOLDER / "results.csv", rows)
+    text = f"\n{table(rows)}\n"
+    put_between(ROOT / "docs/references.md", _MARKS, text)
     picture = "\n".join(svg(rows)) + "\n"
     (ROOT / "docs/references.svg").write_text(picture, encoding="utf-8")
     sys.stdout.write(text)
 
 
-_MARKS = ("<!-- results -->\n", "<!-- end of results -->\n")
+_MARKS = ("<!-- results -->", "<!-- end of results -->")
 
 
 def _row(name: str, net: Found) -> dict[str, Any]:
@@ -198,23 +196,29 @@ def _row(name: str, net: Found) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+def table(rows: list[dict[str, Any]]) -> str:
     """Return the table of docs/references.md."""
     titles = ["hand-made", "params", "epochs", "published", "its own rules: last"]
     titles += ["best on test", "found: params", "epochs", "last", "against published"]
-    lines = [f"| {' | '.join(titles)} |", "|---" + "|--:" * (len(titles) - 1) + "|"]
+    lines = []
     for row in rows:
         best = row["reproduced_best_epoch_mean"]
         gained = 100 * (row["found_accuracy_mean"] - row["published_accuracy"])
         lines.append(
-            f"| {row['reference']} | {row['published_params']:,} "
-            f"| {row['published_epochs']} | {100 * row['published_accuracy']:.2f} "
-            f"| {_spread(row, 'reproduced')} "
-            f"| {'' if best is None else f'{100 * best:.2f}'} "
-            f"| {row['found_params']:,} | {row['found_epochs']} "
-            f"| **{_spread(row, 'found')}** | {gained:+.2f} |"
+            (
+                row["reference"],
+                f"{row['published_params']:,}",
+                row["published_epochs"],
+                f"{100 * row['published_accuracy']:.2f}",
+                _spread(row, "reproduced"),
+                "" if best is None else f"{100 * best:.2f}",
+                f"{row['found_params']:,}",
+                row["found_epochs"],
+                f"**{_spread(row, 'found')}**",
+                f"{gained:+.2f}",
+            )
         )
-    return lines
+    return markdown(titles, lines)
 
 
 def _spread(row: dict[str, Any], what: str) -> str:

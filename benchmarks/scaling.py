@@ -1,11 +1,10 @@
 # ruff: noqa: SLF001  # what is measured has no public way in
-"""How many workers one coordinator can keep busy, and what the sampler's haste costs.
+"""How many workers one coordinator can keep busy, and where its time goes.
 
-    python benchmarks/scaling.py rate --out benchmarks/scaling.csv
-    python benchmarks/scaling.py rate --postgres postgresql://nas@localhost/nas ...
-    python benchmarks/scaling.py quality --out benchmarks/scaling_quality.csv
+    python benchmarks/scaling.py --out benchmarks/scaling.csv
+    python benchmarks/scaling.py --postgres postgresql://nas@localhost/nas ...
 
-``rate`` is a search as `nas search` runs it: the real loop, sampler, pruning and storage
+What runs is a search as `nas search` runs it: the real loop, sampler, pruning and storage
 (with its fsync), and workers that are real processes. Only they do not train: they
 sleep through recorded curves (benchmarks/curves.csv), stretched so that a full training
 takes 17 s in the mean (--seconds): with what the rule prunes a candidate then takes
@@ -13,17 +12,12 @@ about 5 s. For each number of workers and size of the study it prints trials per
 the share of the workers' time in which they had nothing to do, and where the
 coordinator's time went. Each measurement lasts a minute (--run), after a warm-up (--warm).
 
-``quality`` lets the sampler search a made-up landscape, in which accuracy follows from
-size and a few features of the architecture, with no training at all: nas's
-evolution against random draws; hypervolume, and seconds of CPU for the draws.
-
 Rows are written as they come. Run it on a machine that has nothing else to do.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import math
 import multiprocessing as mp
@@ -39,6 +33,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import made_up_settings, numbers, recorded_curves, write
+
 from nas.engines import Event, Finished, Job, Reported
 
 # What is heavy is imported where it is needed: 64 workers need none of it.
@@ -49,27 +47,28 @@ if TYPE_CHECKING:
     from nas.study.settings import Settings
     from nas.study.study import Study
 
-CURVES = Path(__file__).with_name("curves.csv")
 SAMPLERS = ("evolution", "random")
 # (epochs, accuracy, loss, seconds since the beginning) at each rung.
 Curve = list[tuple[float, float, float, float]]
 
 
-def read_curves(path: Path, seconds: float) -> list[tuple[int, Curve]]:
+def read_curves(seconds: float) -> list[tuple[int, Curve]]:
     """Return the size and the curve of each recorded training, stretched in time."""
-    found: dict[str, tuple[int, Curve]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            _, curve = found.setdefault(row["trial"], (int(row["num_params"]), []))
-            curve.append(
+    curves = [
+        (
+            int(rows[0]["num_params"]),
+            [
                 (
                     float(row["epochs"]),
                     float(row["val_accuracy"]),
                     float(row["train_loss"]),
                     float(row["seconds"]),
                 )
-            )
-    curves = list(found.values())
+                for row in rows
+            ],
+        )
+        for rows in recorded_curves().values()
+    ]
     rungs = max(len(curve) for _, curve in curves)
     whole = [(size, curve) for size, curve in curves if len(curve) == rungs]
     mean = sum(curve[-1][3] for _, curve in whole) / len(whole)
@@ -188,45 +187,19 @@ def curve_of(architecture: Architecture, curves: list[tuple[int, Curve]]) -> Cur
     return near[digest[0] % len(near)][1]
 
 
-def make_settings(name: str, rungs: tuple[float, ...], **changes: Any) -> Settings:
+def mnist_settings(name: str, rungs: tuple[float, ...]) -> Settings:
     """Return the settings of a study of MNIST's shape under 10,000 parameters."""
-    from nas.space import find_space
-    from nas.study.settings import Settings
     from nas.training.recipe import Recipe
 
-    space = find_space("mixed")
-    plain: dict[str, Any] = {
-        "name": name,
-        "dataset": "mnist",
-        "data_fingerprint": "0" * 16,
-        "input_shape": (1, 28, 28),
-        "num_classes": 10,
-        "val_size": 5000,
-        "param_budget": 10_000,
-        "space": space.name,
-        "space_toml": space.text,
-        "recipe": Recipe(epochs=int(rungs[-1])),
-        "rungs": rungs,
-    }
-    return Settings(**plain | changes)
-
-
-def landscape(architecture: Architecture) -> float:
-    """Return a made-up accuracy: size counts most, then a few features."""
-    from nas.architecture.cost import count_params
-
-    blocks = architecture.blocks
-    kernels = sum(b.kernel_size for b in blocks) / len(blocks)
-    widths = [b.out_channels for b in blocks]
-    growth = math.log(widths[-1] / widths[0])
-    merit = (
-        0.5 * math.exp(-((len(blocks) - 5) ** 2) / 6)
-        + 0.4 * math.exp(-((kernels - 3.2) ** 2) / 1.5)
-        + 0.3 * math.exp(-((growth - 0.8) ** 2))
-        + 0.2 * sum(b.norm != "none" for b in blocks) / len(blocks)
-        + 0.1 * sum(b.dropout == 0 for b in blocks) / len(blocks)
+    return made_up_settings(
+        name=name,
+        dataset="mnist",
+        input_shape=(1, 28, 28),
+        val_size=5000,
+        param_budget=10_000,
+        recipe=Recipe(epochs=int(rungs[-1])),
+        rungs=rungs,
     )
-    return 1 - 0.9 * (52 / count_params(architecture)) ** (0.35 + 0.3 * merit)
 
 
 def finish(study: Study, curves: list[tuple[int, Curve]]) -> None:
@@ -251,7 +224,7 @@ def filled(folder: Path, trials: int, curves: list[tuple[int, Curve]]) -> Path:
     if path.exists():
         return path
     rungs = tuple(report[0] for report in curves[0][1])
-    settings = make_settings(path.name, rungs, sampler="random")
+    settings = mnist_settings(path.name, rungs)
     with mock.patch("os.fsync"), create(path, settings) as study:
         while (count := len(study.candidates())) < trials:
             finish(study, curves)
@@ -380,7 +353,7 @@ def measure(
 
 def rate(arguments: argparse.Namespace) -> None:
     """Measure every combination."""
-    curves = read_curves(CURVES, arguments.seconds)
+    curves = read_curves(arguments.seconds)
     stores = ["journal", *(["postgres"] if arguments.postgres else [])]
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
@@ -411,99 +384,25 @@ def rate(arguments: argparse.Namespace) -> None:
                         write(arguments.out, rows)
 
 
-def quality(arguments: argparse.Namespace) -> None:
-    """Search the landscape with every sampler, seed by seed."""
-    from nas.candidates.candidate import front
-    from nas.candidates.pareto import hypervolume
-    from nas.study.folders import create
-
-    rows: list[dict[str, object]] = []
-    marks = sorted(arguments.trials)
-    for seed in range(arguments.seeds):
-        for sampler in arguments.samplers:
-            with (
-                tempfile.TemporaryDirectory(dir=arguments.folder) as place,
-                mock.patch("os.fsync"),
-                create(
-                    Path(place) / "study",
-                    make_settings("study", (1.0,), seed=seed),
-                ) as study,
-            ):
-                use_sampler(study, sampler)
-                spent = 0.0
-                for count in range(1, marks[-1] + 1):
-                    began = time.process_time()
-                    candidate = study.ask()
-                    spent += time.process_time() - began
-                    assert candidate is not None
-                    report = RungReport(
-                        rung=0, epochs=1.0, train_loss=0.0, seconds=0.0,
-                        val_accuracy=landscape(candidate.architecture),
-                    )  # fmt: skip
-                    study.record(candidate.trial, report)
-                    study.tell(candidate.trial, "complete")
-                    if count not in marks:
-                        continue
-                    points = [
-                        (math.log(c.num_params), c.val_accuracy or 0.0)
-                        for c in front(study.candidates())
-                    ]
-                    rows.append(
-                        {
-                            "sampler": sampler,
-                            "seed": seed,
-                            "trials": count,
-                            "hypervolume": round(
-                                hypervolume(points, (math.log(10_000), 0.5)), 5
-                            ),
-                            "draw_cpu_seconds_mean": round(spent / count, 4),
-                        }
-                    )
-                    print(rows[-1], flush=True)
-                    write(arguments.out, rows)
-
-
-def write(path: Path, rows: list[dict[str, object]]) -> None:
-    """Write all rows so far."""
-    with path.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def numbers(text: str) -> list[int]:
-    """Return the numbers of a list such as 1,4,16."""
-    return [int(part) for part in text.split(",")]
-
-
 def main() -> None:
-    """Parse and run."""
+    """Parse and measure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = parser.add_subparsers(required=True)
-    for name, function in (("rate", rate), ("quality", quality)):
-        kind = kinds.add_parser(name)
-        kind.set_defaults(function=function)
-        kind.add_argument("--out", type=Path, required=True)
-        kind.add_argument("--folder", type=Path, help="where to keep the studies")
-        kind.add_argument(
-            "--samplers", type=lambda text: text.split(","), default=list(SAMPLERS)
-        )
-        if name == "rate":
-            kind.add_argument("--workers", type=numbers, default=[1, 4, 16, 64])
-            kind.add_argument("--trials", type=numbers, default=[200, 2000, 10_000])
-            kind.add_argument(
-                "--seconds", type=float, default=17.0, help="a full training takes"
-            )
-            kind.add_argument("--warm", type=float, default=10.0, help="seconds")
-            kind.add_argument("--run", type=float, default=60.0, help="seconds each")
-            kind.add_argument("--postgres", help="address of a database to use, too")
-        else:
-            kind.add_argument("--trials", type=numbers, default=[100, 200, 500, 1000])
-            kind.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
-    arguments.function(arguments)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, help="where to keep the studies")
+    parser.add_argument(
+        "--samplers", type=lambda text: text.split(","), default=list(SAMPLERS)
+    )
+    parser.add_argument("--workers", type=numbers, default=[1, 4, 16, 64])
+    parser.add_argument("--trials", type=numbers, default=[200, 2000, 10_000])
+    parser.add_argument(
+        "--seconds", type=float, default=17.0, help="a full training takes"
+    )
+    parser.add_argument("--warm", type=float, default=10.0, help="seconds")
+    parser.add_argument("--run", type=float, default=60.0, help="seconds each")
+    parser.add_argument("--postgres", help="address of a database to use, too")
+    rate(parser.parse_args())
 
 
 if __name__ == "__main__":

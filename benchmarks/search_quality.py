@@ -30,7 +30,6 @@ Trainings are kept in a cache, so methods that train the same net share its trai
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import multiprocessing as mp
@@ -47,8 +46,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import torch
+from harness import Paired, append, read, seeds
+from harness import table as markdown
 
 from nas.architecture import Architecture
 from nas.architecture.cost import count_params
@@ -73,7 +76,6 @@ from nas.training.step import TrainingData
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "search_quality.csv"
-FIELDS = ["task", "method", "seed", "epochs", "hypervolume"]
 FIDELITIES = (2, 5, 15)
 CAP, LEAST_PARAMS, WORST_ERROR = 5000, 100, 0.2
 TRIALS = 150
@@ -518,15 +520,13 @@ METHODS: dict[str, Callable[[Trainer, int, float], Log]] = {
 # -- running and comparing -----------------------------------------------------------------
 
 
-def read() -> dict[tuple[str, str, int], list[tuple[float, float]]]:
+def read_curves() -> dict[tuple[str, str, int], list[tuple[float, float]]]:
     """Return the curves of the file: by task, method and seed."""
     curves: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
-    if RESULTS.exists():
-        with RESULTS.open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                name = (row["task"], row["method"], int(row["seed"]))
-                point = (float(row["epochs"]), float(row["hypervolume"]))
-                curves.setdefault(name, []).append(point)
+    for row in read(RESULTS):
+        name = (row["task"], row["method"], int(row["seed"]))
+        point = (float(row["epochs"]), float(row["hypervolume"]))
+        curves.setdefault(name, []).append(point)
     return curves
 
 
@@ -545,16 +545,9 @@ def run_one(
 
 def run(tasks: Sequence[str], methods: Sequence[str], seeds: range, jobs: int) -> None:
     """Run what is not in the file yet: ours first, as it says what the others get."""
-    new = not RESULTS.exists()
-    with (
-        mp.get_context("spawn").Pool(jobs) as pool,
-        RESULTS.open("a", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(FIELDS)
+    with mp.get_context("spawn").Pool(jobs) as pool:
         for ours in (True, False):
-            known = read()
+            known = read_curves()
             todo = [
                 (
                     task,
@@ -571,65 +564,68 @@ def run(tasks: Sequence[str], methods: Sequence[str], seeds: range, jobs: int) -
             todo = [job for job in todo if ours or job[3]]
             begun = time.monotonic()
             for (task, method, seed, _), log in pool.imap_unordered(run_one, todo):
-                for epochs, volume in log.curve():
-                    writer.writerow(
-                        [task, method, seed, f"{epochs:.1f}", f"{volume:.4f}"]
-                    )
                 # The run's last row has all that it spent.
                 last = hypervolume([row[1:] for row in log.full])
-                writer.writerow(
-                    [task, method, seed, f"{log.epochs:.1f}", f"{last:.4f}"]
-                )
-                file.flush()
+                for epochs, volume in (*log.curve(), (log.epochs, last)):
+                    append(
+                        RESULTS,
+                        {
+                            "task": task,
+                            "method": method,
+                            "seed": seed,
+                            "epochs": f"{epochs:.1f}",
+                            "hypervolume": f"{volume:.4f}",
+                        },
+                    )
                 minutes = (time.monotonic() - begun) / 60
                 print(f"{minutes:6.1f} min  {task} {method} {seed}: {last:.3f}")
 
 
+def ends(
+    curves: dict[tuple[str, str, int], list[tuple[float, float]]],
+    task: str,
+    method: str,
+) -> dict[int, float]:
+    """Return the hypervolume at the end of each seed."""
+    return {
+        seed: curve[-1][1]
+        for (its_task, its_method, seed), curve in curves.items()
+        if (its_task, its_method) == (task, method)
+    }
+
+
 def table() -> None:
     """Print medians with intervals, and the paired tests against ours."""
-    from scipy.stats import wilcoxon
-
-    curves = read()
+    curves = read_curves()
     for task in sorted({name[0] for name in curves}):
-        ours = {s: c for (t, m, s), c in curves.items() if (t, m) == (task, "nas")}
+        ours = ends(curves, task, "nas")
         print(
             f"\n{task}: hypervolume at the end, median of n seeds (quartiles), the "
             "difference nas - method, paired, Wilcoxon's p (two-sided)\n"
         )
-        print("| method | n | epochs | hypervolume | nas - method | nas better | p |")
-        print("|---|---|---|---|---|---|---|")
+        headings = ["method", "n", "epochs", "hypervolume"]
+        lines = []
         for method in METHODS:
-            some = {s: c for (t, m, s), c in curves.items() if (t, m) == (task, method)}
+            some = ends(curves, task, method)
             if not some:
                 continue
-            ends = sorted(curve[-1][1] for curve in some.values())
-            low, high = np.percentile(ends, [25, 75])
-            spent = statistics.median(curve[-1][0] for curve in some.values())
-            cells = [
-                method,
-                str(len(ends)),
-                f"{spent:.0f}",
-                f"{statistics.median(ends):.3f} ({low:.3f} to {high:.3f})",
-            ]
-            paired = [
-                ours[seed][-1][1] - curve[-1][1]
-                for seed, curve in some.items()
-                if seed in ours
-            ]
-            if method == "nas" or len(paired) < 2:
-                cells += ["", "", ""]
-            else:
-                cells += [
-                    f"{statistics.median(paired):+.3f}",
-                    f"{sum(d > 0 for d in paired)} of {len(paired)}",
-                    f"{wilcoxon(paired).pvalue:.2g}",
+            low, high = np.percentile(list(some.values()), [25, 75])
+            spent = statistics.median(
+                curve[-1][0]
+                for (t, m, _), curve in curves.items()
+                if (t, m) == (task, method)
+            )
+            paired = Paired.of(ours, some if method != "nas" else {})
+            lines.append(
+                [
+                    method,
+                    len(some),
+                    f"{spent:.0f}",
+                    f"{statistics.median(some.values()):.3f} ({low:.3f} to {high:.3f})",
+                    *paired.cells(),
                 ]
-            print("| " + " | ".join(cells) + " |")
-
-
-def _seeds(text: str) -> range:
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+            )
+        print(markdown([*headings, "nas - method", "nas better", "p"], lines))
 
 
 def main() -> None:
@@ -638,7 +634,7 @@ def main() -> None:
     parser.add_argument("action", choices=["run", "table"])
     parser.add_argument("--tasks", default="mnist14")
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--seeds", type=_seeds, default=range(20))
+    parser.add_argument("--seeds", type=seeds, default=range(20))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if options.action == "table":

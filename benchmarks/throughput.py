@@ -32,22 +32,25 @@ nothing here. ``--quick`` measures less: under 3 minutes on two idle cores.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+# Its neighbour, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
 import torch
+from harness import conditions, numbers, write
 from PIL import Image
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -55,7 +58,6 @@ from torchvision import transforms
 
 from nas.architecture import Architecture
 from nas.architecture.cost import count_macs, count_params, layers
-from nas.environment import hardware, versions
 from nas.references.bundled import find_reference
 from nas.training import kernels
 from nas.training.loop import train
@@ -382,7 +384,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> list[Row]:
     rows = []
     for net in options.nets.split(","):
         architecture = find_reference(net).architecture
-        for batch in map(int, options.batch_sizes.split(",")):
+        for batch in options.batch_sizes:
             ways = ways_for(device, quick=options.quick)
             if net == "s0" and backend:
                 ways["keras"] = keras
@@ -420,6 +422,14 @@ def measure(options: argparse.Namespace, device: torch.device) -> list[Row]:
     return rows
 
 
+def rounded(row: Row) -> dict[str, object]:
+    """Return the row for the csv file."""
+    return {
+        name: f"{value:.4g}" if isinstance(value, float) else value
+        for name, value in asdict(row).items()
+    }
+
+
 def geomean(numbers: list[float]) -> float:
     """Return the geometric mean."""
     return math.exp(statistics.fmean(map(math.log, numbers)))
@@ -431,26 +441,20 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--nets", default=NETS, help="references, by name or file")
-    parser.add_argument("--batch-sizes", default="")
+    parser.add_argument("--batch-sizes", type=numbers)
     parser.add_argument("--repeats", type=int, default=0)
     parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--csv", type=Path, default=Path("throughput.csv"))
     options = parser.parse_args()
-    options.batch_sizes = options.batch_sizes or ("64" if options.quick else "64,128")
+    options.batch_sizes = options.batch_sizes or ([64] if options.quick else [64, 128])
     options.repeats = options.repeats or (3 if options.quick else 5)
     options.images = options.images or (1280 if options.quick else 4096)
     device = torch.device(options.device)
     torch.set_num_threads(1)
     started = time.perf_counter()
-    found = ", ".join(f"{k} {v}" for k, v in versions().items())
-    print(f"{found}; {hardware([options.device])}, one thread; n = {options.repeats}")
+    print(f"{conditions(options.device)}, one thread; n = {options.repeats}")
     rows = measure(options, device)
-    with options.csv.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Row))
-        for row in rows:
-            values = [getattr(row, field.name) for field in fields(Row)]
-            writer.writerow(f"{v:.4g}" if isinstance(v, float) else v for v in values)
+    write(options.csv, [rounded(row) for row in rows])
     ours = [row for row in rows if row.way == "nas"]
     summary = {
         "speedup_geomean": round(geomean([row.times_example for row in ours]), 3),

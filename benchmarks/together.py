@@ -13,7 +13,6 @@ process, and the memory that a process takes on the GPU and in the machine.
 from __future__ import annotations
 
 import argparse
-import csv
 import multiprocessing as mp
 import resource
 import sys
@@ -24,7 +23,6 @@ from typing import Any
 
 import torch
 
-from nas.environment import hardware, versions
 from nas.references.bundled import find_reference
 from nas.training.cuda_graph import runner
 from nas.training.loop import learning_rate, train
@@ -32,8 +30,9 @@ from nas.training.model import build
 from nas.training.recipe import Recipe
 from nas.training.step import Step
 
-# Python leaves a script's folder out where PYTHONSAFEPATH is set.
-sys.path.append(str(Path(__file__).parent))
+# Its neighbours, also where Python is told to leave a script's folder out (-P).
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import conditions, numbers, write
 from throughput import EPOCH, RECIPE, random_data
 
 
@@ -136,14 +135,13 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--net", default="s0", help="a reference, by name or file")
     parser.add_argument("--batch-size", type=int, default=RECIPE.batch_size)
-    parser.add_argument("--at-once", default="1,2,4,8,16")
+    parser.add_argument("--at-once", type=numbers, default=[1, 2, 4, 8, 16])
     parser.add_argument("--ways", default="processes,streams")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=EPOCH)
     parser.add_argument("--csv", type=Path, default=Path("together.csv"))
     options = parser.parse_args()
-    found = ", ".join(f"{k} {v}" for k, v in versions().items())
-    print(f"{found}; {hardware([options.device])}; {options.net}, n = 1")
+    print(f"{conditions(options.device)}; {options.net}, n = 1")
     print("way        at once  epochs/s  GPU MiB  resident MiB")
     ways = {"processes": processes, "streams": streams}
     if options.device != "cuda":
@@ -152,7 +150,7 @@ def main() -> None:
     for way, measure in ways.items():
         if way not in options.ways.split(","):
             continue
-        for at_once in map(int, options.at_once.split(",")):
+        for at_once in options.at_once:
             told = measure(options, at_once)
             rows.append({"way": way, "net": options.net, "at_once": at_once, **told})
             print(
@@ -160,10 +158,7 @@ def main() -> None:
                 f"{told['gpu_mib']:9.0f}{told['resident_mib']:14.0f}",
                 flush=True,
             )
-    with options.csv.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(options.csv, rows)
 
 
 if __name__ == "__main__":

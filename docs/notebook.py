@@ -1,4 +1,4 @@
-"""Writes docs/notebook.ipynb, executed: `python docs/notebook.py` (extra `nas[test]`).
+"""Writes docs/notebook.ipynb, executed: `python docs/notebook.py` (extra `test`).
 
 tests/test_notebook.py executes it again.
 """

@@ -46,7 +46,7 @@ found = winner.predict(images[1400:])  # winner.model is the nn.Module
 winner.save()  # into studies/mine-2000/best: weights, model.py, report.json
 ```
 
-That is a minute's taste. `nas.search(data, budget=10_000)` with its defaults takes as long
+That takes a minute. `nas.search(data, budget=10_000)` with its defaults takes as long
 as `nas search` does, and `study.best(seeds=3)` gives a number with its spread. Take
 `"mnist"`, or any name or path that `--dataset` takes, in place of `data`.
 
@@ -75,12 +75,13 @@ _CONTENTS: list[tuple[str, Any, tuple[str, ...]]] = [
     ),
     ("nas.search", nas.search, ()),
     ("nas.open_study", nas.open_study, ()),
-    ("nas.Study", nas.Study, ("front", "trials", "plot", "best")),
+    ("nas.Study", nas.Study, ("front", "trials", "plot", "best", "best_front")),
     (
         "nas.Trained",
         nas.Trained,
         ("summary", "model", "predict", "normalise", "save", "export"),
     ),
+    ("nas.load", nas.load, ()),
     ("nas.train", nas.train, ()),
     ("nas.count", nas.count, ()),
 ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nas.api.data import Data
     from nas.api.networks import count, train
     from nas.api.study import Study, open_study, search
-    from nas.api.trained import Trained
+    from nas.api.trained import Trained, load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Study",
     "Trained",
     "count",
+    "load",
     "open_study",
     "search",
     "train",
@@ -33,6 +34,7 @@ _PLACES = {
     "Study": "nas.api.study",
     "Trained": "nas.api.trained",
     "count": "nas.api.networks",
+    "load": "nas.api.trained",
     "open_study": "nas.api.study",
     "search": "nas.api.study",
     "train": "nas.api.networks",

@@ -8,9 +8,11 @@ of Ray's own cluster utility: each has a raylet, an object store and workers.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -49,7 +51,20 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(cpus: int = 2) -> Iterator[Cluster]:
-    """Run a cluster for the block, at first of one node."""
+    """Run a cluster for the block, at first of one node.
+
+    One at a time on this machine, whatever else tests here: two that begin together take
+    each other's ports.
+    """
+    lock = Path(tempfile.gettempdir()) / f"nas-tests-ray-{os.getuid()}.lock"
+    with lock.open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)  # freed with its process, too
+        with _cluster(cpus) as cluster:
+            yield cluster
+
+
+@contextlib.contextmanager
+def _cluster(cpus: int) -> Iterator[Cluster]:
     with subprocess.Popen(
         [sys.executable, __file__, str(cpus)],
         env=_environment(),

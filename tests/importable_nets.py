@@ -150,6 +150,81 @@ def gap_then_conv(hidden: int = 0) -> nn.Module:
     )  # fmt: skip
 
 
+class Expanding(nn.Module):
+    """Expand, depthwise, project, add."""
+
+    def __init__(self, channels: int, expansion: int) -> None:
+        super().__init__()
+        wide = channels * expansion
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(),
+            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False),
+            nn.BatchNorm2d(wide), nn.ReLU6(),
+            nn.Conv2d(wide, channels, 1, bias=False), nn.BatchNorm2d(channels),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return as many channels as it takes."""
+        return x + self.layers(x)  # type: ignore[no-any-return]
+
+
+class Bottleneck(nn.Module):
+    """Two inverted bottlenecks with a pooling between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, 4, 3, 2, bias=False), nn.BatchNorm2d(4), nn.ReLU6()
+        )
+        self.blocks = nn.Sequential(
+            Expanding(4, 3), nn.MaxPool2d(2), Expanding(4, 2), nn.Dropout(0.1)
+        )
+        self.out = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.out(self.blocks(self.stem(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Added(nn.Module):
+    """A stem, one or two convolutions added to what they take, pooling, a classifier."""
+
+    def __init__(
+        self,
+        i: int,
+        o: int,
+        stride: int = 1,
+        *,
+        deep: bool = False,
+        first: bool = False,
+        early: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stem = cbr(1, i)
+        layers = [*cbr(i, o, stride=stride, padding=1)]
+        if deep:
+            layers += cbr(o, o, padding=1)
+        self.body = nn.Sequential(*(layers if early else layers[:-1]))
+        self.downsample = nn.Sequential()
+        if stride > 1 or i != o:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o)
+            )
+        self.first = first
+        self.fc = nn.Linear(o, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = self.stem(x)
+        if self.first:
+            y = self.downsample(x)
+            y += self.body(x)
+        else:
+            y = self.body(x) + self.downsample(x)
+        y = F.max_pool2d(F.relu(y), 2)
+        return self.fc(y.mean((2, 3)))  # type: ignore[no-any-return]
+
+
 TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.items()} | {
     "optional argument": Optional(),
     "dropout always on": AlwaysDropped(),
@@ -196,23 +271,21 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
     "identity": nn.Sequential(
         cbr(1, 6), nn.Identity(), nn.AvgPool2d(26), nn.Flatten(), nn.Linear(6, 10)
     ),
+    "residual": Added(8, 8),
+    "inverted bottlenecks": Bottleneck(),
+    "inverted bottleneck without addition": nn.Sequential(
+        cbr(1, 6), cbr(6, 12, 1), cbr(12, 12, stride=2, padding=1, groups=12),
+        *cbr(12, 8, 1)[:2], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "residual of two convolutions, its sides swapped": Added(6, 6, deep=True, first=True),
+    "residual that changes the shape": Added(6, 9, 2, deep=True),
+    "one convolution and a shortcut of another": Added(6, 9, 2),
+    "relu6": nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(6, 10),
+    ),
 }  # fmt: skip
 """By style: each takes 1x28x28 images."""
-
-
-class Bottleneck(nn.Module):
-    """Expand, depthwise, project, add."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            cbr(1, 6, 1), cbr(6, 6, padding=1, groups=6), nn.Conv2d(6, 1, 1)
-        )
-        self.out = nn.Linear(1, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits."""
-        return self.out((x + self.layers(x)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
 def _ending(*layers: nn.Module) -> nn.Module:
@@ -222,10 +295,6 @@ def _ending(*layers: nn.Module) -> nn.Module:
 
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
-    "inverted bottleneck": (
-        Bottleneck(),
-        r"add \(.* line \d+\) .* no residual addition",
-    ),
     "norm behind depthwise": (
         _ending(cbr(1, 6), cbr(6, 6, padding=1, groups=6), cbr(6, 8, 1)),
         r"1.0 \(Conv2d.* the nearest is norm and activation behind the 1x1 one",
@@ -234,6 +303,10 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         _ending(nn.Conv2d(1, 8, (10, 4)), nn.ReLU()),
         "the nearest is a square one",
     ),
-    "relu6": (_ending(nn.Conv2d(1, 8, 3), nn.ReLU6()), r"ReLU6.* nearest are ReLU"),
+    "elu": (_ending(nn.Conv2d(1, 8, 3), nn.ELU()), r"ELU.* nearest are ReLU"),
+    "activation before the addition": (
+        Added(8, 8, early=True),
+        r"ReLU.* the nearest is the activation behind the addition",
+    ),
 }
 """What needs blocks that nas lacks, and what is said of it."""

@@ -38,6 +38,9 @@ def plain_loop(
     total = steps * recipe.epochs
     averaged = round(total * recipe.average)
     averages: dict[str, torch.Tensor] = {}
+    weights = None
+    if recipe.class_weights != "none":
+        weights = torch.tensor(recipe.class_weights)
     generator = torch.Generator().manual_seed(seed)
     model.train()
     for epoch in range(recipe.epochs):
@@ -45,14 +48,11 @@ def plain_loop(
         for step in range(steps):
             some = order[step * recipe.batch_size :][: recipe.batch_size]
             batch = images[some]
-            if recipe.augment > 0:
-                matrices = augmentation.random_matrices(
-                    recipe.batch_size, recipe, generator, batch.device
-                )
-                batch = augmentation.warp(batch, matrices)
+            batch = augmentation.augmented(batch, recipe, generator, augmentation.warp)
             loss = functional.cross_entropy(
                 model((batch - mean) / std),
                 data.train_labels[some],
+                weight=weights,
                 label_smoothing=recipe.label_smoothing,
             )
             model.zero_grad()

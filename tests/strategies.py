@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from nas.architecture import (
@@ -11,15 +12,22 @@ from nas.architecture import (
     Architecture,
     Bias,
     Block,
-    BlockKind,
     Head,
     HeadKind,
     Norm,
     Order,
     Padding,
     Pool,
+    Shortcut,
     conv_size,
 )
+from nas.architecture.kinds import KINDS
+
+
+def examples(number: int) -> int:
+    """Return how many examples to try of so many in .ci/run's profile of hypothesis."""
+    return max(2, number * settings.default.max_examples // 100)
+
 
 DROPOUTS = [0.0, 0.1, 0.5]
 
@@ -38,14 +46,20 @@ def blocks(
 
     With the number of channels before it, it may be one that is applied repeatedly.
     """
-    kind: BlockKind = draw(st.sampled_from(get_args(BlockKind)))
-    repeats = draw(st.integers(1, 3)) if channels else 1
-    paddings = get_args(Padding) if kind != "inception" and repeats == 1 else ["same"]
-    padding: Padding = draw(st.sampled_from(paddings))
+    kind = draw(st.sampled_from(list(KINDS)))
+    # Images, of at most three channels, are not added as they are.
+    as_wide = channels is not None and channels >= 4
+    shortcuts = [one for one in KINDS[kind].shortcuts if one != "identity" or as_wide]
+    shortcut: Shortcut = draw(st.sampled_from(shortcuts))
+    plain = shortcut == "none" and KINDS[kind].repeatable
+    repeats = draw(st.integers(1, 3)) if channels and plain else 1
+    free = kind != "inception" and repeats == 1 and shortcut == "none"
+    padding: Padding = draw(st.sampled_from(get_args(Padding) if free else ["same"]))
     # Only valid padding takes even kernels.
     sizes = [1, 3, 5, 7] if padding == "same" else [1, 2, 3, 4, 5, 7]
     kernel_size = draw(st.sampled_from(sizes[kind == "inception" :]))
-    stride = draw(st.integers(1, 3)) if repeats == 1 else 1
+    strides = repeats == 1 and shortcut != "identity"
+    stride = draw(st.integers(1, 3)) if strides else 1
     pool: Pool = draw(st.sampled_from(get_args(Pool)))
     after = min(conv_size(side, kernel_size, stride, padding) for side in sides)
     if after < 1:
@@ -53,7 +67,7 @@ def blocks(
     elif after < 2:
         pool = "none"
     out_channels = draw(st.integers(4 if kind == "inception" else 1, 9))
-    if repeats > 1 and channels is not None:
+    if channels is not None and (repeats > 1 or shortcut == "identity"):
         if kind == "inception" and channels < 4:
             kind = "conv"
         out_channels = channels
@@ -68,8 +82,10 @@ def blocks(
         pool=pool,
         dropout=draw(st.sampled_from(DROPOUTS)),
         bias=draw(st.sampled_from(get_args(Bias))),
-        order=draw(st.sampled_from(get_args(Order))),
+        order=draw(st.sampled_from(get_args(Order))) if plain else "early_pool",
         repeats=repeats,
+        shortcut=shortcut,
+        expansion=draw(st.integers(1, 3)) if KINDS[kind].expands else 1,
     )
 
 
@@ -142,11 +158,13 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
         "size": {"towards_cap": draw(st.floats(0.1, 10.0))},
         "blocks": {
             "depth": [least_depth, most_depth],
-            "kinds": draw(some(["conv", "separable", "inception"], most)),
+            "kinds": draw(some(list(KINDS), most)),
             "kernel_sizes": draw(some([1, 3, 5, 7], most)),
             "paddings": draw(some(["same", "valid"])),
             "norms": draw(some(["batch", "none"])),
             "activations": draw(some(["relu", "leaky_relu", "silu", "none"], most)),
+            "expansions": draw(some([1, 2, 3], most)),
+            "shortcuts": draw(some(list(get_args(Shortcut)), most)),
             "repeats": [1] if tiny else sorted({1, *draw(some([1, 2, 3]))}),
         },
         "widths": {
@@ -166,8 +184,15 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
             "hidden": draw(some([0, 1, 16], most)),
         },
     }
+    shortcuts = tables["blocks"]["shortcuts"]
+    # Some kinds take none, others cannot do without, and images have no identity.
+    tables["blocks"]["shortcuts"] = (
+        sorted({*shortcuts, "none", "conv"})
+        if ("residual" in tables["blocks"]["kinds"])
+        else sorted({*shortcuts, "none"})
+    )
     if "conv" not in tables["blocks"]["kinds"]:
-        # The others do not take 1x1 kernels, nor inception valid padding.
+        # The others do not take 1x1 kernels, nor all of them valid padding.
         tables["blocks"]["kernel_sizes"] += [9]
         tables["blocks"]["paddings"] = ["valid", "same"]
     if not tiny and draw(st.booleans()):

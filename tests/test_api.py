@@ -86,14 +86,29 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(place: Path) -> nas.Study:
     """Return a finished study of the digits, given as arrays."""
     return nas.search(
-        digits(), budget=1000, trials=4, epochs=2, studies=place, seed=1, **CPU
+        digits(),
+        # Numbers as they come out of a DataFrame; study.toml can hold them.
+        budget=np.int64(1000),
+        trials=np.int32(4),
+        epochs=np.uint8(2),
+        studies=place,
+        seed=1,
+        **CPU,
     )
 
 
 @pytest.fixture(scope="session")
 def winner(study: nas.Study) -> nas.Trained:
     """Return its winner, trained for an epoch with two seeds."""
-    return study.best(epochs=1, seeds=2, finalists=1, **CPU)
+    size = study.front()["num_params"].iloc[-1]
+    return study.best(
+        epochs=1,
+        seeds=2,
+        finalists=1,
+        max_params=size,
+        min_accuracy=np.float32(0),
+        **CPU,
+    )
 
 
 # --- the two doors ----------------------------------------------------------------
@@ -110,6 +125,8 @@ ONLY_OPTIONS = {
         "storage",  # likewise
         "output",  # Trained.save
         "export",  # Trained.export
+        "front",  # Study.best_front
+        "sizes",  # likewise
     },
     "train": {"output"},  # Trained.save
 }
@@ -176,6 +193,15 @@ def test_the_defaults_are_those_of_the_command_line(command: str) -> None:
             assert (parameter.default or None) == (option.default or None), name
 
 
+def test_best_front_has_the_keywords_of_best() -> None:
+    """With the same defaults; for what limits one winner it has the sizes."""
+    one = inspect.signature(nas.Study.best).parameters
+    several = inspect.signature(nas.Study.best_front).parameters
+    assert set(several) == set(one) - {"max_params", "min_accuracy"} | {"sizes"}
+    for name in set(several) & set(one):
+        assert several[name].default == one[name].default
+
+
 def refused() -> list[tuple[str, str, Any]]:
     """Return command, keyword and value for values that the option refuses."""
     found: list[tuple[str, str, Any]] = []
@@ -210,21 +236,6 @@ def test_what_an_option_refuses_its_keyword_refuses(
     assert list(tmp_path.rglob("*")) == before
 
 
-def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
-    """As they come out of a DataFrame; study.toml can hold them."""
-    searched = nas.search(
-        "digits",
-        budget=np.int64(900),
-        trials=np.int32(1),
-        epochs=np.uint8(1),
-        studies=tmp_path,
-        **CPU,
-    )
-    size = searched.front()["num_params"].iloc[-1]
-    best = searched.best(max_params=size, min_accuracy=np.float32(0), epochs=1, **CPU)
-    assert best.report["num_params"] == size
-
-
 def test_there_are_ranges_to_be_tested() -> None:
     """The test above is not empty: all numbers and choices of a search are in it."""
     names = {name for _, name, _ in refused()}
@@ -232,7 +243,7 @@ def test_there_are_ranges_to_be_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "kind", "words"),
+    ("given", "kind", "words"),
     [
         ({"budget": 30}, SpaceError, "budget=30 is below the smallest net"),
         ({}, StudyError, "give budget=, the largest number"),
@@ -257,11 +268,11 @@ def test_there_are_ranges_to_be_tested() -> None:
     ],
 )
 def test_errors_are_those_of_the_command_line_in_the_words_of_python(
-    wishes: dict[str, Any], kind: type[NasError], words: str, tmp_path: Path
+    given: dict[str, Any], kind: type[NasError], words: str, tmp_path: Path
 ) -> None:
     """One line of the same class; it names the keyword, not the option."""
     with pytest.raises(kind) as caught:
-        nas.search(**{"data": "digits", "studies": tmp_path / "s"} | wishes)
+        nas.search(**{"data": "digits", "studies": tmp_path / "s"} | given)
     text = the_line(caught.value)
     assert words in text
     assert "--" not in text
@@ -292,7 +303,14 @@ def test_import_nas_loads_nothing_and_knows_its_names() -> None:
     assert "\nAttributeError: module 'nas' has no attribute 'serch'" in done.stderr
 
 
-@pytest.mark.parametrize("first", ["import nas.search.loop", "nas.search", "nas.train"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param("import nas.search.loop", marks=pytest.mark.slow),
+        "nas.search",
+        pytest.param("nas.train", marks=pytest.mark.slow),
+    ],
+)
 def test_search_is_the_function_whatever_was_imported_first(first: str) -> None:
     """There is a package of that name, which Python would put in its place."""
     done = run_python(
@@ -314,10 +332,13 @@ def test_the_package_is_typed(tmp_path: Path) -> None:
         "reveal_type(nas.count('s0'))\n"
         "nas.search(budgte=9)\n"
     )
+    around = Path(nas.__file__).parent.parent
+    # mypy finds what is installed, and refuses to be pointed at site-packages.
+    checkout = {} if around.name == "site-packages" else {"MYPYPATH": str(around)}
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "script.py"],
         cwd=tmp_path,
-        env=environment() | {"MYPYPATH": str(Path(nas.__file__).parent.parent)},
+        env=environment() | checkout,
         capture_output=True,
         text=True,
         check=False,
@@ -626,6 +647,35 @@ def test_the_winner_is_saved_and_exported(winner: nas.Trained, tmp_path: Path) -
     assert not (tmp_path / "x").exists()
 
 
+def test_a_saved_winner_is_loaded(winner: nas.Trained, tmp_path: Path) -> None:
+    """Model, report and all; no code of the folder is run."""
+    folder = winner.save(tmp_path / "net")
+    with (folder / "model.py").open("a") as file:
+        file.write("raise SystemExit\n")
+    found = nas.load(folder)
+    assert found.report == winner.report
+    assert repr(found) == repr(winner)
+    images = digits().dataset.test_images
+    assert torch.equal(found.predict(images), winner.predict(images))
+    assert torch.equal(found.predict(images / 255), winner.predict(images))
+    assert found.save(tmp_path / "copy") == tmp_path / "copy"
+    assert nas.load(tmp_path / "copy").class_names == winner.class_names
+    report = found.export("onnx", data=digits())
+    assert report["test_accuracy"] == pytest.approx(winner.report["test_accuracy"][0])
+    with pytest.raises(DataError, match="no data set 'mine'"):
+        found.export("onnx")  # it was in memory
+    for name, text, words in (
+        ("report.json", "{}", "report.json has no architecture"),
+        ("weights.safetensors", "", "cannot read"),
+        ("architecture.json", "[]", "cannot read"),
+    ):
+        (folder / name).write_text(text)
+        with pytest.raises(ExportError, match=words):
+            nas.load(folder)
+    with pytest.raises(ExportError, match=r"no architecture\.json: give a study"):
+        nas.load(tmp_path)
+
+
 def test_the_winner_goes_into_its_study_by_default(
     study: nas.Study, winner: nas.Trained
 ) -> None:
@@ -711,6 +761,7 @@ print(len(study.trials()), study.best(epochs=1, finalists=1, device="cpu", worke
 """
 
 
+@pytest.mark.slow
 def test_a_plain_script_needs_no_main_guard(tmp_path: Path) -> None:
     """Its workers do not run it anew, and nothing is printed but what it prints."""
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -726,14 +777,15 @@ def test_a_plain_script_needs_no_main_guard(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("once\n2 1\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress", [True, False])
 def test_a_terminal_shows_how_it_comes_along(tmp_path: Path, progress: bool) -> None:
     """On stderr, so that stdout stays the script's own; nothing where it is unwanted."""
     (tmp_path / "script.py").write_text(
         "import nas\n"
-        f"wishes = dict(epochs=1, device='cpu', workers=1, progress={progress})\n"
-        "study = nas.search('digits', budget=900, trials=1, **wishes)\n"
-        "study.best(finalists=1, **wishes)\n"
+        f"given = dict(epochs=1, device='cpu', workers=1, progress={progress})\n"
+        "study = nas.search('digits', budget=900, trials=1, **given)\n"
+        "study.best(finalists=1, **given)\n"
     )
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -763,15 +815,15 @@ def test_a_terminal_shows_how_it_comes_along(tmp_path: Path, progress: bool) -> 
 INTERRUPTED = """\
 import nas
 
-wishes = dict(budget=900, epochs=2, device="cpu", workers=1, studies="studies")
+given = dict(budget=900, epochs=2, device="cpu", workers=1, studies="studies")
 try:
-    nas.search("digits", trials=100_000, **wishes)
+    nas.search("digits", trials=100_000, **given)
 except KeyboardInterrupt as stop:
     print(stop, flush=True)
 opened = nas.open_study(studies="studies")
 states = opened.trials()["state"].tolist()
 done = sum(state in ("complete", "pruned") for state in states)
-study = nas.search("digits", trials=done + 1, **wishes)
+study = nas.search("digits", trials=done + 1, **given)
 print(done, study.outcome, study.trials()["state"].isin(["complete", "pruned"]).sum())
 """
 
@@ -794,6 +846,7 @@ def test_an_interrupt_leaves_the_study_in_order(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=200)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 0, err
     stopped, ended = out.splitlines()
     done = int(ended.split()[0])

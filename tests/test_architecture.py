@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from strategies import architectures, blocks
 
 from nas.architecture import Architecture, Block, Head, Order, feature_shapes
+from nas.architecture.kinds import has_order
 from nas.errors import ArchitectureError
 from nas.training.model import build
 
@@ -43,11 +44,12 @@ def spellings(architecture: Architecture) -> list[Architecture]:
         if block.dropout == 0:
             others.append(replace(block, dropout=0))
         others.append(replace(block, bias="yes" if block.has_bias else "no"))
-        if block.pool == "none" and block.norm == "none":
+        if block.pool == "none" and block.norm == "none" and has_order(block):
             others += [replace(block, order=order) for order in get_args(Order)]
         if block.norm == "none" and block.pool == "max" and block.dropout == 0:
             swapped = {"early_pool": "late_pool", "late_pool": "early_pool"}
-            if block.activation == "relu" and block.order in swapped:
+            usual = block.activation == "relu" and has_order(block)
+            if usual and block.order in swapped:
                 order: Any = swapped[block.order]
                 others.append(replace(block, order=order))
         for other in others:

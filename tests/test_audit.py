@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 AUDIT = ROOT / ".ci" / "audit.py"
 FINE = {"name": "numpy", "version": "2.0", "vulns": []}
 UNKNOWN = {"name": "torch", "skip_reason": "not found"}
-OURS = {"name": "nas", "version": "1.0", "vulns": []}
+OURS = {"name": "nas-under-cap", "version": "1.0", "vulns": []}
 Holes = dict[str, list[dict[str, Any]]]
 
 
@@ -69,7 +69,7 @@ def index() -> Iterator[Callable[[Holes | None], str]]:
 def packages(tmp_path: Path) -> Path:
     """Return a folder with three installed packages and nas."""
     folder = tmp_path / "site-packages"
-    for name in ("pillow", "numpy", "torch", "nas"):
+    for name in ("pillow", "numpy", "torch", "nas-under-cap"):
         info = folder / f"{name}-1.0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")

@@ -10,9 +10,11 @@ import pytest
 import torch
 from cli_runner import Invoke
 from torch import nn
+from torch.nn import functional
 
-from nas.search.balance import balance, no_better_than_majority
-from nas.training.loop import confusion, evaluate
+from nas.search.balance import balance, effective_size, no_better_than_majority
+from nas.study.folders import load_settings, read_study
+from nas.training.loop import confusion, evaluate, measure
 
 
 def test_balance_is_what_the_counts_say() -> None:
@@ -33,6 +35,34 @@ def test_the_majority_is_not_beaten_by_noise() -> None:
     assert no_better_than_majority(0.94, 0.8696, 69)
     assert not no_better_than_majority(0.96, 0.8696, 69)
     assert not no_better_than_majority(0.90, 0.8696, 10_000)
+
+
+def test_the_balanced_accuracy_is_as_noisy_as_that_of_so_many_images() -> None:
+    """Against throwing dice: classes of one size are all of their images, rare ones count."""
+    assert effective_size([50, 50, 0, 50]) == 150
+    sizes = np.array([400, 40, 10])
+    random = np.random.default_rng(0)
+    shares = random.binomial(sizes, 0.8, (20_000, 3)) / sizes
+    plain = 0.8 * 0.2 / effective_size(sizes.tolist())
+    assert shares.mean(axis=1).var() == pytest.approx(plain, rel=0.05)
+
+
+def test_the_balanced_measurement_is_the_mean_over_classes() -> None:
+    """Accuracy and loss alike, over several batches; a class without images is left out."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    images = torch.randint(256, (300, 1, 4, 4), dtype=torch.uint8)
+    labels = torch.cat([torch.zeros(250), torch.ones(40), torch.full((10,), 3)]).long()
+    some = (model, images, labels, [0.5], [0.3])
+    with torch.no_grad():
+        logits = model((images / 255 - 0.5) / 0.3)
+    parts = [labels == label for label in (0, 1, 3)]
+    right = [(logits.argmax(1) == labels)[part].double().mean() for part in parts]
+    losses = [functional.cross_entropy(logits[part], labels[part]) for part in parts]
+    accuracy, loss = measure(*some, metric="balanced-accuracy")
+    assert accuracy == pytest.approx(float(sum(right)) / 3)
+    assert loss == pytest.approx(float(sum(losses)) / 3, rel=1e-5)
+    assert accuracy != pytest.approx(measure(*some).accuracy)
 
 
 def test_confusion_counts_each_image_once() -> None:
@@ -79,6 +109,8 @@ def test_nets_that_only_say_the_largest_class_are_told(
     assert "data: text labels" in found.out
     assert "data: warning: " in found.out
     assert "no net is better than always answering '[cat]'" in found.out
+    assert "next: " not in found.out
+    assert "no net better than always" in invoke("front").out
     best = invoke("best", "pets-400", "--epochs", 1, *common)
     assert best.code == 0, best.err
     assert "balanced accuracy" in best.out
@@ -92,3 +124,25 @@ def test_nets_that_only_say_the_largest_class_are_told(
     assert report["majority_share"] == pytest.approx(counts.sum(1).max() / 50)
     # A row of the matrix is a line of the file.
     assert f"{counts[0].tolist()}," in (folder / "report.json").read_text()
+    # The same data by the balanced accuracy: chance is one of two classes.
+    (tmp_path / "weighted.toml").write_text('class_weights = "balanced"\n')
+    balanced = ("--metric", "balanced-accuracy", "--recipe", "weighted.toml")
+    found = invoke(
+        *("search", "--dataset", "pets.npz", "--budget", 400, "--trials", 2),
+        *("--epochs", 3, "--study", "fair", *balanced, *common),
+    )
+    assert found.code == 0, found.err
+    assert "'[cat]', whose balanced validation accuracy is 50.00 %" in found.out
+    assert "try --metric" not in found.out
+    settings = load_settings(tmp_path / "studies/fair")
+    assert settings.effective_val_size == effective_size([14, 2])
+    assert settings.recipe.class_weights == "balanced"
+    study = read_study(tmp_path / "studies/fair")
+    ends = [c.curve[-1].val_accuracy for c in study.candidates() if c.curve]
+    assert ends
+    # Fourteen images of one class and two of the other: no plain accuracy is 1/28 of.
+    assert all((28 * end) % 1 == pytest.approx(0, abs=1e-6) for end in ends)
+    (tmp_path / "weighted.toml").write_text("class_weights = [1, 2, 3]\n")
+    bad = invoke("best", "fair", "--recipe", "weighted.toml", *common)
+    assert (bad.code, bad.err.count("\n")) == (1, 1)
+    assert "class_weights has 3 numbers, and the data 2 classes" in bad.err

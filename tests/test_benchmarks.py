@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from studying import environment
@@ -33,6 +36,61 @@ def run(tmp_path: Path, *command: str) -> str:
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return what the scripts share."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("harness")
+
+
+def test_a_run_that_was_stopped_goes_on_in_its_file(
+    harness: ModuleType, tmp_path: Path
+) -> None:
+    """Rows are added under one heading; without a file there are none."""
+    path = tmp_path / "rows.csv"
+    assert harness.read(path) == []
+    for seed in harness.seeds("3-4"):
+        harness.append(path, {"seed": seed, "accuracy": 0.5})
+    assert [row["seed"] for row in harness.read(path)] == ["3", "4"]
+    assert list(harness.seeds("7")) == [7]
+
+
+def test_methods_are_compared_seed_by_seed(harness: ModuleType) -> None:
+    """A seed that one of them lacks counts for nothing; one seed is no comparison."""
+    ours = {0: 1.0, 1: 2.0, 2: 3.0, 9: 100.0}
+    median, better, p = harness.Paired.of(
+        ours, {0: 0.5, 1: 2.5, 2: 0.0, 8: 0.0}
+    ).cells()
+    assert (median, better) == ("+0.500", "2 of 3")
+    assert 0 < float(p) <= 1
+    assert harness.Paired.of(ours, {9: 1.0}).cells() == ["", "", ""]
+
+
+def test_a_page_keeps_what_stands_around_its_table(
+    harness: ModuleType, tmp_path: Path
+) -> None:
+    """Without both marks nothing is written."""
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- a -->\nold\n<!-- b -->\nbelow\n")
+    table = harness.table(["net", "n"], [["s0", 3]])
+    harness.put_between(page, ("<!-- a -->", "<!-- b -->"), table + "\n")
+    assert page.read_text() == (
+        "above\n<!-- a -->\n| net | n |\n|---|--:|\n| s0 | 3 |\n<!-- b -->\nbelow\n"
+    )
+    with pytest.raises(
+        SystemExit, match=r"page.md has no <!-- a --> \.\.\. <!-- c -->"
+    ):
+        harness.put_between(page, ("<!-- a -->", "<!-- c -->"), "new")
+    assert "s0" in page.read_text()
+
+
+def test_the_page_tells_of_each_script_and_of_no_other() -> None:
+    """What is new there is new on the page, what is gone is gone."""
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"\b\w+\.(?:py|sh)\b", page))
+    assert told == {p.name for p in BENCHMARKS.iterdir() if p.suffix in {".py", ".sh"}}
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from cli_runner import Invoke
 from studying import (
@@ -37,6 +38,7 @@ from system_programs import need
 
 from nas.api import running
 from nas.api.progress import NoDisplay
+from nas.architecture import Architecture
 from nas.search.best import ProgressEvent
 from nas.study.folders import create, read_study
 from nas.study.study import Study
@@ -103,13 +105,15 @@ def test_a_search_prints_plain_lines_where_there_is_no_terminal(place: Path) -> 
     assert timing[0]["c_kernels"] is kernels.available()
 
 
-def test_the_same_search_again_has_nothing_to_do(place: Path, tmp_path: Path) -> None:
+def test_the_same_search_again_has_nothing_to_do(
+    place: Path, at: list[str], invoke: Invoke, tmp_path: Path
+) -> None:
     """It ends at once with code 0 and the same front."""
     front = (place / "studies" / "digits-2000" / "front.csv").read_bytes()
-    again = run_nas(*NEW, "--trials", 9, "--workers", 1, cwd=place)
-    assert again.returncode == 0, again.stderr
-    assert again.stderr == ""
-    assert "9 trials finished" in again.stdout
+    again = invoke(*NEW, "--trials", 9, "--workers", 1, *at)
+    assert again.code == 0, again.err
+    assert again.err == ""
+    assert "9 trials finished" in again.out
     assert (place / "studies" / "digits-2000" / "front.csv").read_bytes() == front
     assert not list(tmp_path.iterdir())
 
@@ -136,6 +140,54 @@ def test_the_front_in_each_format(invoke: Invoke, at: list[str]) -> None:
         assert f"{size:,}" in table.out
 
 
+def test_all_trials_in_each_format(invoke: Invoke, tmp_path: Path) -> None:
+    """Also those that were pruned or failed, with why, their draws and their seconds."""
+    made_up(tmp_path / "studies")
+    comma = invoke("front", "--all", "--format", "csv")
+    plain = invoke("front", "--all", "--format", "json")
+    marks = invoke("front", "--all", "--format", "md")
+    table = invoke("front", "--all")
+    assert {a.code for a in (comma, plain, marks, table)} == {0}
+    rows = list(csv.DictReader(io.StringIO(comma.out)))
+    assert [row["state"] for row in rows] == ["complete", "pruned", "failed", "running"]
+    assert [row["reason"] for row in rows[1:3]] == [
+        "it was hopeless",
+        "loss became NaN",
+    ]
+    assert [row["seconds"] for row in rows] == ["0.3", "0.1", "0.0", "0.0"]
+    assert {row["metric"] for row in rows} == {"accuracy"}
+    for row, record in zip(rows, json.loads(plain.out), strict=True):
+        assert json.loads(row["decisions"])["depth"] >= 1
+        assert record["num_params"] == int(row["num_params"]) > 0
+        assert record["decisions"] == row["decisions"]
+        assert f"{record['num_params']:,}" in table.out
+    assert "it was hopeless" in marks.out
+    assert "hopeless" in table.out
+
+
+def test_parquet_is_written_or_its_package_named(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says what to install where nothing can write it."""
+
+    def write(frame: pd.DataFrame, file: io.BytesIO, *, index: bool) -> None:
+        assert not index
+        file.write(b"PAR1" + bytes(len(frame)))
+
+    made_up(tmp_path / "studies")
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", write)
+    found = invoke("front", "--all", "--format", "parquet")
+    assert (found.code, found.out) == (0, "PAR1" + "\0" * 4)
+
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", missing)
+    refused = invoke("front", "--all", "--format", "parquet")
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert "pip install pyarrow" in refused.err
+
+
 def test_the_front_of_a_study_without_one(invoke: Invoke, tmp_path: Path) -> None:
     """Said in words, or as an empty table in the other formats."""
     create(tmp_path / "studies" / "new", make_settings(name="new")).close()
@@ -157,6 +209,26 @@ def test_show_prints_layers_costs_and_curve(
     assert candidate.key in result.out
     for report in candidate.curve:
         assert f"{100 * report.val_accuracy:.2f} %" in result.out
+
+
+def test_show_as_json_has_all_that_is_known(invoke: Invoke, tmp_path: Path) -> None:
+    """The layers add up to the costs; the curve and the decision's outcome are there."""
+    made_up(tmp_path / "studies")
+    found = invoke("show", 0, "--format", "json", "--board", "esp32")
+    assert (found.code, found.err) == (0, "")
+    record = json.loads(found.out)
+    assert (record["state"], record["val_accuracy"]) == ("complete", 0.7)
+    assert (record["metric"], record["seconds"]) == ("accuracy", 0.3)
+    for name in ("num_params", "macs", "latency_ms"):
+        total = sum(layer[name] for layer in record["layers"])
+        assert total == pytest.approx(record[name]), name
+    assert record["flash"] > 0
+    assert [rung["val_accuracy"] for rung in record["curve"]] == [0.5, 0.6, 0.7]
+    net = Architecture.from_dict(record["architecture"])
+    assert net.key == record["key"]
+    assert json.loads(invoke("show", 2, "--format", "json").out)["reason"] == (
+        "loss became NaN"
+    )
 
 
 def test_show_tells_why_a_candidate_ended(invoke: Invoke, tmp_path: Path) -> None:
@@ -586,6 +658,7 @@ def codes_of(result: subprocess.CompletedProcess[str]) -> list[str]:
     return re.findall(r"^code (\d+)$", result.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     """On a real disk of 160 kB the search stops; with room again it goes on."""
     search = " ".join(
@@ -669,6 +742,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> Non
     assert result.stdout.splitlines()[-1].strip() == "LOADED", result.stderr
 
 
+@pytest.mark.slow
 def test_the_front_of_a_thousand_trials_is_fast(tmp_path: Path) -> None:
     """Under two seconds, the best of three, as a table and as CSV."""
     big_study(tmp_path / "studies" / "big", 1000)
@@ -782,6 +856,7 @@ def test_the_start_of_the_workers_is_no_trial(invoke: Invoke) -> None:
     assert "2 trials finished" in done.out
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_with_code_0_and_says_how_to_go_on(tmp_path: Path) -> None:
     """What was finished is kept, the rest waits for the same command."""
     began = time.monotonic()
@@ -881,6 +956,9 @@ def test_every_command_finds_the_data_from_another_folder(
     ):
         answer = invoke(*arguments)
         assert answer.code == 0, answer.err
+        # Where there is no terminal, each training is one line at its end.
+        lines = re.findall(r"^ +\d+ s  (\w+)", answer.out, re.MULTILINE)
+        assert len(lines) == {"best": 3, "train": 1, "export": 0}[arguments[0]]
     (tmp_path / "mine.npz").rename(tmp_path / "moved.npz")
     assert "with --dataset where" in invoke("best", *at, *few).err
     answer = invoke("best", *at, *few, "--dataset", "../moved.npz", "--export", "c")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -22,7 +22,7 @@ from nas.architecture.cost import (
     peak_memory,
     total,
 )
-from nas.training.model import Inception, build
+from nas.training.model import Inception, Residual, build
 
 
 @dataclass
@@ -31,6 +31,8 @@ class Measured:
 
     macs: int = 0
     peak_memory: int = 0
+    waiting: dict[nn.Module, int] = field(default_factory=dict)
+    """What waits for an addition while a layer is computed."""
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Take the costs of one layer that has just run."""
@@ -42,7 +44,22 @@ class Measured:
             self.macs += module.in_features * module.out_features
         elif source.shape == output.shape and not isinstance(module, Inception):
             return  # the mean of a single pixel is that pixel: nothing to compute
-        self.peak_memory = max(self.peak_memory, source.numel() + output.numel())
+        waiting = self.waiting.get(module, 0)
+        self.peak_memory = max(
+            self.peak_memory, source.numel() + output.numel() + waiting
+        )
+
+    def watch(self, residual: Residual) -> None:
+        """Take the costs of a shortcut: it comes just before the last convolution."""
+        units = [m for m in residual.body if isinstance(m, nn.Conv2d | Inception)]
+        own = [m for m in residual.shortcut if isinstance(m, nn.Conv2d)]
+
+        def waits(modules: list[nn.Module], inputs: tuple[Any, ...]) -> None:
+            self.waiting |= dict.fromkeys(modules, inputs[0].numel())
+
+        residual.register_forward_pre_hook(lambda _, i: waits(units[1:-1], i))
+        if len(units) > 1:
+            units[-1].register_forward_pre_hook(lambda _, i: waits(own, i))
 
 
 WITH_COSTS = (
@@ -60,6 +77,8 @@ def measure(architecture: Architecture) -> Cost:
     model = build(architecture).eval()
     measured = Measured()
     for module in model.modules():
+        if isinstance(module, Residual):
+            measured.watch(module)
         if isinstance(module, WITH_COSTS):
             module.register_forward_hook(measured)
     with torch.no_grad():
@@ -88,9 +107,10 @@ def test_each_cost_alone(architecture: Architecture) -> None:
 def test_layers_join_up(architecture: Architecture) -> None:
     """Each layer's input is the output before it, and all costs add up."""
     table = layers(architecture)
-    outputs = [architecture.input_shape, *(layer.output_shape for layer in table)]
+    chain = [x for x in table if not x.description.startswith("shortcut")]
+    outputs = [architecture.input_shape, *(layer.output_shape for layer in chain)]
     assert outputs[-1] == (architecture.num_classes, 1, 1)
-    for output, layer in zip(outputs, table, strict=False):
+    for output, layer in zip(outputs, chain, strict=False):
         # Flattening keeps the values and drops the shape.
         assert prod(output) == prod(layer.input_shape)
     costs = cost(architecture)
@@ -114,6 +134,27 @@ def test_a_known_network_by_hand() -> None:
     area = 26 * 26
     assert count_macs(architecture) == area * (8 * 9 + 8 * 9 + 8 * 16) + 16 * 10
     assert peak_memory(architecture) == area * (8 + 16)
+
+
+def test_a_live_shortcut_by_hand() -> None:
+    """What is added waits; the sum is written in its place."""
+    same = Block(kind="residual", out_channels=4, shortcut="identity")
+    other = Block(kind="residual", out_channels=6, stride=2, shortcut="conv")
+    head = Head(kind="pool")
+    net = Architecture(input_shape=(4, 8, 8), num_classes=4, blocks=(same,), head=head)
+    assert count_params(net) == 2 * (4 * 4 * 9 + 2 * 4)
+    assert peak_memory(net) == 2 * (4 * 64)
+    net = replace(net, num_classes=6, blocks=(other,))
+    assert count_params(net) == (4 * 6 + 6 * 6) * 9 + 4 * 6 + 3 * 2 * 6
+    assert count_macs(net) == 16 * ((4 * 6 + 6 * 6) * 9 + 4 * 6)
+    # The block's input and both inputs of the sum, at a quarter of the area.
+    assert peak_memory(net) == 4 * 64 + 2 * (6 * 16)
+    assert [layer.description for layer in layers(net)] == [
+        "conv 3x3 stride 2, batch norm, relu",
+        "shortcut conv 1x1 stride 2, batch norm",
+        "conv 3x3, batch norm, + shortcut, relu",
+        "global average pool",
+    ]
 
 
 def test_shared_and_inception_blocks_by_hand() -> None:

@@ -198,7 +198,10 @@ def test_killed_workers(tmp_path: Path, chance: random.Random) -> None:
     assert {c.state for c in known} <= {"complete", "pruned"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_an_interrupted_search_says_how_to_go_on(
     tmp_path: Path, chance: random.Random, number: signal.Signals
 ) -> None:
@@ -230,6 +233,7 @@ def test_an_interrupted_search_says_how_to_go_on(
     assert (search.study / "front.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_search_interrupted_before_it_began_leaves_nothing_in_the_way(
     tmp_path: Path,
 ) -> None:

@@ -301,11 +301,11 @@ def test_how_the_search_goes_is_drawn(browser: Browser, address: str) -> None:
     with look(browser) as page:
         page.goto(f"{address}#study=mixed&page=progress")
         page.wait_for_selector("#sizes .bars")
-        wait_for(page, "byId('hypervolume-trials').data?.length === 2")
-        names = page.evaluate("byId('hypervolume-trials').data.map(each => each.name)")
+        wait_for(page, "byId('hypervolume-epochs').data?.length === 2")
+        names = page.evaluate("byId('hypervolume-epochs').data.map(each => each.name)")
         # The first study with a random sampler on the same data and cap.
         assert names == ["this study", "growing"]
-        volumes = page.evaluate("byId('hypervolume-trials').data[0].y")
+        volumes = page.evaluate("byId('hypervolume-epochs').data[0].y")
         assert volumes == sorted(volumes)
         assert sum(page.evaluate("byId('sizes').data[0].y")) == 15
         # Drawn as wide as their places, though the page began on another part.

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from studying import (
@@ -26,13 +28,12 @@ from studying import (
     make_settings,
     one_line,
     report_of,
-    run_nas,
     train_made_up,
 )
 
 from nas.architecture.boards import find_board
 from nas.architecture.cost import layers
-from nas.candidates.candidate import Candidate, Training, front
+from nas.candidates.candidate import Candidate, Training, front, with_training
 from nas.candidates.pareto import hypervolume
 from nas.dashboard.app import application
 from nas.dashboard.assets import script_json
@@ -47,6 +48,7 @@ from nas.dashboard.progress import (
     active_seconds,
     hypervolumes,
     losses_at_size,
+    moments,
     progress,
     reference_point,
 )
@@ -296,7 +298,7 @@ def test_the_fronts_follow_step_by_step(
     found: dict[str, list[int]] = {}
     for start in range(0, len(rows), step):
         changed = range(start, min(start + step, len(rows)))
-        found = fronts(candidates, found, changed, find_board("esp32"))
+        found = fronts(dict(enumerate(candidates)), found, changed, find_board("esp32"))
     assert found.get("num_params", []) == [c.trial for c in front(candidates)]
 
 
@@ -456,7 +458,41 @@ def test_pauses_of_the_search_are_no_time(example: Candidate) -> None:
     ]
     ends = [10.0, 15.0, 40_000.0]
     times = [(begin, begin + timedelta(seconds=end)) for end in ends]
-    assert active_seconds(made, times) == {0: 10.0, 1: 15.0, 2: 25.0}
+    assert active_seconds(moments(made, times, make_settings())) == [10.0, 15.0, 25.0]
+
+
+def test_a_promoted_net_counts_from_the_end_of_its_full_training(
+    example: Candidate,
+) -> None:
+    """With that training's accuracy; another seed may lower it again."""
+    settings = make_settings(fidelities=(4, 12))
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    start = begin.timestamp()
+    made = replace(make_candidate(example, 0, 20, 0.5, "complete"), curve=())
+    report = replace(report_of(0, 0.5, 4.0), seconds=10.0)
+    made = replace(made, curve=(report,), fully_trained=False)
+    for seed_number, (accuracy, ended) in enumerate([(0.9, 100.0), (0.7, 200.0)]):
+        training = Training(
+            trial=0,
+            epochs=12,
+            seed_number=seed_number,
+            curve=(replace(report_of(0, accuracy, 12.0), seconds=30.0),),
+            ended=start + ended,
+        )
+        made = with_training(made, training, 12)
+    times = [(begin, begin + timedelta(seconds=10))]
+    bound = (50.0, 0.1)
+    found = progress([made], times, settings, bound)["hypervolume"]
+    areas = [hypervolume([(20.0, accuracy)], bound) for accuracy in (0.9, 0.8)]
+    assert found == [
+        [16.0, round(40 / 60, 3), round(areas[0], 6)],
+        [28.0, round(70 / 60, 3), round(areas[1], 6)],
+    ]
+    # A study that did not note the ends: all at the end of the first training.
+    untimed = tuple(replace(t, ended=None) for t in made.trainings)
+    older = [replace(made, trainings=untimed)]
+    found = progress(older, times, settings, bound)["hypervolume"]
+    assert [row[0] for row in found] == [28.0]
 
 
 def test_progress_counts_what_pruning_saved(tmp_path: Path) -> None:
@@ -582,7 +618,7 @@ def test_a_random_study_is_the_baseline(tmp_path: Path) -> None:
     found = catalogue.baseline("own")
     assert found is not None
     assert found["name"] == "random"
-    assert found["hypervolume"][-1][0] == 5
+    assert found["hypervolume"][-1][0] == 5 * 3  # epochs
     assert catalogue.baseline("random") is None
 
 
@@ -658,7 +694,7 @@ def test_the_report_names_no_other_host(studies: Path) -> None:
     assert ' src="' not in page
 
 
-def test_commands_refuse_what_cannot_be(tmp_path: Path) -> None:
+def test_commands_refuse_what_cannot_be(tmp_path: Path, invoke: Invoke) -> None:
     """One line each: no such study, a taken port, a bad token, an unwritable file."""
     big_study(tmp_path / "studies" / "small", 2)
     with socket.socket() as taken:
@@ -678,9 +714,9 @@ def test_commands_refuse_what_cannot_be(tmp_path: Path) -> None:
             ],
         }
         for expected, arguments in attempts.items():
-            done = run_nas(*arguments, cwd=tmp_path)
-            assert done.returncode == 1, done.stderr
-            line = one_line(done.stderr)
+            done = invoke(*arguments)
+            assert done.code == 1, done.err
+            line = one_line(done.err)
             assert any(part in line for part in expected.split("|")), line
 
 

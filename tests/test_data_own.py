@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from strategies import examples
 
 from nas.data import Dataset, load_dataset, pictures
 from nas.errors import DataError
@@ -451,7 +452,7 @@ def whole_npz() -> bytes:
 WHOLE = whole_npz()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.data())
 def test_damaged_npz_is_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

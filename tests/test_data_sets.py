@@ -16,6 +16,7 @@ import torch
 import torchvision.datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import examples
 
 from nas.data import DATASETS, download, idx, load_dataset, split_indices, vision
 from nas.data.dataset import make_dataset
@@ -426,7 +427,7 @@ def test_class_names_must_fit() -> None:
 # --- the split
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     counts=st.lists(st.integers(2, 60), min_size=2, max_size=12),
     seed=st.integers(0, 2**64 - 1),

@@ -90,7 +90,9 @@ def cluster() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(
+    scope="module", params=["local", pytest.param("ray", marks=pytest.mark.slow)]
+)
 def name(request: pytest.FixtureRequest) -> str:
     """Each engine's name in turn; where it needs a cluster, that is there."""
     if request.param == "ray":
@@ -445,6 +447,7 @@ def test_out_of_memory_leaves_one_worker_fewer(
         engine.close()
 
 
+@pytest.mark.slow
 def test_out_of_memory_twice_at_once_leaves_one_worker(tmp_path: Path) -> None:
     """The second one was not alone either when it began: neither job has failed."""
     engine = warm("local", 2)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import examples
 
 from nas.architecture import Architecture
 from nas.architecture.cost import cost
@@ -171,7 +172,7 @@ def test_small_images_are_halved_less_often_in_plain_nets() -> None:
     st.sampled_from([400, 1500, 6000]),
     st.integers(0, 3),
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_mutation_stays_in_the_space_and_has_the_wanted_size(
     seed: int, space: str, wanted: int, changes: int
 ) -> None:

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from strategies import architectures
+from strategies import architectures, examples
 from torch import nn
 
 from nas.architecture import Architecture, Block, Head
@@ -72,7 +72,7 @@ def data_for(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(architecture=architectures())
 def test_the_source_is_the_same_network(architecture: Architecture) -> None:
     """For any architecture the source has the same layers, weights and logits."""
@@ -219,7 +219,7 @@ def test_the_written_data_come_back(tmp_path: Path) -> None:
     assert names["CLASS_NAMES"] == DATA["class_names"]
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(notes=st.lists(st.text() | st.sampled_from(['"""', "\\", "$x {y}", '"'])))
 def test_no_note_breaks_the_source(notes: list[str]) -> None:
     """Whatever a note holds, it stays within the docstring."""

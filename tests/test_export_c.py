@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from exporting import numpy_weights, random_images, random_model
+import torch
+from exporting import normalised, numpy_weights, random_images, random_model
 from hypothesis import HealthCheck, given, settings
-from strategies import architectures
+from strategies import architectures, examples
 from system_programs import need
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import peak_memory
+from nas.errors import ExportError
 from nas.export import integer
 from nas.export.c import arena_size, c_files
 from nas.export.quantise import IntegerStage, quantise
@@ -81,7 +83,11 @@ def check(architecture: Architecture, seed: int = 1) -> None:
     assert arena_size(table) <= peak_memory(architecture)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=examples(15),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(architecture=architectures())
 def test_c_gives_the_reference_s_every_bit(architecture: Architecture) -> None:
     """Any architecture, under ASan and UBSan, and an arena within peak memory."""
@@ -118,6 +124,69 @@ def test_every_order_of_what_follows(order: str, activation: str) -> None:
             head=Head(kind="conv", kernel_size=1),
         )
     )
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6", "silu"])
+def test_shortcuts_of_every_kind(activation: str) -> None:
+    """Added in place, or apart; of the images by a convolution; pooled behind it."""
+    common = {"activation": activation}
+    net = Architecture(
+        input_shape=(3, 19, 17),
+        num_classes=5,
+        blocks=(
+            Block(kind="residual", out_channels=5, shortcut="conv", **common),
+            Block(kind="residual", out_channels=5, shortcut="identity", **common),
+            Block(out_channels=5, shortcut="identity", pool="avg", **common),
+            Block(kind="separable", out_channels=6, shortcut="conv", **common),
+            Block(
+                kind="inverted_bottleneck",
+                out_channels=6,
+                expansion=3,
+                shortcut="identity",
+                **common,
+            ),
+            Block(
+                kind="residual",
+                out_channels=6,
+                shortcut="identity",
+                pool="max",
+                **common,
+            ),
+        ),
+        head=Head(),
+    )
+    check(net)
+
+
+def test_an_addition_is_as_exact_as_a_convolution() -> None:
+    """The int8 sum is that of float, to a hundredth of its range."""
+    net = Architecture(
+        input_shape=(1, 16, 16),
+        num_classes=4,
+        blocks=(
+            Block(out_channels=6),
+            Block(kind="residual", out_channels=6, shortcut="identity"),
+        ),
+        head=Head(kind="flatten"),
+    )
+    images = random_images(net, 64)
+    table = integer_net(net, images)
+    whole = integer.run(table, images) / 2.0 ** table[-1].logit_bits
+    with torch.no_grad():
+        exact = random_model(net)(normalised(images, MEAN[:1], STD[:1])).numpy()
+    assert abs(whole - exact).max() < 0.03 * np.ptp(exact)
+
+
+def test_the_images_themselves_are_not_added() -> None:
+    """In whole numbers they have another scale for each channel: refused by name."""
+    net = Architecture(
+        input_shape=(3, 8, 8),
+        num_classes=4,
+        blocks=(Block(out_channels=3, shortcut="identity"),),
+        head=Head(),
+    )
+    with pytest.raises(ExportError, match="block 1: what it adds is the image itself"):
+        integer_net(net, random_images(net, 8))
 
 
 def test_repeats_share_their_weights() -> None:

@@ -231,7 +231,7 @@ def test_a_missing_library_names_the_extra(
         lambda name, *rest: None if name.startswith("onnx") else real(name, *rest),
     )
     net = read_trained(winner)
-    with pytest.raises(ExportError, match=r"pip install 'nas\[export\]'"):
+    with pytest.raises(ExportError, match=r"pip install 'nas-under-cap\[export\]'"):
         export(net, "onnx", tmp_path / "out", DIGITS)
     assert export(net, "c", tmp_path / "out", DIGITS)["arena_bytes"] > 0
 

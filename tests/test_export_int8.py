@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from exporting import numpy_weights, random_images, random_model
 from hypothesis import given, settings
-from strategies import architectures
+from strategies import architectures, examples
 from test_export_onnx import session
 
 from nas.architecture import Architecture
@@ -26,7 +26,7 @@ BEST = Path(__file__).parents[1] / "benchmarks" / "nets" / "4719"
 MEAN, STD = [0.13, 0.4, 0.55], [0.31, 0.2, 0.25]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(architecture=architectures())
 def test_three_nets_agree(architecture: Architecture) -> None:
     """Whole numbers stay near float, and ONNX's int8 near the whole numbers."""

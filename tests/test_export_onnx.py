@@ -7,7 +7,7 @@ import onnxruntime
 import torch
 from exporting import normalised, numpy_weights, random_images, random_model
 from hypothesis import given, settings
-from strategies import architectures
+from strategies import architectures, examples
 
 from nas.architecture import Architecture
 from nas.export.onnx_float import onnx_float
@@ -23,7 +23,7 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(architecture=architectures())
 def test_onnx_gives_the_logits_of_torch(architecture: Architecture) -> None:
     """For any architecture, with batch norms of either sign, from uint8 images."""

@@ -299,6 +299,7 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
     assert {c.state for c in known} <= {"complete", "pruned"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_slurms_sigterm_ends_it_cleanly(workers: int, tmp_path: Path) -> None:
     """Slurm sends SIGCONT and SIGTERM to every process of the job, workers too."""

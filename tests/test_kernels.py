@@ -62,6 +62,27 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(kind="separable", out_channels=6, repeats=3, order="late_pool"),
         Block(out_channels=6, norm="none", bias="no", repeats=2, pool="avg"),
     ),
+    "residual": (
+        Block(out_channels=6, shortcut="conv", dropout=0.0),
+        Block(kind="residual", out_channels=6, shortcut="identity", pool="max"),
+        Block(kind="residual", out_channels=7, shortcut="conv", stride=2, norm="none"),
+        Block(
+            kind="separable", out_channels=7, shortcut="identity", activation="relu6"
+        ),
+    ),
+    "inverted bottleneck": (
+        Block(out_channels=6, activation="relu6"),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=6,
+            expansion=3,
+            shortcut="identity",
+            activation="hardswish",
+            pool="avg",
+        ),
+        Block(kind="inverted_bottleneck", out_channels=4, stride=2),
+        Block(kind="inverted_bottleneck", out_channels=5, expansion=2, norm="none"),
+    ),
     "even kernel": (Block(out_channels=5, kernel_size=4, stride=2, padding="valid"),),
 }
 
@@ -221,15 +242,19 @@ def test_batch_norm_with_its_neighbours_agrees_with_torch(
 @needs_kernels
 def test_warping_agrees_with_torch() -> None:
     """Images are sampled where torch samples them, beyond the edges, too."""
-    recipe = Recipe(rotation=60, shift=0.5, scale=0.6, shear=30, augment=0.9)
+    recipe = Recipe(rotation=60, shift=0.5, scale=0.6, shear=30, augment=0.9, flip=0.5)
     images = images_of(64)
     matrices = augmentation.random_matrices(
-        64, recipe, torch.Generator().manual_seed(0), images.device
+        64,
+        recipe,
+        torch.Generator().manual_seed(0),
+        images.device,
+        size=(images.shape[2], images.shape[3]),
     )
-    expected = augmentation.warp(images, matrices)
-    torch.testing.assert_close(
-        kernels.warp(images, matrices), expected, atol=1e-4, rtol=0
-    )
+    for repeat in (False, True):
+        expected = augmentation.warp(images, matrices, repeat=repeat)
+        ours = kernels.warp(images, matrices, repeat=repeat)
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
 @needs_kernels
@@ -269,17 +294,24 @@ static void *failing_calloc(size_t n, size_t size) {
 """
 
 
-@pytest.fixture
-def fail_after(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[[int], None]:
-    """Return what lets every request for memory after the next so many fail; -1 none."""
-    source = tmp_path / "failing.c"
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the kernels over that allocator, compiled once for all tests."""
+    folder = tmp_path_factory.mktemp("failing")
+    source = folder / "failing.c"
     source.write_text(_FAILING % library._SOURCE)
-    monkeypatch.setattr(library, "_SOURCE", source)
-    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
-    compiled = library._found.__wrapped__()[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "_SOURCE", source)
+        patch.setenv("NAS_CACHE_DIR", str(folder))
+        compiled = library._found.__wrapped__()[0]
     assert compiled is not None
+    return compiled
+
+
+@pytest.fixture
+def fail_after(monkeypatch: pytest.MonkeyPatch, failing: Any) -> Callable[[int], None]:
+    """Return what lets every request for memory after the next so many fail; -1 none."""
+    compiled = failing
     monkeypatch.setattr(library, "load", lambda: compiled)
     after: Callable[[int], None] = compiled.fail_after
     return after
@@ -416,16 +448,18 @@ def test_the_library_is_compiled_once_for_a_source_and_a_compiler(
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
     compiler = shutil.which("cc")
     assert compiler is not None
+    # Little to compile: what counts here is how often.
+    small = tmp_path / "small.c"
+    small.write_text("int one(void) { return 1; }\n")
+    monkeypatch.setattr(library, "_SOURCE", small)
     path = library._compiled(compiler)
     made = path.stat().st_mtime_ns
     assert library._compiled(compiler) == path
     assert path.stat().st_mtime_ns == made
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, small.name}
     link = tmp_path / "another-cc"
     link.symlink_to(compiler)
     assert library._compiled(str(link)) != path
-    source = tmp_path / "kernels.c"
-    source.write_text(library._SOURCE.read_text() + "/* newer */\n")
-    monkeypatch.setattr(library, "_SOURCE", source)
+    small.write_text(small.read_text() + "/* newer */\n")
     assert library._compiled(compiler) != path
     assert len(list(tmp_path.glob("kernels-*.so"))) == 3

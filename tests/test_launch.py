@@ -10,24 +10,27 @@ import numpy as np
 import pytest
 from studying import SIX_NETS
 
-from nas.errors import NasError, SpaceError, StudyError
+from nas.errors import NasError, RecipeError, SpaceError, StudyError, UsageError
 from nas.search import start as launching
+from nas.search.recipes import RecipeChange
 from nas.search.start import Request, launch
 from nas.study.folders import load_settings
 from nas.study.settings import Settings
 from nas.training.recipe import Recipe
 
 
-def begin(studies: Path, **wishes: Any) -> Settings:
+def begin(studies: Path, **keywords_given: Any) -> Settings:
     """Launch a study, close it and return its settings."""
-    study, _ = launch(Request(studies=studies, **wishes))
+    study, _ = launch(Request(studies=studies, **keywords_given))
     with study:
         return study.settings
 
 
-def digits(studies: Path, **wishes: Any) -> Settings:
+def digits(studies: Path, **keywords_given: Any) -> Settings:
     """Launch a study of the digits with at most 2,000 parameters."""
-    return begin(studies, **{"dataset": "digits", "param_budget": 2000} | wishes)
+    return begin(
+        studies, **{"dataset": "digits", "param_budget": 2000} | keywords_given
+    )
 
 
 def save_npz(path: Path, images: int, classes: int = 2) -> str:
@@ -57,6 +60,9 @@ def test_a_new_study_is_named_after_data_set_and_cap(tmp_path: Path) -> None:
     assert settings.fidelities[-1] > Recipe().epochs
     assert settings.fidelities[0] == settings.recipe.epochs == settings.rungs[-1]
     assert settings.input_shape == (1, 8, 8)
+    # The largest class has 24 or 25 of the 240 images.
+    assert settings.majority_accuracy == pytest.approx(0.1, abs=0.005)
+    assert settings.chance_level == pytest.approx(0.14, abs=0.01)
     assert settings.pruning is not None
 
 
@@ -99,7 +105,7 @@ def test_a_study_of_the_users_own_data_works_from_any_folder(
 
 def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
     """The name alone, the same command, and each option with its stored value."""
-    wishes: dict[str, Any] = {
+    keywords_given: dict[str, Any] = {
         "max_macs": 50_000,
         "max_memory": 3000,
         "space": "plain",
@@ -107,12 +113,13 @@ def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
         "sampler": "random",
         "seed": 3,
         "pruning": False,
+        "metric": "balanced-accuracy",
     }
-    settings = digits(tmp_path, **wishes)
+    settings = digits(tmp_path, **keywords_given)
     assert begin(tmp_path, study="digits-2000") == settings
     assert digits(tmp_path) == settings
-    assert digits(tmp_path, **wishes) == settings
-    for name, value in wishes.items():
+    assert digits(tmp_path, **keywords_given) == settings
+    for name, value in keywords_given.items():
         assert begin(tmp_path, study="digits-2000", **{name: value}) == settings
 
 
@@ -127,6 +134,7 @@ def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
         ({"epochs": 99}, "epochs 40 -> 99"),
         ({"sampler": "random"}, "sampler evolution -> random"),
         ({"seed": 1}, "seed 0 -> 1"),
+        ({"metric": "balanced-accuracy"}, "metric accuracy -> balanced-accuracy"),
         ({"pruning": False}, "pruning "),
         ({"dataset": "mnist", "seed": 1, "epochs": 99}, "; seed 0 -> 1"),
     ],
@@ -141,6 +149,69 @@ def test_other_options_are_refused(
         begin(tmp_path, study="digits-2000", **changes)
     assert phrase in str(caught.value)
     assert (tmp_path / "digits-2000" / "study.toml").read_bytes() == before
+
+
+def test_the_recipe_that_is_asked_for_is_frozen(tmp_path: Path) -> None:
+    """A file's keys and the kinds of augmentation; the same again is no difference."""
+    file = tmp_path / "recipe.toml"
+    file.write_text("epochs = 30\nmax_lr = 0.25\nlabel_smoothing = 0.1\n")
+    wish = RecipeChange(file=file, augment="shift,flip")
+    settings = digits(tmp_path, recipe=wish)
+    recipe = settings.recipe
+    assert (recipe.max_lr, recipe.label_smoothing) == (0.25, 0.1)
+    assert recipe.batch_size < Recipe().batch_size
+    assert (recipe.flip, recipe.shift, recipe.rotation) == (0.5, 0.1, 0)
+    assert settings.fidelities == (2, 6, 30)
+    for again in (
+        wish,
+        RecipeChange(file=file),
+        RecipeChange(augment=["flip", "shift"]),
+    ):
+        assert digits(tmp_path, recipe=again) == settings
+    assert digits(tmp_path) == settings == load_settings(tmp_path / "digits-2000")
+    with pytest.raises(StudyError, match=r"recipe.flip 0.5 -> 0.0\)"):
+        digits(tmp_path, recipe=RecipeChange(augment="shift"))
+    file.write_text("max_lr = 0.5\nepochs = 60\n")
+    with pytest.raises(StudyError, match=r"recipe.max_lr 0.25 -> 0.5; epochs 30 -> 60"):
+        digits(tmp_path, recipe=RecipeChange(file=file))
+
+
+@pytest.mark.parametrize(
+    ("wish", "error", "words"),
+    [
+        (RecipeChange(augment="turn"), UsageError, "give none, or some of affine"),
+        (RecipeChange(file=Path("none.toml")), RecipeError, "no recipe at none.toml"),
+    ],
+)
+def test_a_bad_recipe_is_found_before_the_data_is_loaded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wish: RecipeChange,
+    error: type[NasError],
+    words: str,
+) -> None:
+    """No download for the sake of an error, and no folder."""
+    monkeypatch.setattr(launching, "load_dataset", lambda *_, **__: pytest.fail("load"))
+    with pytest.raises(error, match=words):
+        digits(tmp_path / "studies", recipe=wish)
+    assert not (tmp_path / "studies").exists()
+
+
+def test_signals_are_shifted_in_time_by_default(tmp_path: Path) -> None:
+    """What suits the data is chosen where nothing else is asked for, and frozen."""
+    random = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "signals.npz",
+        x_train=random.integers(0, 256, (60, 60), dtype=np.uint8),
+        y_train=np.arange(60) % 2,
+        x_test=random.integers(0, 256, (2, 60), dtype=np.uint8),
+        y_test=np.arange(2),
+    )
+    keywords_given: dict[str, Any] = {"dataset": str(tmp_path / "signals.npz")}
+    settings = begin(tmp_path, param_budget=2000, **keywords_given)
+    recipe = settings.recipe
+    assert (recipe.along, recipe.edge, recipe.rotation) == ("time", "repeat", 0)
+    assert load_settings(tmp_path / "signals-2000") == settings
 
 
 def test_another_data_set_is_refused_before_it_is_loaded(
@@ -176,7 +247,7 @@ def test_changed_data_under_the_same_path_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "phrase"),
+    ("keywords_given", "phrase"),
     [
         ({}, "give --budget"),
         ({"study": "x"}, "there is no study 'x' yet: give --budget"),
@@ -188,11 +259,11 @@ def test_changed_data_under_the_same_path_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_begin_leaves_nothing_behind(
-    tmp_path: Path, wishes: dict[str, Any], phrase: str
+    tmp_path: Path, keywords_given: dict[str, Any], phrase: str
 ) -> None:
     """Every refusal says why and makes no folder."""
     with pytest.raises(NasError, match=phrase) as caught:
-        begin(tmp_path / "studies", **wishes)
+        begin(tmp_path / "studies", **keywords_given)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "studies").exists()
 

@@ -17,6 +17,7 @@ from nas.architecture import (
     Pool,
     feature_shapes,
 )
+from nas.architecture.kinds import parts_of
 from nas.training.model import build
 
 
@@ -96,7 +97,12 @@ def test_an_inception_block_joins_its_branches() -> None:
     block = Block(
         kind="inception", out_channels=8, kernel_size=5, norm="none", activation="none"
     )
-    assert block.branches == [(1, 3), (3, 3), (5, 2)]
+    (joined,) = parts_of(block, 2)
+    assert [(one.kernel_size, one.out_channels) for one in joined.convolutions] == [
+        (1, 3),
+        (3, 3),
+        (5, 2),
+    ]
     layers = build(architecture(block)).get_submodule("blocks.0")
     images = torch.randn(3, 2, 13, 12)
     parts = layers(images).split([3, 3, 2], dim=1)

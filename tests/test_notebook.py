@@ -87,8 +87,8 @@ def test_the_stop_button_leaves_the_study_in_order(kernel: Any, tmp_path: Path) 
     manager, client = kernel
     client.execute(
         "import nas\n"
-        "wishes = dict(budget=900, epochs=2, device='cpu', workers=1)\n"
-        "nas.search('digits', trials=100_000, **wishes)"
+        "keywords = dict(budget=900, epochs=2, device='cpu', workers=1)\n"
+        "nas.search('digits', trials=100_000, **keywords)"
     )
     studies = tmp_path / "studies"
     deadline = time.monotonic() + 200
@@ -100,7 +100,7 @@ def test_the_stop_button_leaves_the_study_in_order(kernel: Any, tmp_path: Path) 
     assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
     assert reply["evalue"].endswith("trials finished; go on with the same call")
     done = _finished(studies)
-    client.execute(f"study = nas.search('digits', trials={done + 1}, **wishes)")
+    client.execute(f"study = nas.search('digits', trials={done + 1}, **keywords)")
     reply = client.get_shell_msg(timeout=200)["content"]
     assert reply["status"] == "ok", reply
     assert _finished(studies) == done + 1

@@ -164,7 +164,7 @@ def _tell(study: Study) -> None:
 
 
 @pytest.mark.parametrize("write", [_ask, _record, _tell])
-@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("end", ["stop", pytest.param("kill", marks=pytest.mark.slow)])
 def test_an_outage_is_waited_out(
     end: str,
     write: Callable[[Study], None],
@@ -381,6 +381,7 @@ def test_a_killed_coordinator_goes_on_with_the_same_command(
     assert [c.trial for c in now] == list(range(len(now)))
 
 
+@pytest.mark.slow
 def test_no_file_and_no_output_shows_the_password(url: str, tmp_path: Path) -> None:
     """A whole search, its reports and what reads it; all that they wrote is looked at."""
     storage = ["--storage", url]
@@ -472,7 +473,7 @@ def test_redact(text: str, shown: str) -> None:
 
 
 def test_without_the_driver_one_line_says_so(tmp_path: Path) -> None:
-    """As without the extra nas[postgres]."""
+    """As without the extra nas-under-cap[postgres]."""
     code = (
         "import sys\n"
         "sys.modules['psycopg'] = None\n"
@@ -483,7 +484,7 @@ def test_without_the_driver_one_line_says_so(tmp_path: Path) -> None:
     address = "postgresql://nas:pw@127.0.0.1:1/db"
     done = run_python(code, *SEARCH, "--storage", address, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "pip install 'nas[postgres]'" in one_line(done.stderr)
+    assert "pip install 'nas-under-cap[postgres]'" in one_line(done.stderr)
 
 
 def test_the_settings_tell_only_that_the_trials_are_elsewhere(

@@ -161,6 +161,7 @@ def test_without_an_address_ray_is_started_here(tmp_path: Path) -> None:
     check(search.candidates(), 3, [])
 
 
+@pytest.mark.slow
 def test_the_data_set_is_put_once_and_shared(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_the_data_set_is_put_once_and_shared(
     cluster.remove_node(node)
 
 
+@pytest.mark.slow
 def test_other_versions_on_a_node_are_refused(cluster: Cluster) -> None:
     """With both versions, before anything is trained there."""
     node = cluster.add_node(cpus=1)
@@ -209,6 +211,7 @@ def test_other_versions_on_a_node_are_refused(cluster: Cluster) -> None:
     cluster.remove_node(node)
 
 
+@pytest.mark.slow
 def test_no_room_is_told_at_once(cluster: Cluster) -> None:
     """Where the number of workers would follow from the room, and there is none."""
     with pytest.raises(EngineError, match="no room for a worker: each takes 1 CPU"):
@@ -223,7 +226,7 @@ def test_a_cluster_that_does_not_answer_is_one_line() -> None:
 
 
 def test_without_ray_one_line_says_so(tmp_path: Path) -> None:
-    """As without the extra nas[ray]."""
+    """As without the extra nas-under-cap[ray]."""
     code = (
         "import sys\n"
         "sys.modules['ray'] = None\n"
@@ -233,7 +236,7 @@ def test_without_ray_one_line_says_so(tmp_path: Path) -> None:
     )
     done = run_python(code, *OPTIONS.split(), cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "pip install 'nas[ray]'" in one_line(done.stderr)
+    assert "pip install 'nas-under-cap[ray]'" in one_line(done.stderr)
     assert not (tmp_path / "studies").exists()
 
 

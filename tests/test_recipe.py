@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nas.training.recipe import Recipe, read_recipe
+from nas.training.recipe import Recipe, read_recipe, recipe_table
 
 # What study.toml of the first studies held; they have to be read for ever.
 FIRST: dict[str, Any] = {
@@ -25,6 +25,17 @@ FIRST: dict[str, Any] = {
     "scale": 0.1,
     "shear": 5.0,
 }
+
+
+WEIGHTS = '"none", "balanced" or a list of one number above 0 for each class'
+
+
+def test_class_weights_are_a_word_or_numbers() -> None:
+    """They come back from a table; whole numbers will do."""
+    assert read_recipe({"class_weights": [1, 2.5]}).class_weights == (1.0, 2.5)
+    for weights in ("none", "balanced", (1.0, 3.0)):
+        recipe = Recipe(class_weights=weights)
+        assert read_recipe(recipe_table(recipe), complete=True) == recipe
 
 
 def test_the_first_recipes_are_read_as_what_they_meant() -> None:
@@ -76,6 +87,29 @@ def test_a_complete_table_leaves_nothing_out() -> None:
         (
             {"schedule": "cosine"},
             "recipe.schedule = 'cosine': it has to be one of one_cycle, constant, inverse_time, step",
+        ),
+        (
+            {"along": "x"},
+            "recipe.along = 'x': it has to be one of both, width, height, time",
+        ),
+        ({"flip": 2}, "recipe.flip = 2.0: it has to be from 0 to 1"),
+        ({"crop": 1}, "recipe.crop = 1.0: it has to be at least 0 and below 1"),
+        (
+            {"along": "time", "rotation": 0},
+            'recipe.shear = 5.0: it has to be 0 with along = "time"',
+        ),
+        (
+            {"class_weights": "some"},
+            "recipe.class_weights = 'some': it has to be " + WEIGHTS,
+        ),
+        ({"class_weights": 3}, "recipe.class_weights = 3: it has to be text"),
+        (
+            {"class_weights": [1, 0]},
+            "recipe.class_weights = [1, 0]: it has to be " + WEIGHTS,
+        ),
+        (
+            {"class_weights": [1, "x"]},
+            "recipe.class_weights = [1, 'x']: it has to be " + WEIGHTS,
         ),
         ({"clip_norm": -1}, "recipe.clip_norm = -1.0: it has to be at least 0"),
         ({"average": 1.5}, "recipe.average = 1.5: it has to be from 0 to 1"),

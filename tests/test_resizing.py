@@ -7,19 +7,25 @@ from pathlib import Path
 
 import pytest
 from cli_runner import Invoke
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import architectures
 from studying import one_line
 
-from nas.architecture import Architecture
+from nas.architecture import Architecture, Head
 from nas.architecture.cost import cost, count_params
 from nas.errors import ArchitectureError
 from nas.references.bundled import available, find_reference
 from nas.space import Caps, resize
 
+# No block at all: the pooled channels of the image are the logits.
+NO_BLOCKS = Architecture(
+    input_shape=(2, 4, 4), num_classes=2, blocks=(), head=Head(kind="pool")
+)
+
 
 @given(architectures(), st.integers(300, 30_000))
+@example(NO_BLOCKS, 300)
 def test_what_fits_is_at_or_under_the_cap_and_differs_in_width_alone(
     architecture: Architecture, budget: int
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from studying import FakeEngine, make_settings, report_of
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
-from nas.candidates.candidate import Candidate, State, Training, with_training
+from nas.candidates.candidate import (
+    Candidate,
+    State,
+    Training,
+    chance_level,
+    front,
+    with_training,
+)
 from nas.engines import Event, Failed, Job, WorkerLost
 from nas.errors import StudyError
 from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
@@ -64,6 +72,8 @@ CANDIDATES = [
     candidate(8, 4, 0.99, "running"),
 ]
 SIZES = [c.num_params for c in CANDIDATES[:6]]
+# With one of their structure at the cap, none is resized to it: see test_contenders.py.
+LARGEST = CANDIDATES[6].num_params
 
 
 def after(accuracies: dict[int, float]) -> Callable[[Job, int], float]:
@@ -93,7 +103,7 @@ def choose(
         CANDIDATES if candidates is None else candidates,
         SETTINGS,
         engine or FakeEngine(2, accuracy=after(AFTER)),
-        SelectionCriteria(**{"max_params": 10**6, "epochs": 3} | criteria),
+        SelectionCriteria(**{"max_params": LARGEST, "epochs": 3} | criteria),
         hardware={"processor": "made up"},
         show=show,
         kept=kept,
@@ -114,6 +124,37 @@ def test_the_winner_is_chosen_by_validation_accuracy_after_the_longer_training()
     assert len({job.seed for job in engine.started}) == 7
     assert engine.started[-1].architecture == CANDIDATES[3].architecture
     assert not engine.running
+
+
+def test_a_net_at_chance_level_is_not_on_the_front() -> None:
+    """However small it is; without a known level all are."""
+    assert chance_level(0.87, 69) == pytest.approx(0.951, abs=1e-3)
+    known = [replace(c, chance_level=0.92) for c in CANDIDATES[:6]]
+    assert front(known) == known[3:]
+    assert len(front(CANDIDATES[:6])) == 6
+    with pytest.raises(StudyError, match="no net is better than always answering"):
+        choose(
+            candidates=[replace(c, chance_level=0.99) for c in CANDIDATES[:6]],
+            min_accuracy=0.9,
+        )
+
+
+def test_another_recipe_begins_the_choice_anew() -> None:
+    """What the study measured by its own says nothing then; the report has the new."""
+    by_study = FakeEngine(2, accuracy=after(AFTER))
+    choose(by_study, epochs=4)
+    recipe = replace(SETTINGS.recipe, flip=0.5)
+    engine = FakeEngine(2, accuracy=after(AFTER))
+    winner = choose(engine, epochs=4, recipe=recipe)
+    assert len(by_study.started) < len(engine.started) == 7
+    assert all(job.recipe == recipe for job in engine.started)
+    assert winner.report["recipe"]["flip"] == 0.5
+    balanced = FakeEngine(2, accuracy=after(AFTER))
+    report = choose(balanced, epochs=4, metric="balanced-accuracy").report
+    assert len(balanced.started) == 7
+    assert {job.metric for job in balanced.started} == {"balanced-accuracy"}
+    assert report["metric"] == "balanced-accuracy"
+    assert report["val_accuracy_is"].startswith("balanced accuracy after 4 epochs")
 
 
 def test_the_finalists_are_the_most_promising() -> None:
@@ -145,7 +186,7 @@ def test_what_the_study_has_trained_fully_is_not_trained_again() -> None:
         for c in CANDIDATES[:6]
     ]
     engine = FakeEngine(2, accuracy=after(AFTER))
-    winner = choose(engine, known)
+    winner = choose(engine, known, max_params=SIZES[5])
     assert winner.candidate.trial == 3
     assert [job.mode for job in engine.started] == ["search"] * 2 + ["final"]
     first = derived_seed(SETTINGS.seed, "promote", 3, 3, 0)
@@ -249,7 +290,7 @@ def test_every_part_is_told() -> None:
         CANDIDATES,
         SETTINGS,
         FakeEngine(accuracy=after(AFTER)),
-        SelectionCriteria(max_params=10**6, epochs=3, seeds=2),
+        SelectionCriteria(max_params=LARGEST, epochs=3, seeds=2),
         hardware={},
         show=told.append,
     )

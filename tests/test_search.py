@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import examples
 from studying import (
     SIX_NETS,
     FakeEngine,
@@ -224,6 +225,38 @@ def test_a_time_limit_stops_and_leaves_the_rest_to_the_next(tmp_path: Path) -> N
         assert [job.number for job in engine.started][: len(unfinished)] == unfinished
 
 
+def test_a_target_accuracy_ends_the_search(tmp_path: Path) -> None:
+    """With the first fully trained net that has it; asked for again at once."""
+    whole, outcome = run(tmp_path / "whole", FakeEngine(), 12)
+    assert outcome.reason == "done"
+    ends = [c.val_accuracy or 0.0 for c in whole.candidates()]
+    target = sorted(ends)[6]
+    first = next(n for n, end in enumerate(ends) if end >= target)
+    with create(tmp_path / "small", make_settings()) as study:
+        engine = FakeEngine()
+        outcome = search(study, engine, trials=12, target_accuracy=target)
+        assert outcome.reason == "target accuracy"
+        assert len(finished(study.candidates())) == first + 1
+        assert search(study, engine, trials=12, target_accuracy=target).reason == (
+            "target accuracy"
+        )
+        assert len(engine.started) == first + 1
+        assert search(study, engine, trials=12, target_accuracy=1).reason == "done"
+
+
+def test_a_short_training_does_not_reach_a_target(tmp_path: Path) -> None:
+    """Only what a full training says counts, the front's stand-ins do not."""
+    with create(tmp_path / "small", make_settings(fidelities=(4, 8))) as study:
+        candidate = study.ask()
+        assert candidate is not None
+        finish(study, candidate.trial, [0.5, 0.6, 0.7])
+        assert study.front()
+        engine = FakeEngine()
+        outcome = search(study, engine, trials=2, target_accuracy=0.01)
+        assert outcome.reason == "target accuracy"
+        assert study.front()[-1].fully_trained
+
+
 def test_unfinished_candidates_come_first_and_begin_anew(tmp_path: Path) -> None:
     """A report of before the interruption neither counts twice nor as a rival."""
     with create(tmp_path / "small", make_settings()) as study:
@@ -299,7 +332,7 @@ def test_the_clock_accounts_for_the_time(tmp_path: Path) -> None:
     failing=st.floats(0, 0.2),
     losing=st.floats(0, 0.3),
 )
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_any_order_of_events_keeps_the_promises(
     seed: int, workers: int, sittings: list[int], failing: float, losing: float
 ) -> None:

@@ -101,6 +101,27 @@ def test_a_study_from_before_a_key_was_added_is_read() -> None:
     assert from_toml("\n".join(lines), "study.toml") == make_settings()
 
 
+def test_the_metric_stands_in_the_file_unless_it_is_accuracy() -> None:
+    """Older files have none; one that nobody knows is refused."""
+    assert "metric" not in to_toml(make_settings())
+    balanced = make_settings(metric="balanced-accuracy", effective_val_size=30)
+    text = to_toml(balanced)
+    assert from_toml(text, "study.toml") == balanced
+    assert (balanced.noise_size, make_settings().noise_size) == (30, 240)
+    assert balanced.accuracy_name == "balanced validation accuracy"
+    with pytest.raises(StudyError, match="unknown metric 'f1'"):
+        from_toml(text.replace("balanced-accuracy", "f1"), "study.toml")
+
+
+def test_the_recipe_s_youngest_keys_are_written_only_where_they_say_something() -> None:
+    """A study by the default recipe has the file that it always had."""
+    plain = to_toml(make_settings())
+    assert not any(key in plain for key in ("flip", "crop", "along", "edge"))
+    recipe = Recipe(epochs=4, flip=0.5, along="time", rotation=0, shear=0)
+    settings = make_settings(recipe=recipe)
+    assert from_toml(to_toml(settings), "study.toml") == settings
+
+
 _OTHER: dict[str, Any] = {
     "name": "other",
     "dataset": "mnist",
@@ -124,6 +145,9 @@ _OTHER: dict[str, Any] = {
     "promotion": PromotionRule(least=1),
     "format": 1,
     "seed": 1,
+    "metric": "balanced-accuracy",
+    "effective_val_size": 9,
+    "majority_accuracy": 0.5,
     "pruning": None,
     "external_storage": True,
     "start_from": (

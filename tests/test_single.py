@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import ArchitectureError, RecipeError, StudyError
 from nas.references.bundled import Published, Reference, write_reference
 from nas.search.kept_trainings import KeptTrainings
+from nas.search.recipes import RecipeChange
 from nas.search.resolve import resolve
 from nas.search.train_one import (
     Plan,
     Trained,
     choose_recipe,
-    default_recipe,
     train_single,
 )
 from nas.study.folders import create
@@ -172,17 +173,34 @@ def test_each_report_is_shown() -> None:
 def test_the_recipe_is_the_winners_unless_another_is_asked_for(tmp_path: Path) -> None:
     """In full length for large data, longer and in smaller batches for small."""
     assert choose_recipe(OWN, 60_000) == Recipe(epochs=15)
-    small = default_recipe(1437)
+    small = choose_recipe(OWN, 1437)
     assert small.epochs > 15
     assert small.batch_size < Recipe().batch_size
     assert choose_recipe(OWN, 60_000, epochs=3).epochs == 3
     assert choose_recipe(OWN, 60_000, like_published=True) == PUBLISHED.recipe
     file = tmp_path / "recipe.toml"
     file.write_text("max_lr = 0.1\n")
-    assert choose_recipe(OWN, 60_000, file=file) == Recipe(epochs=15, max_lr=0.1)
+    assert choose_recipe(OWN, 60_000, change=RecipeChange(file=file)) == Recipe(
+        epochs=15, max_lr=0.1
+    )
     file.write_text("max_lr = 0.1\nepochs = 7\n")
-    assert choose_recipe(OWN, 60_000, file=file) == Recipe(epochs=7, max_lr=0.1)
-    assert choose_recipe(OWN, 60_000, file=file, epochs=2).epochs == 2
+    assert choose_recipe(OWN, 60_000, change=RecipeChange(file=file)) == Recipe(
+        epochs=7, max_lr=0.1
+    )
+    assert (
+        choose_recipe(OWN, 60_000, change=RecipeChange(file=file), epochs=2).epochs == 2
+    )
+    small = choose_recipe(OWN, 1437, change=RecipeChange(file=file))
+    assert small.batch_size < Recipe().batch_size
+
+
+def test_a_candidate_is_trained_by_its_studys_recipe() -> None:
+    """But for the epochs of a screening; what the user changes goes before it."""
+    studied = Recipe(epochs=1, batch_size=32, flip=0.5, augment=0)
+    found = choose_recipe(OWN, 60_000, studied=studied)
+    assert found == replace(studied, epochs=15)
+    wish = RecipeChange(augment="none")
+    assert choose_recipe(OWN, 60_000, studied=studied, change=wish).flip == 0
 
 
 @pytest.mark.parametrize("text", ["max_lr = -1", "colour = 1", "max_lr = [", "x"])
@@ -191,10 +209,10 @@ def test_a_recipe_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "recipe.toml"
     file.write_text(text)
     with pytest.raises(RecipeError, match=r"recipe\.toml: ") as caught:
-        choose_recipe(OWN, 60_000, file=file)
+        choose_recipe(OWN, 60_000, change=RecipeChange(file=file))
     assert "\n" not in str(caught.value)
     with pytest.raises(RecipeError, match="give an existing file"):
-        choose_recipe(OWN, 60_000, file=tmp_path / "none.toml")
+        choose_recipe(OWN, 60_000, change=RecipeChange(file=tmp_path / "none.toml"))
 
 
 def test_without_a_published_recipe_there_is_none_to_follow() -> None:
@@ -241,6 +259,7 @@ def test_the_command_trains_and_writes(invoke: Invoke, tmp_path: Path) -> None:
         "parameters"
     )
     assert written == "written to out: weights.safetensors, model.py, report.json"
+    assert result.out.startswith("augmentation: rotation 10 degrees, shift 10 %, ")
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["c_kernels"] is kernels.available()
     assert report["test_accuracy_by_epoch"][0][-1] == report["test_accuracy"][0]
@@ -257,6 +276,8 @@ def test_the_command_trains_and_writes(invoke: Invoke, tmp_path: Path) -> None:
         (["s0", "--dataset", "digits"], 1, "1x28x28 images of 10 classes"),
         (["own.toml", "--device", "tpu"], 1, "no device 'tpu'"),
         (["own.toml", "--like-published", "--recipe", "r.toml"], 2, "of the source"),
+        (["own.toml", "--like-published", "--augment", "none"], 2, "of the source"),
+        (["own.toml", "--augment", "turn"], 2, "give none, or some of affine, shift"),
         ([], 2, "Missing argument"),
     ],
 )

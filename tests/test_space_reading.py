@@ -12,7 +12,7 @@ from strategies import spaces
 
 from nas.errors import SpaceError
 from nas.space import SearchSpace, available, find_space, read_space
-from nas.space.reading import _DEFAULTS, describe_keys
+from nas.space.reading import _DEFAULTS, _TABLES, _known_keys
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -172,7 +172,9 @@ def test_bundled_spaces_are_valid(name: str) -> None:
 
 def test_the_bundled_spaces() -> None:
     """The spaces that the documentation names are there."""
-    assert available() == ["inception", "mixed", "plain", "separable", "shared"]
+    assert available() == [
+        *("inception", "mixed", "mobile", "plain", "residual", "separable", "shared")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,11 +198,31 @@ def test_a_space_of_inception_alone_needs_what_it_takes() -> None:
     only = VALID.replace('kinds = ["conv", "separable"]', 'kinds = ["inception"]')
     only = only.replace("kinds_weights = [4, 1]\n", "")
     assert read_space(only, "mine").kinds.options == ("inception",)
-    for old, new in [
-        ('paddings = ["same"]', 'paddings = ["valid"]'),
-        ("kernel_sizes = [3, 1]", "kernel_sizes = [1]"),
+    for old, new, told in [
+        (
+            'paddings = ["same"]',
+            'paddings = ["valid"]',
+            "has only inception, which needs",
+        ),
+        ("kernel_sizes = [3, 1]", "kernel_sizes = [1]", "1, which inception blocks do"),
     ]:
-        assert "has only inception, which needs" in refusal(only.replace(old, new))
+        assert told in refusal(only.replace(old, new))
+
+
+def test_kinds_need_the_options_that_they_take() -> None:
+    """A residual block cannot do without a shortcut, and images have no identity."""
+    residual = VALID.replace('kinds = ["conv", "separable"]', 'kinds = ["residual"]')
+    residual = residual.replace("kinds_weights = [4, 1]\n", "")
+    told = "[blocks] shortcuts: has none that residual blocks take: add 'identity' or"
+    assert told in refusal(residual)
+    for shortcuts, words in [
+        ('["identity"]', 'has only "identity", which a block that takes the images'),
+        ('["same"]', "'same' is not one of none, identity, conv"),
+    ]:
+        text = residual.replace("[widths]", f"shortcuts = {shortcuts}\n\n[widths]")
+        assert words in refusal(text)
+    text = residual.replace("[widths]", 'shortcuts = ["conv"]\n\n[widths]')
+    assert read_space(text, "mine").shortcuts.options == ("conv",)
 
 
 def test_unknown_space_names_the_nearest() -> None:
@@ -297,7 +319,7 @@ def test_every_key_is_documented() -> None:
     sections = dict(
         re.findall(r"^## `\[(\w+)\]`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     )
-    for table, key in describe_keys():
+    for table, key in ((t, key) for t in _TABLES for key in _known_keys(t)):
         if key.endswith("_weights"):
             assert f"`{key}`" in sections[table] or "`<key>_weights`" in text
             continue

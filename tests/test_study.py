@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from studying import (
     SIX_NETS,
@@ -360,7 +361,10 @@ def test_a_second_writer_is_refused_until_the_first_dies(tmp_path: Path) -> None
 def test_a_journal_cut_anywhere_in_its_last_records_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At every byte of the last five records nothing that was finished gets lost."""
+    """In each of the last five records nothing that was finished gets lost.
+
+    At their first and last bytes, and at every seventh between.
+    """
     monkeypatch.setattr("os.fsync", lambda _: None)
     folder = tmp_path / "small"
     with create(folder, make_settings(space_toml=SIX_NETS)) as study:
@@ -372,6 +376,8 @@ def test_a_journal_cut_anywhere_in_its_last_records_opens(
     lines = whole.splitlines(keepends=True)
     before = study.candidates()
     for cut in range(len(whole) - sum(map(len, lines[-5:])), len(whole)):
+        if cut % 7 and b"\n" not in whole[cut - 3 : cut + 3]:
+            continue
         journal.write_bytes(whole[:cut])
         with open_study(folder) as study:
             known = study.candidates()
@@ -379,7 +385,7 @@ def test_a_journal_cut_anywhere_in_its_last_records_opens(
             assert finished(known) == before[:2]
             mended = journal.read_bytes()
             assert mended == whole[: whole[:cut].rfind(b"\n") + 1]
-            if cut % 50:
+            if cut % 49:
                 continue
             # The same search goes on: the same candidate, the same end.
             if len(known) < 3:
@@ -522,14 +528,41 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert (tmp_path / "trials.db").read_text() == "Dear diary"
 
 
-def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
-    """Trials that nas did not write have no architecture."""
-    url = f"sqlite:///{tmp_path}/trials.db"
-    small_study(tmp_path / "small", url)
-    with open_study(tmp_path / "small", url) as study:
-        study._storage.create_new_trial(study._id)
-    with pytest.raises(StudyError, match="trial 5 was not written by nas"):
-        read_study(tmp_path / "small", url)
+def test_trials_of_another_program_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked for or enqueued through Optuna: one warning, and the search goes on."""
+    folder = tmp_path / "small"
+    small_study(folder)
+    journal = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
+    theirs = optuna.load_study(
+        study_name="small", storage=optuna.storages.JournalStorage(journal)
+    )
+    before = len(theirs.trials_dataframe())
+    theirs.ask()
+    theirs.enqueue_trial({"depth": 3})
+    with read_study(folder) as study:
+        assert [c.trial for c in study.candidates()] == list(range(before))
+    (warning,) = caplog.messages
+    assert warning == (
+        f"2 trials of small were not made by nas and are left out: {before}, {before + 1}"
+    )
+    with open_study(folder) as study:
+        asked = study.ask()
+        assert asked is not None
+        assert asked.trial == before + 2
+        finish(study, asked.trial, [0.5, 0.6, 0.7])
+        theirs.ask()  # the enqueued one
+        theirs.ask()  # a new one, while the search goes on
+        after = study.ask()
+        assert after is not None
+        assert after.trial == before + 4
+        with pytest.raises(StudyError, match=f"no trial {before}: its trials are 0 to"):
+            study.candidate(before)
+    with read_study(folder) as study:
+        trials = [c.trial for c in study.candidates()]
+        assert trials == [*range(before), before + 2, before + 4]
+        assert study.decisions()[before + 2]["depth"] >= 1
 
 
 _FILL = """
@@ -642,6 +675,7 @@ def test_a_missing_study_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_open_fast(tmp_path: Path) -> None:
     """Opening a study of 1,000 trials takes a second at most: no quadratic loop."""
     big_study(tmp_path / "big", 1000)

@@ -22,7 +22,7 @@ from nas.training.ema import EMA
 from nas.training.loop import evaluate, learning_rate, train, uncounted
 from nas.training.model import build
 from nas.training.recipe import Recipe
-from nas.training.step import Step, TrainingData
+from nas.training.step import Step, TrainingData, class_weights
 
 RECIPE = Recipe(epochs=4, batch_size=64, rotation=5, shift=0.05)
 SMALL = Architecture(
@@ -263,9 +263,17 @@ def test_the_other_schedules_change_once_an_epoch(
             max_lr=0.05,
         ),
         replace(RECIPE, optimizer="adam", schedule="constant", max_lr=0.003),
-        replace(RECIPE, schedule="step", step_epochs=1, max_lr=0.1),
+        replace(
+            RECIPE,
+            schedule="step",
+            step_epochs=1,
+            max_lr=0.1,
+            flip=0.5,
+            crop=0.2,
+            class_weights=(3.0, *[0.5] * 9),
+        ),
     ],
-    ids=["default", "average", "adamw", "sgd", "adam", "step"],
+    ids=["default", "average", "adamw", "sgd", "adam", "step, flip and weights"],
 )
 def test_a_plain_loop_trains_the_same(digits: TrainingData, recipe: Recipe) -> None:
     """The weights are those of a loop of torch's own parts, but for rounding."""
@@ -279,6 +287,19 @@ def test_a_plain_loop_trains_the_same(digits: TrainingData, recipe: Recipe) -> N
         model.state_dict().values(), plain.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(ours, theirs, atol=5e-4, rtol=5e-3)
+
+
+def test_balanced_weights_make_up_for_the_sizes_of_classes() -> None:
+    """Each class has the same share of the loss; the mean weight of an image is 1."""
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    weights = class_weights(Recipe(class_weights="balanced"), labels)
+    assert weights is not None
+    shares = weights * labels.bincount()
+    assert shares.tolist() == pytest.approx([10 / 3] * 3)
+    assert class_weights(Recipe(), labels) is None
+    listed = class_weights(Recipe(class_weights=(1, 2, 3)), labels)
+    assert listed is not None
+    assert listed.tolist() == [1, 2, 3]
 
 
 def test_steps_are_taken_back_before_a_recording_is_used(

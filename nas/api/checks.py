@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 from nas.errors import UsageError
+from nas.training.report import Metric
 
 # The least and the most of each number, as the options have them.
 RANGES: dict[str, tuple[float, float]] = {
@@ -23,12 +24,14 @@ RANGES: dict[str, tuple[float, float]] = {
     "finalists": (1, math.inf),
     "workers": (1, math.inf),
     "min_accuracy": (0, 1),
+    "target_accuracy": (0, 1),
     "gpus_per_worker": (0, math.inf),
 }
-NOT_WHOLE = ("min_accuracy", "gpus_per_worker")
+NOT_WHOLE = ("min_accuracy", "target_accuracy", "gpus_per_worker")
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": ("evolution", "random"),
     "engine": ("local", "ray"),
+    "metric": get_args(Metric),
 }
 FLAGS = ("pruning", "like_published", "progress")
 SEARCH_EPOCHS = 10_000

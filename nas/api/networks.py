@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -19,6 +20,7 @@ from nas.architecture import Architecture, Shape
 from nas.data import load_dataset
 from nas.errors import ArchitectureError
 from nas.references.bundled import Reference
+from nas.search.recipes import RecipeChange
 from nas.search.resolve import Resolved, resolve
 
 Network = str | Path | nn.Module | Architecture | Reference
@@ -33,6 +35,7 @@ def train(
     epochs: int | None = None,
     seeds: int = 1,
     recipe: str | Path | None = None,
+    augment: str | Sequence[str] | None = None,
     like_published: bool = False,
     data_dir: str | Path | None = None,
     workers: int | None = None,
@@ -46,8 +49,9 @@ def train(
     `architecture` is a torch module, an `Architecture`, the name of a reference ("s0"),
     a .toml file, an architecture.json or "STUDY:TRIAL". A module is taken apart into
     the layers that nas has and trained from fresh weights; it stays as it is. `data` is
-    as for `nas.search`, by default what the net was made for. `recipe` is a TOML file,
-    by default that of `nas best`; `epochs` (by default the recipe's) replaces its own.
+    as for `nas.search`, by default what the net was made for. `recipe` and
+    `augment` are as for `nas.search`; `epochs` (by default the recipe's) replaces its
+    own.
     `like_published` trains a reference by its source's recipe and tells the best epoch
     on the test set beside the honest number. With several `seeds` the report has the
     mean and the spread. `studies` and `storage` are for "STUDY:TRIAL"; `data_dir`,
@@ -82,7 +86,7 @@ def train(
         WorkersWanted(device=device, workers=numbers["workers"]),
         training_display(training_line, progress=progress),
         data_dir=folder,
-        recipe=path_of(recipe),
+        recipe=RecipeChange(file=path_of(recipe), augment=augment),
         epochs=numbers["epochs"],
         seeds=numbers["seeds"],
         like_published=like_published,

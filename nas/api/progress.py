@@ -72,7 +72,9 @@ def training_display(
     """Return what shows from Python a training of which each event is one line."""
     if progress and _in_notebook():
         return NotebookDisplay(line)
-    return LineDisplay(_stderr(), line) if progress and _on_terminal() else NoDisplay()
+    if not (progress and _on_terminal()):
+        return NoDisplay()
+    return LineDisplay(_stderr(), line, lambda _: True)
 
 
 def _on_terminal() -> bool:
@@ -190,11 +192,22 @@ def _three(members: Sequence[Candidate]) -> list[Candidate]:
 
 
 class LineDisplay(Generic[_T]):
-    """Says how a training comes along: one line a report, few enough to keep."""
+    """Says how a training comes along: one line a report on a terminal.
 
-    def __init__(self, console: Console, line: Callable[[_T], str | None]) -> None:
-        """Print there what ``line`` makes of an event; None is not worth a line."""
-        self._console, self._line = console, line
+    Anywhere else there is one line a training, when it has come to its end.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        line: Callable[[_T], str | None],
+        ends: Callable[[_T], bool],
+    ) -> None:
+        """Print there what ``line`` makes of an event; None is not worth a line.
+
+        ``ends`` tells whether an event is the last one of a training with a line.
+        """
+        self._console, self._line, self._ends = console, line, ends
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -206,7 +219,9 @@ class LineDisplay(Generic[_T]):
         """Leave what has been printed."""
 
     def show(self, event: _T, /) -> None:
-        """Print one line."""
+        """Print one line, if it is worth it."""
+        if not (self._console.is_terminal or self._ends(event)):
+            return
         text = self._line(event)
         if text is not None:
             spent = duration(time.monotonic() - self._began)
@@ -264,7 +279,8 @@ def _as_text(progress: Progress) -> str:
 
 def retraining_line(event: ProgressEvent) -> str | None:
     """Return a line for an event of a retraining, None for one that needs none."""
-    who = f"{event.stage} trial {event.trial} ({event.num_params} params)"
+    resized = ", resized" if event.resized else ""
+    who = f"{event.stage} trial {event.trial} ({event.num_params} params{resized})"
     if event.stage == "winner":
         who += f", seed {event.seed}"
     if event.test_accuracy is not None:
@@ -275,6 +291,17 @@ def retraining_line(event: ProgressEvent) -> str | None:
     if event.stage == "finalist":
         what += f", validation {percent(event.report.val_accuracy)}"
     return f"{who}: {what}"
+
+
+def ends_retraining(event: ProgressEvent) -> bool:
+    """Return whether it is the end of a contender's or of the winner's training."""
+    tested = event.test_accuracy is not None
+    return tested or (event.last and event.stage == "finalist")
+
+
+def ends_training(event: TrainingEvent) -> bool:
+    """Return whether it is the end of a training of one architecture."""
+    return isinstance(event[1], Finished)
 
 
 def training_line(event: TrainingEvent) -> str:

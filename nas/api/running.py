@@ -10,7 +10,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,16 +24,30 @@ from nas.errors import NasError, UsageError
 from nas.export.source import WRITTEN
 from nas.files import append_json, check_writable
 from nas.references.bundled import check_fits
-from nas.search.best import ProgressEvent, SelectionCriteria, Winner, retrain
-from nas.search.kept_trainings import KeptTrainings
+from nas.search.best import (
+    ProgressEvent,
+    SelectionCriteria,
+    Winner,
+    allowed,
+    retrain,
+)
+from nas.search.kept_trainings import KeptTrainings, RememberedTrainings
 from nas.search.loop import Outcome, Progress
 from nas.search.loop import search as run
+from nas.search.recipes import (
+    NO_CHANGE,
+    RecipeChange,
+    augmentation_line,
+    changed_recipe,
+    pixels_of,
+)
 from nas.search.resolve import Resolved
 from nas.search.start import Request, launch, load_again
 from nas.search.train_one import Plan, Trained, choose_recipe, train_single
 from nas.study.folders import check_data
 from nas.study.settings import Settings
 from nas.study.study import Study
+from nas.training.report import Metric
 
 EngineName = Literal["local", "ray"]
 
@@ -70,6 +84,7 @@ def run_search(
     trials: int,
     time_limit: str | float | None = None,
     trial_time_limit: str | float | None = None,
+    target_accuracy: float | None = None,
     data: Dataset | None = None,
     say: Say = lambda _: None,
 ) -> tuple[Study, Outcome, Dataset]:
@@ -79,17 +94,21 @@ def run_search(
     Raises UsageError before anything is loaded, what launch and nas.search.loop.search
     raise, and KeyboardInterrupt with a line on how to go on; the study is closed then.
     """
+    # What draws the front, loaded now: Ctrl-C in the midst of an import can be lost.
+    import nas.report  # noqa: F401 - pandas and plotly, which only searches need
+
     limit = seconds(time_limit, "--time-limit")
     trial_limit = seconds(trial_time_limit, "--trial-time-limit")
     start = _starter(workers)
     study, dataset = launch(request, data, say)
     say_notes(dataset, say)
+    say(augmentation_line(study.settings.recipe))
     with study, _word_on_how_to_go_on(study, trials):
         check_writable(study.folder, ("front.csv", "front.html", "timing.json"))
         engine, devices, count = start(dataset, study)
         try:
             outcome = search_and_draw(
-                study, engine, trials, limit, trial_limit, display
+                study, engine, trials, limit, trial_limit, target_accuracy, display
             )
         except BaseException:
             # The error that led here is the one to tell.
@@ -112,39 +131,65 @@ def run_best(
     *,
     data_dir: Path | None = None,
     data_name: str | None = None,
-    folder: Path | None = None,
+    folders: Sequence[Path] = (),
     exports: Sequence[str] = (),
     say: Say = lambda _: None,
-    max_params: int | None = None,
+    limits: Sequence[int],
     min_accuracy: float | None = None,
     finalists: int = 4,
+    metric: Metric | None = None,
+    recipe: RecipeChange = NO_CHANGE,
     epochs: int | None = None,
     seeds: int = 1,
-) -> tuple[Winner, Dataset]:
-    """Choose the winner and train it; return it and the data set that it was trained on.
+) -> tuple[list[Winner], Dataset]:
+    """Choose a winner for each limit and train it; return them, and the data set.
+
+    A limit is the most parameters of its winner.
 
     Without ``data`` it is the study's own, by its name, or by ``data_name``, where it
-    lies by now. With a ``folder`` for the winner, in which ``exports`` will have folders
+    lies by now. ``recipe`` and ``metric`` are what is wanted instead of the study's.
+    With ``folders`` for the winners, in which ``exports`` will have folders
     of their own, it is known beforehand that they can be written, and what is trained is
-    kept there until `discard_kept`, so that the same call goes on after a stop. Raises
-    what load_again, check_data and nas.search.best.retrain do.
+    kept in the first until `discard_kept`, so that the same call goes on after a stop.
+    Raises what load_again, check_data and nas.search.best.retrain do.
     """
     devices, count = devices_for(workers.device, workers.workers)
+    recipe.check()
     dataset = data or load_again(settings, data_dir, data_name)
     say_notes(dataset, say)
     check_data(settings, dataset.fingerprint)
-    kept = None
-    if folder is not None:
-        kept = _kept(folder, dataset, settings.seed, settings.val_size, devices, say)
+    chosen = changed_recipe(
+        replace(settings.recipe, epochs=settings.full_epochs),
+        recipe,
+        pixels_of(dataset),
+        dataset.num_classes,
+    )
+    for folder in folders:
+        check_writable(folder, WRITTEN)
         for name in exports:
             check_writable(folder / name)
-    criteria = SelectionCriteria(
-        max_params=max_params or settings.param_budget,
-        min_accuracy=min_accuracy,
-        finalists=finalists,
-        epochs=epochs or settings.full_epochs,
-        seeds=seeds,
-    )
+    kept = None
+    if folders:
+        kept = _kept(
+            folders[0], dataset, settings.seed, settings.val_size, devices, say
+        )
+    # Not "kept or": one that has nothing yet is empty, and so false.
+    remembered = RememberedTrainings() if kept is None else kept
+    criteria = [
+        SelectionCriteria(
+            max_params=limit,
+            min_accuracy=min_accuracy,
+            finalists=finalists,
+            epochs=epochs or chosen.epochs,
+            seeds=seeds,
+            recipe=chosen,
+            metric=metric,
+        )
+        for limit in limits
+    ]
+    for one in criteria:
+        allowed(candidates, one, settings)  # before a worker is started
+    say(augmentation_line(chosen))
     with _word_on_what_is_kept(kept):
         engine = LocalEngine(
             dataset,
@@ -155,19 +200,22 @@ def run_best(
         )
         try:
             with display:
-                winner = retrain(
-                    candidates,
-                    settings,
-                    engine,
-                    criteria,
-                    hardware=hardware(devices),
-                    show=display.show,
-                    kept=kept,
-                    data_name=dataset.name,
-                )
+                winners = [
+                    retrain(
+                        candidates,
+                        settings,
+                        engine,
+                        one,
+                        hardware=hardware(devices),
+                        show=display.show,
+                        kept=remembered,
+                        data_name=dataset.name,
+                    )
+                    for one in criteria
+                ]
         finally:
             engine.close()
-    return winner, dataset
+    return winners, dataset
 
 
 def run_train(
@@ -179,7 +227,7 @@ def run_train(
     data_dir: Path | None = None,
     folder: Path | None = None,
     say: Say = lambda _: None,
-    recipe: Path | None = None,
+    recipe: RecipeChange = NO_CHANGE,
     epochs: int | None = None,
     seeds: int = 1,
     like_published: bool = False,
@@ -190,8 +238,11 @@ def run_train(
     made for. ``folder`` is as for `run_best`. Raises what choose_recipe and train_single do, ArchitectureError where it
     is for other images.
     """
-    if like_published and recipe is not None:
-        raise UsageError("--like-published takes the recipe of the source: no --recipe")
+    if like_published and recipe:
+        raise UsageError(
+            "--like-published takes the recipe of the source: no --recipe, no --augment"
+        )
+    recipe.check()
     reference, settings = found.reference, found.settings
     devices, count = devices_for(workers.device, workers.workers)
     if isinstance(data, Dataset):
@@ -207,13 +258,14 @@ def run_train(
         check_data(settings, dataset.fingerprint)
     say_notes(dataset, say)
     check_fits(reference, dataset.input_shape, dataset.num_classes, dataset.name)
-    images = len(dataset.labels)
     plan = Plan(
         dataset=dataset.name,
         recipe=choose_recipe(
             reference,
-            images,
-            file=recipe,
+            len(dataset.labels),
+            pixels=pixels_of(dataset),
+            studied=None if settings is None else settings.recipe,
+            change=recipe,
             epochs=epochs,
             like_published=like_published,
         ),
@@ -221,6 +273,7 @@ def run_train(
         seed=settings.seed if settings else 0,
         like_published=like_published,
     )
+    say(augmentation_line(plan.recipe))
     kept = None
     if folder is not None:
         kept = _kept(folder, dataset, plan.seed, dataset.val_size, devices, say)
@@ -329,6 +382,7 @@ def search_and_draw(
     trials: int,
     limit: float | None,
     trial_limit: float | None,
+    target: float | None,
     display: Display[Progress],
 ) -> Outcome:
     """Search, and write the study's front now and then."""
@@ -351,13 +405,14 @@ def search_and_draw(
             trials=trials,
             time_limit=limit,
             trial_time_limit=trial_limit,
+            target_accuracy=target,
             show=show,
         )
 
 
 def draw(study: Study) -> None:
     """Write front.csv and front.html of the study."""
-    from nas.report import write_front  # pandas and plotly, which only searches need
+    from nas.report import write_front  # run_search says why it is not loaded above
 
     settings = study.settings
     write_front(
@@ -365,6 +420,7 @@ def draw(study: Study) -> None:
         study.candidates(),
         title=title_of(settings),
         param_budget=settings.param_budget,
+        accuracy=settings.accuracy_name,
     )
 
 

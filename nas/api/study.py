@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -19,10 +19,13 @@ from nas.api.words import in_python
 from nas.candidates.candidate import front
 from nas.data import Dataset, load_dataset
 from nas.errors import UsageError
+from nas.search.ladder import caps, winner_folders
+from nas.search.recipes import RecipeChange
 from nas.search.start import Request
 from nas.study.folders import find_study, only_study, read_study, winner_folder
 from nas.study.settings import Sampler
 from nas.study.study import Study as StoredStudy
+from nas.training.report import Metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +41,8 @@ class Study:
         name: the study's name.
         folder: where it is, with front.html and front.csv.
         settings: what it was begun with, frozen; as study.toml has it.
-        outcome: why the search ended: "done", "time limit" or "exhausted" (the space
-            holds no further net under the caps); None of a study that was only opened.
+        outcome: why the search ended: "done", "target accuracy", "time limit" or
+            "exhausted" (the space holds no further net under the caps); None of a study that was only opened.
 
     """
 
@@ -53,7 +56,7 @@ class Study:
         """Use `nas.search` or `nas.open_study`."""
         self.settings, self.folder = stored.settings, stored.folder
         self.name, self.outcome = stored.settings.name, outcome
-        self._candidates = stored.candidates()
+        self._candidates, self._decisions = stored.candidates(), stored.decisions()
         self._data = data
 
     def __repr__(self) -> str:
@@ -61,6 +64,8 @@ class Study:
         best = (
             f", up to {100 * (members[-1].val_accuracy or 0):.2f} %" if members else ""
         )
+        if members and self.settings.metric == "balanced-accuracy":
+            best += " balanced accuracy"
         return (
             f"<Study {self.name}: {len(self._candidates)} trials, {len(members)} on the "
             f"front{best} on the validation split>"
@@ -82,14 +87,16 @@ class Study:
         return front_frame(self._candidates, chosen)
 
     def trials(self) -> pd.DataFrame:
-        """Return all trials, one row each, with `state`, `reason`, costs and accuracy.
+        """Return all trials, one row each: `nas front --all`.
 
-        The columns are those of `front`, and `state`: running, complete, pruned or
-        failed.
+        The columns are those of `front`, and `state` (running, complete, pruned or
+        failed), `reason`, `metric` (what `val_accuracy` is), `seconds` of training, all
+        of a candidate's trainings together, and `decisions`: what the sampler drew, as
+        JSON.
         """
-        from nas.report import candidates_frame
+        from nas.report import trials_frame
 
-        return candidates_frame(self._candidates)
+        return trials_frame(self._candidates, self._decisions, self.settings.metric)
 
     def plot(self) -> go.Figure:
         """Return the plotly figure of all trials: accuracy against parameters, the front."""
@@ -99,6 +106,7 @@ class Study:
             self._candidates,
             param_budget=self.settings.param_budget,
             title=title_of(self.settings),
+            accuracy=self.settings.accuracy_name,
         )
 
     @in_python
@@ -108,6 +116,9 @@ class Study:
         max_params: int | None = None,
         min_accuracy: float | None = None,
         finalists: int = 4,
+        metric: Metric | None = None,
+        recipe: str | Path | None = None,
+        augment: str | Sequence[str] | None = None,
         epochs: int | None = None,
         seeds: int = 1,
         data: Data | str | Path | None = None,
@@ -120,9 +131,12 @@ class Study:
 
         `max_params` is the most parameters of the winner. With `min_accuracy` (0 to 1,
         on the validation split) it is the smallest net that reaches that, instead of
-        the most accurate one. So many `finalists` are fully trained before the choice;
+        the most accurate one. `metric` is what the choice is by, by default the
+        study's. So many `finalists` are fully trained before the choice;
         the winner is trained with so many `seeds` for so many `epochs`, by default
-        those of the study's full training. `data` is needed where the study's was in
+        those of the study's full training. `recipe` and `augment` are as for
+        `nas.search`, by default the study's; with others the contenders are trained
+        anew. `data` is needed where the study's was in
         memory and this is another process; `data_dir`, `workers`, `device` and
         `progress` are as for `nas.search`. Nothing is written: see `Trained.save`.
 
@@ -135,38 +149,98 @@ class Study:
                 "max_params": max_params,
                 "min_accuracy": min_accuracy,
                 "finalists": finalists,
+                "metric": metric,
                 "epochs": epochs,
                 "seeds": seeds,
                 "workers": workers,
                 "progress": progress,
             }
         )
+        limits = [numbers["max_params"] or self.settings.param_budget]
+        wanted = RecipeChange(file=path_of(recipe), augment=augment)
+        return self._best(limits, numbers, wanted, data, data_dir, device)[0]
+
+    @in_python
+    def best_front(
+        self,
+        *,
+        sizes: Sequence[int] | None = None,
+        finalists: int = 4,
+        metric: Metric | None = None,
+        recipe: str | Path | None = None,
+        augment: str | Sequence[str] | None = None,
+        epochs: int | None = None,
+        seeds: int = 1,
+        data: Data | str | Path | None = None,
+        data_dir: str | Path | None = None,
+        workers: int | None = None,
+        device: str = "auto",
+        progress: bool = True,
+    ) -> list[Trained]:
+        """Retrain a winner for each of several caps, largest first: `nas best --front`.
+
+        `sizes` are the caps, by default the study's and its halves, as far down as a
+        fully trained net is so small. All else is as for `best`; what two caps have in
+        common is trained once.
+
+        Raises UsageError for sizes over the study's cap, and what `best` raises.
+        """
+        numbers = checked(
+            {
+                "finalists": finalists,
+                "metric": metric,
+                "epochs": epochs,
+                "seeds": seeds,
+                "workers": workers,
+                "progress": progress,
+            }
+        )
+        limits = caps(self._candidates, self.settings, sizes)
+        wanted = RecipeChange(file=path_of(recipe), augment=augment)
+        return self._best(limits, numbers, wanted, data, data_dir, device)
+
+    def _best(
+        self,
+        limits: Sequence[int],
+        numbers: dict[str, Any],
+        recipe: RecipeChange,
+        data: Data | str | Path | None,
+        data_dir: str | Path | None,
+        device: str,
+    ) -> list[Trained]:
+        """Retrain a winner for each limit, with numbers that have been checked."""
         folder, name = path_of(data_dir), name_of(data)
         given = dataset_of(data, data_dir)
         if name is not None:
             given = load_dataset(name, folder)
         elif given is None and folder is None:
             given = self._data
-        winner, dataset = run_best(
+        winners, dataset = run_best(
             self.settings,
             self._candidates,
             given,
             WorkersWanted(device=device, workers=numbers["workers"]),
-            training_display(retraining_line, progress=progress),
+            training_display(retraining_line, progress=numbers["progress"]),
             data_dir=folder,
-            max_params=numbers["max_params"],
-            min_accuracy=numbers["min_accuracy"],
+            limits=limits,
+            min_accuracy=numbers.get("min_accuracy"),
             finalists=numbers["finalists"],
+            metric=numbers["metric"],
+            recipe=recipe,
             epochs=numbers["epochs"],
             seeds=numbers["seeds"],
         )
-        return Trained(
-            winner.candidate.architecture,
-            winner.weights,
-            winner.report,
-            dataset,
-            winner_folder(self.folder),
-        )
+        folders = winner_folders(winner_folder(self.folder), limits)
+        return [
+            Trained(
+                winner.candidate.architecture,
+                winner.weights,
+                winner.report,
+                dataset,
+                target,
+            )
+            for winner, target in zip(winners, folders, strict=True)
+        ]
 
 
 @in_python
@@ -178,6 +252,8 @@ def search(
     data_dir: str | Path | None = None,
     image_size: int | tuple[int, int] | None = None,
     space: str | Path | None = None,
+    recipe: str | Path | None = None,
+    augment: str | Sequence[str] | None = None,
     max_macs: int | None = None,
     max_memory: int | None = None,
     max_flash: int | None = None,
@@ -185,6 +261,7 @@ def search(
     epochs: int | None = None,
     start_from: Network | Sequence[Network] = (),
     sampler: Sampler | None = None,
+    metric: Metric | None = None,
     pruning: bool | None = None,
     seed: int | None = None,
     workers: int | None = None,
@@ -194,6 +271,7 @@ def search(
     gpus_per_worker: float | None = None,
     time_limit: str | float | None = None,
     trial_time_limit: str | float | None = None,
+    target_accuracy: float | None = None,
     study: str | None = None,
     studies: str | Path | None = None,
     storage: str | None = None,
@@ -206,14 +284,20 @@ def search(
     `image_size`. `budget` is the hard cap on the
     trainable parameters of a net; `max_macs`, `max_memory` (bytes), `max_flash` (bytes)
     and `max_latency` ("esp32=5", milliseconds on a board) are further ones. `space` is
-    the name of a search space (by default mixed) or a .toml file. `trials` is how many
+    the name of a search space (by default mixed) or a .toml file. `recipe` is a TOML
+    file with some keys of the recipe, `augment` how training images are changed at
+    random: "none", or some of "affine", "shift", "flip" and "crop", as a list or
+    "shift,flip"; by default what suits the data, see `settings.recipe`. `trials` is how many
     candidates the study is to have in all: the same call again does what is left, after
     a crash, too. `epochs` is a full training. `start_from` are the first candidates:
     modules, architectures, names or files; what they have and the space lacks is added
     to the study's own space. `sampler` is "evolution" (the default) or
-    "random"; `pruning` False trains hopeless candidates, too. `seed` decides split,
+    "random"; `metric` is what nets are ranked by, "accuracy" (the default) or
+    "balanced-accuracy", the mean over the classes, and then stands wherever an accuracy
+    on the validation split does; `pruning` False trains hopeless candidates, too. `seed` decides split,
     draws and trainings. `time_limit` ends the search, `trial_time_limit` a training
-    that hangs: seconds, or a text such as "1h30m".
+    that hangs: seconds, or a text such as "1h30m". The search ends, too, when a fully
+    trained net has the `target_accuracy` (0 to 1) on the validation split.
 
     There are so many `workers` (by default one a core), on the `device` auto, cpu, cuda
     or cuda:N. With the `engine` "ray" they are on the cluster at `address`
@@ -230,7 +314,7 @@ def search(
     A script needs no `if __name__ == "__main__"`.
 
     Raises UsageError for a value out of range, DataError, SpaceError, StudyError,
-    DeviceError and EngineError, all of them NasError, each with one line that says
+    RecipeError, DeviceError and EngineError, all of them NasError, each with one line that says
     what, where and the remedy.
     """
     numbers = checked(
@@ -242,11 +326,13 @@ def search(
             "max_flash": max_flash,
             "epochs": epochs,
             "sampler": sampler,
+            "metric": metric,
             "pruning": pruning,
             "seed": seed,
             "workers": workers,
             "engine": engine,
             "gpus_per_worker": gpus_per_worker,
+            "target_accuracy": target_accuracy,
             "progress": progress,
         }
     )
@@ -273,10 +359,12 @@ def search(
         max_flash=numbers["max_flash"],
         max_latency=max_latency,
         space=None if space is None else str(space),
+        recipe=RecipeChange(file=path_of(recipe), augment=augment),
         epochs=numbers["epochs"],
         sampler=sampler,
         seed=numbers["seed"],
         pruning=pruning,
+        metric=metric,
         storage=storage_url(storage),
         start_from=tuple(reference_of(net, shape) for net in starts),
     )
@@ -294,6 +382,7 @@ def search(
         trials=numbers["trials"],
         time_limit=time_limit,
         trial_time_limit=trial_time_limit,
+        target_accuracy=numbers["target_accuracy"],
         data=given,
     )
     return Study(stored, data=dataset, outcome=outcome.reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -12,21 +13,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from nas.api.data import Data, dataset_of, name_of
 from nas.api.progress import percent
+from nas.api.settings import studies_folder
 from nas.api.words import in_python
 from nas.architecture import Architecture
 from nas.architecture.notation import describe
-from nas.data import Dataset
-from nas.errors import DataError, UsageError
+from nas.data import Dataset, load_dataset
+from nas.errors import DataError, ExportError, UsageError
 from nas.export import write_best
 from nas.export.deliver import export
 from nas.export.source import source
-from nas.export.trained import TrainedNet
+from nas.export.trained import TrainedNet, find_trained
 from nas.training.model import build
 
 
 class Trained:
-    """A trained net, as `Study.best` and `nas.train` return it.
+    """A trained net, as `Study.best`, `nas.train` and `nas.load` return it.
 
     Attributes:
         architecture: the frozen description of the net.
@@ -46,13 +49,13 @@ class Trained:
         architecture: Architecture,
         weights: dict[str, npt.NDArray[np.generic]],
         report: dict[str, Any],
-        data: Dataset,
+        data: Dataset | TrainedNet,
         folder: Path | None = None,
     ) -> None:
         """Put together what a training returned; ``folder`` is where save writes."""
         self.architecture, self.weights, self.report = architecture, weights, report
         self.class_names, self.mean, self.std = data.class_names, data.mean, data.std
-        self._data, self._folder = data, folder
+        self._read_as, self._folder = data, folder
 
     def __repr__(self) -> str:
         return f"<Trained {self.summary}>"
@@ -61,8 +64,8 @@ class Trained:
     def summary(self) -> str:
         """The result in one line: parameters, test accuracy, seeds."""
         report = self.report
-        name = f"trial {report['trial']}" if "trial" in report else self._name
-        return f"{name}, {_tested_in_words(report)}"
+        name = trial_in_words(report) if "trial" in report else self._name
+        return f"{name}, {tested_in_words(report)}"
 
     @property
     def _name(self) -> str:
@@ -89,8 +92,8 @@ class Trained:
             mean=self.mean,
             std=self.std,
             class_names=self.class_names,
-            value_range=self._data.value_range,
-            signal_length=self._data.signal_length,
+            value_range=self._read_as.value_range,
+            signal_length=self._read_as.signal_length,
         )
         script = ModuleType("model")
         exec(compile(text, "model.py", "exec"), vars(script))  # noqa: S102  # our own
@@ -137,20 +140,27 @@ class Trained:
             mean=self.mean,
             std=self.std,
             class_names=self.class_names,
-            value_range=self._data.value_range,
-            signal_length=self._data.signal_length,
+            value_range=self._read_as.value_range,
+            signal_length=self._read_as.signal_length,
             notes=[f"Data set {Path(self.report['dataset']).name}, {self.summary}."],
         )
         self._folder = target
         return target
 
     @in_python
-    def export(self, to: str, folder: str | Path | None = None) -> dict[str, Any]:
+    def export(
+        self,
+        to: str,
+        folder: str | Path | None = None,
+        *,
+        data: Data | str | Path | None = None,
+    ) -> dict[str, Any]:
         """Write the net as "onnx", "onnx-int8" or "c" and measure its test accuracy again.
 
         By default into a folder of the format's name, where `save` writes. Returns the
         report, which stands in export.json there. int8 numbers are calibrated on
-        training images; the test set is read once. Raises ExportError for an unknown
+        training images; the test set is read once. `data` is what the net was trained on:
+        of a net that was loaded by default what its report names. Raises ExportError for an unknown
         format, a net that it cannot hold or a library that is missing.
         """
         target = self._target(None) / to if folder is None else Path(folder)
@@ -162,8 +172,20 @@ class Trained:
             std=self.std,
             class_names=self.class_names,
             report=self.report,
+            value_range=self._read_as.value_range,
+            signal_length=self._read_as.signal_length,
         )
-        return export(net, to, target, self._data)
+        return export(net, to, target, self._dataset(data))
+
+    def _dataset(self, data: Data | str | Path | None) -> Dataset:
+        """Return what was given, or what the net was trained on."""
+        given, name = dataset_of(data, None), name_of(data)
+        if given is None and name is None and isinstance(self._read_as, Dataset):
+            return self._read_as
+        size = self.architecture.input_shape[1:]
+        return given or load_dataset(
+            name or str(self.report["dataset"]), image_size=size
+        )
 
     def _target(self, folder: str | Path | None) -> Path:
         if folder is not None:
@@ -171,6 +193,45 @@ class Trained:
         if self._folder is None:
             raise UsageError(f"{describe(self.architecture)} has no folder: give one")
         return self._folder
+
+
+# What every report of nas has, and a summary needs.
+_TOLD = {
+    *("num_params", "epochs", "seeds", "dataset"),
+    *("test_accuracy", "test_accuracy_mean", "test_accuracy_std"),
+    "architecture",  # or the trial that it was
+}
+
+
+def _named(report: dict[str, Any]) -> dict[str, Any]:
+    return {"architecture": report["trial"]} | report if "trial" in report else report
+
+
+@in_python
+def load(folder: str | Path, *, studies: str | Path | None = None) -> Trained:
+    """Load a trained net with its report from the folder that `Trained.save` wrote.
+
+    `nas best` and `nas train --output` write such a folder, too. `folder` may be the
+    name of a study in `studies` (as for `nas.search`): then it is the study's winner. No
+    code in the folder is run. Raises ExportError where there is no such net, or its
+    files are damaged or do not belong together.
+    """
+    net = find_trained(str(folder), studies_folder(studies))
+    trained = Trained(net.architecture, net.weights, net.report, net, net.folder)
+    if missing := sorted(_TOLD - _named(net.report).keys()):
+        raise ExportError(
+            f"{net.folder / 'report.json'} has no {missing[0]}, as nas wrote it: restore "
+            "the file or train the net again"
+        )
+    try:
+        _ = trained.model  # it is built here, and not at its first use
+    except RuntimeError as error:
+        line = str(error).splitlines()[0].rstrip(": ")
+        raise ExportError(
+            f"{net.folder / 'weights.safetensors'} is not of the net beside it ({line}): "
+            "restore the file or train the net again"
+        ) from error
+    return trained
 
 
 def best_epoch_in_words(report: dict[str, Any]) -> str:
@@ -192,7 +253,13 @@ def best_epoch_in_words(report: dict[str, Any]) -> str:
     )
 
 
-def _tested_in_words(report: dict[str, Any]) -> str:
+def trial_in_words(report: Mapping[str, Any]) -> str:
+    """Return which trial of the study a winner is, or is made from."""
+    return f"trial {report['trial']}" + (" resized" if report["resized"] else "")
+
+
+def tested_in_words(report: dict[str, Any]) -> str:
+    """Return a report's parameters and test accuracy, with what it is, in a line."""
     text = (
         f"{report['num_params']:,} parameters: test accuracy "
         f"{percent(report['test_accuracy_mean'])} after the last of {report['epochs']} "

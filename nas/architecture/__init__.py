@@ -1,21 +1,24 @@
 """The frozen description of a network: pure data, no framework.
 
-``definition.py`` is the description and its canonical key, ``cost.py`` counts
+``definition.py`` is the description and its canonical key, ``block.py`` one block,
+``kinds/`` says which convolutions each kind of block is made of, ``cost.py`` counts
 parameters, multiply-accumulates and memory, ``notation.py`` writes it in one line.
 """
 
-from nas.architecture.definition import (
+from nas.architecture.block import (
     Activation,
-    Architecture,
     Bias,
     Block,
-    BlockKind,
-    Head,
-    HeadKind,
     Norm,
     Order,
     Padding,
     Pool,
+    Shortcut,
+)
+from nas.architecture.definition import (
+    Architecture,
+    Head,
+    HeadKind,
     Shape,
     conv_size,
     feature_shapes,
@@ -26,7 +29,6 @@ __all__ = [
     "Architecture",
     "Bias",
     "Block",
-    "BlockKind",
     "Head",
     "HeadKind",
     "Norm",
@@ -34,6 +36,7 @@ __all__ = [
     "Padding",
     "Pool",
     "Shape",
+    "Shortcut",
     "conv_size",
     "feature_shapes",
 ]

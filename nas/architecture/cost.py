@@ -8,9 +8,10 @@ multiply-accumulates (MACs)
     Of convolutions and linear layers. Batch norm folds into the convolution before
     it, and pooling, activations and biases are not counted, as is the custom.
 peak memory
-    Bytes of int8 activations, the largest sum of one layer's input and output. A
-    layer is a convolution, a pooling or a linear layer; batch norm, activation and
-    dropout work in place. Weights are not in it.
+    Bytes of int8 activations, the largest sum of one layer's input and output and of
+    what a shortcut keeps meanwhile. A layer is a convolution, a pooling or a linear
+    layer; batch norm, activation, dropout and a shortcut's addition work in place.
+    Weights are not in it.
 flash
     Bytes of the C code that `nas export --to c` writes, constants and instructions,
     for a Cortex-M (arm-none-eabi-gcc 12, -O2): the constants to the byte or a few more,
@@ -25,15 +26,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 
-from nas.architecture import (
-    Architecture,
-    Block,
-    Head,
-    Shape,
-    conv_size,
-    feature_shapes,
-)
+from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
 from nas.architecture.boards import Board, Operation
+from nas.architecture.kinds import finish_of, parts_of, shortcut_of
+from nas.architecture.parts import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +45,13 @@ class Layer:
     operation: Operation = "pool"
     flash: int = 0
     """Bytes of its constants in the C code."""
+    kept: int = 0
+    """Bytes that wait meanwhile for a shortcut's addition."""
 
     @property
     def memory(self) -> int:
-        """Bytes of its input and output as int8."""
-        return prod(self.input_shape) + prod(self.output_shape)
+        """Bytes of its input and output, and of what is kept, as int8."""
+        return prod(self.input_shape) + prod(self.output_shape) + self.kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +84,37 @@ STACK = 512
 
 def cost(architecture: Architecture, board: Board | None = None) -> Cost:
     """Return all costs of the network."""
+    blocks = architecture.blocks
     code = code_size(
-        {block.activation for block in architecture.blocks},
+        {block.activation for block in blocks},
         depthwise=architecture.head.kind in {"gap", "pool"}
-        or any(block.kind == "separable" for block in architecture.blocks),
+        or any(needs_depthwise(block) for block in blocks),
+        adding=any(block.shortcut != "none" for block in blocks),
     )
     return total(layers(architecture), board).then(Cost(0, 0, 0, code))
 
 
-def code_size(activations: Collection[str], *, depthwise: bool) -> int:
+def needs_depthwise(block: Block) -> bool:
+    """Return whether the C code of the block convolves channels by themselves.
+
+    So does a pooling that is apart from a convolution, as it is behind an addition.
+    """
+    apart = block.shortcut != "none" and block.pool != "none"
+    return apart or any(part.depthwise for part in parts_of(block, 1))
+
+
+def code_size(
+    activations: Collection[str], *, depthwise: bool, adding: bool = False
+) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 
     Measured on nets of one to ten layers for Cortex-M3 and M4; see tests/test_device.py.
     """
-    extra = {"leaky_relu": 25, "hardswish": 125, "silu": 680}
+    extra = {"leaky_relu": 25, "hardswish": 125, "silu": 680, "relu6": 65}
     return (
         1735
         + (650 if depthwise else 0)
+        + (170 if adding else 0)
         + sum(size for name, size in extra.items() if name in activations)
     )
 
@@ -161,63 +173,110 @@ def block_layers(block: Block, shape: Shape, name: str = "block") -> list[Layer]
     if block.pool != "none":
         channels, height, width = shape
         pooled = (channels, height // 2, width // 2)
-        table.append(Layer(name, f"{block.pool} pool 2x2", shape, pooled, 0, 0))
+        # Behind an addition it is a layer of its own in the C code.
+        flash = _constants(channels, 1) if block.shortcut != "none" else 0
+        table.append(
+            Layer(name, f"{block.pool} pool 2x2", shape, pooled, 0, 0, flash=flash)
+        )
     return table
 
 
 def _convolutions(
     block: Block, shape: Shape, name: str, *, shared: bool
 ) -> Iterator[Layer]:
-    """Yield the layers of one application of the block, up to its pooling."""
-    channels = shape[0]
-    extras = "".join(
-        [
-            f" stride {block.stride}" if block.stride > 1 else "",
-            " valid" if block.padding == "valid" and block.kernel_size > 1 else "",
-        ]
-    )
-    suffix = (" shared" if shared else "") + _suffix(block)
-    height, width = (
-        conv_size(side, block.kernel_size, block.stride, block.padding)
-        for side in shape[1:]
-    )
-    sizes = [f"{kernel}x{kernel}" for kernel, _ in block.branches]
-    if block.kind == "separable":
-        between = (channels, height, width)
-        weights = channels * block.kernel_size**2
-        yield Layer(
-            name,
-            f"depthwise {sizes[0]}{extras}" + " shared" * shared,
-            shape,
-            between,
-            0 if shared else weights,
-            weights * height * width,
-            "depthwise",
-            _constants(0 if shared else weights, channels),
+    """Yield the layers of one application of the block, up to its pooling.
+
+    A shortcut's convolution comes just before the last layer, which adds to what it
+    gave, or to the block's input, in place.
+    """
+    *inner, last = parts_of(block, shape[0])
+    start = shape
+    for number, part in enumerate(inner):
+        waiting = prod(start) if number and block.shortcut != "none" else 0
+        yield (
+            layer := _part_layer(block, part, shape, name, shared=shared, kept=waiting)
         )
-        shape, extras, sizes = between, "", ["1x1"]
-        weights = channels * block.out_channels
-    else:
-        weights = channels * sum(width * kernel**2 for kernel, width in block.branches)
-    # Batch norm brings a scale and a shift a channel.
-    own = block.out_channels * (2 if block.norm == "batch" else 0)
-    biases = block.out_channels if block.has_bias else 0
-    yield Layer(
-        name,
-        f"{'inception' if block.kind == 'inception' else 'conv'} "
-        f"{'|'.join(sizes)}{extras}{suffix}",
-        shape,
-        (block.out_channels, height, width),
-        own + (0 if shared else weights + biases),
-        weights * height * width,
-        "conv",
-        _constants(
-            0 if shared else weights,
-            block.out_channels,
-            branches=len(block.branches),
-            fixed_point=_second_numbers(block),
-        ),
+        shape = layer.output_shape
+    shortcut = shortcut_of(block, start[0])
+    if shortcut is not None:
+        kept = prod(shape) if inner else 0
+        yield _part_layer(block, shortcut, start, name, title="shortcut", kept=kept)
+    yield _part_layer(block, last, shape, name, shared=shared, last=True)
+
+
+def _part_layer(
+    block: Block,
+    part: Part,
+    shape: Shape,
+    name: str,
+    *,
+    title: str = "",
+    shared: bool = False,
+    last: bool = False,
+    kept: int = 0,
+) -> Layer:
+    """Return the layer that a part is on an input of that shape."""
+    sides = part.sides(*shape[1:])
+    biases = sum(one.out_channels for one in part.convolutions if one.bias)
+    norms = (
+        2 * part.out_channels if part.norm or (last and block.norm == "batch") else 0
     )
+    activation = part.activation
+    if last and "activation" in finish_of(block):
+        activation = block.activation
+    fixed_point = _second_numbers(block, part, activation)
+    return Layer(
+        name,
+        _described(block, part, title, shared=shared, last=last),
+        shape,
+        (part.out_channels, *sides),
+        norms + (0 if shared else part.weights + biases),
+        part.weights * prod(sides),
+        "depthwise" if part.depthwise else "conv",
+        _constants(
+            0 if shared else part.weights,
+            part.out_channels,
+            branches=len(part.convolutions),
+            fixed_point=fixed_point,
+            adds=last and block.shortcut != "none",
+        ),
+        kept,
+    )
+
+
+def _described(
+    block: Block, part: Part, title: str, *, shared: bool, last: bool
+) -> str:
+    """Return a part in words, such as ``conv 3x3 stride 2, batch norm, relu``."""
+    first = part.convolutions[0]
+    sizes = "|".join(
+        f"{one.kernel_size}x{one.kernel_size}" for one in part.convolutions
+    )
+    usual = "inception" if len(part.convolutions) > 1 else "conv"
+    words = [title, "depthwise" if part.depthwise else usual, sizes]
+    if first.stride > 1:
+        words.append(f"stride {first.stride}")
+    if first.kernel_size > 1 and first.padding == 0:
+        words.append("valid")
+    if shared:
+        words.append("shared")
+    after = [
+        "bias" if first.bias and (part.norm or last) and block.norm == "batch" else "",
+        "batch norm" if part.norm else "",
+        part.activation if part.activation != "none" else "",
+    ]
+    if last:
+        after[1:] = [
+            {"norm": "batch norm", "activation": block.activation}[step]
+            for step in finish_of(block)
+            if step in {"norm", "activation"}
+        ]
+        if block.shortcut != "none":
+            place = 1 + (block.norm == "batch")
+            after.insert(
+                place, "+ input" if block.shortcut == "identity" else "+ shortcut"
+            )
+    return ", ".join([" ".join(word for word in words if word), *filter(None, after)])
 
 
 def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
@@ -280,7 +339,12 @@ def _linear(source: Shape, target: Shape, description: str) -> Layer:
 
 
 def _constants(
-    weights: int, channels: int, *, branches: int = 1, fixed_point: int = 0
+    weights: int,
+    channels: int,
+    *,
+    branches: int = 1,
+    fixed_point: int = 0,
+    adds: bool = False,
 ) -> int:
     """Return the bytes of a convolution's constants and calls in the C code.
 
@@ -288,24 +352,13 @@ def _constants(
     point and the call, for each branch, are 92. An activation in fixed point brings
     ``fixed_point`` numbers of twelve bytes.
     """
-    return weights + 8 * channels + 92 * branches + 12 * fixed_point
+    return weights + 8 * channels + (92 + 16 * adds) * branches + 12 * fixed_point
 
 
-def _second_numbers(block: Block) -> int:
+def _second_numbers(block: Block, part: Part, activation: str) -> int:
     """Return how many numbers an activation that is no mere saturation needs."""
     if block.order == "activation_first" and block.norm == "batch":
-        return 0 if block.activation == "none" else block.out_channels
-    if block.activation in {"none", "relu"}:
+        return 0 if activation == "none" else part.out_channels
+    if activation in {"none", "relu", "relu6"}:
         return 0
-    return len(block.branches)
-
-
-def _suffix(block: Block) -> str:
-    parts = [
-        "bias" if block.has_bias and block.norm == "batch" else "",
-        "batch norm" if block.norm == "batch" else "",
-        block.activation if block.activation != "none" else "",
-    ]
-    if block.order == "activation_first":
-        parts = [parts[0], parts[2], parts[1]]
-    return "".join(f", {part}" for part in parts if part)
+    return len(part.convolutions)

@@ -1,6 +1,7 @@
 """The frozen description of one network: data only, no framework.
 
-A network is a chain of blocks and a head. One block computes, in its ``order``::
+A network is a chain of blocks and a head. A block is the convolutions of its kind
+(kinds/) and what follows them, in its ``order``::
 
     early_pool        convolution -> pooling -> batch norm -> activation -> dropout
     late_pool         convolution -> batch norm -> activation -> dropout -> pooling
@@ -8,7 +9,8 @@ A network is a chain of blocks and a head. One block computes, in its ``order``:
 
 The first is the default, because what follows the pooling then works on a quarter of
 the values; for max pooling its function is that of the second wherever batch norm's
-scale is positive. The other two are what hand-made networks use.
+scale is positive. The other two are what hand-made networks use. A block with a
+shortcut has no order: it adds after batch norm, and pools last.
 """
 
 from __future__ import annotations
@@ -18,68 +20,23 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from nas.architecture.block import (
+    Activation,
+    Bias,
+    Block,
+    Norm,
+    Order,
+    Padding,
+    Pool,
+    Shortcut,
+)
+from nas.architecture.kinds import KINDS, refusal
 from nas.errors import ArchitectureError
 
-BlockKind = Literal["conv", "separable", "inception"]
-Padding = Literal["same", "valid"]
-Norm = Literal["batch", "none"]
-Bias = Literal["auto", "yes", "no"]
-Order = Literal["early_pool", "late_pool", "activation_first"]
-Activation = Literal["relu", "leaky_relu", "hardswish", "silu", "none"]
-Pool = Literal["none", "max", "avg"]
 HeadKind = Literal["gap", "conv", "flatten", "pool"]
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """One convolution and what follows it; a 1x1 ``conv`` is a bottleneck (squeeze).
-
-    ``separable`` is a depthwise convolution with ``kernel_size`` and ``stride``, then
-    a 1x1 convolution to ``out_channels``, which has the bias if there is one.
-    ``inception`` is several convolutions side by side, with kernels of 1, 3, ... up to
-    ``kernel_size`` (see branches), always with same padding; their outputs are joined
-    to ``out_channels``. ``pool`` halves height and width, rounding down.
-
-    ``bias`` "auto" gives the convolution a bias exactly where there is no batch norm,
-    which has its own. ``repeats`` applies the block so many times one after the other
-    with the same convolution weights, each time with a batch norm of its own (shared
-    running statistics would fit no application), and pools after the last; it takes
-    as many channels as it gives and keeps the feature map's size.
-    """
-
-    kind: BlockKind = "conv"
-    out_channels: int
-    kernel_size: int = 3
-    stride: int = 1
-    padding: Padding = "same"
-    norm: Norm = "batch"
-    activation: Activation = "relu"
-    pool: Pool = "none"
-    dropout: float = 0.0
-    bias: Bias = "auto"
-    order: Order = "early_pool"
-    repeats: int = 1
-
-    @property
-    def has_bias(self) -> bool:
-        """Whether the convolution has a bias."""
-        return self.bias == "yes" or (self.bias == "auto" and self.norm == "none")
-
-    @property
-    def branches(self) -> list[tuple[int, int]]:
-        """Return (kernel_size, out_channels) of the convolutions side by side.
-
-        Only ``inception`` has more than one; it shares its channels out evenly, and
-        what is left over goes to the smaller kernels.
-        """
-        if self.kind != "inception":
-            return [(self.kernel_size, self.out_channels)]
-        kernels = range(1, self.kernel_size + 1, 2)
-        each, extra = divmod(self.out_channels, len(kernels))
-        return [(k, each + (place < extra)) for place, k in enumerate(kernels)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +173,12 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
                 f"block {number} is applied {block.repeats} times, but takes {channels} "
                 f"channels and gives {block.out_channels}: make them equal"
             )
+        if block.shortcut == "identity" and channels != block.out_channels:
+            raise ArchitectureError(
+                f"block {number} adds the {channels} channels that it takes to the "
+                f"{block.out_channels} that it gives: make them equal, or take shortcut "
+                '"conv"'
+            )
         sizes = []
         for size in (height, width):
             after = conv_size(size, block.kernel_size, block.stride, block.padding)
@@ -243,7 +206,13 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
 
 # Keys that architectures did not have at first are only written where they differ from
 # the default: so files and keys from before still hold.
-_LEFT_OUT = {"bias": "auto", "order": "early_pool", "repeats": 1}
+_LEFT_OUT = {
+    "bias": "auto",
+    "order": "early_pool",
+    "repeats": 1,
+    "shortcut": "none",
+    "expansion": 1,
+}
 
 
 def _canonical(architecture: Architecture) -> Architecture:
@@ -288,6 +257,10 @@ def _canonical_block(block: Block, shape: Shape) -> Block:
     )
 
 
+MONOTONE = {"relu", "leaky_relu", "relu6"}
+"""Activations of which the maximum may be taken before or after."""
+
+
 def _canonical_order(block: Block) -> Order:
     order = block.order
     if order == "activation_first" and "none" in (block.norm, block.activation):
@@ -295,7 +268,7 @@ def _canonical_order(block: Block) -> Order:
     # What of norm, activation and dropout the pooling could be moved across.
     movable = block.norm == "none" and (
         block.activation == "none"
-        or (block.pool == "max" and block.activation in {"relu", "leaky_relu"})
+        or (block.pool == "max" and block.activation in MONOTONE)
     )
     if order == "late_pool" and (
         block.pool == "none" or (movable and not block.dropout)
@@ -323,6 +296,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "pool": get_args(Pool),
     "bias": get_args(Bias),
     "order": get_args(Order),
+    "shortcut": get_args(Shortcut),
 }
 # Beyond it nothing tiny is meant, and building it would take for ever.
 _LARGEST = {
@@ -331,6 +305,7 @@ _LARGEST = {
     "stride": 255,
     "hidden": 65536,
     "repeats": 255,
+    "expansion": 64,
 }
 _SMALLEST = {
     "out_channels": 1,
@@ -338,12 +313,13 @@ _SMALLEST = {
     "stride": 1,
     "hidden": 0,
     "repeats": 1,
+    "expansion": 1,
 }
 
 
 def _check_values(part: Block | Head, where: str) -> None:
     choices = _CHOICES | {
-        "kind": get_args(BlockKind if isinstance(part, Block) else HeadKind)
+        "kind": tuple(KINDS) if isinstance(part, Block) else get_args(HeadKind)
     }
     for field in fields(part):
         value = getattr(part, field.name)
@@ -379,23 +355,8 @@ def _check_block(block: Block, where: str) -> None:
             f"{where}: kernel_size {block.kernel_size} is even, which same padding "
             "cannot centre: use an odd one"
         )
-    keeps_size = block.kernel_size == 1 or block.padding == "same"
-    if block.kind == "inception":
-        if block.kernel_size == 1 or not keeps_size:
-            raise ArchitectureError(
-                f"{where}: an inception block needs a kernel_size of at least 3 and "
-                "same padding"
-            )
-        if block.out_channels < len(block.branches):
-            raise ArchitectureError(
-                f"{where}: out_channels is {block.out_channels}, fewer than the "
-                f"{len(block.branches)} convolutions of the inception block"
-            )
-    if block.repeats > 1 and (block.stride > 1 or not keeps_size):
-        raise ArchitectureError(
-            f"{where}: a block with repeats needs stride 1 and same padding, so that "
-            "its output can be its input"
-        )
+    if (why := refusal(block)) is not None:
+        raise ArchitectureError(f"{where}: {why}")
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -8,10 +8,15 @@ Blocks and head stand in their order, parted by `` - ``::
 ``8c3``               conv: 8 output channels, 3x3 kernel
 ``10s5``              separable: depthwise 5x5, then 1x1 to 10 channels
 ``12i5``              inception: 1x1, 3x3 and 5x5 side by side, 12 channels in all
+``16r3``              residual: two 3x3 convolutions
+``16b3e4``            inverted bottleneck: 1x1 to 4 times the input's channels, depthwise
+                      3x3, 1x1 to 16
 ``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
 ``/2``                stride 2 (else 1)
 ``/max``, ``/avg``    2x2 pooling
+``+``                 adds its input (a shortcut)
+``+1x1``              adds its input by way of a 1x1 convolution
 ``silu``, ...         activation (else relu); ``linear`` is none
 ``bias``              no batch norm but a bias (else batch norm)
 ``bare``              neither batch norm nor bias
@@ -33,6 +38,7 @@ notations.
 from __future__ import annotations
 
 from nas.architecture import Architecture, Block, Head
+from nas.architecture.kinds import KINDS
 
 
 def describe(architecture: Architecture) -> str:
@@ -43,8 +49,9 @@ def describe(architecture: Architecture) -> str:
 
 def describe_block(block: Block) -> str:
     """Return one block, such as ``16c3/max silu``."""
-    letter = {"conv": "c", "separable": "s", "inception": "i"}[block.kind]
-    core = f"{block.out_channels}{letter}{block.kernel_size}"
+    core = f"{block.out_channels}{KINDS[block.kind].letter}{block.kernel_size}"
+    if block.expansion != 1:
+        core += f"e{block.expansion}"
     if block.padding == "valid":
         core += "v"
     if block.stride != 1:
@@ -53,6 +60,8 @@ def describe_block(block: Block) -> str:
         core += f"/{block.pool}"
     if block.repeats > 1:
         core += f"x{block.repeats}"
+    if block.shortcut != "none":
+        core += "+" if block.shortcut == "identity" else "+1x1"
     words = [core]
     if block.activation != "relu":
         words.append("linear" if block.activation == "none" else block.activation)

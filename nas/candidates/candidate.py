@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nas.architecture import Architecture
@@ -22,13 +23,15 @@ class Training:
     """A longer training of a candidate that was promoted.
 
     ``seed_number`` counts the seeds of one candidate at one number of ``epochs``. An
-    empty ``curve`` is that of a training that failed.
+    empty ``curve`` is that of a training that failed. ``ended`` is when, in seconds since
+    1970, None in older studies.
     """
 
     trial: int
     epochs: int
     seed_number: int
     curve: tuple[RungReport, ...]
+    ended: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,8 @@ class Candidate:
     report; ``epochs`` is how long that training was and ``seeds`` how many there were.
     ``fully_trained`` tells whether it was the longest that the study has. ``reason``
     says why a trial was pruned or failed. ``origin`` and ``parent`` tell where the
-    architecture came from: drawn at random, or made from another trial's.
+    architecture came from: drawn at random, or made from another trial's. Up to the
+    ``chance_level`` an accuracy may be that of always answering one class.
     """
 
     trial: int
@@ -61,6 +65,7 @@ class Candidate:
     parent: int | None = None
     trainings: tuple[Training, ...] = ()
     fully_trained: bool = True
+    chance_level: float = 0.0
 
     @property
     def epochs(self) -> float:
@@ -97,14 +102,32 @@ def mean_loss(reports: Sequence[RungReport]) -> float | None:
     return statistics.fmean(losses) if losses else None
 
 
+def may_be_on_front(candidate: Candidate) -> bool:
+    """Return whether it came to its end and can do more than answer one class always."""
+    if candidate.state != "complete":
+        return False
+    chance = candidate.chance_level
+    return chance == 0.0 or (candidate.val_accuracy or 0.0) > chance
+
+
+def chance_level(share: float, images: int) -> float:
+    """Return the accuracy up to which a net may do no more than answer one class.
+
+    Always answering it has the accuracy ``share``; ``images`` is how many it was measured
+    on. The noise is two standard errors.
+    """
+    return share + 2 * math.sqrt(share * (1 - share) / max(1, images))
+
+
 def front(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Return the fully trained candidates that none dominates, smallest first.
 
     As long as none is fully trained, those that have completed their short training
     stand in. The last accuracy of a pruned or running one was measured before its
-    learning rate had come down: it never counts.
+    learning rate had come down: it never counts. Nor does a net that may do no more
+    than answer one class always.
     """
-    complete = [c for c in candidates if c.state == "complete"]
+    complete = [c for c in candidates if may_be_on_front(c)]
     members = [c for c in complete if c.fully_trained] or complete
     points = [(c.num_params, c.val_accuracy or 0.0) for c in members]
     return [members[i] for i in pareto_front(points)]

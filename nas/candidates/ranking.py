@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,12 +100,14 @@ class Ranks:
 
     ``residuals`` tell how much worse (+) or better (-) it is than others of its size,
     ``predicted`` how bad a full training would be, up to a constant. ``merits`` are the
-    residuals with what the compute costs: the lower the better, too.
+    residuals with what the compute costs: the lower the better, too. ``trend`` gives for
+    a number of parameters what is to be expected of a net of that size.
     """
 
     residuals: Array
     predicted: Array
     merits: Array
+    trend: Callable[[float], float]
 
 
 def rank(
@@ -123,6 +125,7 @@ def rank(
     compute = np.log([max(e.macs, 1) for e in evidence])
     scores: Array = np.full(len(evidence), np.nan)
     expected: Array = np.zeros(len(evidence))
+    trends: list[_Polynomial] = []
     for epochs in fidelities:
         values: Array = np.array(
             [
@@ -136,13 +139,15 @@ def rank(
             continue
         before = known & ~np.isnan(scores)
         if not before.any():
-            expected = _trend(sizes[known], values[known], degree=2)(sizes)
+            trends.append(_trend(sizes[known], values[known], degree=2))
+            expected = trends[0](sizes)
             scores[known] = (values - expected)[known]
             continue
         # The promoted few are too few for a trend of their own: the one of the shorter
         # training, shifted and tilted. What they are better by is already known.
         known_better = values - scores
         shift = _trend(sizes[before], (known_better - expected)[before], degree=1)
+        trends.append(shift)
         expected = expected + shift(sizes)
         own = values - expected
         seeds = np.array([len(e.results.get(epochs, ())) for e in evidence])
@@ -151,7 +156,12 @@ def rank(
         new = known & ~before
         scores[new] = own[new]
     merits = scores + compute_cost * (compute - sizes)
-    return Ranks(scores, scores + expected, merits)
+
+    def trend(num_params: float) -> float:
+        size = np.array([math.log(num_params)])
+        return sum(float(one(size)[0]) for one in trends)
+
+    return Ranks(scores, scores + expected, merits, trend)
 
 
 def _trend(sizes: Array, values: Array, *, degree: int) -> _Polynomial:

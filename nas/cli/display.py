@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rich.console import Group
@@ -62,6 +62,55 @@ def front_table(
             f"{member.peak_memory:,}",
             *_on_board(cost(member.architecture, board), board),
             describe(member.architecture),
+        )
+    return table
+
+
+def winners_table(limits: Sequence[int], reports: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the winners of several caps, a row each, as `nas best --front` has them."""
+    table = Table(title="the winner under each cap")
+    for heading in (
+        "at most",
+        "trial",
+        "params",
+        "MACs",
+        "validation",
+        "test accuracy",
+        "±",
+        "seeds",
+    ):
+        table.add_column(heading, justify="right", overflow="fold")
+    for limit, report in zip(limits, reports, strict=True):
+        spread = report["test_accuracy_std"]
+        table.add_row(
+            f"{limit:,}",
+            f"{report['trial']}{' resized' if report['resized'] else ''}",
+            f"{report['num_params']:,}",
+            f"{report['macs']:,}",
+            percent(report["val_accuracy"]),
+            percent(report["test_accuracy_mean"]),
+            "-" if spread is None else f"{100 * spread:.2f}",
+            str(report["seeds"]),
+        )
+    return table
+
+
+def trials_table(candidates: Sequence[Candidate], name: str) -> Table:
+    """Return all trials in their order: state, size, accuracy, and why they ended."""
+    table = Table(title=f"{name}: all trials")
+    table.add_column("trial", justify="right")
+    table.add_column("state")
+    for heading in ("params", "val accuracy", "epochs"):
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("architecture, or why it ended", overflow="fold")
+    for found in candidates:
+        table.add_row(
+            str(found.trial),
+            found.state,
+            f"{found.num_params:,}",
+            "-" if found.val_accuracy is None else percent(found.val_accuracy),
+            f"{found.epochs:g}",
+            Text(found.reason or describe(found.architecture)),
         )
     return table
 

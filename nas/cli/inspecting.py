@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from nas.cli.options import (
     BoardName,
-    Format,
     Storage,
     Studies,
     StudyName,
@@ -23,7 +23,14 @@ from nas.cli.options import (
 def front(
     study: StudyName = None,
     *,
-    output_format: Format = "table",
+    all_trials: Annotated[
+        bool,
+        Option("--all", help="All trials instead, with state, reason, draws, seconds."),
+    ] = False,
+    output_format: Annotated[
+        Literal["table", "csv", "json", "md", "parquet"],
+        Option("--format", help="How to print; parquet needs pyarrow."),
+    ] = "table",
     board: BoardName = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
@@ -32,31 +39,60 @@ def front(
     from nas.architecture.boards import find_board
     from nas.candidates.candidate import front as front_of
 
+    if all_trials and board:
+        raise BadParameter(
+            "the table of all trials is without it", param_hint="--board"
+        )
+    if output_format == "parquet" and sys.stdout.isatty():
+        raise BadParameter(
+            "parquet is for a file: add > trials.parquet", param_hint="--format"
+        )
     chosen = find_board(board) if board else None
     opened = read(study, studies, storage)
+    if output_format == "table" and all_trials:
+        from nas.cli.display import trials_table
+
+        console().print(trials_table(opened.candidates(), opened.settings.name))
+        return
     if output_format == "table":
         from nas.cli.display import front_table
 
         members = front_of(opened.candidates())
-        title = f"{opened.settings.name}: accuracy on the validation split"
+        title = f"{opened.settings.name}: {opened.settings.accuracy_name}"
         if members:
             console().print(front_table(members, title, chosen))
         else:
-            typer.echo(
-                f"no fully trained candidate in {opened.settings.name} yet: go on with "
-                f"`nas search --study {opened.settings.name}`"
+            name = opened.settings.name
+            complete = any(c.state == "complete" for c in opened.candidates())
+            what = (
+                "no net better than always answering the largest class"
+                if complete
+                else "no fully trained candidate"
             )
+            typer.echo(f"{what} in {name} yet: go on with `nas search --study {name}`")
         return
-    from nas.report import format_frame, front_frame
+    from nas.report import format_frame, front_frame, parquet, trials_frame
 
-    frame = front_frame(opened.candidates(), chosen)
-    typer.echo(format_frame(frame, output_format), nl=False)
+    if all_trials:
+        metric = opened.settings.metric
+        frame = trials_frame(opened.candidates(), opened.decisions(), metric)
+    else:
+        frame = front_frame(opened.candidates(), chosen)
+    text = (
+        parquet(frame)
+        if output_format == "parquet"
+        else format_frame(frame, output_format)
+    )
+    typer.echo(text, nl=False)
 
 
 def show(
     trial: Annotated[int, Argument(min=0, help="Number of the trial.")],
     study: StudyName = None,
     *,
+    output_format: Annotated[
+        Literal["table", "json"], Option("--format", help="How to print.")
+    ] = "table",
     board: BoardName = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
@@ -64,9 +100,15 @@ def show(
     """Print one candidate layer by layer, with its costs and learning curve."""
     from nas.architecture.boards import find_board
     from nas.cli.display import candidate_view
+    from nas.report import candidate_record
 
     chosen = find_board(board) if board else None
     opened = read(study, studies, storage)
+    if output_format == "json":
+        found = opened.candidate(trial)
+        record = candidate_record(found, opened.settings.metric, chosen)
+        typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        return
     console().print(candidate_view(opened.candidate(trial), chosen))
 
 

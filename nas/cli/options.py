@@ -77,6 +77,21 @@ ImageSize = Annotated[
         "own size; of several the median, at most 64].",
     ),
 ]
+Recipe = Annotated[
+    Path | None,
+    Option(
+        help="TOML file with keys of the recipe [default: what suits the data, or the "
+        "study's own]."
+    ),
+]
+Augment = Annotated[
+    str | None,
+    Option(
+        metavar="none|affine,shift,flip,crop",
+        help="How training images are changed at random; kinds are combined by commas "
+        "[default: what suits the data, or the study's own].",
+    ),
+]
 Workers = Annotated[
     int | None,
     Option(

@@ -10,6 +10,7 @@ from typer import Option
 
 from nas.cli.handler import Interrupted
 from nas.cli.options import (
+    Augment,
     DataDir,
     Device,
     ImageSize,
@@ -17,6 +18,7 @@ from nas.cli.options import (
     MaxLatency,
     MaxMacs,
     MaxMemory,
+    Recipe,
     Storage,
     Studies,
     Workers,
@@ -53,6 +55,8 @@ def search(  # one parameter an option
         str | None,
         Option(help="Search space: a name or a .toml file [default: mixed]."),
     ] = None,
+    recipe: Recipe = None,
+    augment: Augment = None,
     max_macs: MaxMacs = None,
     max_memory: MaxMemory = None,
     max_flash: MaxFlash = None,
@@ -76,6 +80,12 @@ def search(  # one parameter an option
     sampler: Annotated[
         Literal["evolution", "random"] | None,
         Option(help="How candidates are drawn [default: evolution]."),
+    ] = None,
+    metric: Annotated[
+        Literal["accuracy", "balanced-accuracy"] | None,
+        Option(
+            help="What nets are ranked by; balanced is the mean over the classes [default: accuracy]."
+        ),
     ] = None,
     pruning: Annotated[
         bool | None,
@@ -110,6 +120,15 @@ def search(  # one parameter an option
             "or ten times the longest training; 1h before there is one]."
         ),
     ] = None,
+    target_accuracy: Annotated[
+        float | None,
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Stop when a fully trained net has this accuracy (0 to 1) on the "
+            "validation split.",
+        ),
+    ] = None,
     study: Annotated[
         str | None,
         Option(help="Name of the study [default: from data set and cap]."),
@@ -123,6 +142,7 @@ def search(  # one parameter an option
     """
     from nas.api.progress import SearchDisplay
     from nas.api.running import WorkersWanted, run_search
+    from nas.search.recipes import RecipeChange
     from nas.search.start import Request
 
     request = Request(
@@ -137,10 +157,12 @@ def search(  # one parameter an option
         max_flash=max_flash,
         max_latency=max_latency,
         space=space,
+        recipe=RecipeChange(file=recipe, augment=augment),
         epochs=epochs,
         sampler=sampler,
         seed=seed,
         pruning=pruning,
+        metric=metric,
         storage=storage,
         start_from=tuple(start_from or ()),
     )
@@ -159,6 +181,7 @@ def search(  # one parameter an option
             trials=trials,
             time_limit=time_limit,
             trial_time_limit=trial_time_limit,
+            target_accuracy=target_accuracy,
             say=typer.echo,
         )
     except KeyboardInterrupt as stop:
@@ -180,23 +203,30 @@ def _exhausted(study: Study) -> str:
 
 
 def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
-    from nas.api.progress import duration
+    from nas.api.progress import duration, percent
     from nas.candidates.candidate import front as front_of
     from nas.cli.display import front_table
 
     settings = study.settings
     members = front_of(study.candidates())
     if members:
-        title = f"{settings.name}: accuracy on the validation split"
+        title = f"{settings.name}: {settings.accuracy_name}"
         console().print(front_table(members, title))
     finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
     spent = duration(outcome.timing.total)
     typer.echo(f"{finished} trials finished; this run took {spent}")
     if outcome.reason == "time limit":
         typer.echo("the time is up; go on with the same command")
+    elif outcome.reason == "target accuracy":
+        found = members[-1]
+        typer.echo(
+            f"the target is reached: trial {found.trial} with {found.num_params:,} "
+            f"parameters has {percent(found.val_accuracy)} {settings.accuracy_name}"
+        )
     elif outcome.reason == "exhausted":
         typer.echo(_exhausted(study))
-    best = max((member.val_accuracy or 0.0 for member in members), default=None)
+    complete = (c for c in study.candidates() if c.state == "complete")
+    best = max((c.val_accuracy or 0.0 for c in members or complete), default=None)
     if best is not None:
         _warn_of_majority(study, best, data)
     if members:
@@ -212,10 +242,17 @@ def _warn_of_majority(study: Study, best: float, data: Dataset) -> None:
     _, held_out = data.split(settings.seed, settings.val_size)
     counts = data.labels[held_out].bincount(minlength=data.num_classes)
     share = int(counts.max()) / len(held_out)
-    if no_better_than_majority(best, share, len(held_out)):
+    remedy = "give the other classes more images, or search longer"
+    if settings.metric == "balanced-accuracy":
+        share = 1 / int((counts > 0).sum())  # one class is always right, no other
+    else:
+        remedy += (
+            ', or try --metric balanced-accuracy with class_weights = "balanced" in a '
+            "--recipe"
+        )
+    if no_better_than_majority(best, share, settings.noise_size):
         typer.echo(
             f"warning: no net is better than always answering "
-            f"{data.class_names[int(counts.argmax())]!r}, which is right for "
-            f"{percent(share)} of the validation images: give the other classes more "
-            "images, or search longer"
+            f"{data.class_names[int(counts.argmax())]!r}, whose {settings.accuracy_name} "
+            f"is {percent(share)}: {remedy}"
         )

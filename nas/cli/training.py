@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -12,8 +12,10 @@ from nas.cli.exporting import write_export
 from nas.cli.handler import Interrupted
 from nas.cli.options import (
     ArchitectureName,
+    Augment,
     DataDir,
     Device,
+    Recipe,
     Storage,
     Studies,
     StudyName,
@@ -42,6 +44,10 @@ def best(  # one parameter an option
             "instead of the most accurate one.",
         ),
     ] = None,
+    metric: Annotated[
+        Literal["accuracy", "balanced-accuracy"] | None,
+        Option(help="What the choice is by [default: as the study has it]."),
+    ] = None,
     finalists: Annotated[
         int, Option(min=1, help="Contenders that are fully trained before the choice.")
     ] = 4,
@@ -49,15 +55,29 @@ def best(  # one parameter an option
         int | None,
         Option(min=1, max=100_000, help="Epochs [default: 15, more for small data]."),
     ] = None,
+    recipe: Recipe = None,
+    augment: Augment = None,
     seeds: Annotated[
         int, Option(min=1, help="How often the winner is trained, each time anew.")
     ] = 1,
+    front: Annotated[
+        bool,
+        Option(
+            "--front",
+            help="A winner for the cap, for half of it, and so on, with a table of them.",
+        ),
+    ] = False,
+    sizes: Annotated[
+        str | None,
+        Option(help="As --front, with these caps: 10000,5000,2500."),
+    ] = None,
     output: Annotated[
         Path | None,
         Option(
             "--output",
             "-o",
-            help="Folder for the winner [default: best/ in the study's folder].",
+            help="Folder for the winner [default: best/ in the study's folder]; those of "
+            "smaller caps have -CAP at its name.",
         ),
     ] = None,
     export: Annotated[
@@ -75,9 +95,13 @@ def best(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Retrain the winner, read the test set once, write it out ready for use."""
-    from nas.api.progress import LineDisplay, retraining_line
+    from nas.api.progress import LineDisplay, ends_retraining, retraining_line
     from nas.api.running import WorkersWanted, discard_kept, run_best
-    from nas.api.trained import Trained
+    from nas.api.trained import Trained, tested_in_words, trial_in_words
+    from nas.cli.display import winners_table
+    from nas.files import check_writable, write_atomically
+    from nas.search.ladder import caps, check_alone, csv_of, sizes_from, winner_folders
+    from nas.search.recipes import RecipeChange
     from nas.study.folders import winner_folder
 
     if export:
@@ -87,34 +111,53 @@ def best(  # one parameter an option
             check_format(name)
     opened = read(study, studies, storage)
     folder = output or winner_folder(opened.folder)
+    several = front or sizes is not None
+    limits = [max_params or opened.settings.param_budget]
+    table = Path(f"{folder}.csv")
+    if several:
+        check_alone(max_params, min_accuracy)
+        asked = sizes_from(sizes) if sizes is not None else None
+        limits = caps(opened.candidates(), opened.settings, asked)
+        check_writable(table.parent, [table.name])
+    folders = winner_folders(folder, limits)
     try:
-        found, data = run_best(
+        winners, data = run_best(
             opened.settings,
             opened.candidates(),
             None,
             WorkersWanted(device=device, workers=workers),
-            LineDisplay(console(), retraining_line),
+            LineDisplay(console(), retraining_line, ends_retraining),
             data_dir=data_dir,
             data_name=dataset,
-            folder=folder,
+            folders=folders,
             exports=export or (),
             say=typer.echo,
-            max_params=max_params,
+            limits=limits,
             min_accuracy=min_accuracy,
             finalists=finalists,
+            metric=metric,
+            recipe=RecipeChange(file=recipe, augment=augment),
             epochs=epochs,
             seeds=seeds,
         )
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop)) from None
-    winner = Trained(found.candidate.architecture, found.weights, found.report, data)
-    winner.save(folder)
+    for place, found in zip(folders, winners, strict=True):
+        Trained(found.candidate.architecture, found.weights, found.report, data).save(
+            place
+        )
+    if several:
+        write_atomically(table, csv_of(limits, winners).encode())
     discard_kept(folder)
-    _say_classes(winner.report, data)
-    typer.echo(winner.summary)
-    typer.echo(f"written to {folder}: weights.safetensors, model.py, report.json")
-    for name in export or []:
-        write_export(folder, name, None, data)
+    for place, found in zip(folders, winners, strict=True):
+        _say_classes(found.report, data)
+        typer.echo(f"{trial_in_words(found.report)}, {tested_in_words(found.report)}")
+        typer.echo(f"written to {place}: weights.safetensors, model.py, report.json")
+        for name in export or []:
+            write_export(place, name, None, data)
+    if several:
+        console().print(winners_table(limits, [found.report for found in winners]))
+        typer.echo(f"the table is in {table}")
 
 
 def train(  # one parameter an option
@@ -131,10 +174,8 @@ def train(  # one parameter an option
     seeds: Annotated[
         int, Option(min=1, help="How often it is trained, each time anew.")
     ] = 1,
-    recipe: Annotated[
-        Path | None,
-        Option(help="TOML file with the recipe [default: that of nas best]."),
-    ] = None,
+    recipe: Recipe = None,
+    augment: Augment = None,
     like_published: Annotated[
         bool,
         Option(
@@ -162,9 +203,10 @@ def train(  # one parameter an option
     storage: Storage = None,
 ) -> None:
     """Train one architecture to the end and read the test set once."""
-    from nas.api.progress import LineDisplay, training_line
+    from nas.api.progress import LineDisplay, ends_training, training_line
     from nas.api.running import WorkersWanted, discard_kept, run_train
     from nas.api.trained import Trained, best_epoch_in_words
+    from nas.search.recipes import RecipeChange
     from nas.search.resolve import resolve
 
     found = resolve(architecture, studies, storage)
@@ -173,11 +215,11 @@ def train(  # one parameter an option
             found,
             dataset,
             WorkersWanted(device=device, workers=workers),
-            LineDisplay(console(), training_line),
+            LineDisplay(console(), training_line, ends_training),
             data_dir=data_dir,
             folder=output,
             say=typer.echo,
-            recipe=recipe,
+            recipe=RecipeChange(file=recipe, augment=augment),
             epochs=epochs,
             seeds=seeds,
             like_published=like_published,

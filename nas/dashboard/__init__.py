@@ -6,7 +6,7 @@
     details.py    all about one candidate
     progress.py   hypervolume, speed, epochs saved, sizes
     markers.py    the retrained winner, beside the candidates
-    optunas.py    times, importances and Optuna's own dashboard; imports optuna
+    optuna_bridge.py times, importances and Optuna's own dashboard; imports optuna
     live.py       one study, followed
     catalogue.py  all studies; their comparison
     assets.py     the page's own files

@@ -13,6 +13,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from nas.architecture.kinds import KINDS
+from nas.dashboard.columns import BITS
 from nas.report import axes
 from nas.report.figure import FRONT_COLOUR, GREY, GRID, MARKS
 from nas.report.labels import STATES
@@ -112,6 +114,8 @@ def drawing() -> dict[str, Any]:
     errors = axes.one_two_five(axes.SMALLEST_ERROR / 10, 0.9)
     return {
         "states": STATES,
+        "kinds": BITS,
+        "kind_names": [kind.plural for kind in KINDS.values()],
         "marks": {state: mark._asdict() for state, mark in MARKS.items()},
         "colours": {"front": FRONT_COLOUR, "grey": GREY, "grid": GRID},
         "smallest_error": axes.SMALLEST_ERROR,

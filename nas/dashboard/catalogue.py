@@ -131,6 +131,7 @@ class Catalogue:
                 {
                     "name": name,
                     "dataset": settings.dataset,
+                    "metric": settings.metric.replace("-", " "),
                     "param_budget": settings.param_budget,
                     "sampler": settings.sampler,
                     "trials": len(snapshot.candidates),

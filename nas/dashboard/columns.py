@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from nas.architecture import Architecture
 from nas.architecture.boards import Board, find_board
 from nas.architecture.cost import cost
+from nas.architecture.kinds import KINDS
 from nas.architecture.notation import describe
-from nas.candidates.candidate import Candidate
+from nas.candidates.candidate import Candidate, may_be_on_front
 from nas.candidates.pareto import pareto_front
 from nas.report.labels import STATES
 from nas.study.settings import Settings
@@ -24,8 +25,8 @@ _USUAL_BOARD = "nrf52840"
 Row = tuple[Any, ...]
 """The values of one candidate, a column each."""
 
-# The bits of the column "kinds", from the lowest; filters.js knows them, too.
-_KINDS = ("conv", "separable", "inception", "shared")
+# The bits of the column "kinds", from the lowest; the last is no kind of its own.
+BITS = (*KINDS, "shared")
 
 _NAMES = (
     "trial",
@@ -58,25 +59,24 @@ def device_sizes(architecture: Architecture, board: Board) -> dict[str, float]:
 
 
 def fronts(
-    candidates: Sequence[Candidate],
+    candidates: Mapping[int, Candidate],
     before: dict[str, list[int]],
     changed: Iterable[int],
     board: Board,
 ) -> dict[str, list[int]]:
     """Return, for each size, the trials on the front of accuracy against it.
 
-    ``candidates`` stand at the places of their trials. Only those that were on the
+    ``candidates`` are found by their trials. Only those that were on the
     fronts before, or have changed, can be on them now. Once some are fully trained,
     only those are members.
     """
     found = {}
-    if any(candidate.trainings for candidate in candidates):
+    if any(candidate.trainings for candidate in candidates.values()):
         # Few are trained fully, and a second seed can make a member worse.
-        full = [c.trial for c in candidates if c.fully_trained] or [
-            c.trial for c in candidates if c.state == "complete"
-        ]
+        fit = [c for c in candidates.values() if may_be_on_front(c)]
+        full = [c.trial for c in fit if c.fully_trained] or [c.trial for c in fit]
         before, changed = dict.fromkeys(SIZES, full), ()
-    new = {trial for trial in changed if candidates[trial].state == "complete"}
+    new = {trial for trial in changed if may_be_on_front(candidates[trial])}
     for size in SIZES:
         trials = sorted(new | set(before.get(size, ())))
         points = [
@@ -98,8 +98,7 @@ def _size(candidate: Candidate, size: str, board: Board) -> float:
 def row(candidate: Candidate, board: Board) -> Row:
     """Return what the plot needs of one candidate.
 
-    ``state`` is the place in STATES, ``kinds`` a mask: 1 for a conv block, 2 for a
-    separable one, 4 for an inception one, 8 for one that is applied repeatedly;
+    ``state`` is the place in STATES, ``kinds`` a mask with the bits of BITS;
     ``val_accuracy`` is None before the first report.
     """
     accuracy = candidate.val_accuracy
@@ -114,6 +113,6 @@ def row(candidate: Candidate, board: Board) -> Row:
         None if accuracy is None else round(accuracy, 6),
         candidate.epochs,
         len(blocks),
-        sum(1 << place for place, kind in enumerate(_KINDS) if kind in kinds),
+        sum(1 << place for place, kind in enumerate(BITS) if kind in kinds),
         describe(candidate.architecture),
     )

@@ -56,6 +56,7 @@ def details(
         "macs": candidate.macs,
         "peak_memory": candidate.peak_memory,
         "val_accuracy": candidate.val_accuracy,
+        "accuracy": settings.accuracy_name,
         "key": candidate.key,
         "summary": describe(architecture),
         "input_shape": architecture.input_shape,
@@ -151,6 +152,7 @@ def _settings(candidate: Candidate, settings: Settings) -> dict[str, Any]:
         "seed": candidate.seed,
         "space": settings.space,
         "sampler": settings.sampler,
+        "metric": settings.metric.replace("-", " "),
         "rungs (epochs)": ", ".join(f"{rung:g}" for rung in settings.rungs),
         **{name.replace("_", " "): v for name, v in asdict(settings.recipe).items()},
     }

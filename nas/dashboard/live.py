@@ -52,8 +52,8 @@ class LiveStudy:
         self._error: NasError | None = None
         self._read_at = 0.0
         self._journal: tuple[int, int] | None = None
-        self._known: list[Candidate] = []
-        self._rows: list[Row] = []
+        self._known: dict[int, Candidate] = {}
+        self._rows: dict[int, Row] = {}
         # The trials in the order in which they last changed, an entry a change.
         self._changes: list[int] = []
         self._fronts: dict[str, list[int]] = {size: [] for size in SIZES}
@@ -74,7 +74,9 @@ class LiveStudy:
         """Return what the study holds now."""
         with self._lock:
             study = self._refresh()
-            return Snapshot(study.settings, tuple(self._known), trial_times(study))
+            return Snapshot(
+                study.settings, tuple(self._known.values()), trial_times(study)
+            )
 
     def changes(self, since: int) -> dict[str, Any]:
         """Return the rows that changed after that version, and where the study stands.
@@ -88,7 +90,7 @@ class LiveStudy:
             if not 0 <= since <= version:
                 since = 0  # the page is older than this server
             changed = sorted(set(self._changes[since:]))
-            states = [candidate.state for candidate in self._known]
+            states = [candidate.state for candidate in self._known.values()]
             return {
                 "version": version,
                 "since": since,
@@ -96,8 +98,9 @@ class LiveStudy:
                 "fronts": self._fronts,
                 "counts": [states.count(state) for state in STATES],
                 "markers": markers(self.folder, settings),
-                "waiting": _waiting(self._known, settings),
+                "waiting": _waiting([*self._known.values()], settings),
                 "name": settings.name,
+                "accuracy": settings.accuracy_name,
                 "dataset": settings.dataset,
                 "param_budget": settings.param_budget,
                 "max_macs": settings.max_macs,
@@ -113,7 +116,7 @@ class LiveStudy:
         with self._lock:
             study = self._refresh()
             candidate = study.candidate(trial)
-            peers = Peers(self._known).of(candidate)
+            peers = Peers([*self._known.values()]).of(candidate)
             found = details(candidate, study.settings, peers)
             return found | {"peers": peer_curves(peers)}
 
@@ -132,7 +135,7 @@ class LiveStudy:
         """
         with self._lock:
             study = self._refresh()
-            losses = losses_at_size(self._known)
+            losses = losses_at_size([*self._known.values()])
             counted, found = self._importances
             if len(losses) >= 20 and len(losses) > 1.1 * counted:
                 shares = importances(study, losses)
@@ -185,15 +188,13 @@ class LiveStudy:
     def _note(self, candidates: Sequence[Candidate]) -> None:
         before = len(self._changes)
         board = board_of(self._opened().settings)
-        for trial, candidate in enumerate(candidates):
-            if trial == len(self._known):
-                self._known.append(candidate)
-                self._rows.append(row(candidate, board))
-            elif candidate is self._known[trial] or candidate == self._known[trial]:
+        for candidate in candidates:
+            trial = candidate.trial
+            known = self._known.get(trial)
+            if candidate is known or candidate == known:
                 continue
-            else:
-                self._known[trial] = candidate
-                self._rows[trial] = row(candidate, board)
+            self._known[trial] = candidate
+            self._rows[trial] = row(candidate, board)
             self._changes.append(trial)
         if len(self._changes) > before:
             changed = self._changes[before:]

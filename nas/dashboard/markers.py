@@ -80,9 +80,10 @@ def _winners(folder: Path, board: Board) -> list[dict[str, Any]]:
 def _winner(report: dict[str, Any], folder: Path, board: Board) -> dict[str, Any]:
     sizes = {name: float(report[name]) for name in _WINNER}
     where = "" if folder.name == "best" else f" in {folder.name}/"
+    resized = " resized" if report.get("resized") else ""
     return {
         "kind": "winner",
-        "name": f"retrained winner{where} (trial {int(report['trial'])})",
+        "name": f"retrained winner{where} (trial {int(report['trial'])}{resized})",
         "trial": int(report["trial"]),
         "num_params": sizes["num_params"],
         "macs": sizes["macs"],

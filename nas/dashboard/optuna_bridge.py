@@ -1,12 +1,11 @@
 """What the dashboard takes from Optuna: times, importances, Optuna's own dashboard.
 
-Beside nas/study.py the only importer of optuna: that dashboard wants a storage of
+Beside nas/study/ the only importer of optuna: that dashboard wants a storage of
 Optuna's own class, and the importances want one of its studies.
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -20,6 +19,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna_dashboard import wsgi
 
+from nas.study.optuna_internals import id_of_study, renumbered
+from nas.study.records import is_foreign
 from nas.study.study import Study
 
 Place = tuple[BaseStorage, int]
@@ -38,7 +39,11 @@ def trial_times(study: Study) -> list[tuple[datetime | None, datetime | None]]:
     """Return when each trial was begun and when it ended, in the order of trials."""
     storage, number = place_of(study)
     trials = storage.get_all_trials(number, deepcopy=False)
-    return [(trial.datetime_start, trial.datetime_complete) for trial in trials]
+    return [
+        (trial.datetime_start, trial.datetime_complete)
+        for trial in trials
+        if not is_foreign(trial)
+    ]
 
 
 def importances(study: Study, losses: Mapping[int, float]) -> dict[str, float]:
@@ -109,18 +114,18 @@ class JoinedStorage(BaseStorage):
         for number, place in enumerate(self._places()):
             if place is None:
                 continue
-            for study in place[0].get_all_studies():
-                if study._study_id == place[1]:  # noqa: SLF001
-                    ours = copy.copy(study)
-                    ours._study_id = number  # noqa: SLF001
-                    studies.append(ours)
+            studies += [
+                renumbered(study, number)
+                for study in place[0].get_all_studies()
+                if id_of_study(study) == place[1]
+            ]
         return studies
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """Return the number of the first study of that name."""
         for study in self.get_all_studies():
             if study.study_name == study_name:
-                return int(study._study_id)  # noqa: SLF001
+                return id_of_study(study)
         raise KeyError(study_name)
 
     def get_study_name_from_id(self, study_id: int) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nas.candidates.candidate import Candidate
+from nas.candidates.candidate import Candidate, with_training
 from nas.candidates.pareto import Point, hypervolume
 from nas.study.settings import Settings
 
@@ -35,55 +37,118 @@ def reference_point(all_settings: Iterable[Settings]) -> Point:
     )
 
 
-def active_seconds(candidates: Sequence[Candidate], times: Times) -> dict[int, float]:
-    """Return for each ended trial the time of its end, without pauses of the search.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A training came to its end: when, after how long, and the candidate as it was then.
 
-    Only time in which some candidate was in training counts; how long that took its
-    last report tells. In seconds since the search first began.
+    ``end`` is in seconds since 1970, ``taken`` in seconds; ``epochs`` are those that were
+    trained, of a pruned candidate not all.
     """
-    spans = []
+
+    end: float
+    taken: float
+    epochs: float
+    candidate: Candidate
+
+
+def moments(
+    candidates: Sequence[Candidate], times: Times, settings: Settings
+) -> list[Moment]:
+    """Return the ends of all trainings in their order: the short ones, and the longer.
+
+    Those of older studies, which did not note when a longer training ended, count as
+    if they had been part of the candidate's first.
+    """
+    found = []
     for candidate, (begun, ended) in zip(candidates, times, strict=False):
         if ended is None or begun is None or candidate.state == "running":
             continue
+        timed = [t for t in candidate.trainings if t.ended is not None]
+        then = _screened(candidate, settings) if timed else candidate
         end = ended.timestamp()
         longest = max(end - begun.timestamp(), 0.0)
         taken = candidate.curve[-1].seconds if candidate.curve else longest
-        spans.append((end, min(longest, taken), candidate.trial))
+        epochs = candidate.curve[-1].epochs if candidate.curve else 0.0
+        if not timed:
+            epochs += sum(t.epochs for t in candidate.trainings)
+        found.append(Moment(end, min(longest, taken), epochs, then))
+        for training in timed:
+            then = with_training(then, training, settings.full_epochs)
+            taken = training.curve[-1].seconds if training.curve else 0.0
+            trained = float(training.epochs if training.curve else 0)
+            found.append(Moment(training.ended or 0.0, taken, trained, then))
+    return sorted(found, key=lambda m: (m.end, m.candidate.trial))
+
+
+def _screened(candidate: Candidate, settings: Settings) -> Candidate:
+    """Return the candidate as it was after its first training."""
+    last = candidate.curve[-1] if candidate.curve else None
+    return replace(
+        candidate,
+        trainings=(),
+        val_accuracy=last.val_accuracy if last else None,
+        val_loss=last.val_loss if last else None,
+        fully_trained=len(settings.levels) == 1,
+    )
+
+
+def active_seconds(ended: Sequence[Moment]) -> list[float]:
+    """Return for each moment the time so far, without pauses of the search.
+
+    Only time in which something was in training counts; how long that took its last
+    report tells. In seconds since the search first began.
+    """
     active, until = 0.0, -math.inf
-    found = {}
-    for end, taken, trial in sorted(spans):
-        active += end - max(until, end - taken)
-        until = end
-        found[trial] = active
+    found = []
+    for moment in ended:
+        active += moment.end - max(until, moment.end - moment.taken)
+        until = moment.end
+        found.append(active)
     return found
 
 
 def hypervolumes(
     candidates: Iterable[Candidate], bound: Point
 ) -> list[tuple[int, float]]:
-    """Return (how many had finished, hypervolume) wherever it grew, and at the end.
+    """Return (how many were seen, hypervolume) wherever it changed, and at the end.
 
-    The candidates come in the order in which they finished. Each costs a search in
-    the front so far; the area is computed only where the front changed.
+    The candidates come in the order in which their trainings ended; one that comes again
+    takes its own place. Each costs a search in the front so far; the area is computed
+    only where the front changed.
     """
     sizes: list[float] = []
     accuracies: list[float] = []
+    latest: dict[int, Point] = {}
     found: list[tuple[int, float]] = []
     area, count = 0.0, 0
+
+    def add(size: float, accuracy: float) -> bool:
+        place = bisect.bisect_right(sizes, size)
+        if place and accuracies[place - 1] >= accuracy:
+            return False
+        first = last = bisect.bisect_left(sizes, size)
+        while last < len(sizes) and accuracies[last] <= accuracy:
+            last += 1
+        sizes[first:last], accuracies[first:last] = [size], [accuracy]
+        return True
+
     for count, candidate in enumerate(candidates, start=1):
         if not candidate.fully_trained or candidate.val_accuracy is None:
             continue
         if candidate.state != "complete":
             continue
-        size, accuracy = float(candidate.num_params), candidate.val_accuracy
-        place = bisect.bisect_right(sizes, size)
-        if place and accuracies[place - 1] >= accuracy:
+        again = candidate.trial in latest
+        latest[candidate.trial] = (
+            float(candidate.num_params),
+            candidate.val_accuracy,
+        )
+        if again:  # another seed: its mean may be lower than what it was
+            sizes.clear()
+            accuracies.clear()
+            for point in latest.values():
+                add(*point)
+        elif not add(*latest[candidate.trial]):
             continue
-        first = bisect.bisect_left(sizes, size)
-        last = first
-        while last < len(sizes) and accuracies[last] <= accuracy:
-            last += 1
-        sizes[first:last], accuracies[first:last] = [size], [accuracy]
         area = hypervolume(list(zip(sizes, accuracies, strict=True)), bound)
         found.append((count, area))
     if count and (not found or found[-1][0] != count):
@@ -94,23 +159,24 @@ def hypervolumes(
 def progress(
     candidates: Sequence[Candidate], times: Times, settings: Settings, bound: Point
 ) -> dict[str, Any]:
-    """Return the numbers of the page "how the search goes"."""
-    ends = active_seconds(candidates, times)
-    finished = sorted(
-        (c for c in candidates if c.state in _FINISHED),
-        key=lambda c: (ends.get(c.trial, math.inf), c.trial),
-    )
-    moments = [ends.get(c.trial, 0.0) for c in finished]
+    """Return the numbers of the page "how the search goes".
+
+    Each row of the hypervolume is [epochs trained so far, minutes, hypervolume].
+    """
+    ended = moments(candidates, times, settings)
+    minutes = [seconds / 60 for seconds in active_seconds(ended)]
+    epochs = list(itertools.accumulate(moment.epochs for moment in ended))
     series = [
-        [count, round(moments[count - 1] / 60, 3), round(area, 6)]
-        for count, area in hypervolumes(finished, bound)
+        [round(epochs[n - 1], 2), round(minutes[n - 1], 3), round(area, 6)]
+        for n, area in hypervolumes((m.candidate for m in ended), bound)
     ]
+    finished = [c for c in candidates if c.state in _FINISHED]
     return {
         "hypervolume": series,
         "reference_point": bound,
-        "minutes": round(moments[-1] / 60, 3) if moments else 0,
+        "minutes": round(minutes[-1], 3) if minutes else 0,
         "finished": len(finished),
-        "speed": _speed(moments),
+        "speed": _speed(list(zip(minutes, epochs, strict=True))),
         "epochs": _epochs(finished, settings.rungs[-1]),
         "sizes": _sizes(candidates),
     }
@@ -157,16 +223,20 @@ def losses_at_size(candidates: Iterable[Candidate]) -> dict[int, float]:
     return losses
 
 
-def _speed(moments: Sequence[float]) -> dict[str, Any]:
-    """Return trials a minute in bins of equal time; moments are seconds."""
-    if not moments or moments[-1] <= 0:
+def _speed(trained: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Return epochs a minute in bins of equal time, from (minute, epochs so far)."""
+    if not trained or trained[-1][0] <= 0:
         return {"minutes": [], "per_minute": []}
-    bins = max(1, min(_SPEED_BINS, len(moments) // 6))
-    width = moments[-1] / bins
-    counts = Counter(min(int(moment / width), bins - 1) for moment in moments)
+    bins = max(1, min(_SPEED_BINS, len(trained) // 6))
+    width = trained[-1][0] / bins
+    found = [0.0] * bins
+    before = 0.0
+    for minute, epochs in trained:
+        found[min(int(minute / width), bins - 1)] += epochs - before
+        before = epochs
     return {
-        "minutes": [round((i + 0.5) * width / 60, 3) for i in range(bins)],
-        "per_minute": [round(counts[i] / width * 60, 2) for i in range(bins)],
+        "minutes": [round((i + 0.5) * width, 3) for i in range(bins)],
+        "per_minute": [round(epochs / width, 2) for epochs in found],
     }
 
 

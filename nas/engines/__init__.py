@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from nas.architecture import Architecture
 from nas.training.recipe import Recipe
-from nas.training.report import RungReport
+from nas.training.report import Metric, RungReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ class Job:
     split; "final" trains on both, reads the test set once, after the last epoch,
     and hands back the weights. "published" is "final" with the test set read at each
     rung, too, in place of a validation split: as the logs of hand-made nets have it.
-    ``rungs`` are the points (in epochs) to report at.
+    ``rungs`` are the points (in epochs) to report at, ``metric`` what the reports tell.
     """
 
     number: int
@@ -38,6 +38,7 @@ class Job:
     seed: int
     rungs: tuple[float, ...]
     mode: Mode = "search"
+    metric: Metric = "accuracy"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ from nas.errors import EngineError
 try:
     import ray
 except ModuleNotFoundError as error:
-    raise EngineError("--engine ray needs Ray: pip install 'nas[ray]'") from error
+    raise EngineError(
+        "--engine ray needs Ray: pip install 'nas-under-cap[ray]'"
+    ) from error
 
 # What a client of HTTP/2, which a head node speaks, says first, with no settings; a
 # server answers it at once with settings of its own, whose frame is of the type 4.

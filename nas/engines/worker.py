@@ -68,7 +68,15 @@ class Worker:
         model = build(job.architecture, seed=job.seed).to(self.device)
         data = self._data(job)
         ran = kernels.supports(model, images_per_step(job.recipe, data))
-        for report in train(model, data, job.recipe, seed=job.seed, rungs=job.rungs):
+        reports = train(
+            model,
+            data,
+            job.recipe,
+            seed=job.seed,
+            rungs=job.rungs,
+            metric=job.metric,
+        )
+        for report in reports:
             yield Reported(job.number, report)
         if job.mode == "search":
             yield Finished(job.number, kernels=ran)

@@ -124,7 +124,7 @@ def check_format(to: str) -> None:
     if missing:
         raise ExportError(
             f"{missing[0]} is not installed, which --to {to} needs: "
-            "pip install 'nas[export]'"
+            "pip install 'nas-under-cap[export]'"
         )
 
 

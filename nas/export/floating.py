@@ -15,6 +15,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu": lambda x: functional.leaky_relu(x, LEAKY_SLOPE),
     "hardswish": functional.hardswish,
     "silu": functional.silu,
+    "relu6": functional.relu6,
 }
 
 
@@ -54,9 +55,11 @@ def follow(step: After, features: Tensor) -> Tensor:
             return _ACTIVATIONS[name](features)
 
 
-def apply(stage: Stage, features: Tensor) -> Tensor:
-    """Return the stage's output, ``[N, C, H, W]``."""
+def apply(stage: Stage, features: Tensor, added: Tensor | None = None) -> Tensor:
+    """Return the stage's output, ``[N, C, H, W]``, with what it adds."""
     features = convolve(stage, features)
+    if added is not None:
+        features = features + added
     for step in stage.after:
         features = follow(step, features)
     return features

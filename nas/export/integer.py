@@ -7,6 +7,7 @@ matrix product does the work; none exceeds 2**31 (quantise checks that).
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from nas.export.quantise import (
     IntegerStage,
     Second,
 )
-from nas.export.stages import Pool
+from nas.export.stages import Pool, reach
 
 _CHUNK = 100
 _MOST_VALUES = 20_000_000  # of a chunk's windows, 160 MB
@@ -53,21 +54,29 @@ def _window_values(stage: IntegerStage) -> int:
 
 
 def _run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integers:
-    features = images.astype(np.int64)
+    kept = reach([stage.float_stage for stage in table])
+    tensors = deque([images.astype(np.int64)], maxlen=kept)
     for stage in table:
-        features = apply(stage, features)
-    return features.reshape(len(images), -1)
+        source = stage.float_stage
+        added = tensors[-source.adds] if source.adds else None
+        tensors.append(apply(stage, tensors[-source.takes], added))
+    return tensors[-1].reshape(len(images), -1)
 
 
-def apply(stage: IntegerStage, features: Integers) -> Integers:
-    """Return the stage's output for its input, both ``[N, C, H, W]``."""
+def apply(
+    stage: IntegerStage, features: Integers, added: Integers | None = None
+) -> Integers:
+    """Return the stage's output for its input and what it adds, ``[N, C, H, W]``."""
     sums = np.concatenate(
         [_convolve(stage, c, features) for c in stage.convolutions], axis=1
     )
     sums = _pool_sums(stage.early, sums) + stage.sum_bias.reshape(-1, 1, 1)
     sums <<= stage.up
     multiplier = stage.multiplier.reshape(-1, 1, 1)
-    output = _scaled(sums * multiplier + (1 << (stage.shift - 1)), stage.shift)
+    product = sums * multiplier + (1 << (stage.shift - 1))
+    if added is not None and stage.added is not None:
+        product += (added - stage.added.zero) * stage.added.multiplier
+    output = _scaled(product, stage.shift)
     if stage.output is None:
         return output
     if stage.second is not None:
@@ -150,6 +159,8 @@ def _activated(second: Second, fine: Integers) -> Integers:
     match second.activation:
         case "relu":
             value = np.maximum(fine, 0)
+        case "relu6":
+            value = np.clip(fine, 0, 6 * one)
         case "leaky_relu":
             value = np.where(fine < 0, (fine * LEAKY + (1 << 19)) >> 20, fine)
         case "hardswish":

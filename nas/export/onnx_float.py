@@ -25,22 +25,27 @@ def onnx_float(
     ``logits``, float ``[batch, num_classes]``.
     """
     graph = Graph()
-    features = _normalised(graph, mean, std)
-    shape = chain[0].input_shape
+    tensors = [_normalised(graph, mean, std)]
     for number, stage in enumerate(chain):
         prefix = f"stage{number}"
         joined = [
-            _convolved(graph, stage, features, index, f"{prefix}.conv{index}")
+            _convolved(
+                graph, stage, tensors[-stage.takes], index, f"{prefix}.conv{index}"
+            )
             for index in range(len(stage.convolutions))
         ]
         if len(joined) > 1:
             joined = [graph.node("Concat", joined, f"{prefix}.joined", axis=1)]
-        features = joined[0] if joined else features
+        features = joined[0] if joined else tensors[-stage.takes]
+        if stage.adds:
+            both = [features, tensors[-stage.adds]]
+            features = graph.node("Add", both, f"{prefix}.sum")
         shape = stage.conv_shape
         for index, step in enumerate(stage.after):
             features = follow(graph, step, features, f"{prefix}.{index}", shape)
             shape = stage.output_shape if isinstance(step, Pool) else shape
-    graph.node("Flatten", [features], OUTPUT, axis=1)
+        tensors.append(features)
+    graph.node("Flatten", [tensors[-1]], OUTPUT, axis=1)
     return graph.model(
         chain[0].input_shape, num_classes, contract(chain[0].input_shape)
     )
@@ -98,6 +103,12 @@ def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) ->
             return graph.node("Add", [features, shifts], f"{name}.shifted")
         case Activation("relu"):
             return graph.node("Relu", [features], f"{name}.relu")
+        case Activation("relu6"):
+            ends = [
+                graph.constant(f"{name}.{end}", value, np.float32)
+                for end, value in (("low", 0), ("high", 6))
+            ]
+            return graph.node("Clip", [features, *ends], f"{name}.relu6")
         case Activation("leaky_relu"):
             return graph.node(
                 "LeakyRelu", [features], f"{name}.leaky", alpha=LEAKY_SLOPE

@@ -29,16 +29,17 @@ def onnx_int8(table: Sequence[IntegerStage]) -> bytes:
     graph.constant("zero", zero, np.float32)
     graph.constant("scale", table[0].input_scale, np.float32)
     centred = graph.node("Sub", [pixels, "zero"], "centred")
-    features = graph.node("Mul", [centred, "scale"], "normalised")
+    tensors = [graph.node("Mul", [centred, "scale"], "normalised")]
     for number, stage in enumerate(table):
-        features = _stage(graph, stage, features, f"stage{number}")
-    graph.node("Flatten", [features], OUTPUT, axis=1)
+        tensors.append(_stage(graph, stage, tensors, f"stage{number}"))
+    graph.node("Flatten", [tensors[-1]], OUTPUT, axis=1)
     shape = table[0].float_stage.input_shape
     return graph.model(shape, table[-1].output_shape[0], contract(shape))
 
 
-def _stage(graph: Graph, stage: IntegerStage, features: str, prefix: str) -> str:
+def _stage(graph: Graph, stage: IntegerStage, tensors: list[str], prefix: str) -> str:
     source = stage.float_stage
+    features = tensors[-source.takes]
     if source.convolutions:
         joined = [
             _convolved(graph, stage, index, features, f"{prefix}.conv{index}")
@@ -47,6 +48,8 @@ def _stage(graph: Graph, stage: IntegerStage, features: str, prefix: str) -> str
         features = joined[0]
         if len(joined) > 1:
             features = graph.node("Concat", joined, f"{prefix}.joined", axis=1)
+    if source.adds:
+        features = graph.node("Add", [features, tensors[-source.adds]], f"{prefix}.sum")
     shape = source.conv_shape
     for index, step in enumerate(source.after):
         if step is stage.late and stage.output is not None:

@@ -10,7 +10,8 @@ One stage computes, in this order (integer.py is the executable definition)::
 
     sums = convolution + bias            int32; zeros around the image are zero points
     sums = maximum or sum over a window  a pooling that comes before the activation
-    fine = (sums << up) * multiplier >> shift    activation in fixed point, if any
+    product = (sums << up) * multiplier  plus (added - zero) * its multiplier, if any
+    fine = product >> shift              activation in fixed point, if any
     output = fine * second >> shift      saturated to uint8; logits stay int32
     output = maximum or mean             a pooling that comes after the activation
 """
@@ -18,8 +19,9 @@ One stage computes, in this order (integer.py is the executable definition)::
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +31,8 @@ from torch import Tensor
 from nas.architecture import Shape
 from nas.errors import ExportError
 from nas.export import floating
-from nas.export.stages import Activation, Affine, After, Array, Convolution, Pool, Stage
+from nas.export.equalise import equalised, on_pixels
+from nas.export.stages import Activation, Affine, After, Array, Pool, Stage, reach
 
 Int8 = npt.NDArray[np.int8]
 Integers = npt.NDArray[np.int64]
@@ -74,6 +77,14 @@ class Second:
     shift: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """A tensor that is added: ``(number - zero) * multiplier``, before the shift."""
+
+    zero: int
+    multiplier: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class IntegerStage:
     """A stage in whole numbers, and the scales that they stand for.
@@ -100,6 +111,7 @@ class IntegerStage:
     late: Pool | None
     output: Range | None
     logit_bits: int = 0
+    added: Added | None = None
 
     @property
     def name(self) -> str:
@@ -127,85 +139,46 @@ def quantise(
     Raises ExportError for a net whose numbers do not fit 32 bits.
     """
     zero = np.round(255 * np.asarray(mean)).astype(np.int64)
-    first = _on_pixels(chain[0], np.asarray(mean), np.asarray(std), zero / 255)
+    deviations = np.asarray(std)
+    chain = [
+        on_pixels(stage, np.asarray(mean), deviations, zero / 255)
+        if stage.takes > number
+        else stage
+        for number, stage in enumerate(chain)
+    ]
     features = torch.from_numpy(
         (images.astype(np.float32) - zero.reshape(1, -1, 1, 1)) / 255
     ).float()
+    chain = equalised(chain, features)
     table: list[IntegerStage] = []
-    scale = float(np.float32(1 / 255))
-    chain = _equalised([first, *chain[1:]], features)
+    image = _Tensor(features, float(np.float32(1 / 255)), zero)
+    tensors = deque([image], maxlen=reach(chain))
     for number, stage in enumerate(chain, start=1):
+        if stage.adds > len(table):
+            raise ExportError(
+                f"{stage.name}: what it adds is the image itself, which has no place in "
+                "whole numbers: take onnx, or a block before it"
+            )
         quantised, features = _quantised(
-            stage, features, scale, zero, logits=number == len(chain)
+            stage,
+            tensors[-stage.takes],
+            tensors[-stage.adds] if stage.adds else None,
+            logits=number == len(chain),
         )
         table.append(quantised)
         if quantised.output is not None:
-            scale = quantised.output.scale
-            zero = np.array([quantised.output.zero])
+            output = quantised.output
+            tensors.append(_Tensor(features, output.scale, np.array([output.zero])))
     return table
 
 
-def _on_pixels(stage: Stage, mean: Array, std: Array, zero: Array) -> Stage:
-    """Return the first stage as it works on ``pixel / 255 - zero``, with no bias lost.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tensor:
+    """The float values ``[N, C, H, W]`` of a feature map, its scale and zero points."""
 
-    Only where a kernel reaches over the edge it sees zero instead of mean, by less
-    than half a level of the pixels.
-    """
-    channels = stage.input_shape[0]
-    if not stage.convolutions:
-        ones = Convolution(np.ones((channels, 1, 1, 1)), np.zeros(channels))
-        stage = replace(stage, convolutions=(ones,), depthwise=True)
-    axis = (-1, 1, 1, 1) if stage.depthwise else (1, -1, 1, 1)
-    convolutions = []
-    for convolution in stage.convolutions:
-        weight = convolution.weight / std.reshape(axis)
-        moved = (weight * (zero - mean).reshape(axis)).sum(axis=(1, 2, 3))
-        convolutions.append(
-            replace(convolution, weight=weight, bias=convolution.bias + moved)
-        )
-    return replace(stage, convolutions=tuple(convolutions))
-
-
-def _equalised(chain: Sequence[Stage], features: Tensor) -> list[Stage]:
-    """Return the net with depthwise convolutions whose channels are all of one range.
-
-    Nothing comes between a separable block's two convolutions, so what the first is
-    divided by, the second is multiplied with (Nagel et al. 2019, cross-layer
-    equalisation); in a repeated block by the same numbers each time.
-    """
-    largest: dict[str, Array] = {}
-    for stage in chain:
-        if stage.depthwise and not stage.after:
-            peaks = floating.convolve(stage, features).abs().amax(dim=(0, 2, 3))
-            peak = peaks.double().numpy()
-            largest[stage.name] = np.maximum(largest.get(stage.name, 0.0), peak)
-        features = floating.apply(stage, features)
-    equal: list[Stage] = []
-    factor: Array | None = None  # of the depthwise convolution just before
-    for stage in chain:
-        if factor is not None:
-            equal.append(_with_weights(stage, factor[None, :, None, None]))
-            factor = None
-        elif stage.name in largest:
-            factor = np.where(largest[stage.name] > 0, largest[stage.name], 1.0)
-            equal.append(_with_weights(stage, 1 / factor[:, None, None, None]))
-        else:
-            equal.append(stage)
-    return equal
-
-
-def _with_weights(stage: Stage, factors: Array) -> Stage:
-    """Return the stage with its one convolution's weights times the factors."""
-    (convolution,) = stage.convolutions
-    bias = convolution.bias
-    if stage.depthwise:
-        bias = bias * factors[:, 0, 0, 0]
-    return replace(
-        stage,
-        convolutions=(
-            replace(convolution, weight=convolution.weight * factors, bias=bias),
-        ),
-    )
+    features: Tensor
+    scale: float
+    zero: Integers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,14 +212,17 @@ def _parts(stage: Stage) -> _Parts:
 
 
 def _quantised(
-    stage: Stage, features: Tensor, scale: float, zero: Integers, *, logits: bool
+    stage: Stage, tensor: _Tensor, added: _Tensor | None, *, logits: bool
 ) -> tuple[IntegerStage, Tensor]:
     """Return the stage in whole numbers and its float outputs."""
+    scale, zero = tensor.scale, tensor.zero
     parts = _parts(stage)
     if logits and (parts.activation != "none" or parts.late):
         # A pool head has made the last block the classifier; it has a stage of its own.
         raise ExportError(f"{stage.name}: the logits cannot have an activation")
-    before = floating.convolve(stage, features)
+    before = floating.convolve(stage, tensor.features)
+    if added is not None:
+        before = before + added.features
     for step in (parts.early, parts.sign):
         before = floating.follow(step, before) if step else before
     outputs = before
@@ -264,6 +240,9 @@ def _quantised(
     signs = parts.sign.scale if parts.sign else np.ones_like(weight_scale)
     real = scale * weight_scale / sums_over * signs / 2.0**up
     output = None if logits else _range(outputs)
+    if not stage.convolutions and len(zero) == 1 and output and _is_maximum(parts):
+        # A maximum is one of its numbers.
+        output = Range(scale=scale, zero=int(zero[0]))
     # So that a shift is of more than 32 bits, which spares a processor of 32 bits work.
     most_bits = math.floor(math.log2(0.25 / abs(real).max()))
     logit_bits = _bits_for(outputs, 2**28, most_bits) if logits else 0
@@ -271,15 +250,21 @@ def _quantised(
     if output is None:
         real = real * 2.0**logit_bits
     elif parts.activation == "none" or (
-        parts.activation == "relu" and parts.affine is None
+        parts.activation in {"relu", "relu6"} and parts.affine is None
     ):
-        # Zero is the least number of what a relu gives: saturation does its work.
+        # Zero is the least number of what a relu gives, and the largest stands for no
+        # more than was measured: saturation does its work.
         real = real / output.scale
     else:
         fraction = _bits_for(before, FINE_LIMIT / 4, most_bits)
         real = real * 2.0**fraction
         second = _second(parts, fraction, output)
-    multiplier, shift = _fixed_point(real)
+    unit = _unit(second, output)
+    most_shift = _MOST_SHIFT
+    if added is not None:
+        # Shifted so far its numbers stay within 61 bits.
+        most_shift = min(most_shift, 52 - math.frexp(added.scale / unit)[1])
+    multiplier, shift = _fixed_point(real, most_shift)
     quantised = IntegerStage(
         float_stage=stage,
         convolutions=convolutions,
@@ -296,6 +281,12 @@ def _quantised(
         late=parts.late,
         output=output,
         logit_bits=logit_bits,
+        added=None
+        if added is None
+        else Added(
+            zero=int(added.zero[0]),
+            multiplier=round(added.scale / unit * 2.0**shift),
+        ),
     )
     return quantised, floating.follow(parts.late, outputs) if parts.late else outputs
 
@@ -392,10 +383,21 @@ def _second(parts: _Parts, fraction: int, output: Range) -> Second:
     )
 
 
-def _fixed_point(real: Array) -> tuple[Integers, int]:
+def _is_maximum(parts: _Parts) -> bool:
+    return parts.early is not None and parts.early.kind == "max"
+
+
+def _unit(second: Second | None, output: Range | None) -> float:
+    """Return what one stands for in the numbers that the shift leaves."""
+    if second is not None:
+        return 2.0**-second.fraction
+    return 1.0 if output is None else output.scale
+
+
+def _fixed_point(real: Array, most_shift: int = _MOST_SHIFT) -> tuple[Integers, int]:
     """Return 32-bit multipliers and one shift: ``real`` is about their quotient."""
     largest = float(abs(real).max())
-    shift = _MOST_SHIFT
+    shift = max(1, most_shift)
     if largest > 0:
         shift = min(shift, max(1, 30 - math.frexp(largest)[1]))
     return _whole(np.clip(np.round(real * 2.0**shift), -_INT32, _INT32)), shift

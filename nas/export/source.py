@@ -23,7 +23,7 @@ from nas.architecture.cost import cost
 from nas.architecture.notation import describe, describe_block, describe_head
 from nas.export.contract import BYTES, FIXED_RANGES, contract, origin
 from nas.files import write_together
-from nas.training.model import Inception, Shared, build
+from nas.training.model import OWN_MODULES, Inception, Residual, Shared, build
 
 _LINE_LENGTH = 88
 _FILE_NAME = "model.py"
@@ -62,7 +62,7 @@ $value_range
 """What the bytes 0 and 255 stand for in images that are not uint8."""
 $value_margin
 """How far values may lie beyond that; they are cut."""
-$class_names
+$signal_length$class_names
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
@@ -261,6 +261,7 @@ def source(
         layouts=_layouts(signal_length),
         layout_names=_layout_names(architecture.input_shape, signal_length),
         value_range=_tuple("VALUE_RANGE = ", map(repr, value_range)),
+        signal_length=_SIGNAL_LENGTH.format(signal_length) if signal_length else "",
         value_margin=f"VALUE_MARGIN = {_margin(value_range)!r}",
         shape=", ".join(map(str, architecture.input_shape)),
         input_shape=_tuple("INPUT_SHAPE = ", map(repr, architecture.input_shape)),
@@ -279,6 +280,11 @@ def _margin(value_range: tuple[float, float]) -> float:
     return 0.0 if value_range in FIXED_RANGES else high - low
 
 
+_SIGNAL_LENGTH = """\
+SIGNAL_LENGTH = {}
+\"\"\"Steps of a signal; it is folded into rows.\"\"\"
+"""
+
 _IMAGE_LAYOUTS = """\
 channels, *sides = INPUT_SHAPE
 if channels == 1 and shape == tuple(sides):
@@ -287,7 +293,7 @@ elif shape == (*sides, channels) != INPUT_SHAPE:
     images = images.movedim(-1, 1)"""
 
 _SIGNAL_LAYOUTS = """\
-channels, length = INPUT_SHAPE[0], {length}
+channels, length = INPUT_SHAPE[0], SIGNAL_LENGTH
 if channels == 1 and shape == (length,):
     images = images.unsqueeze(1)
 elif shape == (length, channels) != (channels, length):
@@ -300,11 +306,7 @@ if images.shape[1:] == (channels, length):
 
 def _layouts(signal_length: int) -> str:
     """Return the lines that bring every layout to channels first."""
-    lines = (
-        _SIGNAL_LAYOUTS.format(length=signal_length)
-        if signal_length
-        else _IMAGE_LAYOUTS
-    )
+    lines = _SIGNAL_LAYOUTS if signal_length else _IMAGE_LAYOUTS
     return textwrap.indent(lines, "    ")
 
 
@@ -359,6 +361,10 @@ def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
             yield from _module(module.convolutions, indent + "    ")
             for following in module.applications:
                 yield from _module(following, indent + "    ")
+        case Residual():
+            yield f"{start}Residual("
+            yield from _module(module.body, indent + "    ")
+            yield from _module(module.shortcut, indent + "    ")
         case _:
             arguments = ", ".join(_arguments(module))
             opening = f"{start}nn.{type(module).__name__}("
@@ -377,11 +383,8 @@ def _named_layers(module: nn.Module, indent: str) -> Iterator[str]:
 
 def _classes(architecture: Architecture) -> str:
     """Return the source of the modules that torch does not have and the model needs."""
-    needed: list[type[nn.Module]] = []
-    if any(block.kind == "inception" for block in architecture.blocks):
-        needed.append(Inception)
-    if any(block.repeats > 1 for block in architecture.blocks):
-        needed.append(Shared)
+    used = {type(module) for module in build(architecture).modules()}
+    needed = [kind for kind in OWN_MODULES if kind in used]
     return "".join(f"\n{inspect.getsource(kind)}\n" for kind in needed)
 
 
@@ -416,7 +419,7 @@ def _arguments(layer: nn.Module) -> Iterator[str]:
                 yield f"negative_slope={layer.negative_slope}"
         case nn.Dropout():
             yield str(layer.p)
-        case nn.ReLU() | nn.Hardswish() | nn.SiLU() | nn.Flatten():
+        case nn.ReLU() | nn.ReLU6() | nn.Hardswish() | nn.SiLU() | nn.Flatten():
             return
         case _:
             raise NotImplementedError(f"no source for {type(layer).__name__}")

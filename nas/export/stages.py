@@ -3,22 +3,26 @@
 A stage is one convolution (or several side by side) and what follows it. Batch norm is
 folded into the convolution wherever that is exact, also across a pooling; where it is
 not, what is left of it stands in ``after`` as an Affine. Linear layers are convolutions
-whose kernel covers their whole input.
+whose kernel covers their whole input. A stage may add what an earlier one gave: a
+shortcut.
 
-To export a new kind of block, say here which stages it is: _block_stages. A part that
-is unknown here is refused by name, and so are weights that no part has asked for.
+A block's stages are its parts. What is unknown here is refused by name, and so are
+weights that no part has asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.architecture import Architecture, Block, Head, Shape, conv_size
+from nas.architecture import Architecture, Block, Head, Shape
+from nas.architecture.kinds import ORDERS, finish_of, parts_of, shortcut_of
+from nas.architecture.parts import Convolution as PartConvolution
+from nas.architecture.parts import Part
 from nas.errors import ExportError
 
 Array = npt.NDArray[np.float64]
@@ -29,15 +33,10 @@ LEAKY_SLOPE = 0.01
 
 _KNOWN_BLOCK = {
     *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
-    *("pool", "dropout", "bias", "order", "repeats"),
+    *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
 }
 _KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
-_ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu"}
-_ORDERS = {
-    "early_pool": ("pool", "norm", "activation"),
-    "late_pool": ("norm", "activation", "pool"),
-    "activation_first": ("activation", "norm", "pool"),
-}
+_ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +66,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """One of relu, leaky_relu, hardswish and silu, value by value."""
+    """One of relu, leaky_relu, hardswish, silu and relu6, value by value."""
 
     name: str
 
@@ -82,6 +81,10 @@ class Stage:
     The applications of a repeated block have stages of the same names.
     ``input_shape``, ``conv_shape`` (after the convolutions) and ``output_shape`` (after
     all) are channels, height and width. Without convolutions it only pools.
+
+    ``takes`` says whose output it takes: 1 that of the stage before it, 2 that of the
+    one before that, and so on (before the first stage stands the image). In the same
+    way ``adds`` says what is added to the convolutions' sums, 0 for nothing.
     """
 
     name: str
@@ -92,6 +95,8 @@ class Stage:
     after: tuple[After, ...] = ()
     stride: int = 1
     depthwise: bool = False
+    takes: int = 1
+    adds: int = 0
 
 
 def stages(
@@ -115,6 +120,11 @@ def stages(
     chain += _head_stages(architecture.head, shape, architecture.num_classes, source)
     source.check_all_taken()
     return chain
+
+
+def reach(chain: Sequence[Stage]) -> int:
+    """Return how many of the latest outputs have to be kept for the stages to come."""
+    return max(max(stage.takes, stage.adds) for stage in chain)
 
 
 class _Weights:
@@ -168,111 +178,138 @@ def _check_known(part: Block | Head, known: set[str], where: str) -> None:
 def _block_stages(
     block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
-    """Yield the stages of one block; the place to add a new kind."""
+    """Yield the stages of one block."""
     if block.activation not in _ACTIVATIONS:
         raise ExportError(f"{name}: activation {block.activation!r} cannot be exported")
-    if block.order not in _ORDERS:
+    if block.order not in ORDERS:
         raise ExportError(f"{name}: order {block.order!r} cannot be exported")
+    if block.shortcut != "none":
+        yield from _adding_stages(block, shape, name, weights, prefix)
+        return
     shared = block.repeats > 1
     for application in range(block.repeats):
-        *first, last = _convolution_stages(
-            block, shape, name, weights, f"{prefix}.convolutions" if shared else prefix
+        parts = parts_of(block, shape[0])
+        *first, last = _part_stages(
+            parts,
+            shape,
+            name,
+            weights,
+            f"{prefix}.convolutions" if shared else prefix,
         )
         yield from first
-        yield _followed(
+        last = _followed(
             last,
             block,
-            block.pool if application == block.repeats - 1 else "none",
+            finish_of(block),
             weights,
             f"{prefix}.applications.{application}" if shared else prefix,
+            pools=application == block.repeats - 1,
         )
+        yield last
         shape = last.output_shape
 
 
-def _convolution_stages(
+def _adding_stages(
     block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
-    """Yield the stages of one application, without what follows the convolutions."""
-    channels = shape[0]
-    height, width = (
-        conv_size(side, block.kernel_size, block.stride, block.padding)
-        for side in shape[1:]
-    )
-
-    def convolution(part: str, outputs: int, inputs: int, kernel: int) -> Convolution:
-        biased = block.has_bias and part != "depthwise"
-        return Convolution(
-            weights.take(f"{prefix}.{part}.weight", (outputs, inputs, kernel, kernel)),
-            weights.take(f"{prefix}.{part}.bias", (outputs,))
-            if biased
-            else np.zeros(outputs),
-            kernel // 2 if block.padding == "same" and part != "pointwise" else 0,
+    """Yield the stages of a block with a shortcut; it pools in a stage of its own."""
+    inside = f"{prefix}.residual"
+    parts = parts_of(block, shape[0])
+    *inner, last = _part_stages(parts, shape, name, weights, f"{inside}.body")
+    yield from inner
+    adds = len(parts)
+    shortcut = shortcut_of(block, shape[0])
+    if shortcut is not None:
+        (stage,) = _part_stages(
+            (shortcut,), shape, f"{name} shortcut", weights, f"{inside}.shortcut"
+        )
+        if shortcut.norm:
+            norm = _norm(weights, f"{inside}.shortcut.norm", shortcut.out_channels)
+            stage = replace(stage, after=(norm,))
+        yield replace(stage, takes=len(parts))
+        # Behind the shortcut's stage.
+        last = replace(last, takes=2)
+        adds = 1
+    finish = finish_of(block)
+    before = [step for step in finish if step == "norm"]
+    after = [step for step in finish if step == "activation"]
+    last = _followed(last, block, before, weights, f"{inside}.body")
+    last = replace(_folded(last, repeated=False), adds=adds)
+    yield _followed(last, block, after, weights, prefix)
+    if "pool" in finish:
+        channels, height, width = last.output_shape
+        yield Stage(
+            name=f"{name} pool",
+            convolutions=(),
+            after=(Pool("max" if block.pool == "max" else "avg", (2, 2)),),
+            input_shape=last.output_shape,
+            conv_shape=last.output_shape,
+            output_shape=(channels, height // 2, width // 2),
         )
 
-    joined = (block.out_channels, height, width)
-    if block.kind == "separable":
-        between = (channels, height, width)
+
+def _part_stages(
+    parts: Sequence[Part], shape: Shape, name: str, weights: _Weights, prefix: str
+) -> Iterator[Stage]:
+    """Yield the stages of a block's parts, without what follows the last one."""
+    for number, part in enumerate(parts, start=1):
+        output = (part.out_channels, *part.sides(*shape[1:]))
+        last = number == len(parts)
+        after: list[After] = []
+        if part.norm and not last:
+            after.append(_norm(weights, f"{prefix}.norm{number}", part.out_channels))
+        if part.activation != "none" and not last:
+            after.append(Activation(part.activation))
+        first = part.convolutions[0]
         yield Stage(
-            name=f"{name} depthwise",
-            convolutions=(convolution("depthwise", channels, 1, block.kernel_size),),
+            name=name if len(parts) == 1 else f"{name} {first.name}",
+            convolutions=tuple(
+                _convolution(one, weights, prefix) for one in part.convolutions
+            ),
+            after=tuple(after),
             input_shape=shape,
-            conv_shape=between,
-            output_shape=between,
-            stride=block.stride,
-            depthwise=True,
+            conv_shape=output,
+            output_shape=output,
+            stride=first.stride,
+            depthwise=first.depthwise,
         )
-        yield Stage(
-            name=f"{name} pointwise",
-            convolutions=(convolution("pointwise", block.out_channels, channels, 1),),
-            input_shape=between,
-            conv_shape=joined,
-            output_shape=joined,
-        )
-        return
-    if block.kind == "conv":
-        side_by_side = [("conv", block.kernel_size, block.out_channels)]
-    elif block.kind == "inception":
-        side_by_side = [
-            (f"inception.branches.{place}", kernel, outputs)
-            for place, (kernel, outputs) in enumerate(block.branches)
-        ]
-    else:
-        raise ExportError(f"{name}: a {block.kind} block cannot be exported yet")
-    yield Stage(
-        name=name,
-        convolutions=tuple(
-            convolution(part, outputs, channels, kernel)
-            for part, kernel, outputs in side_by_side
-        ),
-        input_shape=shape,
-        conv_shape=joined,
-        output_shape=joined,
-        stride=block.stride,
+        shape = output
+
+
+def _convolution(one: PartConvolution, weights: _Weights, prefix: str) -> Convolution:
+    inputs = 1 if one.depthwise else one.in_channels
+    sizes = (one.out_channels, inputs, one.kernel_size, one.kernel_size)
+    return Convolution(
+        weights.take(f"{prefix}.{one.name}.weight", sizes),
+        weights.take(f"{prefix}.{one.name}.bias", (one.out_channels,))
+        if one.bias
+        else np.zeros(one.out_channels),
+        one.padding,
     )
 
 
 def _followed(
-    stage: Stage, block: Block, pool: str, weights: _Weights, prefix: str
+    stage: Stage,
+    block: Block,
+    steps: Sequence[str],
+    weights: _Weights,
+    prefix: str,
+    *,
+    pools: bool = True,
 ) -> Stage:
-    """Return the stage with the block's norm, activation and pooling, in its order."""
-    channels, height, width = stage.conv_shape
-    layers: dict[str, After] = {}
-    if pool != "none":
-        if pool not in {"max", "avg"}:
-            raise ExportError(f"{stage.name}: pool {pool!r} cannot be exported yet")
-        layers["pool"] = Pool("max" if pool == "max" else "avg", (2, 2))
-        height, width = height // 2, width // 2
-    if block.norm == "batch":
-        layers["norm"] = _norm(weights, f"{prefix}.norm", channels)
-    elif block.norm != "none":
-        raise ExportError(f"{stage.name}: norm {block.norm!r} cannot be exported yet")
-    if block.activation != "none":
-        layers["activation"] = Activation(block.activation)
-    return replace(
-        stage,
-        after=tuple(layers[key] for key in _ORDERS[block.order] if key in layers),
-        output_shape=(channels, height, width),
-    )
+    """Return the stage with those steps behind it: norm, activation and pooling."""
+    channels, height, width = stage.output_shape
+    after = list(stage.after)
+    for step in steps:
+        match step:
+            case "pool" if pools:
+                after.append(Pool("max" if block.pool == "max" else "avg", (2, 2)))
+                height, width = height // 2, width // 2
+            case "norm":
+                after.append(_norm(weights, f"{prefix}.norm", channels))
+            case "activation":
+                after.append(Activation(block.activation))
+    return replace(stage, after=tuple(after), output_shape=(channels, height, width))
 
 
 def _norm(weights: _Weights, prefix: str, channels: int) -> Affine:

@@ -33,6 +33,8 @@ class TrainedNet:
     report: dict[str, Any]
     value_range: tuple[float, float] = BYTES
     """What the bytes 0 and 255 stand for in the data as they were."""
+    signal_length: int = 0
+    """Steps of a signal, which is folded into rows; 0 of images."""
 
     @property
     def dataset(self) -> str | None:
@@ -90,6 +92,7 @@ def read_trained(folder: Path) -> TrainedNet:
         class_names=_names(constants, architecture.num_classes, path),
         report=report if isinstance(report, dict) else {},
         value_range=_value_range(constants, path),
+        signal_length=_signal_length(constants, path),
     )
 
 
@@ -138,6 +141,16 @@ def _value_range(constants: dict[str, Any], path: Path) -> tuple[float, float]:
             "the net again or restore the file"
         )
     return values
+
+
+def _signal_length(constants: dict[str, Any], path: Path) -> int:
+    length = constants.get("SIGNAL_LENGTH", 0)
+    if not isinstance(length, int) or length < 0:
+        raise ExportError(
+            f"{path}: SIGNAL_LENGTH has to be a number of steps, as nas wrote it; train "
+            "the net again or restore the file"
+        )
+    return length
 
 
 def _names(constants: dict[str, Any], length: int, path: Path) -> tuple[str, ...]:

@@ -6,12 +6,15 @@
     recording.py   the module to a graph of its operations, by torch.fx
     trying.py      one run, for errors of the module itself
     normalising.py what forward does with the images before its first layer
-    tracing.py     the graph to a chain of layers
+    tracing.py     the graph to a chain of layers (layer.py)
+    adding.py      where a feature map goes two ways that are added
     refusals.py    what is said of a layer that has no place
     byhand.py      activations that are written by hand
     weights.py     functions that take parameters
     dense.py       linear layers as convolutions
     assembling.py  the chain to an Architecture
+    convolutions.py  what nas takes of one
+    summing.py     the blocks of several parts among them
     checking.py    the architecture, built anew, computes the same
 """
 

@@ -8,18 +8,14 @@ from typing import Any
 from torch import nn
 
 from nas.architecture import Architecture, Block, Head, Shape
+from nas.architecture.definition import MONOTONE
+from nas.architecture.kinds import ORDERS, parts_of
 from nas.errors import ArchitectureError
+from nas.importing.convolutions import check_plain, padding_of
 from nas.importing.dense import with_blocks_for_linear
+from nas.importing.layer import Chain, Layer
 from nas.importing.refusals import refuse
-from nas.importing.tracing import Chain, Layer
-
-_ORDERS = {
-    "early_pool": ("pool", "norm", "activation", "dropout"),
-    "late_pool": ("norm", "activation", "dropout", "pool"),
-    "activation_first": ("activation", "norm", "dropout", "pool"),
-}
-# Of these the maximum may be taken before or after.
-_MONOTONE = {"relu", "leaky_relu"}
+from nas.importing.summing import finish_of_sum, inverted_bottleneck, summed
 
 
 def assemble(chain: Chain, input_shape: Shape) -> tuple[Architecture, list[str]]:
@@ -47,6 +43,12 @@ def assemble(chain: Chain, input_shape: Shape) -> tuple[Architecture, list[str]]
     return architecture, parts.notes
 
 
+_MOVED = (
+    "the dropout behind {} changes its place among the layers of its block, which "
+    "matters in training alone"
+)
+
+
 class _Parts:
     def __init__(self, chain: Chain, input_shape: Shape) -> None:
         self.layers = with_blocks_for_linear(chain.layers, input_shape)
@@ -56,39 +58,86 @@ class _Parts:
         self.shape: tuple[int, ...] = input_shape
 
     def take_blocks(self) -> None:
-        while self.layers and self.layers[0].kind == "convolution":
+        while self.layers and self.layers[0].kind in {"convolution", "sum"}:
             if self.classifies(0):
                 return
             first = self.layers.pop(0)
-            values, modules = self.convolution(first)
-            following: dict[str, Layer] = {}
-            while self.layers and self.layers[0].kind in _ORDERS["early_pool"]:
-                layer = self.layers[0]
-                if layer.kind == "dropout" and self.classifies(1):
-                    break
-                if layer.kind in following:
-                    if layer.kind == "dropout" and self.flattens_next():
-                        break
+            norms: list[Layer] = []
+            if first.kind == "sum":
+                found = summed(first, self.convolved)
+                values, modules, norms = found.values, found.modules, found.norms
+                last_conv = found.last
+            elif (taken := inverted_bottleneck([first, *self.layers])) is not None:
+                values, modules, norms = taken.values, taken.modules, taken.norms
+                last_conv = modules[-1]
+                del self.layers[: taken.count - 1]
+            else:
+                values, modules = self.convolution(first)
+                last_conv = modules[-1]
+            following = self.following(first)
+            if first.kind == "sum" or values["kind"] == "inverted_bottleneck":
+                if "norm" in following:
                     raise refuse(
-                        layer.name,
-                        f"there is a second {layer.kind} behind {first.name}; the "
-                        "nearest is one of them, or a convolution between them",
+                        following["norm"].name,
+                        "nas has batch norm before an addition; the nearest is behind "
+                        "the last convolution",
                     )
-                following[layer.kind] = self.layers.pop(0)
-            values["order"] = self.order(following, first)
-            self.check_norm(following.get("norm"))
+                values |= finish_of_sum(following, values, MONOTONE)
+                self.note_dropout(following, first)
+            else:
+                values["order"] = self.order(following, first)
+                values["activation"] = (
+                    following["activation"].value
+                    if "activation" in following
+                    else "none"
+                )
+                values["norm"] = "batch" if "norm" in following else "none"
+            for norm in [*norms, *([following["norm"]] if "norm" in following else [])]:
+                self.check_norm(norm)
             if "dropout" in following:
                 values["dropout"] = following["dropout"].value
             if "pool" in following:
                 values["pool"] = following["pool"].value
-            values["activation"] = (
-                following["activation"].value if "activation" in following else "none"
-            )
-            values["norm"] = "batch" if "norm" in following else "none"
             last = list(following.values())[-1] if following else first
             self.shape = last.out_shape
             block = Block(**values)
-            self.blocks.append((_bias(block, modules[-1]), first, modules))
+            self.blocks.append((_bias(block, last_conv), first, modules))
+
+    def following(self, first: Layer) -> dict[str, Layer]:
+        """Take what follows a block's convolutions off the front, by its kind."""
+        following: dict[str, Layer] = {}
+        while self.layers and self.layers[0].kind in ORDERS["early_pool"]:
+            layer = self.layers[0]
+            if layer.kind == "dropout" and self.classifies(1):
+                break
+            if layer.kind in following:
+                if layer.kind == "dropout" and self.flattens_next():
+                    break
+                raise refuse(
+                    layer.name,
+                    f"there is a second {layer.kind} behind {first.name}; the "
+                    "nearest is one of them, or a convolution between them",
+                )
+            following[layer.kind] = self.layers.pop(0)
+        return following
+
+    def note_dropout(self, following: dict[str, Layer], first: Layer) -> None:
+        """Note where a dropout behind an addition stands elsewhere in nas."""
+        kinds = list(following)
+        if "dropout" in kinds and kinds != [
+            kind for kind in ("activation", "dropout", "pool") if kind in kinds
+        ]:
+            self.notes.append(_MOVED.format(first.name))
+
+    def convolved(
+        self, layers: list[Layer]
+    ) -> tuple[dict[str, Any], tuple[nn.Module, ...]]:
+        """Take one block's convolutions off the front of the layers of a branch."""
+        outside, self.layers = self.layers, layers
+        try:
+            return self.convolution(layers.pop(0))
+        finally:
+            self.layers = outside
 
     def classifies(self, place: int) -> bool:
         """Tell whether there the last layer is, a convolution to the logits."""
@@ -114,22 +163,23 @@ class _Parts:
         """Return kind, sizes and padding of a block, and its convolutions."""
         convs = [m for m in layer.modules if isinstance(m, nn.Conv2d)]
         for conv in convs:
-            _check_plain(conv, layer.name)
+            check_plain(conv, layer.name)
         first = convs[0]
         values: dict[str, Any] = {
             "out_channels": sum(conv.out_channels for conv in convs),
             "kernel_size": max(conv.kernel_size[0] for conv in convs),
             "stride": first.stride[0],
-            "padding": _padding(first, layer),
+            "padding": padding_of(first, layer),
         }
         if len(convs) > 1:
             values |= {"kind": "inception", "padding": "same"}
-            expected = Block(**values).branches
+            (part,) = parts_of(Block(**values), first.in_channels)
+            expected = [(c.kernel_size, c.out_channels) for c in part.convolutions]
             if [(c.kernel_size[0], c.out_channels) for c in convs] != expected:
                 words = ", ".join(f"{n} of {k}x{k}" for k, n in expected)
                 raise refuse(layer.name, f"nas shares the channels out as {words}")
             alike = {(c.stride, c.bias is None, c.groups) for c in convs}
-            if len(alike) > 1 or any(_padding(c, layer) != "same" for c in convs):
+            if len(alike) > 1 or any(padding_of(c, layer) != "same" for c in convs):
                 raise refuse(
                     layer.name, "stride, bias or padding of the branches differ"
                 )
@@ -162,8 +212,8 @@ class _Parts:
                 "behind a depthwise convolution nas has a 1x1 one at once; the nearest is "
                 "norm and activation behind the 1x1 one alone",
             )
-        _check_plain(second, after.name)
-        _padding(second, after)
+        check_plain(second, after.name)
+        padding_of(second, after)
         self.layers.pop(0)
         sizes = {"kind": "separable", "out_channels": second.out_channels}
         return values | sizes, (first, second)
@@ -193,30 +243,25 @@ class _Parts:
             and pool is not None
             and pool.value == "max"
             and activation is not None
-            and activation.value in _MONOTONE
+            and activation.value in MONOTONE
         ):
             tries.append(["pool", "activation", "dropout"])
         for wanted in tries:
-            for name, order in _ORDERS.items():
+            for name, order in ORDERS.items():
                 if [kind for kind in order if kind in following] == wanted:
                     return name
         quiet = [kind for kind in kinds if kind != "dropout"]
         for name in ("late_pool", "early_pool", "activation_first"):
-            if [k for k in _ORDERS[name] if k in quiet] == quiet:
-                self.notes.append(
-                    f"the dropout behind {first.name} changes its place among the "
-                    "layers of its block, which matters in training alone"
-                )
+            if [k for k in ORDERS[name] if k in quiet] == quiet:
+                self.notes.append(_MOVED.format(first.name))
                 return name
         raise refuse(
             first.name,
             f"behind it stand {', '.join(kinds)}; nas has "
-            + " or ".join(", ".join(order) for order in _ORDERS.values()),
+            + " or ".join(", ".join(order) for order in ORDERS.values()),
         )
 
-    def check_norm(self, layer: Layer | None) -> None:
-        if layer is None:
-            return
+    def check_norm(self, layer: Layer) -> None:
         (norm,) = layer.modules
         if id(norm) in self.norms:
             raise refuse(
@@ -373,34 +418,3 @@ def _bias(block: Block, conv: nn.Module) -> Block:
     return (
         block if block.has_bias == has else replace(block, bias="yes" if has else "no")
     )
-
-
-def _check_plain(conv: nn.Conv2d, name: str) -> None:
-    if conv.dilation != (1, 1):
-        raise refuse(
-            name, "nas has no dilation; the nearest is dilation=1 with a larger kernel"
-        )
-    if conv.padding_mode != "zeros":
-        raise refuse(name, "nas pads with zeros")
-    if conv.kernel_size[0] != conv.kernel_size[1] or conv.stride[0] != conv.stride[1]:
-        raise refuse(
-            name, "nas has square kernels and strides; the nearest is a square one"
-        )
-
-
-def _padding(conv: nn.Conv2d, layer: Layer) -> str:
-    size, padding = conv.kernel_size[0], conv.padding
-    if padding in {"same", "valid"} and not layer.padding:
-        return str(padding)
-    if isinstance(padding, str):
-        padding = (0, 0) if padding == "valid" else (size // 2, size // 2)
-    padding = tuple(side + layer.padding for side in padding)
-    if padding == (size // 2, size // 2) and size % 2:
-        return "same"
-    if padding == (0, 0):
-        return "valid"
-    if size % 2 == 0:
-        why = "nas pads no even kernel; the nearest is an odd one"
-    else:
-        why = f"nas has none, or {size // 2} ('same'); the nearest is one of these"
-    raise refuse(layer.name, f"its padding is {padding}; {why}")

@@ -11,7 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from nas.architecture import Architecture
 from nas.errors import ArchitectureError
-from nas.importing.tracing import Chain, trace
+from nas.importing.layer import Chain
+from nas.importing.tracing import trace
 from nas.training.model import build
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import nn
 
 from nas.architecture import Shape
-from nas.importing.tracing import Layer
+from nas.importing.layer import Layer
 
 
 def with_blocks_for_linear(

@@ -19,7 +19,11 @@ _JOIN = (
     "it joins several tensors; nas has one chain of layers, and only inception's cat "
     "joins"
 )
-_SKIP = "nas has no residual addition yet; the nearest is the same chain of layers without it"
+_SKIP = (
+    "nas adds to what one block computes from its input that input, or what a 1x1 "
+    "convolution makes of it; the nearest is such a block, or the chain without the "
+    "addition"
+)
 _GATE = "nas has no gates (squeeze-and-excitation); the nearest is the chain without it"
 _JOINS = dict.fromkeys(("add", "iadd", "add_"), _SKIP) | dict.fromkeys(
     ("mul", "imul", "mul_"), _GATE
@@ -36,8 +40,8 @@ def nearest(kind: str) -> str:
     plain = kind.lower().rstrip("_")
     if plain in _OTHER_ACTIVATIONS:
         return (
-            "nas has no such activation; the nearest are ReLU, LeakyReLU, Hardswish and "
-            "SiLU"
+            "nas has no such activation; the nearest are ReLU, LeakyReLU, Hardswish, "
+            "SiLU and ReLU6"
         )
     if "norm" in plain:
         return "nas has no such norm; the nearest is BatchNorm2d behind a convolution"
@@ -79,7 +83,7 @@ _ADVICE = (
     }
 )
 _OTHER_ACTIVATIONS = {
-    "tanh", "sigmoid", "relu6", "elu", "selu", "celu", "gelu", "mish", "prelu", "rrelu",
+    "tanh", "sigmoid", "elu", "selu", "celu", "gelu", "mish", "prelu", "rrelu",
     "hardtanh", "hardsigmoid", "softplus", "softsign", "logsigmoid", "threshold",
     "clamp", "softshrink", "hardshrink", "tanhshrink", "glu",
 }  # fmt: skip

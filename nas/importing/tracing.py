@@ -3,58 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from nas.architecture import Shape
 from nas.errors import ArchitectureError
+from nas.importing.adding import branches, in_order
 from nas.importing.byhand import activation_behind
+from nas.importing.layer import Chain, Kind, Layer
+from nas.importing.layer import is_tensor as _is_tensor
+from nas.importing.layer import target_of as _target
 from nas.importing.normalising import SAME, end_of_scaling, part_of
 from nas.importing.recording import record
 from nas.importing.refusals import SIGMOID_END, join_reason, nearest, refuse
 from nas.importing.trying import check_runs, place_of
 from nas.importing.weights import TAKING_WEIGHTS, check_plain_weights, with_its_weights
-
-Kind = Literal[
-    "convolution", "norm", "activation", "pool", "dropout", "gap", "flatten", "linear"
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One layer in the order of its execution.
-
-    ``name`` is for messages. ``modules`` are those that hold its weights: several for
-    convolutions side by side. ``value`` is the name of an activation or pooling, or
-    the share of a dropout. ``padding`` is what zeros were put around the feature map
-    before. ``out_shape`` has no batch.
-    """
-
-    kind: Kind
-    name: str
-    modules: tuple[nn.Module, ...] = ()
-    value: Any = None
-    padding: int = 0
-    out_shape: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """All layers, and the function behind the logits that was left out, if any.
-
-    ``notes`` say what nas does otherwise in training. ``normalise`` is what forward
-    does with the images before the first layer.
-    """
-
-    layers: tuple[Layer, ...]
-    ending: str | None
-    notes: tuple[str, ...] = ()
-    normalise: Callable[[Tensor], Tensor] = lambda images: images
-
 
 _ACTIVATIONS = {
     "relu": "relu",
@@ -62,6 +28,7 @@ _ACTIVATIONS = {
     "leaky_relu": "leaky_relu",
     "hardswish": "hardswish",
     "silu": "silu",
+    "relu6": "relu6",
 }
 _FLATTENING = {"flatten", "view", "reshape", "squeeze"}
 _ENDINGS = {"softmax", "log_softmax"}
@@ -130,7 +97,7 @@ class _Walk:
             if len(users) > 1 and any(user.op == "output" for user in users):
                 raise ArchitectureError(_RETURNS_MORE)
             if len(users) > 1:
-                node = self.by_hand(node) or self.side_by_side(node, users)
+                node = self.by_hand(node) or self.fork(node, users)
                 continue
             if not users:
                 raise ArchitectureError(
@@ -238,7 +205,7 @@ class _Walk:
                 self.put("linear", name, after, modules=(module,))
             case nn.LeakyReLU() if module.negative_slope != 0.01:
                 raise refuse(name, _slope(module.negative_slope))
-            case nn.ReLU() | nn.LeakyReLU() | nn.Hardswish() | nn.SiLU():
+            case nn.ReLU() | nn.ReLU6() | nn.LeakyReLU() | nn.Hardswish() | nn.SiLU():
                 value = type(module).__name__.lower()
                 value = value.replace("leakyrelu", "leaky_relu")
                 self.put("activation", name, after, value=value)
@@ -419,6 +386,39 @@ class _Walk:
             raise refuse(name, "it does not stand behind the logits")
         self.ending = kind
 
+    def fork(self, node: fx.Node, users: list[fx.Node]) -> fx.Node:
+        """Add what several take of this node; return where it is joined."""
+        found = branches(users)
+        if found is None:
+            return self.side_by_side(node, users)
+        join, starts = found
+        body, shortcut = in_order([self.branch(node, one, join) for one in starts])
+        modules = [m for layer in (*body, *shortcut) for m in layer.modules]
+        self.layers.append(
+            Layer(
+                kind="sum",
+                name=self.name(join),
+                modules=tuple(modules),
+                out_shape=_shape(join),
+                body=tuple(body),
+                shortcut=tuple(shortcut),
+            )
+        )
+        return join
+
+    def branch(self, node: fx.Node, users: list[fx.Node], join: fx.Node) -> list[Layer]:
+        """Return the layers from a node, by these users, to where they are added."""
+        walk = _Walk(self.root, self.graph, self.always)
+        while users != [join]:
+            if len(users) > 1:
+                node = walk.by_hand(node) or walk.fork(node, users)
+            else:
+                (user,) = users
+                node = walk.step(node, user)
+            users = [u for u in node.users if u.op == "output" or _is_tensor(u)]
+        self.notes += walk.notes
+        return walk.layers
+
     def side_by_side(self, node: fx.Node, users: list[fx.Node]) -> fx.Node:
         """Add the convolutions that take this node; return where they are joined."""
         branches: dict[fx.Node, tuple[fx.Node, fx.Node | None]] = {}
@@ -511,10 +511,6 @@ def _slope(slope: float) -> str:
     return f"slope {slope:g}; nas has 0.01; the nearest is that"
 
 
-def _target(node: fx.Node) -> str:
-    return str(getattr(node.target, "__name__", node.target))
-
-
 def _arguments(node: fx.Node, root: nn.Module) -> dict[str, Any]:
     try:
         found = node.normalized_arguments(root, normalize_to_only_use_kwargs=True)
@@ -522,11 +518,6 @@ def _arguments(node: fx.Node, root: nn.Module) -> dict[str, Any]:
         # Scalar functions such as torch.tanh have several signatures.
         found = None
     return dict(node.kwargs) if found is None else dict(found.kwargs)
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    """Tell the values from the sizes that a forward computes with."""
-    return "value" in node.meta
 
 
 def _shape(node: fx.Node) -> Shapes:

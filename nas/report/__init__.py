@@ -2,7 +2,7 @@
 
 ::
 
-    frames.py   candidates_frame, front_frame; as CSV, JSON, Markdown
+    frames.py   candidate_record; candidates_frame, front_frame, trials_frame; as CSV, JSON, Markdown, parquet
     axes.py     the scales that both plots share
     labels.py   the words that both plots share
     figure.py   front_figure: the plotly figure
@@ -19,15 +19,19 @@ from nas.report.comparison import (
 from nas.report.figure import front_figure
 from nas.report.frames import (
     TextFormat,
+    candidate_record,
     candidates_frame,
     format_frame,
     front_frame,
+    parquet,
+    trials_frame,
 )
 from nas.report.page import front_html, write_front
 from nas.report.svg import front_svg
 
 __all__ = [
     "TextFormat",
+    "candidate_record",
     "candidates_frame",
     "comparison_figure",
     "comparison_frame",
@@ -36,6 +40,8 @@ __all__ = [
     "front_frame",
     "front_html",
     "front_svg",
+    "parquet",
+    "trials_frame",
     "write_comparison",
     "write_front",
 ]

@@ -60,11 +60,12 @@ def front_figure(
     *,
     param_budget: int | None = None,
     title: str | None = None,
+    accuracy: str = "validation accuracy",
 ) -> go.Figure:
     """Return the plot of a study's candidates, also for none at all.
 
     Across: parameters, logarithmic, with ``param_budget`` as a line. Up: validation
-    accuracy, by its error on a logarithmic scale or, by a button, linear. Candidates
+    accuracy (what its axis calls ``accuracy``), by its error on a logarithmic scale or, by a button, linear. Candidates
     stand at their last report, failed ones without a report along the bottom.
     """
     members = front(candidates)
@@ -72,7 +73,7 @@ def front_figure(
     others = [c for c in candidates if c.trial not in on_front]
     states = Counter(c.state for c in candidates)
     names = {state: f"{state} ({states[state]:,})" for state in STATES}
-    figure = go.Figure(layout=_layout(candidates, param_budget, title))
+    figure = go.Figure(layout=_layout(candidates, param_budget, title, accuracy))
     by_accuracy: list[list[float] | None] = []
     by_error: list[list[float] | None] = []
 
@@ -130,7 +131,7 @@ def front_figure(
         )
     else:
         figure.update_layout(
-            updatemenus=[_scale_buttons(candidates, by_accuracy, by_error)]
+            updatemenus=[_scale_buttons(candidates, accuracy, by_accuracy, by_error)]
         )
     return figure
 
@@ -180,7 +181,10 @@ def _wrapped(line: str) -> list[str]:
 
 
 def _layout(
-    candidates: Sequence[Candidate], param_budget: int | None, title: str | None
+    candidates: Sequence[Candidate],
+    param_budget: int | None,
+    title: str | None,
+    accuracy: str,
 ) -> dict[str, Any]:
     low, high = axes.size_range([c.num_params for c in candidates], param_budget)
     # More ticks than are in view, for those who zoom out.
@@ -209,7 +213,7 @@ def _layout(
             "zeroline": False,
             "automargin": True,
         },
-        "yaxis": _error_axis(_errors(candidates)),
+        "yaxis": _error_axis(_errors(candidates), accuracy),
         # The strip along the bottom for candidates that have no accuracy.
         "yaxis2": {
             "overlaying": "y",
@@ -253,14 +257,14 @@ def _errors(candidates: Sequence[Candidate]) -> list[float]:
     ]
 
 
-def _error_axis(errors: Sequence[float]) -> dict[str, Any]:
+def _error_axis(errors: Sequence[float], accuracy: str) -> dict[str, Any]:
     low, high = axes.error_range(errors)
     ticks = axes.one_two_five(axes.SMALLEST_ERROR / 10, 0.9)
     return {
         "type": "log",
         # From the largest error at the bottom to the smallest at the top.
         "range": axes.log_range(high, low),
-        "title": {"text": "validation accuracy (by log error)", "standoff": 8},
+        "title": {"text": f"{accuracy} (by log error)", "standoff": 8},
         "tickmode": "array",
         "tickvals": ticks,
         "ticktext": [axes.accuracy_label(tick) for tick in ticks],
@@ -273,17 +277,18 @@ def _error_axis(errors: Sequence[float]) -> dict[str, Any]:
 
 def _scale_buttons(
     candidates: Sequence[Candidate],
+    accuracy: str,
     by_accuracy: Sequence[list[float] | None],
     by_error: Sequence[list[float] | None],
 ) -> dict[str, Any]:
     traces = [i for i, heights in enumerate(by_error) if heights is not None]
-    error_axis = _error_axis(_errors(candidates))
+    error_axis = _error_axis(_errors(candidates), accuracy)
     low, high = axes.accuracy_range(
         [c.val_accuracy for c in candidates if c.val_accuracy is not None]
     )
     linear_axis = error_axis | {
         "type": "linear",
-        "title": {"text": "validation accuracy (linear)", "standoff": 8},
+        "title": {"text": f"{accuracy} (linear)", "standoff": 8},
         "range": [low, high],
         "tickmode": "auto",
         "tickformat": ".4~p",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from nas.architecture.boards import Board
-from nas.architecture.cost import cost
+from nas.architecture.cost import Cost, cost, layers, total
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate, front
+from nas.errors import UsageError
+from nas.training.report import Metric
 
 TextFormat = Literal["csv", "json", "md"]
 
@@ -52,6 +56,82 @@ def candidates_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_TYPES)).astype(_TYPES)
 
 
+def trials_frame(
+    candidates: Sequence[Candidate],
+    decisions: Mapping[int, Mapping[str, float]],
+    metric: Metric,
+) -> pd.DataFrame:
+    """Return candidates_frame and what else is known of each trial.
+
+    ``metric`` is what val_accuracy is; ``seconds`` are those of all its trainings;
+    ``decisions`` is what was drawn for it, JSON that names each draw.
+    """
+    frame = candidates_frame(candidates)
+    frame["metric"] = pd.Series([metric] * len(frame), dtype="str")
+    frame["seconds"] = pd.Series(map(_seconds, candidates), dtype="float64")
+    drawn = [json.dumps(decisions.get(c.trial, {})) for c in candidates]
+    frame["decisions"] = pd.Series(drawn, dtype="str")
+    return frame
+
+
+def _seconds(candidate: Candidate) -> float:
+    curves = [candidate.curve, *(t.curve for t in candidate.trainings)]
+    return round(sum(curve[-1].seconds for curve in curves if curve), 3)
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """Return the frame as a parquet file; UsageError where nothing can write one."""
+    file = io.BytesIO()
+    try:
+        frame.to_parquet(file, index=False)
+    except ImportError:
+        raise UsageError(
+            "--format parquet needs a package that writes it: pip install pyarrow, or "
+            "give --format csv"
+        ) from None
+    return file.getvalue()
+
+
+def candidate_record(
+    candidate: Candidate, metric: Metric, board: Board | None = None
+) -> dict[str, Any]:
+    """Return all that is known of a candidate, plain data for JSON.
+
+    Beside the columns of candidates_frame: ``metric``, ``seconds``, ``layers`` with their
+    costs, ``curve`` of the first, short training, ``trainings`` the longer ones since;
+    with a board ``flash`` (bytes) and ``latency_ms``, of each layer, too.
+    """
+    costs = cost(candidate.architecture, board)
+    rows = layers(candidate.architecture)
+    return {
+        **_row(candidate),
+        **_on_board(costs, board),
+        "metric": metric,
+        "seconds": _seconds(candidate),
+        "layers": [
+            {
+                "name": layer.name,
+                "layer": layer.description,
+                "output_shape": list(layer.output_shape),
+                "num_params": layer.num_params,
+                "macs": layer.macs,
+                "memory": layer.memory,
+                **_on_board(total([layer], board), board),
+            }
+            for layer in rows
+        ],
+        "curve": [asdict(report) for report in candidate.curve],
+        "trainings": [asdict(training) for training in candidate.trainings],
+        "architecture": candidate.architecture.to_dict(),
+    }
+
+
+def _on_board(costs: Cost, board: Board | None) -> dict[str, float]:
+    if board is None:
+        return {}
+    return {"flash": costs.flash, "latency_ms": costs.latency / 1e6}
+
+
 def front_frame(
     candidates: Iterable[Candidate], board: Board | None = None
 ) -> pd.DataFrame:
@@ -76,7 +156,7 @@ def format_frame(frame: pd.DataFrame, text_format: TextFormat) -> str:
 
     JSON is a list of objects with null for what is missing; numbers are whole in all
     three, since a rounded accuracy could change its rank. Markdown is for people and
-    leaves the column "architecture" out.
+    leaves the columns "architecture" and "decisions" out.
 
     Raises ValueError for a format that is none of these.
     """
@@ -86,7 +166,9 @@ def format_frame(frame: pd.DataFrame, text_format: TextFormat) -> str:
         case "json":
             return json.dumps(_records(frame), indent=2, ensure_ascii=False) + "\n"
         case "md":
-            return _markdown(frame.drop(columns="architecture", errors="ignore"))
+            return _markdown(
+                frame.drop(columns=["architecture", "decisions"], errors="ignore")
+            )
     raise ValueError(
         f"no text format {text_format!r}: use one of {get_args(TextFormat)}"
     )

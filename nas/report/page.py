@@ -142,18 +142,23 @@ def write_front(
     *,
     title: str,
     param_budget: int | None = None,
+    accuracy: str = "validation accuracy",
     interactive: bool = True,
 ) -> None:
     """Write front.csv and front.html into the folder, each whole or not at all.
 
     Takes some 30 ms for 200 candidates and 130 ms for 2,000 on one CPU core, 0.3 s
     more the first time in a process.
-    ``title`` names the study. See front_html for ``interactive``.
+    ``title`` names the study, ``accuracy`` what its accuracies are. See front_html for ``interactive``.
 
     Raises StudyError where they cannot be written; the old ones are then untouched.
     """
     page = front_html(
-        candidates, title=title, param_budget=param_budget, interactive=interactive
+        candidates,
+        title=title,
+        param_budget=param_budget,
+        accuracy=accuracy,
+        interactive=interactive,
     )
     write_together(
         {
@@ -168,6 +173,7 @@ def front_html(
     *,
     title: str,
     param_budget: int | None = None,
+    accuracy: str = "validation accuracy",
     interactive: bool = True,
 ) -> str:
     """Return the page: title, counts, plot and the front as a table.
@@ -177,7 +183,7 @@ def front_html(
     """
     scripts = ""
     if interactive:
-        figure = front_figure(candidates, param_budget=param_budget)
+        figure = front_figure(candidates, param_budget=param_budget, accuracy=accuracy)
         scripts = _SCRIPTS.substitute(
             # A "</script>" in a text would end the element.
             figure=figure.to_json().replace("<", "\\u003c"),
@@ -185,9 +191,11 @@ def front_html(
         )
     return _PAGE.substitute(
         title=escape(title),
-        summary=escape(_summary(candidates)),
-        svg=front_svg(candidates, param_budget=param_budget, title=title),
-        table=_table(front(candidates)),
+        summary=escape(_summary(candidates, accuracy)),
+        svg=front_svg(
+            candidates, param_budget=param_budget, title=title, accuracy=accuracy
+        ),
+        table=_table(front(candidates), accuracy),
         scripts=scripts,
         live=' class="live"' if interactive else "",
     )
@@ -199,28 +207,29 @@ def _packed_plotly() -> str:
     return base64.b64encode(packed).decode("ascii")
 
 
-def _summary(candidates: Sequence[Candidate]) -> str:
+def _summary(candidates: Sequence[Candidate], accuracy: str) -> str:
     states = Counter(candidate.state for candidate in candidates)
     counts = ", ".join(
         f"{states[state]:,} {state}" for state in STATES if states[state]
     )
     members = front(candidates)
     if not members:
-        return f"No candidate is fully trained yet ({counts or 'none has begun'})."
+        what = "on the front" if states["complete"] else "fully trained"
+        return f"No candidate is {what} yet ({counts or 'none has begun'})."
     best = members[-1]
     return (
         f"{len(members)} of {len(candidates):,} candidates ({counts}) are on the front."
-        f" The most accurate: trial {best.trial} with {percent(best.val_accuracy)} of "
-        f"the validation set at {best.num_params:,} parameters."
+        f" The most accurate: trial {best.trial} with {percent(best.val_accuracy)} "
+        f"{accuracy} at {best.num_params:,} parameters."
     )
 
 
-def _table(members: Sequence[Candidate]) -> str:
+def _table(members: Sequence[Candidate], accuracy: str) -> str:
     if not members:
         return ""
     head = (
         '<tr><th scope="col">trial</th><th scope="col">parameters</th>'
-        '<th scope="col">validation accuracy</th><th scope="col">MACs</th>'
+        f'<th scope="col">{accuracy}</th><th scope="col">MACs</th>'
         '<th scope="col">peak memory, bytes</th>'
         '<th scope="col" class="text">architecture</th>'
         '<th scope="col" class="text">key</th></tr>'

@@ -50,17 +50,21 @@ def front_svg(
     *,
     param_budget: int | None = None,
     title: str = "Pareto front",
+    accuracy: str = "validation accuracy",
 ) -> str:
     """Return an SVG document: what front_figure shows, without its hovers and zoom.
 
     Works for no candidates, too. The front's members tell their details as tooltips
     where the SVG stands in a page.
     """
-    return "\n".join(_lines(candidates, param_budget, title)) + "\n"
+    return "\n".join(_lines(candidates, param_budget, title, accuracy)) + "\n"
 
 
 def _lines(
-    candidates: Sequence[Candidate], param_budget: int | None, title: str
+    candidates: Sequence[Candidate],
+    param_budget: int | None,
+    title: str,
+    name: str,
 ) -> Iterator[str]:
     seen = [c for c in candidates if c.val_accuracy is not None]
     members = front(candidates)
@@ -73,7 +77,7 @@ def _lines(
     def up(accuracy: float) -> float:
         return _between(_TOP, _BOTTOM, axes.error_of(accuracy), errors)
 
-    summary = f"{title}: validation accuracy against parameters"
+    summary = f"{title}: {name} against parameters"
     yield (
         f'<svg class="nas" xmlns="http://www.w3.org/2000/svg" role="img" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-label="{escape(summary)}">'
@@ -90,7 +94,7 @@ def _lines(
             yield f'<path class="grid" d="M{_LEFT} {y}H{_RIGHT}"/>'
             yield _text(_LEFT - 8, y + 5, axes.accuracy_label(error), "end")
     yield _text((_LEFT + _RIGHT) / 2, _BOTTOM + 44, "parameters", "middle")
-    yield _text(_LEFT, _TOP - 8, "validation accuracy", "start")
+    yield _text(_LEFT, _TOP - 8, name, "start")
     if param_budget:
         x = across(param_budget)
         yield f'<path class="cap" d="M{x} {_TOP}V{_BOTTOM}"/>'

@@ -22,7 +22,7 @@ import numpy as np
 from nas.architecture import Architecture, Head, Shape
 from nas.candidates.candidate import Origin
 from nas.candidates.ranking import Evidence, family_of, rank
-from nas.sampling.mutation import BlockGenes, Genome, express, mutate
+from nas.sampling.mutation import BlockGenes, Genome, express, mutate, usual_options
 from nas.sampling.surrogate import LOG_MACS, LOG_PARAMS, Array, Surrogate, features
 from nas.space.completion import Caps
 from nas.space.drawing import RandomDraws, sample, size_of
@@ -256,10 +256,11 @@ class Evolution:
         """
         space = self._space
         kernels, paddings = space.kernel_sizes.options, space.paddings.options
+        block_kind = space.kinds.options[0]
         way = space.downsampling_kinds.options[0]
         genes = tuple(
             BlockGenes(
-                kind=space.kinds.options[0],
+                kind=block_kind,
                 kernel_size=3 if 3 in kernels else kernels[0],
                 padding="same" if "same" in paddings else paddings[0],
                 downsampling=way
@@ -268,6 +269,9 @@ class Evolution:
                 and number // stage <= most_halvings
                 else "none",
                 repeats=1,
+                options=usual_options(
+                    space, block_kind, as_wide=number > 1 and (number - 1) % stage > 0
+                ),
                 width=2.0 ** ((number - 1) // stage),
             )
             for number in range(1, depth + 1)

@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
+from nas.architecture.kinds import KINDS, least_width
 from nas.errors import ArchitectureError
-from nas.space.completion import Caps, least_width
+from nas.space.completion import Caps, way_of_downsampling
 from nas.space.drawing import deviations, usual_finish
 from nas.space.encoding import encode
-from nas.space.reading import Choice, SearchSpace
+from nas.space.reading import Choice, SearchSpace, options_of, own_options
 from nas.space.widening import widen
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class BlockGenes:
     padding: str
     downsampling: str  # "none" or how
     repeats: int
+    options: dict[str, Any]  # those that not every kind has
     width: float  # only the proportions matter
     own: dict[str, Any] | None = None
 
@@ -103,8 +105,9 @@ def genome_of(space: SearchSpace, architecture: Architecture) -> Genome:
                 kind=block.kind,
                 kernel_size=block.kernel_size,
                 padding=block.padding,
-                downsampling="stride" if block.stride > 1 else block.pool,
+                downsampling=block.downsampling,
                 repeats=block.repeats,
+                options={name: getattr(block, name) for name in own_options(space)},
                 width=block.out_channels,
                 own=None if own == usual else own,
             )
@@ -124,22 +127,23 @@ def express(
     for number, genes in enumerate(genome.blocks, start=1):
         width = max(space.min_width, least_width(genes.kind, genes.kernel_size))
         last = number == depth and genome.head.kind == "pool"
-        if genes.repeats > 1 and blocks:
-            width = blocks[-1].out_channels
         values: dict[str, Any] = {
             "kind": genes.kind,
             "out_channels": like.num_classes if last else width,
             "kernel_size": genes.kernel_size,
             "padding": genes.padding,
-            "stride": 2 if genes.downsampling == "stride" else 1,
-            "pool": "none" if genes.downsampling == "stride" else genes.downsampling,
             "norm": genome.norm,
             "repeats": genes.repeats,
+            **way_of_downsampling(genes.downsampling),
+            **genes.options,
         }
         finish = usual_finish(
             number, depth, genome.head, genome.activation, genome.dropout
         )
-        blocks.append(Block(**values | finish | (genes.own or {})))
+        block = Block(**values | finish | (genes.own or {}))
+        if block.tied and blocks and not last:
+            block = replace(block, out_channels=blocks[-1].out_channels)
+        blocks.append(block)
     dropout = 0.0 if genome.head.kind == "pool" else genome.dropout
     try:
         narrow = replace(
@@ -149,7 +153,7 @@ def express(
             return None
         widths = [genes.width for genes in genome.blocks]
         found = widen(narrow, widths, caps, least=space.min_width, most=space.max_width)
-        # The widths of repeated blocks can lead to channels that do not fit.
+        # The widths of blocks as wide as their inputs can lead to channels that do not fit.
         return found if caps.allow(cost(found, caps.board)) else None
     except ArchitectureError:
         return None
@@ -160,8 +164,10 @@ Change = Callable[[SearchSpace, Genome, random.Random], Genome]
 
 def _change(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
     """Return the genome with one decision changed."""
-    names = list(_CHANGES)
-    change = rng.choices(names, [_CHANGES[name] for name in names])[0]
+    # A space without such options is changed as before there were any.
+    own = any(len(choice.options) > 1 for choice in own_options(space).values())
+    changes = _CHANGES | ({_other_option: 3} if own else {})
+    change = rng.choices(list(changes), list(changes.values()))[0]
     return change(space, genome, rng)
 
 
@@ -176,9 +182,45 @@ def _other_kind(space: SearchSpace, genome: Genome, rng: random.Random) -> Genom
     genes = genome.blocks[place]
     kind = _another(space.kinds, genes.kind, rng)
     kernel_size = genes.kernel_size
-    if kind != "conv" and kernel_size == 1:
+    if not KINDS[kind].drawn(kernel_size, "same") and kernel_size == 1:
         kernel_size = _another(space.kernel_sizes, 1, rng)
-    return _with(genome, place, kind=kind, kernel_size=kernel_size)
+    options = _taken(space, kind, genes.options, rng)
+    return _with(genome, place, kind=kind, kernel_size=kernel_size, options=options)
+
+
+def _taken(
+    space: SearchSpace, kind: str, options: dict[str, Any], rng: random.Random
+) -> dict[str, Any]:
+    """Return the options with those drawn anew that such blocks cannot have."""
+    changed = dict(options)
+    for name, left in options_of(space, kind).items():
+        if changed[name] not in left:
+            choice = own_options(space)[name]
+            shares = dict(zip(choice.options, choice.shares, strict=True))
+            changed[name] = rng.choices(left, [shares.get(one, 1) for one in left])[0]
+    return changed
+
+
+def usual_options(space: SearchSpace, kind: str, *, as_wide: bool) -> dict[str, Any]:
+    """Return options for a block of that kind, ``as_wide`` as its input or not."""
+    found = {}
+    for name, left in options_of(space, kind).items():
+        preferred = ["identity"] * as_wide + ["conv", "none", *left]
+        found[name] = next(one for one in preferred if one in left)
+    return found
+
+
+def _other_option(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    """Change one of the options that not every kind has."""
+    place = rng.randrange(len(genome.blocks))
+    genes = genome.blocks[place]
+    free = options_of(space, genes.kind)
+    names = [name for name, options in free.items() if len(options) > 1]
+    if not names:
+        return genome
+    name = rng.choice(names)
+    others = [one for one in free[name] if one != genes.options[name]]
+    return _with(genome, place, options=genes.options | {name: rng.choice(others)})
 
 
 def _other_padding(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
@@ -223,6 +265,7 @@ def _insert(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
             kernel_size=_drawn(space.kernel_sizes, rng),
             padding="same",
             repeats=1,
+            options=_taken(space, kind, new.options, rng),
         )
     blocks = (*genome.blocks[:place], new, *genome.blocks[place:])
     return replace(genome, blocks=blocks)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nas.architecture import Architecture, feature_shapes
+from nas.architecture import Architecture, Block, feature_shapes
 from nas.architecture.cost import cost
+from nas.architecture.kinds import parts_of
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -56,7 +57,7 @@ def features(architecture: Architecture) -> Array:
             *(work / applied),
             np.mean([block.kernel_size for block in blocks]),
             blocks[0].kernel_size,
-            np.mean([block.kind == "separable" for block in blocks]),
+            np.mean([_is_depthwise(block) for block in blocks]),
             np.mean([block.padding == "valid" for block in blocks]),
             np.mean([block.norm == "batch" for block in blocks]),
             np.mean([block.activation == "relu" for block in blocks]),
@@ -67,6 +68,10 @@ def features(architecture: Architecture) -> Array:
         ],
         dtype=np.float64,
     )
+
+
+def _is_depthwise(block: Block) -> bool:
+    return any(part.depthwise for part in parts_of(block, 1))
 
 
 class Surrogate:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from nas.candidates.candidate import chance_level
 
 
 def balance(confusions: Sequence[list[list[int]] | None]) -> dict[str, Any]:
@@ -37,9 +38,19 @@ def balance(confusions: Sequence[list[list[int]] | None]) -> dict[str, Any]:
     }
 
 
+def effective_size(counts: Sequence[int]) -> int:
+    """Return on how many images a plain accuracy is as noisy as the balanced one here.
+
+    ``counts`` are the images of each class; those without any do not count. With the
+    same share right in each class the variances are equal.
+    """
+    known = [count for count in counts if count]
+    return max(1, round(len(known) ** 2 / sum(1 / count for count in known)))
+
+
 def no_better_than_majority(accuracy: float, share: float, images: int) -> bool:
     """Return whether an accuracy is not above the largest class's share by its noise.
 
     ``images`` is how many it was measured on; the noise is two standard errors.
     """
-    return accuracy <= share + 2 * math.sqrt(share * (1 - share) / max(1, images))
+    return accuracy <= chance_level(share, images)

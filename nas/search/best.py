@@ -1,7 +1,8 @@
 """From the candidates to the winner: contenders, the choice, the full training.
 
-The contenders are those of all allowed sizes that are expected to be the best after a
-full training, by all that the search has measured. Each is fully trained on the training
+The contenders are those of all allowed sizes, and the best structures resized to the
+cap, that are expected to be the best after a full training, by all that the search has
+measured. Each is fully trained on the training
 split; the two best get another seed; the choice is by validation loss and error, over
 all seeds. The winner is trained anew on training and validation data together, once for
 each seed, and the test set is read once a seed, after the last epoch.
@@ -16,16 +17,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas.candidates.candidate import Candidate, front, mean_loss
-from nas.candidates.ranking import badness, evidence_of, rank
+from nas.candidates.ranking import badness
 from nas.engines import Engine, Finished, Job, Mode, Reported, all_of
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.balance import balance
-from nas.search.kept_trainings import KeptTrainings
+from nas.search.contenders import contenders, is_resized
+from nas.search.kept_trainings import RememberedTrainings
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
 from nas.training.recipe import Recipe
-from nas.training.report import RungReport
+from nas.training.report import Metric, RungReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +47,10 @@ class SelectionCriteria:
     finalists: int = 4
     epochs: int = 15
     seeds: int = 1
+    recipe: Recipe | None = None
+    """How all are trained, but for the epochs; None is as in the study."""
+    metric: Metric | None = None
+    """What the choice is by; None is as in the study."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +59,13 @@ class ProgressEvent:
 
     stage: str
     trial: int
+    resized: bool
     num_params: int
     seed: int
     report: RungReport | None = None
     test_accuracy: float | None = None
+    last: bool = False
+    """Whether it is the last report of a training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +88,7 @@ def retrain(
     *,
     hardware: dict[str, Any],
     show: Show = lambda _: None,
-    kept: KeptTrainings | None = None,
+    kept: RememberedTrainings | None = None,
     data_name: str | None = None,
 ) -> Winner:
     """Choose the winner among the front's members and train it to the end.
@@ -90,18 +99,23 @@ def retrain(
     enough.
     """
     began = time.monotonic()
-    allowed = _allowed(candidates, criteria, settings)
-    runs = _Runs(engine, settings, criteria.epochs, show, kept)
-    measured = _Measured(allowed, criteria.epochs, settings)
+    small_enough = allowed(candidates, criteria, settings)
+    recipe = replace(criteria.recipe or settings.recipe, epochs=criteria.epochs)
+    metric = criteria.metric or settings.metric
+    runs = _Runs(engine, settings, recipe, metric, show, kept)
+    measured = _Measured(small_enough, recipe, metric, settings)
     if criteria.min_accuracy is None:
-        winner = _most_accurate(candidates, allowed, criteria, settings, runs, measured)
+        winner = _most_accurate(
+            candidates, small_enough, criteria, settings, runs, measured
+        )
     else:
-        winner = _smallest_reaching(front(allowed), criteria, runs, measured)
+        winner = _smallest_reaching(front(small_enough), criteria, runs, measured)
     tests, weights, confusions, kernels = runs.final(winner, criteria.seeds)
     report = {
         "study": settings.name,
         "dataset": data_name or settings.dataset,
         "trial": winner.trial,
+        "resized": is_resized(winner),
         "key": winner.key,
         "num_params": winner.num_params,
         "macs": winner.macs,
@@ -116,10 +130,13 @@ def retrain(
         **balance(confusions),
         "val_accuracy": measured.accuracy(winner),
         "val_loss": measured.loss(winner),
-        "val_accuracy_is": f"after {criteria.epochs} epochs on the training split alone",
+        "val_accuracy_is": f"{metric.replace('-', ' ')} after {criteria.epochs} epochs on "
+        "the training split alone",
+        "metric": metric,
         "finalists": [
             {
                 "trial": c.trial,
+                "resized": is_resized(c),
                 "num_params": c.num_params,
                 "search_val_accuracy": c.val_accuracy,
                 "val_accuracy": measured.accuracy(c),
@@ -128,7 +145,7 @@ def retrain(
             }
             for c in measured.finalists
         ],
-        "recipe": asdict(_recipe(settings, criteria.epochs)),
+        "recipe": asdict(recipe),
         "seed_values": [_seed(settings, number) for number in range(criteria.seeds)],
         "weights_seed": _seed(settings, 0),
         "c_kernels": kernels,
@@ -140,54 +157,65 @@ def retrain(
 
 
 class _Measured:
-    """The ends of the trainings of that many epochs, in the study and since."""
+    """The ends of the trainings by that recipe, in the study and since."""
 
     def __init__(
-        self, candidates: Sequence[Candidate], epochs: int, settings: Settings
+        self,
+        candidates: Sequence[Candidate],
+        recipe: Recipe,
+        metric: Metric,
+        settings: Settings,
     ) -> None:
-        self._val_size = settings.val_size
-        self._ends: dict[int, list[RungReport]] = {}
+        self._val_size = settings.noise_size
+        self._ends: dict[str, list[RungReport]] = {}
         self.finalists: list[Candidate] = []
+        epochs = recipe.epochs
+        own = replace(settings.recipe, epochs=epochs), settings.metric
+        if (recipe, metric) != own:
+            return  # what the study has measured is something else
         for c in candidates:
             ends = [t.curve[-1] for t in c.trainings if t.curve and t.epochs == epochs]
             if settings.recipe.epochs == epochs and c.curve:
                 ends.insert(0, c.curve[-1])
             if ends:
-                self._ends[c.trial] = ends
+                self._ends[c.key] = ends
 
     def add(self, candidate: Candidate, end: RungReport) -> None:
-        self._ends.setdefault(candidate.trial, []).append(end)
+        self._ends.setdefault(candidate.key, []).append(end)
 
     def count(self, candidate: Candidate) -> int:
-        return len(self._ends.get(candidate.trial, ()))
+        return len(self._ends.get(candidate.key, ()))
 
     def accuracy(self, candidate: Candidate) -> float:
-        return statistics.fmean(e.val_accuracy for e in self._ends[candidate.trial])
+        return statistics.fmean(e.val_accuracy for e in self._ends[candidate.key])
 
     def loss(self, candidate: Candidate) -> float | None:
-        return mean_loss(self._ends[candidate.trial])
+        return mean_loss(self._ends[candidate.key])
 
     def badness(self, candidate: Candidate) -> float:
         """Return what the choice is by; see nas.candidates.ranking."""
         return statistics.fmean(
             badness(end.val_loss, end.val_accuracy, self._val_size)
-            for end in self._ends[candidate.trial]
+            for end in self._ends[candidate.key]
         )
 
 
-def _allowed(
+def allowed(
     candidates: Sequence[Candidate], criteria: SelectionCriteria, settings: Settings
 ) -> list[Candidate]:
-    """Return the candidates that may win: completely trained and small enough."""
+    """Return the candidates that may win: completely trained and small enough.
+
+    Raises StudyError where there is none.
+    """
     complete = [c for c in candidates if c.state == "complete"]
     if not complete:
         raise StudyError(
             f"the study {settings.name!r} has no fully trained candidate yet: run "
             f"`nas search --study {settings.name}` first"
         )
-    allowed = [c for c in complete if c.num_params <= criteria.max_params]
-    if allowed:
-        return allowed
+    small_enough = [c for c in complete if c.num_params <= criteria.max_params]
+    if small_enough:
+        return small_enough
     least = min(c.num_params for c in complete)
     raise StudyError(
         f"no fully trained candidate has at most {criteria.max_params} parameters: the "
@@ -197,21 +225,15 @@ def _allowed(
 
 def _most_accurate(
     candidates: Sequence[Candidate],
-    allowed: Sequence[Candidate],
+    small_enough: Sequence[Candidate],
     criteria: SelectionCriteria,
     settings: Settings,
     runs: _Runs,
     measured: _Measured,
 ) -> Candidate:
     """Return the best of the most promising after full trainings of them."""
-    # All sizes tell the trend, also those that are not allowed.
-    evidence = [
-        evidence_of(c, settings.val_size, settings.levels[0]) for c in candidates
-    ]
-    predicted = rank(evidence, settings.levels).predicted
-    expected = {c.trial: p for c, p in zip(candidates, predicted, strict=True)}
-    contenders = sorted(allowed, key=lambda c: (expected[c.trial], c.num_params))
-    finalists = contenders[: criteria.finalists]
+    finalists = contenders(candidates, small_enough, settings, criteria.max_params)
+    finalists = finalists[: criteria.finalists]
     measured.finalists = sorted(finalists, key=lambda c: c.num_params)
     runs.finalists([c for c in finalists if not measured.count(c)], measured)
     # Of equally good ones the smaller.
@@ -230,6 +252,11 @@ def _smallest_reaching(
 ) -> Candidate:
     """Return the smallest member that is accurate enough, a few at a time from below."""
     wanted = criteria.min_accuracy or 0.0
+    if not members:
+        raise StudyError(
+            "no net is better than always answering the largest class: search on, or "
+            "leave --min-accuracy out"
+        )
     for start in range(0, len(members), criteria.finalists):
         some = members[start : start + criteria.finalists]
         runs.finalists([c for c in some if not measured.count(c)], measured)
@@ -246,10 +273,6 @@ def _smallest_reaching(
     )
 
 
-def _recipe(settings: Settings, epochs: int) -> Recipe:
-    return replace(settings.recipe, epochs=epochs)
-
-
 def _seed(settings: Settings, number: int) -> int:
     return derived_seed(settings.seed, "final", number)
 
@@ -261,19 +284,26 @@ class _Runs:
         self,
         engine: Engine,
         settings: Settings,
-        epochs: int,
+        recipe: Recipe,
+        metric: Metric,
         show: Show,
-        kept: KeptTrainings | None,
+        kept: RememberedTrainings | None,
     ) -> None:
-        self.engine, self.settings, self.epochs = engine, settings, epochs
+        self.engine, self.settings = engine, settings
+        self.recipe, self.metric = recipe, metric
         self.show, self.kept = show, kept
 
     def finalists(self, some: Sequence[Candidate], measured: _Measured) -> None:
         """Train each once more on the training split, with a seed of its own."""
         jobs = []
         for number, c in enumerate(some):
+            who = f"{c.trial} {c.key}" if is_resized(c) else c.trial
             seed = derived_seed(
-                self.settings.seed, "promote", c.trial, self.epochs, measured.count(c)
+                self.settings.seed,
+                "promote",
+                who,
+                self.recipe.epochs,
+                measured.count(c),
             )
             jobs.append(self.job(c, number, seed, "search"))
         ends: dict[int, RungReport] = {}
@@ -312,10 +342,11 @@ class _Runs:
         return Job(
             number=number,
             architecture=candidate.architecture,
-            recipe=_recipe(self.settings, self.epochs),
+            recipe=self.recipe,
             seed=seed,
-            rungs=tuple(float(epoch) for epoch in range(1, self.epochs + 1)),
+            rungs=tuple(float(epoch) for epoch in range(1, self.recipe.epochs + 1)),
             mode=mode,
+            metric=self.metric,
         )
 
     def run(
@@ -326,7 +357,10 @@ class _Runs:
         def show(job: Job, event: Reported | Finished) -> None:
             self.show(_news(stage, job, candidates[job.number], event))
 
-        names = [f"trial {candidate.trial}" for candidate in candidates]
+        names = [
+            f"trial {candidate.trial}" + (" resized" if is_resized(candidate) else "")
+            for candidate in candidates
+        ]
         return train_all(self.engine, jobs, names, show, self.kept)
 
 
@@ -336,8 +370,10 @@ def _news(
     return ProgressEvent(
         stage=stage,
         trial=candidate.trial,
+        resized=is_resized(candidate),
         num_params=candidate.num_params,
         seed=job.seed,
         report=event.report if isinstance(event, Reported) else None,
         test_accuracy=event.test_accuracy if isinstance(event, Finished) else None,
+        last=isinstance(event, Reported) and event.report.rung == len(job.rungs) - 1,
     )

@@ -9,7 +9,7 @@ import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,25 @@ from nas.training.report import RungReport
 _logger = logging.getLogger("nas")
 
 
-class KeptTrainings:
+class RememberedTrainings:
+    """Trainings that came to their end, as long as the process lives."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._ended: dict[str, list[Reported | Finished]] = {}
+
+    def find(self, job: Job) -> list[Reported | Finished] | None:
+        """Return the reports and the end of this job, None where it is not known."""
+        events = self._ended.get(json.dumps(_what(job), sort_keys=True))
+        return events and [replace(event, job=job.number) for event in events]
+
+    def keep(self, job: Job, reports: Sequence[RungReport], end: Finished) -> None:
+        """Remember a training."""
+        events = [Reported(job.number, report) for report in reports]
+        self._ended[json.dumps(_what(job), sort_keys=True)] = [*events, end]
+
+
+class KeptTrainings(RememberedTrainings):
     """Trainings that came to their end, in one file each.
 
     A file is named after all that decides its training: the job and the
@@ -33,6 +51,7 @@ class KeptTrainings:
 
     def __init__(self, folder: Path, conditions: Mapping[str, Any]) -> None:
         """Use this folder, which is made when there is something to keep."""
+        super().__init__()
         self.folder = folder
         self._conditions = dict(conditions)
         self._warned = False
@@ -95,13 +114,18 @@ class KeptTrainings:
         return sorted(self.folder.glob("*.npz"))
 
     def _path(self, job: Job) -> Path:
-        what = {
-            "architecture": job.architecture.to_json(),
-            "recipe": asdict(job.recipe),
-            "seed": job.seed,
-            "rungs": job.rungs,
-            "mode": job.mode,
-            "conditions": self._conditions,
-        }
+        what = _what(job) | {"conditions": self._conditions}
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{digest[:24]}.npz"
+
+
+def _what(job: Job) -> dict[str, Any]:
+    """Return all of a job that decides its training, as plain data."""
+    return {
+        "architecture": job.architecture.to_json(),
+        "recipe": asdict(job.recipe),
+        "seed": job.seed,
+        "rungs": job.rungs,
+        "mode": job.mode,
+        "metric": job.metric,
+    }

@@ -7,6 +7,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from nas.candidates.candidate import Candidate, Training
 from nas.candidates.promotion import Promotion, next_promotion, planned_epochs
@@ -85,8 +87,9 @@ class Progress:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a search ended: "done", "time limit" or "exhausted", and its times.
+    """How a search ended, and its times.
 
+    ``reason`` is "done", "target accuracy", "time limit" or "exhausted".
     ``kernels`` tells whether the C kernels did all of its trainings that came to an end.
     """
 
@@ -102,6 +105,7 @@ def search(
     trials: int,
     time_limit: float | None = None,
     trial_time_limit: float | None = None,
+    target_accuracy: float | None = None,
     show: Callable[[Progress], None] = lambda _: None,
 ) -> Outcome:
     """Search until the study has ``trials`` finished (complete or pruned) candidates.
@@ -115,11 +119,21 @@ def search(
     training that takes more than ``trial_time_limit`` seconds loses its worker, which
     may hang, and is given to another one; at the second time it has failed. By default
     that is ten minutes or ten times the longest training, whichever is more, and an hour
-    before there is one. ``show``
+    before there is one. It ends, too, when a fully trained net has the
+    ``target_accuracy`` (0 to 1) on the validation split. ``show``
     is called after each event. Raises StudyError when three candidates in a row fail of
     the same cause, or the study cannot be written.
     """
-    return _Search(study, engine, trials, time_limit, trial_time_limit, show).run()
+    limits = _Limits(time_limit, trial_time_limit, target_accuracy)
+    return _Search(study, engine, trials, limits, show).run()
+
+
+class _Limits(NamedTuple):
+    """What ends a search, or a training, before its time; None is no limit."""
+
+    seconds: float | None
+    trial_seconds: float | None
+    target_accuracy: float | None
 
 
 class _Search:
@@ -128,13 +142,11 @@ class _Search:
         study: Study,
         engine: Engine,
         trials: int,
-        time_limit: float | None,
-        trial_time_limit: float | None,
+        limits: _Limits,
         show: Callable[[Progress], None],
     ) -> None:
         self.study, self.engine, self.trials = study, engine, trials
-        self.time_limit, self.show = time_limit, show
-        self.trial_time_limit = trial_time_limit
+        self.limits, self.show = limits, show
         self.started = time.monotonic()
         self.timing = Timing()
         candidates = study.candidates()
@@ -174,7 +186,7 @@ class _Search:
                 }
 
     def run(self) -> Outcome:
-        reason = None
+        reason = self.reached()
         while reason is None:
             self.assign_candidates()
             reason = self.over()
@@ -197,23 +209,32 @@ class _Search:
                         case WorkerLost(trial, out_of_memory):
                             self.requeue(trial, out_of_memory=out_of_memory)
                 self.abandon_overdue()
+                reason = self.reached()
         self.timing.total = time.monotonic() - self.started
         return Outcome(reason, self.timing, all_of(self.kernels))
 
     def over(self) -> str | None:
         if self.finished >= self.trials and not self.in_training and not self.again:
             return "done"
-        if self.time_limit and time.monotonic() - self.started >= self.time_limit:
+        limit = self.limits.seconds
+        if limit and time.monotonic() - self.started >= limit:
             return "time limit"
         left = self.in_training or self.unfinished or self.prefetched
         if self.exhausted and not left:
             return "exhausted"
         return None
 
+    def reached(self) -> str | None:
+        """Return "target accuracy" where a fully trained net has that."""
+        target, members = self.limits.target_accuracy, self.study.front()
+        if target is None or not members or not members[-1].fully_trained:
+            return None
+        return "target accuracy" if _accuracy(members[-1]) >= target else None
+
     def wait_timeout(self) -> float:
-        if self.time_limit is None:
+        if self.limits.seconds is None:
             return 1.0
-        left = self.time_limit - (time.monotonic() - self.started)
+        left = self.limits.seconds - (time.monotonic() - self.started)
         return min(1.0, max(0.0, left))
 
     def assign_candidates(self) -> None:
@@ -243,6 +264,7 @@ class _Search:
             recipe=settings.recipe,
             seed=candidate.seed,
             rungs=settings.rungs,
+            metric=settings.metric,
         )
 
     def next_promotion(self) -> Job | None:
@@ -265,6 +287,7 @@ class _Search:
             recipe=replace(settings.recipe, epochs=epochs),
             seed=derived_seed(settings.seed, "promote", trial, epochs, seed_number),
             rungs=promotion_rungs(epochs),
+            metric=settings.metric,
         )
 
     def due_promotion(self) -> Promotion | None:
@@ -297,11 +320,17 @@ class _Search:
                 screened=self.finished,
                 screening=screening > 0 or self.may_screen(),
                 # Who names a net to start from wants to know what it is worth.
-                always=range(len(settings.start_from)),
+                always=[c.trial for c in self.starts()],
             )
         if found is None:
             self.ended_since = 0
         return found
+
+    def starts(self) -> list[Candidate]:
+        """Return the candidates that the user named, as far as they have begun."""
+        if not self.study.settings.start_from:
+            return []
+        return [c for c in self.study.candidates() if c.origin == "start"]
 
     def may_screen(self) -> bool:
         """Return whether further candidates are to come."""
@@ -370,7 +399,7 @@ class _Search:
             return None
         result = _rung_result(candidate, report)
         peers = self.results[report.rung].peers()
-        rule, size = settings.pruning, settings.val_size
+        rule, size = settings.pruning, settings.noise_size
         if not should_prune(result, peers, rule=rule, val_size=size):
             return None
         rivals = count_rivals(result, peers, rule=rule, val_size=size)
@@ -404,7 +433,11 @@ class _Search:
         """Write a longer training down; without a curve it failed."""
         trial, epochs, seed_number = self.promotions[job]
         training = Training(
-            trial=trial, epochs=epochs, seed_number=seed_number, curve=curve
+            trial=trial,
+            epochs=epochs,
+            seed_number=seed_number,
+            curve=curve,
+            ended=datetime.now(UTC).timestamp(),
         )
         with _timed(self.timing, "storage"):
             candidate = self.study.add_training(training)
@@ -466,7 +499,7 @@ class _Search:
 
     def abandon_overdue(self) -> None:
         """Kill the workers that have been at one candidate for too long."""
-        limit = self.trial_time_limit
+        limit = self.limits.trial_seconds
         if limit is None:
             limit = _FIRST_LIMIT
             if self.longest is not None:
@@ -486,7 +519,7 @@ class _Search:
                     finished_before=self.finished_before,
                     epochs_before=self.epochs_before,
                     seconds=time.monotonic() - self.started,
-                    time_limit=self.time_limit,
+                    time_limit=self.limits.seconds,
                     changed=candidate,
                 )
             )
@@ -508,6 +541,10 @@ def _pruning_reason(report: RungReport, rivals: int) -> str:
         f"after {report.epochs:g} epochs {rivals} {noun} of at most its size "
         f"{'was' if rivals == 1 else 'were'} clearly more accurate"
     )
+
+
+def _accuracy(candidate: Candidate) -> float:
+    return candidate.val_accuracy or 0.0
 
 
 def _is_finished(candidate: Candidate) -> bool:

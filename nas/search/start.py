@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -15,19 +14,24 @@ from nas.candidates.pruning import PruningRule
 from nas.data import DATASETS, Dataset, load_dataset
 from nas.errors import ArchitectureError, DataError, StudyError
 from nas.references.bundled import Reference, check_fits
+from nas.search.balance import effective_size
+from nas.search.recipes import (
+    NO_CHANGE,
+    RecipeChange,
+    changed_recipe,
+    default_recipe,
+    pixels_of,
+    search_training,
+)
 from nas.search.resolve import resolve
 from nas.space import Caps, SearchSpace, encode, find_space, include
 from nas.space.limits import milliseconds
 from nas.study.folders import check_data, check_same, create, load_settings, open_study
-from nas.study.settings import Sampler, Settings, check_name, default_rungs
+from nas.study.settings import Sampler, Settings, check_name
 from nas.study.study import Study
-from nas.training.recipe import search_recipe
+from nas.training.report import Metric
 
 DEFAULT_SPACE = "mixed"
-# Of an official training set this much is held out, or a sixth of a small one.
-_VAL_SIZE = 10_000
-# The epochs of the middle fidelity; one of fewer steps says little about a network.
-_MIDDLE_EPOCHS, _LEAST_STEPS = 3, 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +51,12 @@ class Request:
     max_latency: str | None = None
     """BOARD=MS, as nas.architecture.boards reads it."""
     space: str | None = None
+    recipe: RecipeChange = NO_CHANGE
     epochs: int | None = None
     sampler: Sampler | None = None
     seed: int | None = None
     pruning: bool | None = None
+    metric: Metric | None = None
     storage: str | None = None
     start_from: tuple[str | Reference, ...] = ()
     """References, files or candidates (STUDY:TRIAL) for the first trials."""
@@ -72,6 +78,7 @@ def launch(
     """
     if given is not None:
         request = replace(request, dataset=given.name)
+    request.recipe.check()
     name = check_name(request.study or _default_name(request))
     folder = request.studies / name
     if not (folder / "study.toml").exists():
@@ -85,7 +92,7 @@ def launch(
     if dataset.fingerprint == stored.data_fingerprint:
         # It is the same data, wherever it lies by now and however that is spelt.
         request = replace(request, dataset=None)
-    asked = replace(stored, **_given(request, stored, len(dataset.labels)))
+    asked = replace(stored, **_given(request, stored, dataset))
     check_same(stored, asked)
     check_data(stored, dataset.fingerprint)
     return open_study(folder, request.storage), dataset
@@ -134,8 +141,12 @@ def _begin(
         )
     val_size = dataset.val_size
     # The workers will split; here it shows whether that can be done.
-    dataset.split(request.seed or 0, val_size)
+    _, held_out = dataset.split(request.seed or 0, val_size)
+    counts = dataset.labels[held_out].bincount().tolist()
     train_size = len(dataset.labels) - val_size
+    pixels = pixels_of(dataset)
+    recipe = default_recipe(train_size, request.epochs, pixels)
+    recipe = changed_recipe(recipe, request.recipe, pixels, dataset.num_classes)
     settings = Settings(
         name=name,
         dataset=dataset.name,
@@ -150,10 +161,11 @@ def _begin(
         **_latency(request),
         space=space.name,
         space_toml=space.text,
-        **search_training(request.epochs, train_size),
+        **search_training(request.epochs or recipe.epochs, train_size, recipe),
         sampler=request.sampler or "evolution",
         seed=request.seed or 0,
         pruning=None if request.pruning is False else PruningRule(),
+        **_by_metric(request.metric or "accuracy", counts),
     )
     if request.start_from:
         starts = _starts(request, settings)
@@ -168,10 +180,12 @@ def _begin(
     return create(folder, settings, request.storage), dataset
 
 
-def _given(request: Request, stored: Settings, images: int | None) -> dict[str, Any]:
+def _given(
+    request: Request, stored: Settings, dataset: Dataset | None
+) -> dict[str, Any]:
     """Return the settings that the user named, as the study would have them.
 
-    The rungs follow from the epochs and the number of images, where that is known.
+    The recipe and the rungs follow from the data, where they are loaded.
     """
     given: dict[str, Any] = {
         field: getattr(request, field)
@@ -183,6 +197,7 @@ def _given(request: Request, stored: Settings, images: int | None) -> dict[str, 
             "max_flash",
             "sampler",
             "seed",
+            "metric",
         )
         if getattr(request, field) is not None
     }
@@ -199,16 +214,34 @@ def _given(request: Request, stored: Settings, images: int | None) -> dict[str, 
         text, _ = _space_with(space, begun, stored.caps)
         own = text if stored.space_toml == text else space.text
         given |= {"space": space.name, "space_toml": own}
-    if request.epochs is not None:
-        # Without the data only the full epochs can be told.
-        given |= (
-            search_training(request.epochs, images - stored.val_size)
-            if images is not None
-            else {"fidelities": (*stored.levels[:-1], request.epochs)}
+    if dataset is not None and (request.recipe or request.epochs is not None):
+        recipe = changed_recipe(
+            replace(stored.recipe, epochs=stored.full_epochs),
+            request.recipe,
+            pixels_of(dataset),
+            dataset.num_classes,
         )
+        train_size = len(dataset.labels) - stored.val_size
+        given |= search_training(request.epochs or recipe.epochs, train_size, recipe)
+    elif request.epochs is not None:
+        # Without the data only the full epochs can be told.
+        given["fidelities"] = (*stored.levels[:-1], request.epochs)
     if request.pruning is not None and request.pruning != (stored.pruning is not None):
         given["pruning"] = PruningRule() if request.pruning else None
     return given
+
+
+def _by_metric(metric: Metric, counts: list[int]) -> dict[str, Any]:
+    """Return what the metric decides; ``counts`` are the validation images a class."""
+    size = None
+    chance = max(counts) / sum(counts)
+    if metric == "balanced-accuracy":
+        size, chance = effective_size(counts), 1 / sum(count > 0 for count in counts)
+    return {
+        "metric": metric,
+        "majority_accuracy": chance,
+        "effective_val_size": size,
+    }
 
 
 def _latency(request: Request) -> dict[str, Any]:
@@ -280,30 +313,6 @@ def _check_caps(reference: Reference, caps: Caps) -> None:
             f"--max-latency {name}={milliseconds(caps.latency)}: give a larger one, or "
             "narrow it with `nas resize`"
         )
-
-
-def held_out(images: int) -> int:
-    """Return how many images of an official training set are held out of it."""
-    return min(_VAL_SIZE, images // 6)
-
-
-def search_training(epochs: int | None, train_size: int) -> dict[str, Any]:
-    """Return recipe, rungs and fidelities of a search with full trainings of ``epochs``.
-
-    By default 15, and more where the data is small. The first training of a candidate
-    has a fifteenth of them, the next one a fifth; each anneals its rate to zero.
-    """
-    recipe = search_recipe(train_size)
-    steps_per_epoch = max(1, train_size // recipe.batch_size)
-    if epochs is None:
-        middle = max(_MIDDLE_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch))
-        epochs = 5 * middle
-    fidelities = tuple(sorted({max(1, round(epochs / part)) for part in (15, 5, 1)}))
-    return {
-        "recipe": replace(recipe, epochs=fidelities[0]),
-        "rungs": default_rungs(fidelities[0], steps_per_epoch),
-        "fidelities": fidelities,
-    }
 
 
 def _default_name(request: Request) -> str:

@@ -10,28 +10,24 @@ from __future__ import annotations
 
 import statistics
 import time
-import tomllib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.architecture.cost import cost
+from nas.data.split import default_val_size
 from nas.engines import Engine, Finished, Job, Reported, all_of
 from nas.environment import versions
-from nas.errors import ArchitectureError, RecipeError
+from nas.errors import ArchitectureError
 from nas.references.bundled import Published, Reference
 from nas.search.balance import balance
 from nas.search.kept_trainings import KeptTrainings
-from nas.search.start import held_out, search_training
+from nas.search.recipes import NO_CHANGE, RecipeChange, changed_recipe, default_recipe
 from nas.search.train_all import train_all
 from nas.study.settings import derived_seed
-from nas.training.recipe import (
-    Recipe,
-    fit_batch,
-    read_recipe,
-)
+from nas.training.kinds import Pixels
+from nas.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,45 +130,37 @@ def train_single(
     return Trained(weights=ended[0].weights or {}, report=report)
 
 
-def default_recipe(images: int, epochs: int | None = None) -> Recipe:
-    """Return the recipe of `nas best` for so many official training images."""
-    train_size = images - held_out(images)
-    if epochs is None:
-        epochs = search_training(None, train_size)["fidelities"][-1]
-    return fit_batch(Recipe(epochs=epochs), train_size)
-
-
-def load_recipe(path: Path, default: Recipe) -> Recipe:
-    """Return the recipe of a TOML file; epochs left out are the default's.
-
-    Raises RecipeError when it cannot be read or makes no sense.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        return read_recipe({"epochs": default.epochs} | table)
-    except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}: give an existing file") from None
-    except (OSError, ValueError, RecursionError, OverflowError) as error:
-        line = " ".join(str(error).split())
-        raise RecipeError(f"cannot read the recipe {path}: {line}") from error
-
-
 def choose_recipe(
     reference: Reference,
     images: int,
     *,
-    file: Path | None = None,
+    pixels: Pixels | None = None,
+    studied: Recipe | None = None,
+    change: RecipeChange = NO_CHANGE,
     epochs: int | None = None,
     like_published: bool = False,
 ) -> Recipe:
-    """Return the source's recipe, the file's or the default one; ``epochs`` replaces.
+    """Return the source's recipe, or the default one, changed as the user wants.
 
-    Raises ArchitectureError where ``like_published`` and the reference has none,
-    RecipeError for a file that is none.
+    The default one is that of the study that the net is from, ``studied``, but for the
+    epochs; of other nets it is what suits the data.
+
+    ``images`` is the number of official training images, ``pixels`` what they are like,
+    by default as for the architecture; ``epochs`` replaces the recipe's. Raises ArchitectureError where
+    ``like_published`` and the reference has none, and what `changed_recipe` raises.
     """
-    default = default_recipe(images, epochs)
+    pixels = pixels or Pixels(reference.architecture.input_shape)
     if not like_published:
-        recipe = default if file is None else load_recipe(file, default)
+        train_size = images - default_val_size(images)
+        recipe = default_recipe(train_size, epochs, pixels)
+        if studied is not None:
+            recipe = replace(studied, epochs=recipe.epochs)
+        recipe = changed_recipe(
+            recipe,
+            change,
+            pixels,
+            reference.architecture.num_classes,
+        )
     elif reference.published is not None:
         recipe = reference.published.recipe
     else:

@@ -14,9 +14,11 @@ minimal width fits, none does.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
+from typing import Any
 
 from nas.architecture import Block, Head, Shape, conv_size
 from nas.architecture.boards import Board
@@ -27,7 +29,8 @@ from nas.architecture.cost import (
     head_layers,
     total,
 )
-from nas.space.reading import SearchSpace
+from nas.architecture.kinds import KINDS, least_width, refusal
+from nas.space.reading import SearchSpace, options_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class State:
     shape: Shape
     blocks_left: int
     downsamplings_left: int
+    first: bool = True
+    """Whether the next block takes the images."""
 
     def after(self, shape: Shape, *, downsampling: bool) -> State:
         """Return the state after one more block, whose output has that shape."""
@@ -111,6 +116,7 @@ class State:
             shape,
             self.blocks_left - 1,
             self.downsamplings_left - downsampling,
+            first=False,
         )
 
 
@@ -143,7 +149,9 @@ class Completion:
         activations = space.activations.options
         self._activation = max(activations, key=_flash_of_activation)
         self._code = code_size(
-            {*activations, *space.deviation.activations}, depthwise=True
+            {*activations, *space.deviation.activations},
+            depthwise=True,
+            adding=space.shortcuts.options != ("none",),
         )
         self.best = cache(self._best)
         # Bounded: drawing comes back to few states, but the table has thousands.
@@ -158,9 +166,7 @@ class Completion:
     def _moves(self, state: State) -> tuple[Move, ...]:
         """Return every block of minimal width that the space and the image allow."""
         moves = []
-        for step in self._steps(
-            state.norm, state.shape, _ways(state), self._classes(state)
-        ):
+        for step in self._steps(*self._place(state)):
             after = state.after(step.shape, downsampling=step.downsampling)
             rest = self.best(after)
             if rest:
@@ -177,20 +183,25 @@ class Completion:
             end = total(table, self.caps.board).then(Cost(0, 0, 0, self._code))
             return (self.caps.relevant(end),)
         found = set()
-        for (shape, downsampling), costs in self._cheapest(
-            state.norm, state.shape, _ways(state), self._classes(state)
-        ):
+        for (shape, downsampling), costs in self._cheapest(*self._place(state)):
             for rest in self.best(state.after(shape, downsampling=downsampling)):
                 found |= {cost.then(rest) for cost in costs}
         return _unbeaten(found)
 
-    def _classes(self, state: State) -> int | None:
-        """Return the channels of the next block where it is itself the classifier."""
+    def _place(self, state: State) -> _Place:
+        """Return what decides which blocks can come next."""
+        # The channels of the next block, where it is itself the classifier.
         last = state.blocks_left == 1 and state.head.kind == "pool"
-        return self.num_classes if last else None
+        classes = self.num_classes if last else None
+        return state.norm, state.shape, _ways(state), classes, state.first
 
     def _possible_steps(
-        self, norm: str, shape: Shape, ways: tuple[bool, bool], classes: int | None
+        self,
+        norm: str,
+        shape: Shape,
+        ways: tuple[bool, bool],
+        classes: int | None,
+        first: bool,  # noqa: FBT001 - one of the keys of the cache
     ) -> tuple[_Step, ...]:
         """Return the blocks that have room on a feature map of that shape."""
         space = self.space
@@ -201,39 +212,37 @@ class Completion:
         if downsample:
             options += space.downsampling_kinds.options
         steps = []
-        for kind, kernel_size, padding, way in product(
-            space.kinds.options,
-            space.kernel_sizes.options,
-            space.paddings.options,
-            options,
-        ):
-            if kind == "separable" and kernel_size == 1:
-                # A 1x1 convolution with a needless factor for each channel before it.
-                continue
-            if kind == "inception" and (kernel_size == 1 or padding == "valid"):
-                continue
-            width = least_width(kind, kernel_size)
-            if classes and classes < width:
-                continue
-            width = classes or max(space.min_width, width)
-            block = narrow_block(width, kind, kernel_size, padding, norm, way)
+        for values in _combinations(space, norm, options):
+            least = max(
+                space.min_width, least_width(values["kind"], values["kernel_size"])
+            )
+            width = classes or least
+            if values["shortcut"] == "identity":
+                # It is as wide as its input, which is not for images or classes.
+                width = shape[0]
+                if first or classes or width < least:
+                    continue
+            block = Block(out_channels=width, **values)
             after = _sides_after(block, shape)
-            if min(after) >= smallest_side:
+            if refusal(block) is None and min(after) >= smallest_side:
                 dearest = replace(block, activation=self._activation)  # type: ignore[arg-type]
                 costs = total(block_layers(dearest, shape), self.caps.board)
                 cost = self.caps.relevant(costs)
                 output = (block.out_channels, *after)
-                steps.append(_Step(block, cost, output, way != "none"))
+                steps.append(_Step(block, cost, output, block.downsampling != "none"))
         return tuple(steps)
 
     def _cheapest_steps(
-        self, norm: str, shape: Shape, ways: tuple[bool, bool], classes: int | None
+        self, *place: *_Place
     ) -> tuple[tuple[tuple[Shape, bool], tuple[Cost, ...]], ...]:
         """Return, for each place that a block leads to, the unbeaten costs of it."""
         costs: dict[tuple[Shape, bool], set[Cost]] = {}
-        for step in self._steps(norm, shape, ways, classes):
+        for step in self._steps(*place):
             costs.setdefault((step.shape, step.downsampling), set()).add(step.cost)
         return tuple((place, _unbeaten(found)) for place, found in costs.items())
+
+
+_Place = tuple[str, Shape, tuple[bool, bool], int | None, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,24 +271,32 @@ def _sides_after(block: Block, shape: Shape) -> tuple[int, int]:
     return height // 2, width // 2
 
 
-def least_width(kind: str, kernel_size: int) -> int:
-    """Return the fewest channels of such a block: one for each of its branches."""
-    return (kernel_size + 1) // 2 if kind == "inception" else 1
+def _combinations(
+    space: SearchSpace, norm: str, ways: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the values of every block that the space draws, but for its width."""
+    for kind, kernel_size, padding, way in product(
+        space.kinds.options, space.kernel_sizes.options, space.paddings.options, ways
+    ):
+        if not KINDS[kind].drawn(kernel_size, padding):
+            continue
+        values = {
+            "kind": kind,
+            "kernel_size": kernel_size,
+            "padding": padding,
+            "norm": norm,
+        } | way_of_downsampling(way)
+        own = options_of(space, kind)
+        for combination in product(*own.values()):
+            yield values | dict(zip(own, combination, strict=True))
 
 
-def narrow_block(
-    width: int, kind: str, kernel_size: int, padding: str, norm: str, way: str
-) -> Block:
-    """Return the block of that width; ``way`` is how it downsamples, or "none"."""
-    return Block(
-        kind=kind,  # type: ignore[arg-type]  # the reader has checked the names
-        out_channels=width,
-        kernel_size=kernel_size,
-        stride=2 if way == "stride" else 1,
-        padding=padding,  # type: ignore[arg-type]
-        norm=norm,  # type: ignore[arg-type]
-        pool="none" if way == "stride" else way,  # type: ignore[arg-type]
-    )
+def way_of_downsampling(way: str) -> dict[str, Any]:
+    """Return stride and pooling of a block that downsamples so, or "none"."""
+    return {
+        "stride": 2 if way == "stride" else 1,
+        "pool": "none" if way == "stride" else way,
+    }
 
 
 def _flash_of_activation(activation: str) -> int:

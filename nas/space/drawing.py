@@ -21,10 +21,11 @@ from typing import Any, Protocol, TypeVar
 
 from nas.architecture import Architecture, Block, Head, Shape
 from nas.architecture.cost import cost
+from nas.architecture.kinds import refusal
 from nas.errors import SpaceError
 from nas.space.completion import Caps, Move, State
 from nas.space.limits import completion, counts, heads_of, kinds_of_caps, smallest
-from nas.space.reading import Choice, Deviation, SearchSpace
+from nas.space.reading import Choice, Deviation, SearchSpace, own_options
 from nas.space.widening import widen
 
 T = TypeVar("T")
@@ -143,6 +144,8 @@ def _deviate(
             continue
         place = int((point - (1 - share)) / share * len(ways))
         block = replace(narrow.blocks[number - 1], **ways[min(place, len(ways) - 1)])
+        if refusal(block) is not None:
+            continue
         other = with_block(narrow, number, block)
         if caps.allow(cost(other, caps.board)):
             narrow = other
@@ -182,10 +185,8 @@ def _applied(narrow: Architecture, number: int, times: int) -> Architecture:
 
 def repeatable(block: Block, before: Block) -> bool:
     """Return whether the block can be applied to its own output, after that block."""
-    keeps_size = block.stride == 1 and (
-        block.padding == "same" or block.kernel_size == 1
-    )
-    return keeps_size and before.out_channels >= len(block.branches)
+    again = replace(block, repeats=2, out_channels=before.out_channels)
+    return refusal(again) is None
 
 
 def with_block(architecture: Architecture, number: int, block: Block) -> Architecture:
@@ -286,7 +287,7 @@ def _move(
     downsample: bool,
 ) -> Move:
     """Draw one of the moves that can be completed; downsample if asked and possible."""
-    ways = {_way(move.block) for move in moves}
+    ways = {move.block.downsampling for move in moves}
     if "none" in ways and (not downsample or ways == {"none"}):
         way = "none"
     else:
@@ -296,7 +297,7 @@ def _move(
             space.downsampling_kinds,
             ways.__contains__,
         )
-    moves = [move for move in moves if _way(move.block) == way]
+    moves = [move for move in moves if move.block.downsampling == way]
 
     choices: tuple[tuple[str, Choice[Any]], ...] = (
         ("kind", space.kinds),
@@ -306,6 +307,14 @@ def _move(
     for name, choice in choices:
         left = {getattr(move.block, name) for move in moves}
         value: Any = _pick(draws, f"block_{number}.{name}", choice, left.__contains__)
+        moves = [move for move in moves if getattr(move.block, name) == value]
+    for name, own in own_options(space).items():
+        left = {getattr(move.block, name) for move in moves}
+        value = (
+            _pick(draws, f"block_{number}.{name}", own, left.__contains__)
+            if len(left) > 1
+            else left.pop()
+        )
         moves = [move for move in moves if getattr(move.block, name) == value]
     return moves[0]
 
@@ -340,7 +349,3 @@ def _positions(draws: Draws, depth: int, count: int) -> list[int]:
         free = [p for p in range(1, depth + 1) if p not in positions]
         positions.append(_nearest(min(depth, 1 + int(share * depth)), free))
     return sorted(positions)
-
-
-def _way(block: Block) -> str:
-    return "stride" if block.stride > 1 else block.pool

@@ -18,7 +18,7 @@ from nas.errors import NasError
 from nas.space.completion import Caps
 from nas.space.drawing import deviations, sample, size_of, usual_finish
 from nas.space.limits import smallest
-from nas.space.reading import Choice, SearchSpace
+from nas.space.reading import Choice, SearchSpace, own_options
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ def _values(
     halving = [
         number
         for number, block in enumerate(blocks, start=1)
-        if block.stride > 1 or block.pool != "none"
+        if block.downsampling != "none"
     ]
     values: dict[str, float] = {
         "size": _share_of_size(space, architecture, caps),
@@ -100,8 +100,7 @@ def _values(
         zip(blocks, usual, _widths(space, blocks), strict=True), start=1
     ):
         name = f"block_{number}."
-        way = "stride" if block.stride > 1 else block.pool
-        if way != "none":
+        if (way := block.downsampling) != "none":
             values[name + "downsampling"] = _point(space.downsampling_kinds, way)
         values[name + "kind"] = _point(space.kinds, block.kind)
         values[name + "kernel_size"] = _point(space.kernel_sizes, block.kernel_size)
@@ -109,6 +108,9 @@ def _values(
         if block.kernel_size == 1 and padding not in space.paddings.options:
             padding = space.paddings.options[0]  # type: ignore[assignment]
         values[name + "padding"] = _point(space.paddings, padding)
+        for option, choice in own_options(space).items():
+            if (value := getattr(block, option)) in choice.options:
+                values[name + option] = _point(choice, value)
         values[name + "repeats"] = _point(space.repeats, block.repeats)
         values[name + "deviation"] = _deviation(space, block, finish)
         values[name + "width"] = width

@@ -8,6 +8,7 @@ from itertools import product
 
 from nas.architecture import Architecture, Block, Head, Shape
 from nas.architecture.cost import cost
+from nas.architecture.kinds import refusal
 from nas.space.completion import Caps, Completion, State
 from nas.space.drawing import deviations, repeatable, usual_finish, with_block
 from nas.space.encoding import encode
@@ -111,6 +112,8 @@ def _deviating(
     block = net.blocks[number - 1]
     ways = [replace(block, **way) for way in deviations(space.deviation)]
     for way in dict.fromkeys([block, *ways]):
+        if refusal(way) is not None:
+            continue
         other = with_block(net, number, way)
         if caps.allow(cost(other, caps.board)):
             yield from _deviating(other, space, caps, number + 1)
@@ -139,7 +142,7 @@ def _widened(
     narrow: Architecture, space: SearchSpace, caps: Caps
 ) -> Iterator[Architecture]:
     """Yield the net in all widths from its least to the space's most that fit."""
-    free = [number for number, block in enumerate(narrow.blocks) if block.repeats == 1]
+    free = [number for number, block in enumerate(narrow.blocks) if not block.tied]
     least = [narrow.blocks[number].out_channels for number in free]
 
     def of(widths: list[int]) -> Iterator[Architecture]:

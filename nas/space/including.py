@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import tomli_w
 
 from nas.architecture import Architecture, feature_shapes
+from nas.architecture.kinds import KINDS
+from nas.architecture.kinds import KINDS
 from nas.errors import SpaceError
 from nas.space.completion import Caps
 from nas.space.drawing import usual_finish
@@ -63,12 +65,20 @@ def _needs(architecture: Architecture) -> Iterator[tuple[str, str, Any]]:
     depth = len(blocks)
     yield "blocks", "depth", depth
     for block in blocks:
+        # Before the kind: some cannot do without.
+        yield "blocks", "shortcuts", block.shortcut
+        if KINDS[block.kind].expands:
+            yield "blocks", "expansions", block.expansion
         yield "blocks", "kinds", block.kind
         yield "blocks", "kernel_sizes", block.kernel_size
         if block.kernel_size > 1:
             yield "blocks", "paddings", block.padding
         yield "blocks", "repeats", block.repeats
-    ways = ["stride" if b.stride > 1 else b.pool for b in blocks]
+        if len(KINDS[block.kind].shortcuts) > 1:
+            yield "blocks", "shortcuts", block.shortcut
+        if KINDS[block.kind].expands:
+            yield "blocks", "expansions", block.expansion
+    ways = [block.downsampling for block in blocks]
     halving = [way for way in ways if way != "none"]
     yield "downsampling", "count", len(halving)
     for way in halving:

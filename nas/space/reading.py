@@ -7,18 +7,20 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar, get_args
 
 from nas.architecture import (
     Activation,
     Bias,
-    BlockKind,
     HeadKind,
     Norm,
     Order,
     Padding,
+    Shortcut,
 )
+from nas.architecture.kinds import KINDS
 from nas.errors import SpaceError
 from nas.files import shipped
 
@@ -63,6 +65,8 @@ class SearchSpace:
     norms: Choice[str]
     activations: Choice[str]
     repeats: Choice[int]
+    shortcuts: Choice[str]
+    expansions: Choice[int]
     min_width: int
     max_width: int
     spread: float
@@ -74,6 +78,19 @@ class SearchSpace:
     head_kernel_sizes: Choice[int]
     hidden: Choice[int]
     deviation: Deviation
+
+
+def own_options(space: SearchSpace) -> dict[str, Choice[Any]]:
+    """Return the options of a block that not every kind has, by their names."""
+    return {"shortcut": space.shortcuts, "expansion": space.expansions}
+
+
+def options_of(space: SearchSpace, kind: str) -> dict[str, tuple[Any, ...]]:
+    """Return what of these options blocks of that kind have in the space."""
+    return {
+        name: KINDS[kind].among(name, choice.options)
+        for name, choice in own_options(space).items()
+    }
 
 
 def available() -> list[str]:
@@ -118,7 +135,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "size": ("towards_cap",),
     "blocks": (
         *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
-        "repeats",
+        *("repeats", "shortcuts", "expansions"),
     ),
     "widths": ("min", "max", "spread"),
     "downsampling": ("count", "kinds", "smallest_side"),
@@ -134,6 +151,8 @@ _DEFAULTS: dict[tuple[str, str], Any] = {
     ("blocks", "norms"): ["batch"],
     ("blocks", "activations"): ["relu"],
     ("blocks", "repeats"): [1],
+    ("blocks", "shortcuts"): ["none"],
+    ("blocks", "expansions"): [1],
     ("widths", "spread"): 3.0,
     ("downsampling", "smallest_side"): 1,
     ("dropout", "values"): [0.0],
@@ -156,6 +175,8 @@ _WEIGHTED = {
     ("blocks", "norms"),
     ("blocks", "activations"),
     ("blocks", "repeats"),
+    ("blocks", "shortcuts"),
+    ("blocks", "expansions"),
     ("downsampling", "kinds"),
     ("dropout", "values"),
     ("head", "kinds"),
@@ -205,12 +226,14 @@ class _Reader:
             text=self.text,
             towards_cap=self.number("size", "towards_cap", 0.1, 10.0),
             depth=self.range("blocks", "depth", 1, 32),
-            kinds=self.names("blocks", "kinds", get_args(BlockKind)),
+            kinds=self.names("blocks", "kinds", tuple(KINDS)),
             kernel_sizes=self.wholes("blocks", "kernel_sizes", 1, 15, odd=True),
             paddings=self.names("blocks", "paddings", get_args(Padding)),
             norms=self.names("blocks", "norms", get_args(Norm)),
             activations=self.names("blocks", "activations", get_args(Activation)),
             repeats=self.wholes("blocks", "repeats", 1, 16),
+            shortcuts=self.names("blocks", "shortcuts", get_args(Shortcut)),
+            expansions=self.wholes("blocks", "expansions", 1, 16),
             min_width=self.whole("widths", "min", 1, 4096),
             max_width=self.whole("widths", "max", 1, 4096),
             spread=self.number("widths", "spread", 1.0, 64.0),
@@ -223,20 +246,7 @@ class _Reader:
             hidden=self.wholes("head", "hidden", 0, 4096),
             deviation=self.deviation(),
         )
-        if space.kinds.options == ("separable",) and space.kernel_sizes.options == (1,):
-            self.refuse(
-                "blocks",
-                "kernel_sizes",
-                "has only 1, which separable blocks do not take: add a larger one",
-            )
-        if space.kinds.options == ("inception",) and (
-            "same" not in space.paddings.options or space.kernel_sizes.options == (1,)
-        ):
-            self.refuse(
-                "blocks",
-                "kinds",
-                "has only inception, which needs same padding and a kernel above 1",
-            )
+        self.check_kinds(space)
         if 1 not in space.repeats.options:
             self.refuse(
                 "blocks", "repeats", "has no 1, for blocks that cannot be repeated"
@@ -250,6 +260,40 @@ class _Reader:
                 f"needs more blocks than depth allows ({space.depth[1]})",
             )
         return space
+
+    def check_kinds(self, space: SearchSpace) -> None:
+        """Refuse kinds of which no block could ever be drawn."""
+        sizes = list(product(space.kernel_sizes.options, space.paddings.options))
+        if not any(KINDS[k].drawn(*one) for k in space.kinds.options for one in sizes):
+            kinds = " and ".join(space.kinds.options)
+            if space.kernel_sizes.options == (1,):
+                self.refuse(
+                    "blocks",
+                    "kernel_sizes",
+                    f"has only 1, which {kinds} blocks do not take: add a larger one",
+                )
+            self.refuse(
+                "blocks",
+                "kinds",
+                f"has only {kinds}, which needs same padding and a kernel above 1",
+            )
+        for kind in space.kinds.options:
+            for name, left in options_of(space, kind).items():
+                if not left:
+                    takes = " or ".join(map(repr, KINDS[kind].shortcuts))
+                    self.refuse(
+                        "blocks",
+                        f"{name}s",
+                        f"has none that {kind} blocks take: add {takes}",
+                    )
+        # Of what all blocks of the space have, the first must have one, too.
+        if space.shortcuts.options == ("identity",):
+            self.refuse(
+                "blocks",
+                "shortcuts",
+                'has only "identity", which a block that takes the images has not: add '
+                '"conv", or "none"',
+            )
 
     def line(self, table: str, key: str | None) -> int:
         """Return the line where the key stands (its table when it has none)."""
@@ -378,11 +422,6 @@ class _Reader:
                 self.refuse(table, weights_key, f"{weight} is not above 0")
         shares = tuple(weight / sum(weights) for weight in weights)
         return Choice(tuple(options), shares)
-
-
-def describe_keys() -> list[tuple[str, str]]:
-    """Return every (table, key) that a space file may hold; the docs list them all."""
-    return [(table, key) for table in _TABLES for key in _known_keys(table)]
 
 
 def value_in(data: dict[str, Any], table: str, key: str) -> Any:

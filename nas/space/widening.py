@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from math import prod
 
-from nas.architecture import Architecture, Block, conv_size, feature_shapes
+from nas.architecture import Architecture, Block, Shape, feature_shapes
 from nas.architecture.cost import Cost, cost, head_layers, total
+from nas.architecture.kinds import least_width, parts_of, shortcut_of
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps
 from nas.space.limits import milliseconds
@@ -54,34 +56,64 @@ def widen(
     blocks = narrow.blocks
     classifiers = _classifiers(narrow)
 
-    def at(factor: float) -> list[int]:
+    def allowed(wished: Sequence[float]) -> list[int]:
+        """Return the widths that come nearest to those that are wished."""
         widths: list[int] = []
-        for number, (share, block) in enumerate(zip(relative, blocks, strict=True)):
+        for number, (wish, block) in enumerate(zip(wished, blocks, strict=True)):
             if number in classifiers:
                 widths.append(narrow.num_classes)
-            elif block.repeats > 1:
-                # Its output is its input again.
+            elif block.tied:
                 widths.append(widths[-1] if widths else narrow.input_shape[0])
             else:
-                wanted = min(round(factor * share), most)
-                widths.append(max(least, len(block.branches), wanted))
+                wanted = min(round(wish), most)
+                kernels = least_width(block.kind, block.kernel_size)
+                widths.append(max(least, kernels, wanted))
         return widths
+
+    def at(factor: float) -> list[int]:
+        return allowed([factor * share for share in relative])
+
+    def fits(widths: Sequence[int]) -> bool:
+        return caps.allow(cost_of(widths))
 
     # Costs never fall as the factor grows, so halving finds the largest that fits.
     low, high = 0.0, most / min(relative, default=1.0)
-    if caps.allow(cost_of(at(high))):
+    if fits(at(high)):
         low = high
     while high - low > 1e-3:
         middle = (low + high) / 2
-        if caps.allow(cost_of(at(middle))):
+        if fits(at(middle)):
             low = middle
         else:
             high = middle
+    widths = at(low)
+    if any(block.shortcut == "identity" for block in blocks):
+        # Rows of blocks widen together: one step of the factor may be a large one.
+        wished = [low * share for share in relative]
+        widths = _filled(widths, wished, allowed, fits)
     widest = tuple(
         replace(block, out_channels=width)
-        for block, width in zip(blocks, at(low), strict=True)
+        for block, width in zip(blocks, widths, strict=True)
     )
     return replace(narrow, blocks=widest)
+
+
+def _filled(
+    widths: list[int],
+    wished: Sequence[float],
+    allowed: Callable[[Sequence[float]], list[int]],
+    fits: Callable[[Sequence[int]], bool],
+) -> list[int]:
+    """Return the widths with single blocks one channel wider, as long as that fits.
+
+    Those that rounding took most from come first; none gets two.
+    """
+    places = range(len(widths))
+    for place in sorted(places, key=lambda one: widths[one] - wished[one]):
+        wider = allowed([width + (one == place) for one, width in enumerate(widths)])
+        if wider != widths and fits(wider):
+            widths = wider
+    return widths
 
 
 def narrowest(architecture: Architecture, least: int) -> Architecture:
@@ -94,7 +126,7 @@ def narrowest(architecture: Architecture, least: int) -> Architecture:
 def with_widths(architecture: Architecture, widths: Mapping[int, int]) -> Architecture:
     """Return the architecture with these output channels, by the blocks' places.
 
-    Where a block is a classifier or is applied repeatedly its width is not free: it
+    Where a block is a classifier or is as wide as its input its width is not free: it
     stays, or follows that of the block before.
     """
     classifiers = _classifiers(architecture)
@@ -103,7 +135,7 @@ def with_widths(architecture: Architecture, widths: Mapping[int, int]) -> Archit
         width = widths.get(number, block.out_channels)
         if number in classifiers:
             width = architecture.num_classes
-        elif block.repeats > 1:
+        elif block.tied:
             width = blocks[-1].out_channels if blocks else architecture.input_shape[0]
         blocks.append(replace(block, out_channels=width))
     return replace(architecture, blocks=tuple(blocks))
@@ -112,14 +144,14 @@ def with_widths(architecture: Architecture, widths: Mapping[int, int]) -> Archit
 def _classifiers(architecture: Architecture) -> set[int]:
     """Return the blocks whose width is the number of classes.
 
-    That is the last one before a bare pooling; where it is applied repeatedly, its
-    input and so the block before it have that width, too.
+    That is the last one before a bare pooling; where it is as wide as its input, the
+    block before it has that width, too.
     """
-    if architecture.head.kind != "pool":
+    if architecture.head.kind != "pool" or not architecture.blocks:
         return set()
     number = len(architecture.blocks) - 1
     found = {number}
-    while number and architecture.blocks[number].repeats > 1:
+    while number and architecture.blocks[number].tied:
         number -= 1
         found.add(number)
     return found
@@ -133,21 +165,10 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
     widths is computed once.
     """
     shapes = feature_shapes(architecture)
-    rows = []
-    for block, shape, after in zip(
-        architecture.blocks, shapes, shapes[1:], strict=False
-    ):
-        height, width = (
-            conv_size(side, block.kernel_size, block.stride, block.padding)
-            for side in shape[1:]
-        )
-        # Batch norm brings a scale and a shift each time, a bias comes once.
-        own = (2 * block.repeats if block.norm == "batch" else 0) + block.has_bias
-        pooled = 0 if block.pool == "none" else after[1] * after[2]
-        areas = (shape[1] * shape[2], height * width, pooled)
-        rows.append(
-            (block.kind == "separable", _taps(block), own, block.repeats, areas)
-        )
+    rows = [
+        _block_cost(block, shape)
+        for block, shape in zip(architecture.blocks, shapes, strict=False)
+    ]
     sides = shapes[-1][1:]
 
     @cache
@@ -161,22 +182,11 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
     def cost_of(widths: Sequence[int]) -> Cost:
         channels = architecture.input_shape[0]
         num_params = macs = peak = 0
-        for (separable, taps, own, repeats, areas), width in zip(
-            rows, widths, strict=True
-        ):
-            start, convolved, pooled = areas
-            if separable:
-                weights = channels * (taps(1) + width)
-                peak = max(peak, channels * (start + convolved))
-                area = convolved
-            else:
-                weights = channels * taps(width)
-                area = start
-            num_params += weights + own * width
-            macs += weights * convolved * repeats
-            peak = max(peak, channels * area + width * convolved)
-            if pooled:
-                peak = max(peak, width * (convolved + pooled))
+        for block_cost, width in zip(rows, widths, strict=True):
+            found = block_cost(channels, width)
+            num_params += found[0]
+            macs += found[1]
+            peak = max(peak, found[2])
             channels = width
         return Cost(num_params, macs, peak).then(head(channels))
 
@@ -196,15 +206,48 @@ def _device_cost(
     return cost_of
 
 
-def _taps(block: Block) -> Callable[[int], int]:
-    """Return a function from a block's width to its kernels' weights a channel."""
-    size = block.kernel_size**2
-    if block.kind != "inception":
-        return lambda width: size * width
+def _block_cost(
+    block: Block, shape: Shape
+) -> Callable[[int, int], tuple[int, int, int]]:
+    """Return a function from a block's channels to parameters, MACs and peak memory.
+
+    It takes the channels before and after the block, on an input of that height and
+    width.
+    """
+    sides = shape[1:]
+    areas = [prod(sides)]
+    for part in parts_of(block, shape[0]):
+        sides = part.sides(*sides)
+        areas.append(prod(sides))
+    pooled = (sides[0] // 2) * (sides[1] // 2) if block.pool != "none" else 0
+    norms = 2 * block.repeats if block.norm == "batch" else 0
+    adds, conv = block.shortcut != "none", block.shortcut == "conv"
 
     @cache
-    def taps(width: int) -> int:
+    def found(channels: int, width: int) -> tuple[int, int, int]:
         wide = replace(block, out_channels=width)
-        return sum(channels * kernel**2 for kernel, channels in wide.branches)
+        num_params, macs, peak = norms * width, 0, 0
+        before, kept = channels * areas[0], 0
+        parts = parts_of(wide, channels)
+        for number, part in enumerate(parts):
+            weights, area = part.weights, areas[number + 1]
+            num_params += weights + part.own
+            macs += weights * area * block.repeats
+            after = part.out_channels * area
+            if number == len(parts) - 1:
+                # It adds in place to what the shortcut gave just before.
+                kept = 0
+                if conv:
+                    waiting = before if number else 0
+                    peak = max(peak, channels * areas[0] + after + waiting)
+            peak = max(peak, before + after + kept)
+            kept = channels * areas[0] if adds else 0
+            before = after
+        if (shortcut := shortcut_of(wide, channels)) is not None:
+            num_params += shortcut.weights + shortcut.own
+            macs += shortcut.weights * areas[-1]
+        if pooled:
+            peak = max(peak, before + width * pooled)
+        return num_params, macs, peak
 
-    return taps
+    return found

@@ -7,7 +7,6 @@ lock, and the server frees it when the connection ends, however its owner died.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
@@ -18,10 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from optuna.distributions import distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Executable, text
 from sqlalchemy.dialects.postgresql import insert
@@ -30,12 +27,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from nas.errors import StudyError
+from nas.study.optuna_internals import QuickInsertStorage, attribute_table
 
 try:
     import psycopg
 except ModuleNotFoundError as error:
     raise StudyError(
-        "a study in PostgreSQL needs its driver: pip install 'nas[postgres]'"
+        "a study in PostgreSQL needs its driver: pip install 'nas-under-cap[postgres]'"
     ) from error
 
 _T = TypeVar("_T")
@@ -165,7 +163,7 @@ def _lock_key(study: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-class _RetryingStorage(RDBStorage):
+class _RetryingStorage(QuickInsertStorage):
     """Optuna's storage with one connection; it waits while the database is away.
 
     What is written again after an outage may have been written before it: the end of
@@ -222,46 +220,13 @@ class _RetryingStorage(RDBStorage):
         self._unflushed.clear()
         return trial_id
 
-    def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: Any
-    ) -> models.TrialModel:
-        """Add the trial in the open transaction: Optuna's, with a tenth of its queries.
-
-        It would look up the trial and another one with the same parameter before it
-        writes each of some fifty parameters, and search for each new attribute. In a
-        space the same name always comes with the same range, and the trial is new.
-        """
-        prepare = super()._get_prepared_new_trial
-        if template_trial is None:
-            return prepare(study_id, None, session)
-        bare = copy.copy(template_trial)
-        bare.params, bare.distributions, bare.user_attrs = {}, {}, {}
-        trial = prepare(study_id, bare, session)
-        kinds = template_trial.distributions
-        session.add_all(
-            models.TrialParamModel(
-                trial_id=trial.trial_id,
-                param_name=name,
-                param_value=kinds[name].to_internal_repr(value),
-                distribution_json=distribution_to_json(kinds[name]),
-            )
-            for name, value in template_trial.params.items()
-        )
-        session.add_all(
-            models.TrialUserAttributeModel(
-                trial_id=trial.trial_id, key=key, value_json=json.dumps(value)
-            )
-            for key, value in template_trial.user_attrs.items()
-        )
-        return trial
-
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Write an attribute by one statement, without waiting for the server's disk.
 
         The next write that waits, such as that of the trial's end, takes it to the disk,
         too. Only a server that crashes before can lose it: then it is written again.
         """
-        table = models.TrialUserAttributeModel
+        table = attribute_table()
         new = insert(table).values(
             trial_id=trial_id, key=key, value_json=json.dumps(value)
         )

@@ -73,6 +73,11 @@ def read_trainings(attributes: dict[str, Any]) -> dict[str, Training]:
     return found
 
 
+def is_foreign(trial: FrozenTrial) -> bool:
+    """Return whether another program of Optuna's made the trial; nas leaves it alone."""
+    return "architecture" not in trial.user_attrs
+
+
 def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
     """Return the candidate of a trial and the number of its last attempt.
 
@@ -99,6 +104,7 @@ def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
             origin=attrs.get("origin", "random"),
             parent=attrs.get("parent"),
             fully_trained=len(settings.levels) == 1,
+            chance_level=settings.chance_level,
             # A killed coordinator may have written the reason and not the end.
             reason=attrs.get("reason") if state in {"pruned", "failed"} else None,
         )

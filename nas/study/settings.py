@@ -13,12 +13,14 @@ import tomli_w
 
 from nas.architecture import Architecture
 from nas.architecture.boards import Board
+from nas.candidates.candidate import chance_level
 from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
 from nas.errors import ArchitectureError, StudyError
 from nas.sampling.evolution import EvolutionRule
 from nas.space import Caps
-from nas.training.recipe import Recipe, read_recipe
+from nas.training.recipe import Recipe, read_recipe, recipe_table
+from nas.training.report import Metric
 
 _T = TypeVar("_T")
 Sampler = Literal["evolution", "random"]
@@ -48,6 +50,10 @@ class Settings:
     ``fidelities`` are the epochs of all trainings that the study knows: that one, those
     that promising candidates are promoted to, and at last the full training. Each has
     the recipe but for its epochs. Empty means that there is no promotion.
+    ``metric`` is what nets are ranked by. ``effective_val_size`` is how many images a
+    plain accuracy as noisy as the metric would be measured on; None is ``val_size``.
+    ``majority_accuracy`` is what always answering the largest class has on the
+    validation split, by the metric; None in studies that did not ask.
     """
 
     name: str
@@ -74,7 +80,27 @@ class Settings:
     fidelities: tuple[int, ...] = ()
     evolution: EvolutionRule = EvolutionRule()
     promotion: PromotionRule = PromotionRule()
+    metric: Metric = "accuracy"
+    effective_val_size: int | None = None
+    majority_accuracy: float | None = None
     format: int = FORMAT
+
+    @property
+    def noise_size(self) -> int:
+        """How many images' worth of noise a measurement on the validation split has."""
+        return self.effective_val_size or self.val_size
+
+    @property
+    def chance_level(self) -> float:
+        """The accuracy that is no better than answering one class; 0 if it is unknown."""
+        share = self.majority_accuracy
+        return 0.0 if share is None else chance_level(share, self.noise_size)
+
+    @property
+    def accuracy_name(self) -> str:
+        """What the accuracies of the study's candidates are, in words."""
+        balanced = "balanced " if self.metric == "balanced-accuracy" else ""
+        return f"{balanced}validation accuracy"
 
     @property
     def data_title(self) -> str:
@@ -141,6 +167,9 @@ def default_rungs(epochs: int, steps_per_epoch: int) -> tuple[float, ...]:
 def to_toml(settings: Settings) -> str:
     """Return the text of study.toml for these settings."""
     data = {k: v for k, v in asdict(settings).items() if v not in (None, ())}
+    data["recipe"] = recipe_table(settings.recipe)
+    if settings.metric == "accuracy":  # as in studies that knew no other
+        del data["metric"]
     data = {"format": data.pop("format")} | data
     data["pruning"] = data.get("pruning", False)
     return tomli_w.dumps(data, multiline_strings=True)
@@ -192,6 +221,8 @@ def from_toml(text: str, source: str) -> Settings:
     # What the first studies were drawn by is no longer there; they can be read.
     if version > 1 and settings.sampler not in get_args(Sampler):
         raise StudyError(f"{source}: unknown sampler {settings.sampler!r}")
+    if settings.metric not in get_args(Metric):
+        raise StudyError(f"{source}: unknown metric {settings.metric!r}")
     check_name(settings.name)
     return settings
 
@@ -208,13 +239,18 @@ def _whole(kind: type[_T], data: dict[str, Any]) -> _T:
 def _check_types(settings: Settings) -> None:
     for name in (
         *("num_classes", "val_size", "param_budget"),
-        *("max_macs", "max_memory", "max_flash"),
+        *("max_macs", "max_memory", "max_flash", "effective_val_size"),
     ):
         value = getattr(settings, name)
-        if not (isinstance(value, int) or (value is None and name.startswith("max"))):
+        optional = name.startswith(("max", "effective"))
+        if not (isinstance(value, int) or (value is None and optional)):
             raise TypeError(f"{name} = {value!r} is no whole number")
     if (settings.max_latency is None) != (settings.board is None):
         raise TypeError("max_latency and board come together")
+    if not isinstance(settings.majority_accuracy, float | None):
+        raise TypeError(
+            f"majority_accuracy = {settings.majority_accuracy!r} is no number"
+        )
     if not isinstance(settings.seed, int):
         raise TypeError(f"seed = {settings.seed!r} is no whole number")
     for name in ("name", "dataset", "data_fingerprint", "space", "space_toml"):

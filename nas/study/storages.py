@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -11,27 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import json_to_distribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal import _storage as journal_storage
-from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from nas.credentials import redact
 from nas.errors import NasError, StudyError
+from nas.study import optuna_internals
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-# Each trial of a journal has a copy of its some fifty ranges, the same as in all others.
-# Read once, they take half the memory and half the time to open a study.
-journal_storage.json_to_distribution = functools.cache(  # type: ignore[attr-defined]
-    json_to_distribution
-)
+optuna_internals.share_ranges()
 
 
 class _Journal(JournalFileBackend):
@@ -60,7 +53,7 @@ class _Journal(JournalFileBackend):
 _CONTENTS = ("params", "distributions", "user_attrs")
 
 
-class _NoLock(BaseJournalFileLock):
+class _NoLock(JournalFileSymlinkLock):
     """The journal's own lock, which ours on the whole folder makes needless.
 
     Optuna's would survive a killed process and make the next one wait 30 seconds.
@@ -99,7 +92,7 @@ def open_storage(
             ) from None
     with storage_errors(folder):
         path = str(folder / "journal.log")
-        return JournalStorage(_Journal(path, lock_obj=_NoLock()))
+        return JournalStorage(_Journal(path, lock_obj=_NoLock(path)))
 
 
 def keep_no_contents(storage: BaseStorage, trials: Iterable[FrozenTrial]) -> None:
@@ -149,7 +142,7 @@ def study_id(storage: BaseStorage, name: str, *, create: bool) -> int:
         )
         with no_experimental_warning():
             made.set_metric_names(["val_accuracy", "num_params"])
-        return made._study_id  # noqa: SLF001
+        return storage.get_study_id_from_name(name)
 
 
 @contextlib.contextmanager

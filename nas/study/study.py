@@ -12,6 +12,7 @@ study, each written when it has ended: Optuna's finished trials cannot be change
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -46,9 +47,11 @@ from nas.space.drawing import sample
 from nas.space.encoding import encode
 from nas.space.enumerating import every_net
 from nas.space.reading import SearchSpace, read_space
+from nas.study.optuna_internals import id_of_trial
 from nas.study.records import (
     STATES,
     attributes,
+    is_foreign,
     read_trainings,
     read_trial,
     report_attribute,
@@ -67,6 +70,8 @@ from nas.training.report import RungReport
 _DUPLICATES_IN_A_ROW = 300
 # After so many the evolution is stuck on its favourites: draw at random instead.
 _DUPLICATES_BEFORE_RANDOM = 10
+_NAMED = 10
+_logger = logging.getLogger("nas")
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -104,8 +109,17 @@ class Study:
         self._new: list[Candidate] = []  # complete since the front was asked for
         self._keys: dict[str, int] = {}
         self._few: dict[str, tuple[Architecture, dict[str, float]]] | None = None
+        self._next = 0  # the number of the next trial
+        self._foreign: set[int] = set()
         for trial in trials:
             self._load(trial)
+        if self._foreign:
+            _logger.warning(
+                "%d trials of %s were not made by nas and are left out: %s",
+                len(self._foreign),
+                settings.name,
+                ", ".join(map(str, sorted(self._foreign)[:_NAMED])),
+            )
         self._load_trainings()
         # Only who asks has to learn; a reader is open much faster.
         if lock is not None:
@@ -179,11 +193,17 @@ class Study:
         if trial not in self._candidates:
             raise StudyError(
                 f"the study {self.settings.name!r} has no trial {trial}: its trials are "
-                f"0 to {len(self._candidates) - 1}"
+                f"0 to {self._next - 1}"
                 if self._candidates
                 else f"the study {self.settings.name!r} has no trials yet"
             )
         return self._candidates[trial]
+
+    def decisions(self) -> dict[int, dict[str, float]]:
+        """Return what was drawn for each trial, by its number; {} where nothing was."""
+        with storage_errors(self.folder):
+            trials = self._storage.get_all_trials(self._id, deepcopy=False)
+        return {trial.number: dict(trial.params) for trial in trials}
 
     def refresh(self) -> None:
         """Read what another process has written since."""
@@ -203,9 +223,9 @@ class Study:
         study does not have yet: `space_size` tells whether that was counted, or taken
         from many draws in vain.
         """
-        number = len(self._candidates)
-        if number < len(self.settings.start_from):
-            return self._start(number, self.settings.start_from[number])
+        number, known = self._next, len(self._candidates)
+        if known < len(self.settings.start_from):
+            return self._start(number, self.settings.start_from[known])
         for attempt in range(0 if self._few else _DUPLICATES_IN_A_ROW):
             found = self._propose(number, attempt)
             if found.architecture.key not in self._keys:
@@ -332,6 +352,7 @@ class Study:
             origin=origin,
             parent=parent,
             fully_trained=len(self.settings.levels) == 1,
+            chance_level=self.settings.chance_level,
         )
         record = create_trial(
             state=TrialState.RUNNING,
@@ -341,12 +362,19 @@ class Study:
         )
         with storage_errors(self.folder):
             trial_id = self._storage.create_new_trial(self._id, record)
+            given = self._storage.get_trial_number_from_id(trial_id)
+        # Another program may have made a trial meanwhile.
+        candidate = replace(candidate, trial=given)
         self._remember(candidate, trial_id, attempt=1)
         return candidate
 
     def _load(self, trial: FrozenTrial) -> None:
+        self._next = max(self._next, trial.number + 1)
+        if is_foreign(trial):
+            self._foreign.add(trial.number)
+            return
         candidate, attempt = read_trial(trial, self.settings)
-        self._remember(candidate, trial._trial_id, attempt)  # noqa: SLF001
+        self._remember(candidate, id_of_trial(trial), attempt)
 
     def _load_trainings(self) -> None:
         with storage_errors(self.folder):
@@ -368,6 +396,7 @@ class Study:
         return candidate
 
     def _remember(self, candidate: Candidate, trial_id: int, attempt: int) -> None:
+        self._next = max(self._next, candidate.trial + 1)
         self._keep(candidate)
         self._keys.setdefault(candidate.key, candidate.trial)
         self._storage_ids[candidate.trial] = trial_id
@@ -377,7 +406,7 @@ class Study:
         """Let the evolution know how a training of the candidate ended."""
         if candidate.state in {"complete", "pruned"}:
             evidence = evidence_of(
-                candidate, self.settings.val_size, self.settings.levels[0]
+                candidate, self.settings.noise_size, self.settings.levels[0]
             )
             self._evolution.learn(candidate.architecture, evidence)
 

@@ -7,7 +7,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from nas.training.cuda_graph import runner
 from nas.training.ema import EMA
 from nas.training.memory import memory_errors
 from nas.training.recipe import Recipe
-from nas.training.report import RungReport
+from nas.training.report import Metric, RungReport
 from nas.training.step import Step, TrainingData, normalisation, predictor
 
 
@@ -31,8 +31,9 @@ def train(
     *,
     seed: int,
     rungs: Sequence[float],
+    metric: Metric = "accuracy",
 ) -> Iterator[RungReport]:
-    """Train the model in place and yield a report at each rung.
+    """Train the model in place and yield a report at each rung, by the metric.
 
     ``rungs`` are positions in epochs, increasing, the last being ``recipe.epochs``;
     whoever drives the generator ends the training by asking for no more. The model
@@ -94,7 +95,9 @@ def train(
             if average is not None:
                 average.swap()
             validation = measure(
-                model, data.val_images, data.val_labels, data.mean, data.std
+                model,
+                *(data.val_images, data.val_labels, data.mean, data.std),
+                metric=metric,
             )
             if device.type == "cpu":  # elsewhere the step knows where its weights lie
                 model.to(memory_format=torch.contiguous_format)
@@ -143,9 +146,12 @@ def measure(
     mean: Sequence[float],
     std: Sequence[float],
     *,
+    metric: Metric = "accuracy",
     batch_size: int | None = None,
 ) -> Measurement:
-    """Return the model's accuracy and loss on the images.
+    """Return the model's accuracy and loss on the images, by the metric.
+
+    With "balanced-accuracy" both are means over the classes that have images here.
 
     ``images`` is uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``. The model's mode
     (training or not) is left as it was found. Batches are by default so small that a
@@ -153,12 +159,31 @@ def measure(
     """
     if not len(labels):
         return Measurement(math.nan, math.nan)
+    if metric == "balanced-accuracy":
+        return _balanced(_answers(model, images, labels, mean, std, batch_size), labels)
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
     for logits, answers in _answers(model, images, labels, mean, std, batch_size):
         correct += (logits.argmax(1) == answers).sum()
         loss += functional.cross_entropy(logits, answers, reduction="sum")
     return Measurement(int(correct) / len(labels), float(loss) / len(labels))
+
+
+def _balanced(batches: Iterable[tuple[Tensor, Tensor]], labels: Tensor) -> Measurement:
+    """Return the means over classes of the share that is right and of the loss."""
+    sizes = labels.bincount()  # [K]
+    correct, loss = (
+        torch.zeros_like(sizes),
+        torch.zeros_like(sizes, dtype=torch.float64),
+    )
+    for logits, answers in batches:
+        right = logits.argmax(1) == answers
+        correct += answers[right].bincount(minlength=len(sizes))
+        losses = functional.cross_entropy(logits, answers, reduction="none")
+        loss.index_add_(0, answers, losses.double())
+    known = sizes > 0
+    accuracies = correct[known] / sizes[known].double()
+    return Measurement(float(accuracies.mean()), float((loss / sizes)[known].mean()))
 
 
 @torch.inference_mode()

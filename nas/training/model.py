@@ -7,17 +7,21 @@ such as ``blocks.0.conv.weight`` and ``head.classifier.bias``.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
+from nas.architecture.kinds import finish_of, parts_of, shortcut_of
+from nas.architecture.parts import Convolution, Part
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "hardswish": nn.Hardswish,
     "silu": nn.SiLU,
+    "relu6": nn.ReLU6,
 }
 _POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
@@ -82,8 +86,38 @@ class Shared(nn.Module):
         return features
 
 
+class Residual(nn.Module):
+    """What some layers make of the input, added to the input or what a shortcut gives."""
+
+    def __init__(self, body: nn.Sequential, shortcut: nn.Sequential) -> None:
+        """Take the layers and the shortcut, which is empty where the input is added."""
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the sum, ``[N, C, H, W]``."""
+        added: Tensor = self.body(features) + self.shortcut(features)
+        return added
+
+
+OWN_MODULES: tuple[type[nn.Module], ...] = (Inception, Shared, Residual)
+"""Those that torch does not have."""
+
+
 def _block(block: Block, in_channels: int) -> nn.Module:
-    convolutions = _convolutions(block, in_channels)
+    convolutions = _convolutions(parts_of(block, in_channels))
+    if block.shortcut != "none":
+        body = nn.Sequential(convolutions | _following(block, "none", {"norm"}))
+        shortcut = shortcut_of(block, in_channels)
+        layers = _convolutions((shortcut,)) if shortcut is not None else OrderedDict()
+        if shortcut is not None and shortcut.norm:
+            layers["norm"] = nn.BatchNorm2d(shortcut.out_channels)
+        residual: OrderedDict[str, nn.Module] = OrderedDict(
+            residual=Residual(body, nn.Sequential(layers))
+        )
+        finish = {"activation", "dropout", "pool"}
+        return nn.Sequential(residual | _following(block, block.pool, finish))
     if block.repeats == 1:
         return nn.Sequential(convolutions | _following(block, block.pool))
     last = block.repeats - 1
@@ -96,58 +130,56 @@ def _block(block: Block, in_channels: int) -> nn.Module:
     )
 
 
-def _convolutions(block: Block, in_channels: int) -> OrderedDict[str, nn.Module]:
-    def convolution(kernel_size: int, out_channels: int) -> nn.Conv2d:
-        return nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=block.stride,
-            padding=kernel_size // 2 if block.padding == "same" else 0,
-            bias=block.has_bias,
-        )
+def _convolutions(parts: Sequence[Part]) -> OrderedDict[str, nn.Module]:
+    """Return the parts' layers, without what follows the last one."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, part in enumerate(parts, start=1):
+        if len(part.convolutions) > 1:
+            name = part.convolutions[0].name.partition(".")[0]
+            layers[name] = Inception(*map(_convolution, part.convolutions))
+        else:
+            (one,) = part.convolutions
+            layers[one.name] = _convolution(one)
+        if number < len(parts):
+            if part.norm:
+                layers[f"norm{number}"] = nn.BatchNorm2d(part.out_channels)
+            if part.activation != "none":
+                layers[f"activation{number}"] = _ACTIVATIONS[part.activation]()
+    return layers
 
-    if block.kind == "conv":
-        return OrderedDict(conv=convolution(block.kernel_size, block.out_channels))
-    if block.kind == "inception":
-        return OrderedDict(
-            inception=Inception(*(convolution(*branch) for branch in block.branches))
-        )
-    return OrderedDict(
-        depthwise=nn.Conv2d(
-            in_channels,
-            in_channels,
-            block.kernel_size,
-            stride=block.stride,
-            padding=block.kernel_size // 2 if block.padding == "same" else 0,
-            groups=in_channels,
-            bias=False,
-        ),
-        pointwise=nn.Conv2d(in_channels, block.out_channels, 1, bias=block.has_bias),
+
+def _convolution(one: Convolution) -> nn.Conv2d:
+    return nn.Conv2d(
+        one.in_channels,
+        one.out_channels,
+        one.kernel_size,
+        stride=one.stride,
+        padding=one.padding,
+        groups=one.in_channels if one.depthwise else 1,
+        bias=one.bias,
     )
 
 
-_ORDERS = {
-    "early_pool": ("pool", "norm", "activation", "dropout"),
-    "late_pool": ("norm", "activation", "dropout", "pool"),
-    "activation_first": ("activation", "norm", "dropout", "pool"),
-}
-
-
-def _following(block: Block, pool: str) -> OrderedDict[str, nn.Module]:
-    """Return what comes after the convolutions, in the block's order."""
-    layers: dict[str, nn.Module] = {}
-    if pool != "none":
-        layers["pool"] = _POOLS[pool](2)
-    if block.norm == "batch":
-        layers["norm"] = nn.BatchNorm2d(block.out_channels)
-    if block.activation != "none":
-        layers["activation"] = _ACTIVATIONS[block.activation]()
-    if block.dropout > 0:
-        layers["dropout"] = nn.Dropout(block.dropout)
-    return OrderedDict(
-        (name, layers[name]) for name in _ORDERS[block.order] if name in layers
-    )
+def _following(
+    block: Block,
+    pool: str,
+    wanted: Collection[str] = ("pool", "norm", "activation", "dropout"),
+) -> OrderedDict[str, nn.Module]:
+    """Return those wanted of what comes after the convolutions, in the block's order."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name in finish_of(block):
+        if name not in wanted or (name == "pool" and pool == "none"):
+            continue
+        match name:
+            case "pool":
+                layers[name] = _POOLS[pool](2)
+            case "norm":
+                layers[name] = nn.BatchNorm2d(block.out_channels)
+            case "activation":
+                layers[name] = _ACTIVATIONS[block.activation]()
+            case _:
+                layers[name] = nn.Dropout(block.dropout)
+    return layers
 
 
 def _head(head: Head, in_shape: Shape, num_classes: int) -> nn.Sequential:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 Optimizer = Literal["sgd", "adamw", "adam"]
 Schedule = Literal["one_cycle", "constant", "inverse_time", "step"]
+Along = Literal["both", "width", "height", "time"]
+Edge = Literal["zero", "repeat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,15 @@ class Recipe:
     ``rotation`` (degrees), ``shift`` (share of the image's side), ``scale`` and
     ``shear`` (share, degrees) are the largest random affine changes of an image, drawn
     anew for each image in each batch and applied to the share ``augment`` of the
-    images.
+    images. The share ``flip`` of all images is mirrored, left and right; ``crop`` moves
+    each by whole pixels, up to that share of the side. ``along`` says where ``shift``
+    and ``crop`` move: along both sides, one of them, or, of signals that are folded into
+    rows, along the time, and then all changes are those of one long row. What comes into
+    view from beyond the edge is 0 or, by ``edge``, the nearest pixel again.
+
+    ``class_weights`` are what the loss of an image counts by its class: "none" all
+    alike, "balanced" inversely to how many training images the class has, or one number
+    a class, in the order of the labels.
     """
 
     epochs: int = 15
@@ -59,15 +69,30 @@ class Recipe:
     step_epochs: int = 0
     step_factor: float = 0.1
     average: float = 0.0
+    # Younger still: with these defaults they are left out of study.toml.
+    flip: float = 0.0
+    crop: float = 0.0
+    along: Along = "both"
+    edge: Edge = "zero"
+    class_weights: str | tuple[float, ...] = "none"
 
 
+_YOUNGEST = ("flip", "crop", "along", "edge", "class_weights")
 _YOUNGER = (
     *("momentum", "nesterov", "schedule", "decay", "step_epochs", "step_factor"),
     "average",
+    *_YOUNGEST,
 )
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": get_args(Optimizer),
+    "schedule": get_args(Schedule),
+    "along": get_args(Along),
+    "edge": get_args(Edge),
+}
+_WEIGHTS = '"none", "balanced" or a list of one number above 0 for each class'
 _AT_LEAST_0 = ("weight_decay", "clip_norm", "decay", "rotation", "shift", "shear")
-_SHARES = ("augment", "average")
-_SHARES_BELOW_1 = ("warmup", "label_smoothing", "momentum", "scale")
+_SHARES = ("augment", "average", "flip")
+_SHARES_BELOW_1 = ("warmup", "label_smoothing", "momentum", "scale", "crop")
 
 
 def read_recipe(table: Mapping[str, Any], *, complete: bool = False) -> Recipe:
@@ -80,6 +105,8 @@ def read_recipe(table: Mapping[str, Any], *, complete: bool = False) -> Recipe:
     for name, value in table.items():
         if name not in kinds:
             raise ValueError(f"recipe.{name}: there is no such key")
+        if name == "class_weights" and isinstance(value, list | tuple):
+            continue
         kind = (int, float) if kinds[name] is float else kinds[name]
         if not isinstance(value, kind) or (
             isinstance(value, bool) and kind is not bool
@@ -94,6 +121,8 @@ def read_recipe(table: Mapping[str, Any], *, complete: bool = False) -> Recipe:
         name: float(value) if kinds[name] is float else value
         for name, value in table.items()
     }
+    if not isinstance(weights := values.get("class_weights", "none"), str):
+        values["class_weights"] = _weights(weights)
     recipe = Recipe(**values)
     if wrong := _impossible(recipe):
         name, expected = wrong
@@ -102,12 +131,37 @@ def read_recipe(table: Mapping[str, Any], *, complete: bool = False) -> Recipe:
     return recipe
 
 
+def _weights(values: Sequence[Any]) -> tuple[float, ...]:
+    """Return the weights of the classes; ValueError unless all are above 0."""
+    numbers = [v for v in values if isinstance(v, int | float) and v is not True]
+    if len(values) < 2 or len(numbers) < len(values):
+        raise ValueError(f"recipe.class_weights = {values!r}: it has to be {_WEIGHTS}")
+    if not all(math.isfinite(number) and number > 0 for number in numbers):
+        raise ValueError(f"recipe.class_weights = {values!r}: it has to be {_WEIGHTS}")
+    return tuple(map(float, numbers))
+
+
+def recipe_table(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as a table for study.toml, which `read_recipe` reads.
+
+    Keys that the first studies did not have are left out where they change nothing.
+    """
+    return {
+        field.name: getattr(recipe, field.name)
+        for field in fields(Recipe)
+        if field.name not in _YOUNGEST or getattr(recipe, field.name) != field.default
+    }
+
+
 def _impossible(recipe: Recipe) -> tuple[str, str] | None:
     """Return the first key with an impossible value and what it has to be."""
     values = asdict(recipe)
-    for name, kind in (("optimizer", Optimizer), ("schedule", Schedule)):
-        if values[name] not in get_args(kind):
-            return name, "one of " + ", ".join(get_args(kind))
+    for name, choices in _CHOICES.items():
+        if values[name] not in choices:
+            return name, "one of " + ", ".join(choices)
+    weights = recipe.class_weights
+    if isinstance(weights, str) and weights not in {"none", "balanced"}:
+        return "class_weights", _WEIGHTS
     numbers = {n: v for n, v in values.items() if isinstance(v, float)}
     for name, value in numbers.items():
         if not math.isfinite(value):
@@ -128,6 +182,10 @@ def _impossible(recipe: Recipe) -> tuple[str, str] | None:
             return name, "at least 0 and below 1"
     if recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0:
         return "momentum", "above 0 with nesterov (or nesterov = false)"
+    if recipe.along == "time" and recipe.augment > 0:
+        for name in ("rotation", "shear"):  # a row has no second direction
+            if numbers[name] > 0:
+                return name, '0 with along = "time"'
     if recipe.schedule == "inverse_time" and recipe.decay == 0:
         return "decay", 'above 0 with schedule = "inverse_time"'
     if recipe.schedule == "step":

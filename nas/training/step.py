@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.training import kernels
-from nas.training.augmentation import random_matrices, warp
+from nas.training.augmentation import augmented, warp
 from nas.training.optimizer import Optimizer
 from nas.training.recipe import Recipe
 
@@ -76,6 +76,7 @@ class Step:
         self.optimizer = Optimizer(self._parameters, recipe, self._rate)
         self._data, self._recipe = data, recipe
         self._scale, self._offset = normalisation(data.mean, data.std, device)
+        self._weights = class_weights(recipe, data.train_labels)
         self._warp = kernels.warp if cpu and kernels.available() else warp
 
     def load(self, indices: Tensor, rates: Sequence[float]) -> None:
@@ -83,11 +84,7 @@ class Step:
         steps = len(indices)
         # Float [steps * B, C, H, W], 0 to 255.
         images = self._data.train_images[indices.flatten()].float()
-        if self._recipe.augment > 0:
-            matrices = random_matrices(
-                len(images), self._recipe, self.generator, images.device
-            )
-            images = self._warp(images, matrices)
+        images = augmented(images, self._recipe, self.generator, self._warp)
         images = images * self._scale + self._offset
         self._images[:steps] = images.view(self._images[:steps].shape)
         self._labels[:steps] = self._data.train_labels[indices]
@@ -105,7 +102,10 @@ class Step:
         self._rate.copy_(self._rates.index_select(0, self._place)[0])
         self._place += 1
         loss = functional.cross_entropy(
-            self.predict(images), labels, label_smoothing=self._recipe.label_smoothing
+            self.predict(images),
+            labels,
+            weight=self._weights,
+            label_smoothing=self._recipe.label_smoothing,
         )
         self.optimizer.zero_grad()
         loss.backward()
@@ -113,6 +113,19 @@ class Step:
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)
         self.optimizer.step()
         self.losses += loss.detach()
+
+
+def class_weights(recipe: Recipe, labels: Tensor) -> Tensor | None:
+    """Return what each class counts in the loss, float ``[K]``; None where all are alike.
+
+    ``labels`` are those of the training images, int64 ``[N]``, each class among them.
+    """
+    if recipe.class_weights == "none":
+        return None
+    if recipe.class_weights == "balanced":
+        counts = labels.bincount()
+        return len(labels) / (len(counts) * counts.float())
+    return torch.tensor(recipe.class_weights, device=labels.device)
 
 
 def predictor(model: nn.Module, batch_size: int = 16) -> Callable[[Tensor], Tensor]:

@@ -100,9 +100,10 @@ async function reportSource() {
     studies: async () => data.studies,
     changes: async () => data.changes,
     details: async trial => {
-      const found = data.details[trial];
+      const of = number => data.details.find(one => one.trial === number);
+      const found = of(trial);
       if (!found) throw new Trouble(`The study has no trial ${trial}.`);
-      return {...found, peers: found.peers.map(peer => data.details[peer])};
+      return {...found, peers: found.peers.map(of)};
     },
     progress: async () => data.progress,
     importances: async () => data.importances,

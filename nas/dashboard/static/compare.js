@@ -30,8 +30,8 @@ async function drawCompare() {
     yaxis: axisOf("validation accuracy (by log error)", {type: "log", autorange: "reversed", tickmode: "array",
       tickvals: boot.error_ticks.map(tick => tick[0]), ticktext: boot.error_ticks.map(tick => tick[1])}),
   }));
-  const headings = ["study", {text: "data set"}, {text: "sampler"}, "trials", "cap", "hypervolume", ...found.sizes.map(size => `best ≤ ${whole(size)}`)];
-  const rows = found.studies.map(study => ({cells: [study.name, study.dataset, study.sampler, whole(study.trials), whole(study.param_budget),
+  const headings = ["study", {text: "data set"}, {text: "sampler"}, {text: "metric"}, "trials", "cap", "hypervolume", ...found.sizes.map(size => `best ≤ ${whole(size)}`)];
+  const rows = found.studies.map(study => ({cells: [study.name, study.dataset, study.sampler, study.metric, whole(study.trials), whole(study.param_budget),
     study.hypervolume.toFixed(4), ...study.best.map(percent)]}));
   byId("studies").replaceChildren(element("h2", {}, "Hypervolumes, and the best at given sizes"), table(headings, rows, {label: "studies compared"}),
     element("p", {class: "note"}, "Validation accuracies. Studies of one data set share the hypervolume's reference point (the largest cap, chance); across data sets the numbers cannot be compared."));

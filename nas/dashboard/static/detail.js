@@ -33,7 +33,7 @@ async function choose(trial, jump = false) {
 
 function detailParts(found) {
   const facts = [
-    ["validation accuracy", percent(found.val_accuracy)], ["parameters", whole(found.num_params)],
+    [found.accuracy, percent(found.val_accuracy)], ["parameters", whole(found.num_params)],
     ["MACs", whole(found.macs)], ["peak memory", `${whole(found.peak_memory)} B`],
     ["state", found.state], ["ended at", found.ended],
   ];
@@ -67,7 +67,8 @@ function curveInWords(found) {
 }
 
 // The feature map as a plate: its side by height, its depth by channels; the kernel on it.
-function plate(shape, input, kernel) {
+// A plus beside it where a shortcut is added.
+function plate(shape, input, kernel, adds = false) {
   const side = Math.max(5, 28 * Math.sqrt(shape[1] / input[1]));
   const deep = Math.min(16, 2 + 2.2 * Math.log2(shape[0]));
   const x = 1, y = 34 - side;
@@ -78,6 +79,7 @@ function plate(shape, input, kernel) {
     drawn("path", {...line, d: `M${x} ${y}l${deep} ${-lift}h${side}l${-deep} ${lift}z`}),
     drawn("path", {...line, d: `M${x + side} ${y}l${deep} ${-lift}v${side}l${-deep} ${lift}z`}),
     drawn("rect", {...line, x, y, width: side, height: side}));
+  if (adds) picture.append(drawn("path", {class: "plus", d: "M50 17v7M46.5 20.5h7", "stroke-width": 1.5, fill: "none"}));
   if (kernel) {
     const size = Math.min(side - 1, Math.max(2.5, side * kernel / Math.max(shape[1], kernel)));
     picture.append(drawn("rect", {class: "kernel", x: x + (side - size) / 2, y: y + (side - size) / 2, width: size, height: size}));
@@ -96,7 +98,7 @@ function chain(found) {
     element("li", {}, line(plate(input, input, 0), "input", input, null)),
     ...found.blocks.map(block => element("li", {},
       element("div", {class: "name"}, block.name, element("code", {}, block.notation)),
-      ...block.layers.map(([what, kernel, shape, params]) => line(plate(shape, input, kernel), what, shape, params)))),
+      ...block.layers.map(([what, kernel, shape, params]) => line(plate(shape, input, kernel, what.includes(", + ")), what, shape, params)))),
     element("li", {}, element("div", {class: "layer"}, element("span"), element("span", {}, "all"),
       element("div", {class: "amount"}, element("b", {}, whole(found.num_params))))));
 }

@@ -2,7 +2,15 @@
 
 const filters = {states: new Set(boot.states), from: null, to: null, shallowest: null, deepest: null, kind: "any"};
 // For each choice the bits of a candidate's kinds that are looked at, and what they have to be.
-const KINDS = {any: [0, 0], conv: [7, 1], separable: [7, 2], both: [7, 3], inception: [4, 4], shared: [8, 8]};
+const bitOf = name => 1 << boot.kinds.indexOf(name);
+const everyKind = bitOf("shared") - 1;
+const KINDS = {
+  any: [0, 0],
+  conv: [everyKind, bitOf("conv")],
+  separable: [everyKind, bitOf("separable")],
+  both: [everyKind, bitOf("conv") | bitOf("separable")],
+  ...Object.fromEntries(boot.kinds.slice(2).map(name => [name, [bitOf(name), bitOf(name)]])),
+};
 
 function hasKinds(mask) {
   const [bits, wanted] = KINDS[filters.kind];
@@ -36,6 +44,9 @@ function startFilters() {
       drawFront();
     });
   }
+  for (const [place, name] of boot.kind_names.entries())
+    if (place > 1) byId("kind").append(element("option", {value: boot.kinds[place]}, `with ${name}`));
+  byId("kind").append(element("option", {value: "shared"}, "with shared weights"));
   byId("kind").addEventListener("change", () => {
     filters.kind = byId("kind").value;
     drawFront();

@@ -110,6 +110,7 @@ function rangesOf() {
   const choice = [state.study, state.across, state.up].join(" ");
   const sizes = [], errors = [];
   for (let trial = 0; trial < rows.trial.length; trial++) {
+    if (rows.trial[trial] === undefined) continue;  // another program's
     sizes.push(rows[state.across][trial]);
     if (rows.val_accuracy[trial] !== null) errors.push(errorOf(rows.val_accuracy[trial]));
   }
@@ -160,7 +161,7 @@ function frontLayout() {
   const revision = [state.study, state.across, state.up].join(" ");
   const ranges = heldRanges(revision, rangesOf());
   const cap = capOf();
-  const titles = {log: "validation accuracy (by log error)", linear: "validation accuracy", error: "validation error (log)"};
+  const titles = {log: `${state.about.accuracy} (by log error)`, linear: state.about.accuracy, error: "validation error (log)"};
   const ticks = boot.error_ticks;
   const up = state.up === "linear"
     ? {tickformat: ".4~p"}
@@ -218,7 +219,7 @@ function drawMembers() {
   const {rows, about} = state;
   const members = about.fronts[state.across];
   if (!members.length) return byId("members").replaceChildren();
-  const headings = ["trial", "parameters", "validation accuracy", "MACs", "peak memory", {text: "architecture"}];
+  const headings = ["trial", "parameters", about.accuracy, "MACs", "peak memory", {text: "architecture"}];
   const lines = members.map(trial => ({
     className: trial === state.trial ? "chosen" : null,
     cells: [

@@ -12,26 +12,26 @@ async function drawProgress() {
     place.append(
       element("div", {class: "cards", id: "cards"}),
       element("div", {class: "grid"},
-        panel("hypervolume-trials", "Hypervolume over trials"),
+        panel("hypervolume-epochs", "Hypervolume over epochs"),
         panel("hypervolume-time", "Hypervolume over time"),
-        panel("speed", "Finished trials a minute"),
+        panel("speed", "Epochs a minute"),
         panel("sizes", "Sizes sampled"),
         panel("importances", "Which choices matter")));
   }
   drawCards(found);
   const [unit, scale] = found.minutes < 3 ? ["seconds", 60] : found.minutes < 180 ? ["minutes", 1] : ["hours", 1 / 60];
   drawVolumes(found, unit, scale);
-  await bars("speed", found.speed.minutes.map(minute => scale * minute), found.speed.per_minute, `${unit} in training`, "trials a minute");
+  await bars("speed", found.speed.minutes.map(minute => scale * minute), found.speed.per_minute, `${unit} in training`, "epochs a minute");
   const {edges, counts} = found.sizes;
   const centres = counts.map((_, i) => Math.sqrt(edges[i] * edges[i + 1]));
   await show(byId("sizes"), [{type: "bar", x: centres, y: counts, width: counts.map((_, i) => (edges[i + 1] - edges[i]) * 0.92),
     marker: {color: boot.colours.grey}, text: counts.map((count, i) => `${count} candidates of ${whole(edges[i])} to ${whole(edges[i + 1])} parameters`),
     textposition: "none", hoverinfo: "text"}],
   layoutOf({xaxis: sizeAxis("parameters"), yaxis: axisOf("candidates"), uirevision: 1}));
-  const [words, point] = [byId("hypervolume-trials-note"), found.reference_point];
+  const [words, point] = [byId("hypervolume-epochs-note"), found.reference_point];
   words.textContent = `The area that the front dominates: accuracy above ${percent(point[1])} (chance) times the natural logarithm of the size below the cap. `
     + (found.baseline ? `Dashed: the random search ${found.baseline.name}.` : "A study with --sampler random on the same data and cap would stand beside it.");
-  byId("hypervolume-time-note").textContent = "Pauses of the search are left out.";
+  byId("hypervolume-time-note").textContent = "Pauses of the search are left out. Fully trained nets count, from the end of their full training.";
   byId("sizes-note").textContent = "Equal widths on the logarithmic axis; every candidate, however it ended.";
   drawImportances();
 }
@@ -63,7 +63,7 @@ function drawVolumes(found, unit, scale) {
     if (found.baseline) traces.push(trace(found.baseline.hypervolume, {color: colour("soft"), width: 2, dash: "dash"}, plain(found.baseline.name)));
     return show(byId(id), traces, layoutOf({xaxis: axisOf(title, {rangemode: "tozero"}), yaxis: axisOf("hypervolume"), uirevision: 1}));
   };
-  draw("hypervolume-trials", 0, 1, "finished trials");
+  draw("hypervolume-epochs", 0, 1, "epochs trained, of all candidates");
   draw("hypervolume-time", 1, scale, `${unit} in training`);
 }
 

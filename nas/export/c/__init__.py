@@ -1,5 +1,9 @@
-"""The int8 net as freestanding C99: ``generate.py`` fills the files beside it."""
+"""The int8 net as freestanding C99: ``generate.py`` fills the files beside it.
 
-from nas.export.c.generate import arena_size, c_files
+``arena.py`` gives each feature map its place in memory.
+"""
+
+from nas.export.c.arena import arena_size
+from nas.export.c.generate import c_files
 
 __all__ = ["arena_size", "c_files"]

@@ -6,16 +6,15 @@ What is written here are the tables, and the order of the calls.
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from string import Template
 
 import numpy as np
 
+from nas.export.c.arena import arena_size, places
 from nas.export.contract import contract
 from nas.export.integer import SIGMOID, depthwise
 from nas.export.quantise import Int8, Integers, IntegerStage
@@ -23,18 +22,6 @@ from nas.export.quantise import Int8, Integers, IntegerStage
 _HERE = Path(__file__).parent
 _WIDTH = 84
 _LANES = 4  # as in kernels.c
-
-
-def arena_size(table: Sequence[IntegerStage]) -> int:
-    """Return the bytes of the one buffer that all feature maps are in.
-
-    They alternate between its two ends, so it is as large as the largest pair of a
-    stage's input and output; the logits go to the caller.
-    """
-    sizes = [math.prod(table[0].float_stage.input_shape)]
-    sizes += [math.prod(stage.output_shape) for stage in table if stage.output]
-    pairs = [a + b for a, b in pairwise(sizes)]
-    return max(pairs, default=sizes[0])
 
 
 def c_files(
@@ -61,8 +48,10 @@ def c_files(
         "logit_bits": table[-1].logit_bits,
         "arena": arena_size(table),
         "has_activation": int(bool(kinds)),
+        "has_relu6": int("relu6" in kinds),
         "has_hardswish": int("hardswish" in kinds),
         "has_silu": int("silu" in kinds),
+        "has_addition": int(any(stage.added for stage in table)),
         "has_depthwise": int(any(depthwise(stage) for stage in table)),
         "kernels": (_HERE / "kernels.c")
         .read_text(encoding="utf-8")
@@ -105,31 +94,39 @@ class _Arrays:
 
 def _calls(table: Sequence[IntegerStage], arrays: _Arrays) -> Iterator[str]:
     """Yield the statements that run the layers, and add these to the arrays."""
-    size = arena_size(table)
-    at, length = 0, math.prod(table[0].float_stage.input_shape)
-    for number, stage in enumerate(table):
-        length = math.prod(stage.output_shape) if stage.output else 0
-        to = size - length if at == 0 else 0
+    offsets = places(table)
+    for number, stage in enumerate(table, start=1):
+        source = stage.float_stage
+        at, to = offsets[number - source.takes], offsets[number]
         yield f"    /* {stage.name}: {_shape(stage)} */"
         for index, convolution in enumerate(stage.convolutions):
-            label = f"layer{number}" + (
+            label = f"layer{number - 1}" + (
                 chr(ord("a") + index) if len(stage.convolutions) > 1 else ""
             )
-            _layer(stage, index, label, arrays, first=number == 0)
+            added = offsets[number - source.adds] + convolution.start
+            _layer(
+                stage, index, label, arrays, image=source.takes == number, added=added
+            )
             output = f"arena + {to + convolution.start}" if stage.output else "NULL"
             logits = "NULL" if stage.output else "logits"
             yield f"    run(&{label}, arena + {at}, {output}, {logits});"
-        at = to
 
 
 def _layer(
-    stage: IntegerStage, index: int, label: str, arrays: _Arrays, *, first: bool
+    stage: IntegerStage,
+    index: int,
+    label: str,
+    arrays: _Arrays,
+    *,
+    image: bool,
+    added: int,
 ) -> None:
+    """Add a convolution's table and arrays; ``added`` is where lies what it adds."""
     convolution = stage.convolutions[index]
     outputs = len(convolution.weight)
     part = slice(convolution.start, convolution.start + outputs)
     in_shape, out_shape = stage.float_stage.input_shape, stage.output_shape
-    planes = first and in_shape[0] > 1
+    planes = image and in_shape[0] > 1
     separate = depthwise(stage)
     shared = not stage.float_stage.convolutions
     part = slice(0, 1) if shared else part
@@ -167,6 +164,12 @@ def _layer(
         "up": stage.up,
         "shift": stage.shift,
     }
+    if stage.added is not None:
+        values |= {
+            "added": f"arena + {added}",
+            "added_multiplier": f"INT64_C({stage.added.multiplier})",
+            "added_zero": stage.added.zero,
+        }
     if second := stage.second:
         one_each = len(second.multiplier) > 1
         channels = part if one_each else slice(0, 1)

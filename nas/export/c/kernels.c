@@ -1,6 +1,6 @@
 /* ---- The arithmetic, the same for every net -------------------------------- */
 
-enum { NONE, RELU, LEAKY_RELU, HARDSWISH, SILU }; /* activation in fixed point */
+enum { NONE, RELU, LEAKY_RELU, HARDSWISH, SILU, RELU6 }; /* activation in fixed point */
 enum { LANES = 4 };                               /* channels summed at a time */
 
 /* One convolution and what follows it. Feature maps are [height][width][channels], the
@@ -15,6 +15,11 @@ struct layer {
 #if NET_HAS_ACTIVATION
     const int32_t *second; /* multiplier and offset of what the activation gives */
     const int64_t *offset;
+#endif
+#if NET_HAS_ADDITION
+    int64_t added_multiplier;
+    const uint8_t *added; /* what is added to the sums, of the output's shape, or NULL */
+    uint8_t added_zero;
 #endif
     const uint8_t *zero; /* what a value of 0 is in the input */
     uint16_t in_h, in_w, in_c, out_h, out_w, out_c;
@@ -88,6 +93,10 @@ static int32_t activated(const struct layer *p, int32_t value)
     switch (p->activation) {
     case RELU:
         return value < 0 ? 0 : value;
+#if NET_HAS_RELU6
+    case RELU6:
+        return clamp(value, 0, (int32_t)6 << p->fraction);
+#endif
     case LEAKY_RELU: /* 0.01 of it */
         if (value >= 0)
             return value;
@@ -317,6 +326,9 @@ static void run(const struct layer *p, const uint8_t *in, uint8_t *out, int32_t 
 {
     const int64_t half = (int64_t)1 << (p->shift - 1);
     const int pools = p->window_h * p->window_w > 1, out_c = p->out_c;
+#if NET_HAS_ADDITION
+    const uint8_t *added = p->added; /* it may be where the output goes */
+#endif
     for (int y = 0; y < p->out_h; y++)
         for (int x = 0; x < p->out_w; x++, out += p->out_step) {
             const struct view v = view_at(p, in, y, x); /* without a window */
@@ -329,13 +341,22 @@ static void run(const struct layer *p, const uint8_t *in, uint8_t *out, int32_t 
                     convolve_any(p, &v, c, lanes, values);
                 for (int lane = 0; lane < lanes; lane++) {
                     int32_t value = values[lane];
+                    int64_t start = half;
+#if NET_HAS_ADDITION
+                    if (p->added)
+                        start += (added[c + lane] - p->added_zero) * p->added_multiplier;
+#endif
                     if (!pools || !p->late)
-                        value = finished(p, half, value, c + lane);
+                        value = finished(p, start, value, c + lane);
                     if (p->out_step == 0)
                         logits[c + lane] = value;
                     else
                         out[c + lane] = (uint8_t)value;
                 }
             }
+#if NET_HAS_ADDITION
+            if (p->added)
+                added += p->out_step;
+#endif
         }
 }

@@ -72,11 +72,11 @@ def dropout(features: Tensor, probability: float) -> Tensor:
     return _apply(_Dropout, features, probability)
 
 
-def warp(images: Tensor, matrices: Tensor) -> Tensor:
+def warp(images: Tensor, matrices: Tensor, *, repeat: bool = False) -> Tensor:
     """Return what nas.training.augmentation.warp does, for images on the CPU."""
     images = images.contiguous()
     result = torch.empty_like(images)
-    call("warp", images, matrices.contiguous(), result, *images.shape)
+    call("warp", images, matrices.contiguous(), result, *images.shape, repeat)
     return result
 
 

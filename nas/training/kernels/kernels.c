@@ -508,9 +508,23 @@ void batch_norm_back(const vec *g, const vec *x, vec *gx, const fused_norm *a,
 
 /* ---- augmentation ------------------------------------------------------------ */
 
+/* Give the frame the values of the edge that it is around. */
+static void repeat_edge(float *framed, int H, int W, int Wp) {
+  for (int i = 1; i <= H; i++) {
+    float *row = framed + i * Wp;
+    row[0] = row[1];
+    row[W + 1] = row[W + 2] = row[W];
+  }
+  memcpy(framed, framed + Wp, sizeof(float) * Wp);
+  for (int i = H + 1; i < H + 3; i++)
+    memcpy(framed + i * Wp, framed + H * Wp, sizeof(float) * Wp);
+}
+
 /* Sample each image [C][H][W] of x at the places that its matrix [2][3] gives, in
-   coordinates of -1 to 1, between pixels by their distance; 0 beyond the edge. */
-int warp(const float *x, const float *matrix, float *y, int N, int C, int H, int W) {
+   coordinates of -1 to 1, between pixels by their distance; beyond the edge is 0 or,
+   with `repeat`, the edge again. */
+int warp(const float *x, const float *matrix, float *y, int N, int C, int H, int W,
+         int repeat) {
   int Wp = W + 3;
   /* A frame of zeros, one wide before and two behind, needs no case for the edge. */
   float *framed = calloc((long)(H + 3) * Wp, sizeof(float));
@@ -518,6 +532,7 @@ int warp(const float *x, const float *matrix, float *y, int N, int C, int H, int
     const float *m = matrix + n / C * 6;
     for (int i = 0; i < H; i++)
       memcpy(framed + (i + 1) * Wp + 1, x + i * W, sizeof(float) * W);
+    if (repeat) repeat_edge(framed, H, W, Wp);
     for (int i = 0; i < H; i++) {
       /* In pixels of the frame, from the row's first place on. */
       float right = 1.0f / W - 1, down = (2 * i + 1.0f) / H - 1;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,14 @@ from torch.nn import functional
 from nas.training.kernels import functions
 from nas.training.kernels.functions import FusedNorm
 from nas.training.kernels.library import count_lanes, load, why_missing
-from nas.training.model import Inception, Shared
+from nas.training.model import Inception, Residual, Shared
 
 _logger = logging.getLogger("nas")
 
 _LAYERS = (
     nn.Conv2d,
     Inception,
+    Residual,
     nn.BatchNorm2d,
     nn.MaxPool2d,
     nn.AvgPool2d,
@@ -26,6 +28,7 @@ _LAYERS = (
     nn.LeakyReLU,
     nn.Hardswish,
     nn.SiLU,
+    nn.ReLU6,
 )
 
 
@@ -55,9 +58,8 @@ def supports(model: nn.Module, batch_size: int) -> bool:
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.Sequential) or not hasattr(model, "head"):
         return False
-    layers = _layers(model)
     return (
-        all(isinstance(layer, _LAYERS) for layer in layers)
+        all(isinstance(layer, _LAYERS) for layer in _with_bodies(_layers(model)))
         and all(p.device.type == "cpu" for p in model.parameters())
         and all(p.dtype == torch.float32 for p in model.parameters())
         and available()
@@ -77,8 +79,14 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
         images = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
     # [N, C, H, W] -> [G, C, H, W, V]: image g * V + v stands in lane v of group g.
     grouped = images.view(-1, lanes, *images.shape[1:]).permute(0, 2, 3, 4, 1)
-    features = grouped.contiguous()
-    layers = _layers(model)
+    features = _through(_layers(model), grouped.contiguous())
+    ungrouped = features.permute(0, 4, 1, 2, 3).reshape(-1, *features.shape[1:4])
+    logits: Tensor = model.get_submodule("head")(ungrouped)
+    return logits[:count]
+
+
+def _through(layers: list[nn.Module], features: Tensor) -> Tensor:
+    """Return what the layers, of which none is left, make of ``[G, C, H, W, V]``."""
     bias: Tensor | None = None  # of the last convolution, not added yet
     while layers:
         if fused := _taken(layers, bias):
@@ -98,6 +106,9 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
             )
             biases = [branch.bias for branch in branches if branch.bias is not None]
             bias = torch.cat(biases) if biases else None
+        elif isinstance(layer, Residual):
+            added = _through([*layer.shortcut], features)
+            features = _through([*layer.body], features) + added
         elif isinstance(layer, nn.MaxPool2d):
             features = functions.max_pool(features)
         elif isinstance(layer, nn.AvgPool2d):
@@ -110,11 +121,7 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
             )
         else:
             features = layer(features)  # an activation takes any shape
-    if bias is not None:
-        features = features + bias.view(-1, 1, 1, 1)
-    ungrouped = features.permute(0, 4, 1, 2, 3).reshape(-1, *features.shape[1:4])
-    logits: Tensor = model.get_submodule("head")(ungrouped)
-    return logits[:count]
+    return features if bias is None else features + bias.view(-1, 1, 1, 1)
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
@@ -147,3 +154,11 @@ def _taken(layers: list[nn.Module], bias: Tensor | None) -> FusedNorm | None:
         count += 1
     del layers[:count]
     return FusedNorm(norm, bias, relu_before, relu_after, share)
+
+
+def _with_bodies(layers: list[nn.Module]) -> Iterator[nn.Module]:
+    """Yield the layers and those within them that are applied one by one."""
+    for layer in layers:
+        yield layer
+        if isinstance(layer, Residual):
+            yield from _with_bodies([*layer.body, *layer.shortcut])

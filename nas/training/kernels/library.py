@@ -39,7 +39,7 @@ _SIGNATURES = {
     "norm_eval": "ppiilppppfi",
     "batch_norm_back": "pppppppp",
     "dropout": "pplp",
-    "warp": "pppiiii",
+    "warp": "pppiiiii",
 }
 # These take memory of their own, and return whether there was none.
 _ALLOCATING = {"conv", "conv_weight", "depthwise", "depthwise_weight", "warp"}

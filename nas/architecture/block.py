@@ -1,0 +1,73 @@
+"""One block of a network: frozen data that says nothing of how its kind is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Padding = Literal["same", "valid"]
+Norm = Literal["batch", "none"]
+Bias = Literal["auto", "yes", "no"]
+Order = Literal["early_pool", "late_pool", "activation_first"]
+Activation = Literal["relu", "leaky_relu", "hardswish", "silu", "relu6", "none"]
+Pool = Literal["none", "max", "avg"]
+Shortcut = Literal["none", "identity", "conv"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Convolutions and what follows them; a 1x1 ``conv`` is a bottleneck (squeeze).
+
+    ``kind`` says which convolutions: one of `nas.architecture.kinds.KINDS`. The first
+    that is no 1x1 one has the ``stride``. ``pool`` halves height and width, rounding
+    down.
+
+    ``bias`` "auto" gives the convolution a bias exactly where there is no batch norm,
+    which has its own. ``repeats`` applies the block so many times one after the other
+    with the same convolution weights, each time with a batch norm of its own (shared
+    running statistics would fit no application), and pools after the last; it takes
+    as many channels as it gives and keeps the feature map's size.
+
+    ``shortcut`` adds to the last convolution, after its batch norm, what the block
+    takes: "identity" as it is, where the shape stays, "conv" by a 1x1 convolution of
+    the block's stride, with norm and bias as the others have them. Activation and
+    dropout follow the addition, and the pooling comes last.
+
+    ``expansion`` is how many times as wide as its input an ``inverted_bottleneck`` is
+    inside.
+    """
+
+    kind: str = "conv"
+    out_channels: int
+    kernel_size: int = 3
+    stride: int = 1
+    padding: Padding = "same"
+    norm: Norm = "batch"
+    activation: Activation = "relu"
+    pool: Pool = "none"
+    dropout: float = 0.0
+    bias: Bias = "auto"
+    order: Order = "early_pool"
+    repeats: int = 1
+    shortcut: Shortcut = "none"
+    expansion: int = 1
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the convolution has a bias."""
+        return self.bias == "yes" or (self.bias == "auto" and self.norm == "none")
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether its kernels leave height and width as they are, but for stride."""
+        return self.padding == "same" or self.kernel_size == 1
+
+    @property
+    def tied(self) -> bool:
+        """Whether it gives as many channels as it takes, so that it has no own width."""
+        return self.repeats > 1 or self.shortcut == "identity"
+
+    @property
+    def downsampling(self) -> str:
+        """How it halves height and width: "stride", "max", "avg", or "none"."""
+        return "stride" if self.stride > 1 else self.pool

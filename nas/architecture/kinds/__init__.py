@@ -1,0 +1,106 @@
+"""The kinds of blocks: a file each, and a line each in this table.
+
+What costs, models, exports and draws need of a block follows from its parts.
+"""
+
+from __future__ import annotations
+
+from nas.architecture.block import Block
+from nas.architecture.kinds import (
+    conv,
+    inception,
+    inverted_bottleneck,
+    residual,
+    separable,
+)
+from nas.architecture.kinds.kind import Kind
+from nas.architecture.parts import Convolution, Part
+
+KINDS: dict[str, Kind] = {
+    "conv": conv.KIND,
+    "separable": separable.KIND,
+    "inception": inception.KIND,
+    "residual": residual.KIND,
+    "inverted_bottleneck": inverted_bottleneck.KIND,
+}
+"""The order is that of the dashboard's filter: a new kind goes to the end."""
+
+ORDERS = {
+    "early_pool": ("pool", "norm", "activation", "dropout"),
+    "late_pool": ("norm", "activation", "dropout", "pool"),
+    "activation_first": ("activation", "norm", "dropout", "pool"),
+}
+"""What may follow a block's last convolution, by its ``order``."""
+
+
+def parts_of(block: Block, in_channels: int) -> tuple[Part, ...]:
+    """Return the parts of a block that takes so many channels, in their order."""
+    return KINDS[block.kind].parts(block, in_channels)
+
+
+def shortcut_of(block: Block, in_channels: int) -> Part | None:
+    """Return the 1x1 convolution of the block's shortcut, if it has one."""
+    if block.shortcut != "conv":
+        return None
+    conv1x1 = Convolution(
+        "conv",
+        in_channels,
+        block.out_channels,
+        1,
+        stride=block.stride,
+        bias=block.has_bias,
+    )
+    return Part((conv1x1,), norm=block.norm == "batch")
+
+
+def has_order(block: Block) -> bool:
+    """Return whether the block's order is one of several: where it adds, none is."""
+    return block.shortcut == "none" and KINDS[block.kind].repeatable
+
+
+def finish_of(block: Block) -> tuple[str, ...]:
+    """Return what follows the block's last convolution, in order: norm, pool, ..."""
+    order = ORDERS[block.order] if has_order(block) else ORDERS["late_pool"]
+    present = {
+        "pool": block.pool != "none",
+        "norm": block.norm == "batch",
+        "activation": block.activation != "none" and not KINDS[block.kind].linear,
+        "dropout": block.dropout > 0,
+    }
+    return tuple(name for name in order if present[name])
+
+
+def least_width(kind: str, kernel_size: int) -> int:
+    """Return the fewest output channels of such a block."""
+    return KINDS[kind].least_width(kernel_size)
+
+
+def refusal(block: Block) -> str | None:
+    """Return why there can be no such block, with the remedy, or None."""
+    kind = KINDS[block.kind]
+    if (why := kind.refusal(block)) is not None:
+        return why
+    if block.shortcut not in kind.shortcuts:
+        return (
+            f"shortcut is {block.shortcut!r}; a {block.kind} block takes "
+            f"{' or '.join(kind.shortcuts)}"
+        )
+    if block.expansion != 1 and not kind.expands:
+        return f"expansion is {block.expansion}; a {block.kind} block has none: leave 1"
+    if block.shortcut != "none" and not block.keeps_size:
+        return "a shortcut needs same padding, so that what is added has one size"
+    if block.shortcut == "identity" and block.stride > 1:
+        return 'an identity shortcut needs stride 1: take shortcut "conv"'
+    if block.order != "early_pool" and not has_order(block):
+        return (
+            f"order is {block.order!r}; in a block with a shortcut or several parts the "
+            'pooling comes last, so leave order "early_pool"'
+        )
+    if block.repeats > 1 and not (kind.repeatable and block.shortcut == "none"):
+        return "a block with a shortcut or several parts is not repeated: repeats 1"
+    if block.repeats > 1 and (block.stride > 1 or not block.keeps_size):
+        return (
+            "a block with repeats needs stride 1 and same padding, so that its output "
+            "can be its input"
+        )
+    return None

@@ -1,0 +1,94 @@
+"""Where in the one buffer each feature map lies.
+
+In a chain they alternate between its two ends, so it is as large as the largest pair of a
+stage's input and output. What a shortcut adds waits meanwhile, and the sum is written in
+its place. The logits go to the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from nas.errors import ExportError
+from nas.export.quantise import IntegerStage
+
+
+def arena_size(table: Sequence[IntegerStage]) -> int:
+    """Return the bytes of the buffer: the most that is needed at once."""
+    return _Arena(table).size
+
+
+def places(table: Sequence[IntegerStage]) -> list[int]:
+    """Return where the image and then each stage's output begin; 0 for the logits.
+
+    Nothing lies on what is still needed.
+    """
+    arena = _Arena(table)
+    offsets = [0]
+    # Where a feature map was put badly, it is put elsewhere.
+    options = [arena.options(offsets)]
+    while len(offsets) <= len(table):
+        offset = next(options[-1], None)
+        if offset is not None:
+            offsets.append(offset)
+            options.append(arena.options(offsets))
+        elif len(options) > 1:
+            options.pop()
+            offsets.pop()
+        else:
+            raise ExportError("the feature maps find no place in memory, a bug in nas")
+    return offsets
+
+
+class _Arena:
+    """The sizes of all feature maps, the image first, and when each is needed last."""
+
+    def __init__(self, table: Sequence[IntegerStage]) -> None:
+        self.sizes = [math.prod(table[0].float_stage.input_shape)]
+        self.takes = [0]
+        self.covers: list[int | None] = [None]
+        """The feature map in whose place each is written, if any."""
+        self.last_use = [0] * (len(table) + 1)
+        for number, stage in enumerate(table, start=1):
+            source = stage.float_stage
+            self.sizes.append(math.prod(stage.output_shape) if stage.output else 0)
+            self.takes.append(number - source.takes)
+            used = {number - source.takes, number - source.adds} - {number}
+            for one in used:
+                self.last_use[one] = number
+            # The kernels may look at their input more than once.
+            apart = source.adds and source.adds != source.takes
+            self.covers.append(number - source.adds if apart else None)
+        self.size = max(
+            sum(self.sizes[one] for one in self._needed(number))
+            + (self.sizes[number] if self.covers[number] is None else 0)
+            for number in range(1, len(self.sizes))
+        )
+
+    def options(self, offsets: Sequence[int]) -> Iterator[int]:
+        """Yield where the next feature map can lie, the best place first."""
+        number = len(offsets)
+        if number == len(self.sizes):
+            return
+        covered = self.covers[number]
+        if covered is not None:
+            yield offsets[covered]
+            return
+        size = self.sizes[number]
+        end = self.size - size
+        needed = list(self._needed(number))
+        ends = (end, 0) if offsets[self.takes[number]] == 0 else (0, end)
+        beside = [offsets[one] + self.sizes[one] for one in needed]
+        beside += [offsets[one] - size for one in needed]
+        for offset in dict.fromkeys([*ends, *beside]):
+            if 0 <= offset <= end and all(
+                offset + size <= offsets[one]
+                or offset >= offsets[one] + self.sizes[one]
+                for one in needed
+            ):
+                yield offset
+
+    def _needed(self, number: int) -> Iterator[int]:
+        """Yield what must not be lost while that feature map is computed."""
+        return (one for one in range(number) if self.last_use[one] >= number)

@@ -1,0 +1,281 @@
+"""Blocks of several parts: from layers to the values of the block that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from nas.errors import ArchitectureError
+from nas.importing.convolutions import check_plain, padding_of
+from nas.importing.layer import Layer
+from nas.importing.refusals import refuse
+
+Values = dict[str, Any]
+Modules = tuple[nn.Module, ...]
+Convolved = Callable[[list[Layer]], tuple[Values, Modules]]
+"""Takes the layers of one convolution off the front of a list; says what they are."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """Convolutions and what follows them at once."""
+
+    values: Values
+    modules: Modules
+    layer: Layer
+    norm: Layer | None = None
+    activation: Layer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """A block that adds: its values, what holds its weights, its last convolution."""
+
+    values: Values
+    modules: Modules
+    norms: list[Layer]
+    last: nn.Module
+
+
+def summed(layer: Layer, convolved: Convolved) -> Summed:
+    """Return the block that adds so.
+
+    Raises ArchitectureError that names the layer that has no place in one.
+    """
+    if not layer.body:
+        raise refuse(layer.name, "both ways of it lead from one layer; one is enough")
+    found = inverted_bottleneck(layer.body)
+    if found is not None and found.count == len(layer.body):
+        if layer.shortcut:
+            raise refuse(
+                layer.name,
+                "nas adds to an inverted bottleneck what it takes, as it is",
+            )
+        values = found.values | {"shortcut": "identity"}
+        return Summed(values, found.modules, found.norms, found.modules[-1])
+    runs = _runs(layer.body, convolved)
+    values = _values(runs, layer)
+    last = runs[-1]
+    if last.activation is not None:
+        raise refuse(
+            last.activation.name,
+            "nas adds a shortcut before the activation; the nearest is the activation "
+            "behind the addition",
+        )
+    values["norm"] = "batch" if last.norm else "none"
+    values["shortcut"] = "identity"
+    shortcut = _runs(layer.shortcut, convolved)
+    if shortcut:
+        values["shortcut"] = "conv"
+        _check_shortcut(shortcut, values, last, layer)
+    elif values["stride"] > 1:
+        raise refuse(layer.name, "its two sides differ in size")
+    every = [*runs, *shortcut]
+    norms = [run.norm for run in every if run.norm is not None]
+    modules = tuple(m for run in every for m in run.modules)
+    return Summed(values, modules, norms, last.modules[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """An inverted bottleneck at the front of some layers; ``count`` are its."""
+
+    values: Values
+    modules: Modules
+    norms: list[Layer]
+    count: int
+
+
+def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
+    """Return the inverted bottleneck that the layers begin with, if they do."""
+    runs, count = list[_Run](), 0
+    while len(runs) < 3 and (run := _plain_run(layers[count:])) is not None:
+        runs.append(run)
+        count += 1 + (run.norm is not None) + (run.activation is not None)
+        if len(runs) > 1 and _separate(runs[-2]):
+            break
+    convs = [run.modules[0] for run in runs]
+    if len(runs) < 2 or not (_separate(runs[-2]) and _pointwise(runs[-1])):
+        return None
+    *inner, last = runs
+    if len(inner) == 2 and not _pointwise(inner[0]):
+        return None
+    first, middle = convs[0], convs[-2]
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(middle, nn.Conv2d)
+    expansion, left_over = divmod(middle.in_channels, first.in_channels)
+    for run, conv in zip(runs, convs, strict=True):
+        assert isinstance(conv, nn.Conv2d)
+        check_plain(conv, run.layer.name)
+    names = {run.activation.value if run.activation else "none" for run in inner}
+    alike = len({(run.norm is None, _biased(run)) for run in runs}) == 1
+    anything = last.norm is not None or names != {"none"} or _biased(last)
+    if (
+        left_over
+        or (expansion > 1) != (len(inner) == 2)
+        or last.activation is not None
+        or len(names) != 1
+        or not (alike and anything)
+    ):
+        return None
+    (last_conv,) = last.modules
+    assert isinstance(last_conv, nn.Conv2d)
+    values = {
+        "kind": "inverted_bottleneck",
+        "out_channels": last_conv.out_channels,
+        "kernel_size": middle.kernel_size[0],
+        "stride": middle.stride[0],
+        "padding": padding_of(middle, runs[-2].layer),
+        "expansion": expansion,
+        "activation": names.pop(),
+        "norm": "none" if last.norm is None else "batch",
+    }
+    norms = [run.norm for run in runs if run.norm is not None]
+    return Bottleneck(values, tuple(convs), norms, count)
+
+
+def _plain_run(layers: Sequence[Layer]) -> _Run | None:
+    """Return the one convolution, norm and activation that the layers begin with."""
+    kinds = [layer.kind for layer in layers[:3]]
+    if kinds[:1] != ["convolution"] or len(layers[0].modules) != 1:
+        return None
+    run = _Run({}, layers[0].modules, layers[0])
+    rest = list(layers[1:3])
+    if rest and rest[0].kind == "norm":
+        run.norm = rest.pop(0)
+    if rest and rest[0].kind == "activation":
+        run.activation = rest[0]
+    return run
+
+
+def _separate(run: _Run) -> bool:
+    """Return whether each channel is convolved by itself."""
+    (conv,) = run.modules
+    assert isinstance(conv, nn.Conv2d)
+    square = conv.kernel_size[0] == conv.kernel_size[1] and conv.dilation == (1, 1)
+    return square and conv.groups == conv.in_channels == conv.out_channels
+
+
+def _pointwise(run: _Run) -> bool:
+    (conv,) = run.modules
+    assert isinstance(conv, nn.Conv2d)
+    return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1
+
+
+def _runs(layers: Sequence[Layer], convolved: Convolved) -> list[_Run]:
+    left, runs = list(layers), list[_Run]()
+    while left:
+        first = left[0]
+        if first.kind != "convolution":
+            raise refuse(
+                first.name,
+                f"within a residual addition nas has no {first.kind} at that place; the "
+                "nearest is convolution, batch norm, activation, convolution, batch norm",
+            )
+        run = _Run(*convolved(left), first)
+        if left and left[0].kind == "norm":
+            run.norm = left.pop(0)
+        if left and left[0].kind == "activation":
+            run.activation = left.pop(0)
+        runs.append(run)
+    return runs
+
+
+def _values(runs: list[_Run], layer: Layer) -> Values:
+    """Return kind and sizes of what the runs are together."""
+    last = runs[-1]
+    if len(runs) == 1:
+        return dict(last.values)
+    kinds = [run.values["kind"] for run in runs]
+    first = runs[0]
+    if len(runs) == 2 and kinds == ["conv", "conv"]:
+        sizes = {"out_channels": first.values["out_channels"], "stride": 1}
+        if (
+            last.values
+            != first.values | sizes | {"out_channels": last.values["out_channels"]}
+            or first.values["out_channels"] != last.values["out_channels"]
+        ):
+            raise refuse(
+                last.layer.name,
+                "the second convolution of a residual block is as the first, without "
+                "stride",
+            )
+        _check_between(first, last, layer)
+        return first.values | {
+            "kind": "residual",
+            "activation": first.activation.value if first.activation else "none",
+        }
+    raise refuse(
+        layer.name,
+        f"nas adds to one convolution or to two; this one adds to {len(runs)}",
+    )
+
+
+def _check_between(run: _Run, last: _Run, layer: Layer) -> None:
+    """Refuse a norm or a bias within the block that differs from the last one's."""
+    if (run.norm is None) != (last.norm is None):
+        raise refuse(
+            layer.name,
+            "within a residual block nas has batch norm behind each convolution or none",
+        )
+    if _biased(run) != _biased(last):
+        raise refuse(
+            layer.name, "within a residual block all convolutions have a bias, or none"
+        )
+
+
+def _check_shortcut(
+    shortcut: list[_Run], values: Values, last: _Run, layer: Layer
+) -> None:
+    (run, *more) = shortcut
+    plain = run.values["kind"] == "conv" and run.values["kernel_size"] == 1
+    if more or not plain or run.activation is not None:
+        raise refuse(
+            run.layer.name,
+            "nas has two ways side by side only where one is a 1x1 convolution",
+        )
+    if run.values["stride"] != values["stride"]:
+        raise refuse(layer.name, "its two sides differ in size")
+    _check_between(run, last, layer)
+
+
+def _biased(run: _Run) -> bool:
+    return getattr(run.modules[-1], "bias", None) is not None
+
+
+def finish_of_sum(
+    following: dict[str, Layer], values: Values, monotone: set[str]
+) -> Values:
+    """Return what stands behind an addition, in the order that nas has there."""
+    kinds = [kind for kind in following if kind != "dropout"]
+    activation = following.get("activation")
+    if kinds == ["pool", "activation"] and (
+        following["pool"].value != "max"
+        or (activation is not None and activation.value not in monotone)
+    ):
+        raise refuse(
+            following["pool"].name,
+            "behind an addition nas has the activation, then the pooling",
+        )
+    found = activation.value if activation else "none"
+    if values.get("kind") == "inverted_bottleneck":
+        if activation is not None:
+            raise refuse(
+                activation.name, "in nas an inverted bottleneck ends without it"
+            )
+        return {}
+    inside = values.get("activation", found)
+    if found != inside:
+        where = activation or next(iter(following.values()), None)
+        name = where.name if where else "the addition"
+        if inside == "none":
+            raise refuse(name, "nas has it between the two convolutions, too")
+        raise ArchitectureError(
+            f"{name} cannot be expressed: within a residual block nas has the activation "
+            f"that stands behind the addition; there is {inside} within and "
+            f"{found.replace('none', 'nothing')} behind"
+        )
+    return {"activation": found}

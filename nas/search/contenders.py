@@ -1,0 +1,107 @@
+"""Who may win under a cap: the candidates of the study, and the best of them resized.
+
+Candidates lie where the search drew them, seldom right below the cap that the user asks
+for. What was best at other sizes, with the widths that the cap allows, is often better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nas.architecture.cost import cost
+from nas.candidates.candidate import Candidate
+from nas.candidates.ranking import evidence_of, family_of, rank
+from nas.sampling.mutation import express, genome_of
+from nas.space import Caps
+from nas.space.reading import SearchSpace, read_space
+from nas.study.settings import Settings
+
+# How much of what a net is better than others of its size remains at another size. Pairs
+# of nets of one structure whose sizes differ by up to a factor of 4 kept 0.6 to 0.75 of
+# it, those further apart 0.2 (one study on MNIST, 200 candidates).
+_KEPT = 0.75
+_REACH = 1.0  # in log size
+# A structure that was tried so near the cap needs no resizing.
+_NEAR = 0.9
+
+
+def contenders(
+    candidates: Sequence[Candidate],
+    small_enough: Sequence[Candidate],
+    settings: Settings,
+    max_params: int,
+) -> list[Candidate]:
+    """Return those that may win under the cap, the most promising first.
+
+    All ``candidates`` tell how loss falls with size; those ``small_enough`` may win as
+    they are. To these come the best structures of all sizes, as wide as the cap allows:
+    they have the origin "resized", their trial is the one they are made from, and they
+    have not been trained.
+    """
+    evidence = [
+        evidence_of(c, settings.noise_size, settings.levels[0]) for c in candidates
+    ]
+    ranks = rank(evidence, settings.levels)
+    residual = dict(zip((c.trial for c in candidates), ranks.residuals, strict=True))
+    predicted = dict(zip((c.trial for c in candidates), ranks.predicted, strict=True))
+    promise = {(c.trial, c.key): float(predicted[c.trial]) for c in small_enough}
+    known = {c.key for c in candidates}
+    budget = min(max_params, settings.param_budget)
+    caps = replace(settings.caps, num_params=budget)
+    space = read_space(settings.space_toml, settings.space)
+    found = list(small_enough)
+    families = {
+        family_of(c.architecture)
+        for c in small_enough
+        if c.num_params >= _NEAR * budget
+    }
+
+    def still_better(candidate: Candidate) -> float:
+        distance = math.log(budget / candidate.num_params) / _REACH
+        kept = _KEPT * math.exp(-(distance**2) / 2)
+        return kept * float(residual[candidate.trial])
+
+    measured = [c for c in candidates if not math.isnan(residual[c.trial])]
+    for candidate in sorted(measured, key=still_better):
+        family = family_of(candidate.architecture)
+        if not still_better(candidate) < 0 or family in families:
+            continue
+        resized = _resized(candidate, space, caps)
+        if resized is None or resized.num_params < _NEAR * budget:
+            continue
+        families.add(family)
+        if resized.key not in known:
+            trend = ranks.trend(resized.num_params)
+            promise[resized.trial, resized.key] = trend + still_better(candidate)
+            found.append(resized)
+    return sorted(found, key=lambda c: (promise[c.trial, c.key], c.num_params))
+
+
+def is_resized(candidate: Candidate) -> bool:
+    """Tell whether it is no trial of the study, but one of them resized."""
+    return candidate.origin == "resized" and candidate.parent == candidate.trial
+
+
+def _resized(candidate: Candidate, space: SearchSpace, caps: Caps) -> Candidate | None:
+    """Return the candidate as wide as space and caps allow, None where they do not."""
+    architecture = candidate.architecture
+    sized = express(space, genome_of(space, architecture), architecture, caps)
+    if sized is None or sized.key == architecture.key:
+        return None
+    costs = cost(sized)
+    return replace(
+        candidate,
+        architecture=sized,
+        num_params=costs.num_params,
+        macs=costs.macs,
+        peak_memory=costs.peak_memory,
+        key=sized.key,
+        curve=(),
+        trainings=(),
+        val_accuracy=None,
+        val_loss=None,
+        origin="resized",
+        parent=candidate.trial,
+    )

@@ -1,0 +1,116 @@
+"""Who may win under a cap: the study's own candidates, and the best structures resized."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from studying import FakeEngine, make_settings, report_of
+
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.cost import cost
+from nas.candidates.candidate import Candidate
+from nas.candidates.ranking import family_of
+from nas.engines import Job
+from nas.search.best import SelectionCriteria, Winner, retrain
+from nas.search.contenders import contenders, is_resized
+from nas.study.settings import Settings
+
+SETTINGS = make_settings(param_budget=2000)
+KERNELS = {"good": 5, "bad": 3}
+
+
+def net(kind: str, width: int) -> Architecture:
+    """Return a net of the good structure or of the bad one."""
+    return Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        blocks=(Block(out_channels=width, kernel_size=KERNELS[kind]),),
+        head=Head(kind="gap"),
+    )
+
+
+def candidate(trial: int, kind: str, width: int, val_accuracy: float) -> Candidate:
+    """Return a complete candidate of that structure and width."""
+    costs = cost(net(kind, width))
+    return Candidate(
+        trial=trial,
+        architecture=net(kind, width),
+        num_params=costs.num_params,
+        macs=costs.macs,
+        peak_memory=costs.peak_memory,
+        key=net(kind, width).key,
+        state="complete",
+        seed=0,
+        curve=(report_of(0, val_accuracy, epochs=4.0),),
+        val_accuracy=val_accuracy,
+    )
+
+
+# Wider ones of the bad structure; the good one was tried at 490 parameters alone.
+GOOD = candidate(9, "good", 13, 0.90)
+CANDIDATES = [
+    *(candidate(n, "bad", 10 + 6 * n, 0.70 + 0.03 * n) for n in range(9)),
+    GOOD,
+]
+
+
+def under(cap: int, settings: Settings = SETTINGS) -> list[Candidate]:
+    """Return the contenders under the cap."""
+    small_enough = [c for c in CANDIDATES if c.num_params <= cap]
+    return contenders(CANDIDATES, small_enough, settings, cap)
+
+
+@pytest.mark.parametrize("cap", [310, 1000])
+def test_what_was_best_at_another_size_comes_first_as_wide_as_the_cap_allows(
+    cap: int,
+) -> None:
+    """Narrowed or widened; it is told from the trial that it was made from."""
+    first = under(cap)[0]
+    assert (first.trial, first.parent, is_resized(first)) == (9, 9, True)
+    assert 0.9 * cap <= first.num_params <= cap
+    assert first.num_params == cost(first.architecture).num_params
+    assert family_of(first.architecture) == family_of(GOOD.architecture)
+    assert not first.curve
+    assert not first.trainings
+    assert not is_resized(GOOD)
+
+
+def test_what_stands_at_the_cap_is_not_resized_to_it() -> None:
+    """Nor what is worse than the others of its size."""
+    found = under(GOOD.num_params)
+    assert not any(map(is_resized, found))
+    assert found[0] == GOOD
+
+
+def test_all_caps_hold() -> None:
+    """A resized net is within those of the study, too, and in its space."""
+    tight = replace(SETTINGS, max_macs=GOOD.macs)
+    assert not any(map(is_resized, under(1000, tight)))
+    assert any(map(is_resized, under(1000)))
+
+
+def test_the_report_and_the_events_tell_a_resized_winner() -> None:
+    """Its size is not that of the trial whose number it has."""
+
+    def accuracy(job: Job, rung: int) -> float:
+        del rung
+        block = job.architecture.blocks[0]
+        return 0.9 + (0.05 if block.kernel_size == 5 else 0) + block.out_channels / 1000
+
+    told: list[Any] = []
+    winner: Winner = retrain(
+        CANDIDATES,
+        SETTINGS,
+        FakeEngine(2, accuracy=accuracy),
+        SelectionCriteria(max_params=1000, epochs=3),
+        hardware={},
+        show=told.append,
+    )
+    report = winner.report
+    assert (report["trial"], report["resized"]) == (9, True)
+    assert GOOD.num_params < report["num_params"] <= 1000
+    assert [f["resized"] for f in report["finalists"]].count(True) == 1
+    seen = {(event.trial, event.num_params) for event in told if event.resized}
+    assert seen == {(9, report["num_params"])}
