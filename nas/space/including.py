@@ -18,7 +18,6 @@ import tomli_w
 
 from nas.architecture import Architecture, feature_shapes
 from nas.architecture.kinds import KINDS
-from nas.architecture.kinds import KINDS
 from nas.errors import SpaceError
 from nas.space.completion import Caps
 from nas.space.drawing import usual_finish
