@@ -360,6 +360,8 @@ def of_all_widths(
         # As wide as the block before it, of whatever kind that is.
         widest = (max(space.kernel_sizes.options) + 1) // 2
         most = max(most, widest if "inception" in space.kinds.options else 0)
+    bottleneck = kind == "inverted_bottleneck"
+    expansions = space.expansions.options if bottleneck else (1,)
     found = [
         Block(
             kind=kind,
@@ -370,8 +372,10 @@ def of_all_widths(
             stride=2 if how == "stride" else 1,
             pool="none" if how == "stride" else how,
             shortcut=shortcut,
+            expansion=expansion,
         )
         for width in range(least, most + 1)
+        for expansion in expansions
     ]
     return [block for block in found if refusal(block) is None]
 
