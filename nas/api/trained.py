@@ -255,7 +255,9 @@ def best_epoch_in_words(report: dict[str, Any]) -> str:
 
 def trial_in_words(report: Mapping[str, Any]) -> str:
     """Return which trial of the study a winner is, or is made from."""
-    return f"trial {report['trial']}" + (" resized" if report["resized"] else "")
+    return f"trial {report['trial']}" + (
+        " resized" if report.get("resized") else ""  # older reports do not say
+    )
 
 
 def tested_in_words(report: dict[str, Any]) -> str:
