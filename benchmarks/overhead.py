@@ -173,7 +173,7 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
         meter.wall.clear()
         meter.cpu.clear()
         display = SearchDisplay(Console(file=nowhere, force_terminal=True))
-        command.search_and_draw(study, engine, wanted, None, None, display)
+        command.search_and_draw(study, engine, wanted, None, None, None, display)
         meter.charge()
     row: dict[str, float] = {}
     for clock, spent in (("cpu", meter.cpu), ("wall", meter.wall)):

@@ -828,7 +828,7 @@ def test_the_front_is_written_no_more_often_than_it_may_take_time(
     monkeypatch.setattr(running, "_SHARE_OF_FRONTS", 0.02 if seconds else 1.0)
     settings = make_settings(pruning=None)
     with create(tmp_path / "small", settings) as study:
-        running.search_and_draw(study, FakeEngine(), 20, None, None, NoDisplay())
+        running.search_and_draw(study, FakeEngine(), 20, None, None, None, NoDisplay())
     assert len(written) == times
 
 

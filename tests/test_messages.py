@@ -25,6 +25,7 @@ KNOWN = set().union(*OPTIONS.values()) | {"--version"}
 # What is no option of nas: of other programs, and colours of pages.
 OTHERS = {
     "export/c/target.py": re.compile("--logits"),
+    "engines/ray_connection.py": re.compile("--head|--port"),
     "data/wheel.py": re.compile(r".*"),
     "report/page.py": re.compile(r"--[a-z0-9]+"),
     "dashboard/assets.py": re.compile(r"--[a-z0-9]+"),

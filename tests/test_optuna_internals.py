@@ -14,7 +14,7 @@ from studying import make_settings, train_made_up
 
 import nas
 from nas.study import optuna_internals
-from nas.study.folders import create, open_study, read_study
+from nas.study.folders import create, read_study
 from nas.study.optuna_internals import KNOWN_RELEASES, QuickInsertStorage
 
 INTERNALS = Path(optuna_internals.__file__)
@@ -66,7 +66,7 @@ def trials(tmp_path: Path) -> list[FrozenTrial]:
     with create(tmp_path / "small", make_settings()) as study:
         for _ in range(2):
             train_made_up(study, study.ask())
-    with open_study(tmp_path / "small") as study:
+    with read_study(tmp_path / "small") as study:
         return study._storage.get_all_trials(study._id)
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -210,6 +210,42 @@ def test_any_draw_from_any_space_is_under_all_caps(
     least = smallest(space, shape, num_classes, caps)
     assert found.num_params >= least or space.deviation.share
     check_membership(architecture, space)
+
+
+def test_a_block_that_adds_its_input_follows_one_that_is_repeated() -> None:
+    """Both have no width of their own, also where the kinds' least widths differ."""
+    text = """
+    [blocks]
+    depth = [3, 4]
+    kinds = ["inception", "residual", "conv"]
+    kernel_sizes = [1, 5, 9]
+    paddings = ["same"]
+    shortcuts = ["none", "identity", "conv"]
+    repeats = [1, 2]
+    [widths]
+    min = 2
+    max = 8
+    [downsampling]
+    count = [0, 1]
+    kinds = ["max"]
+    smallest_side = 2
+    [head]
+    kinds = ["gap"]
+    """
+    space = read_space(text, "tied")
+    seen = 0
+    for seed in range(300):
+        architecture = sample(
+            space,
+            RandomDraws(seed),
+            input_shape=(1, 8, 8),
+            num_classes=2,
+            caps=Caps(20_000),
+        )
+        check_membership(architecture, space)
+        pairs = pairwise(architecture.blocks)
+        seen += any(a.repeats > 1 and b.shortcut == "identity" for a, b in pairs)
+    assert seen > 3
 
 
 def check_membership(architecture: Architecture, space: SearchSpace) -> None:

@@ -385,7 +385,9 @@ def search(
         target_accuracy=numbers["target_accuracy"],
         data=given,
     )
-    return Study(stored, data=dataset, outcome=outcome.reason)
+    # The writer's own does not hold what was drawn.
+    with read_study(stored.folder, request.storage) as found:
+        return Study(found, data=dataset, outcome=outcome.reason)
 
 
 @in_python

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 from nas.architecture import Architecture, Block, Head, Shape
 from nas.architecture.cost import cost
 from nas.architecture.kinds import refusal
-from nas.errors import SpaceError
+from nas.errors import ArchitectureError, SpaceError
 from nas.space.completion import Caps, Move, State
 from nas.space.limits import completion, counts, heads_of, kinds_of_caps, smallest
 from nas.space.reading import Choice, Deviation, SearchSpace, own_options
@@ -167,20 +167,35 @@ def _repeat(
             draws,
             f"block_{number}.repeats",
             space.repeats,
-            lambda t: caps.allow(cost(applied(t), caps.board)),  # noqa: B023 - asked at once
+            lambda t: _allowed(caps, applied(t)),  # noqa: B023 - asked at once
         )
-        narrow = applied(times)
+        narrow = applied(times) or narrow
     return narrow
 
 
-def _applied(narrow: Architecture, number: int, times: int) -> Architecture:
-    """Return the architecture with that block applied so many times."""
+def _allowed(caps: Caps, architecture: Architecture | None) -> bool:
+    return architecture is not None and caps.allow(cost(architecture, caps.board))
+
+
+def _applied(narrow: Architecture, number: int, times: int) -> Architecture | None:
+    """Return the architecture with that block applied so many times.
+
+    None where a block behind it, which is as wide as its input, cannot be so narrow.
+    """
     if times == 1:
         return narrow
-    before, block = narrow.blocks[number - 2 : number]
+    blocks = list(narrow.blocks)
+    blocks[number - 1] = replace(blocks[number - 1], repeats=times)
     # Its output is its input again.
-    again = replace(block, repeats=times, out_channels=before.out_channels)
-    return with_block(narrow, number, again)
+    for place in range(number - 1, len(blocks)):
+        if not blocks[place].tied:
+            break
+        width = blocks[place - 1].out_channels
+        blocks[place] = replace(blocks[place], out_channels=width)
+    try:
+        return replace(narrow, blocks=tuple(blocks))
+    except ArchitectureError:
+        return None
 
 
 def repeatable(block: Block, before: Block) -> bool:

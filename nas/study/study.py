@@ -200,7 +200,10 @@ class Study:
         return self._candidates[trial]
 
     def decisions(self) -> dict[int, dict[str, float]]:
-        """Return what was drawn for each trial, by its number; {} where nothing was."""
+        """Return what was drawn for each trial, by its number; {} where nothing was.
+
+        For a study that was opened for reading: one that is searched on holds no draws.
+        """
         with storage_errors(self.folder):
             trials = self._storage.get_all_trials(self._id, deepcopy=False)
         return {trial.number: dict(trial.params) for trial in trials}
