@@ -205,19 +205,25 @@ def test_killed_workers(tmp_path: Path, chance: random.Random) -> None:
 def test_an_interrupted_search_says_how_to_go_on(
     tmp_path: Path, chance: random.Random, number: signal.Signals
 ) -> None:
-    """Ctrl-C, as kill, ends it with code 130 and one line, and not its 100,000 trials."""
+    """Ctrl-C, as kill, ends it within seconds with code 130 and one line.
+
+    On a machine that other work keeps busy it may take as long as the start took.
+    """
     search = Search(tmp_path, trials=100_000)
+    began = time.monotonic()
     with search.started() as process:
         wait_for_growth(search, process)
+        patience = max(5, time.monotonic() - began)
         # While the workers start up, and in the midst of the search.
         time.sleep(chance.choice([0.5, 1.5, 6]))
         children = worker_pids(process.pid)
+        began = time.monotonic()
         if number == signal.SIGINT:
             kill_group(process, number)  # as a terminal does
         else:
             process.send_signal(number)
-        # Two seconds on a machine of its own; other work can make it many more.
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=20 + patience)
+        assert time.monotonic() - began < patience
         assert process.returncode == 130
         assert children
         assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in children)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -64,8 +63,8 @@ class Trained:
     def summary(self) -> str:
         """The result in one line: parameters, test accuracy, seeds."""
         report = self.report
-        name = trial_in_words(report) if "trial" in report else self._name
-        return f"{name}, {tested_in_words(report)}"
+        name = _trial_in_words(report) if "trial" in report else self._name
+        return f"{name}, {_tested_in_words(report)}"
 
     @property
     def _name(self) -> str:
@@ -253,15 +252,13 @@ def best_epoch_in_words(report: dict[str, Any]) -> str:
     )
 
 
-def trial_in_words(report: Mapping[str, Any]) -> str:
-    """Return which trial of the study a winner is, or is made from."""
+def _trial_in_words(report: dict[str, Any]) -> str:
     return f"trial {report['trial']}" + (
         " resized" if report.get("resized") else ""  # older reports do not say
     )
 
 
-def tested_in_words(report: dict[str, Any]) -> str:
-    """Return a report's parameters and test accuracy, with what it is, in a line."""
+def _tested_in_words(report: dict[str, Any]) -> str:
     text = (
         f"{report['num_params']:,} parameters: test accuracy "
         f"{percent(report['test_accuracy_mean'])} after the last of {report['epochs']} "

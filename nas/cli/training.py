@@ -97,7 +97,7 @@ def best(  # one parameter an option
     """Retrain the winner, read the test set once, write it out ready for use."""
     from nas.api.progress import LineDisplay, ends_retraining, retraining_line
     from nas.api.running import WorkersWanted, discard_kept, run_best
-    from nas.api.trained import Trained, tested_in_words, trial_in_words
+    from nas.api.trained import Trained
     from nas.cli.display import winners_table
     from nas.files import check_writable, write_atomically
     from nas.search.ladder import caps, check_alone, csv_of, sizes_from, winner_folders
@@ -142,21 +142,23 @@ def best(  # one parameter an option
         )
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop)) from None
-    for place, found in zip(folders, winners, strict=True):
-        Trained(found.candidate.architecture, found.weights, found.report, data).save(
-            place
-        )
+    trained = [
+        Trained(found.candidate.architecture, found.weights, found.report, data)
+        for found in winners
+    ]
+    for place, winner in zip(folders, trained, strict=True):
+        winner.save(place)
     if several:
         write_atomically(table, csv_of(limits, winners).encode())
     discard_kept(folder)
-    for place, found in zip(folders, winners, strict=True):
-        _say_classes(found.report, data)
-        typer.echo(f"{trial_in_words(found.report)}, {tested_in_words(found.report)}")
+    for place, winner in zip(folders, trained, strict=True):
+        _say_classes(winner.report, data)
+        typer.echo(winner.summary)
         typer.echo(f"written to {place}: weights.safetensors, model.py, report.json")
         for name in export or []:
             write_export(place, name, None, data)
     if several:
-        console().print(winners_table(limits, [found.report for found in winners]))
+        console().print(winners_table(limits, [winner.report for winner in trained]))
         typer.echo(f"the table is in {table}")
 
 
