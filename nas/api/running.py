@@ -31,7 +31,11 @@ from nas.search.best import (
     allowed,
     retrain,
 )
-from nas.search.kept_trainings import KeptTrainings, RememberedTrainings
+from nas.search.kept_trainings import (
+    KeptTrainings,
+    RememberedTrainings,
+    Trainings,
+)
 from nas.search.loop import Outcome, Progress
 from nas.search.loop import search as run
 from nas.search.recipes import (
@@ -174,7 +178,7 @@ def run_best(
             folders[0], dataset, settings.seed, settings.val_size, devices, say
         )
     # Not "kept or": one that has nothing yet is empty, and so false.
-    remembered = RememberedTrainings() if kept is None else kept
+    trainings: Trainings = RememberedTrainings() if kept is None else kept
     criteria = [
         SelectionCriteria(
             max_params=limit,
@@ -208,7 +212,7 @@ def run_best(
                         one,
                         hardware=hardware(devices),
                         show=display.show,
-                        kept=remembered,
+                        kept=trainings,
                         data_name=dataset.name,
                     )
                     for one in criteria

@@ -23,7 +23,7 @@ from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.balance import balance
 from nas.search.contenders import contenders, is_resized
-from nas.search.kept_trainings import RememberedTrainings
+from nas.search.kept_trainings import Trainings
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
 from nas.training.recipe import Recipe
@@ -88,7 +88,7 @@ def retrain(
     *,
     hardware: dict[str, Any],
     show: Show = lambda _: None,
-    kept: RememberedTrainings | None = None,
+    kept: Trainings | None = None,
     data_name: str | None = None,
 ) -> Winner:
     """Choose the winner among the front's members and train it to the end.
@@ -287,7 +287,7 @@ class _Runs:
         recipe: Recipe,
         metric: Metric,
         show: Show,
-        kept: RememberedTrainings | None,
+        kept: Trainings | None,
     ) -> None:
         self.engine, self.settings = engine, settings
         self.recipe, self.metric = recipe, metric

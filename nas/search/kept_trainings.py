@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +21,16 @@ from nas.files import write_atomically
 from nas.training.report import RungReport
 
 _logger = logging.getLogger("nas")
+
+
+class Trainings(Protocol):
+    """Trainings that came to their end, by their jobs."""
+
+    def find(self, job: Job) -> list[Reported | Finished] | None:
+        """Return the reports and the end of this job, None where it is not known."""
+
+    def keep(self, job: Job, reports: Sequence[RungReport], end: Finished) -> None:
+        """Take in a training."""
 
 
 class RememberedTrainings:
@@ -41,7 +51,7 @@ class RememberedTrainings:
         self._ended[json.dumps(_what(job), sort_keys=True)] = [*events, end]
 
 
-class KeptTrainings(RememberedTrainings):
+class KeptTrainings:
     """Trainings that came to their end, in one file each.
 
     A file is named after all that decides its training: the job and the
@@ -51,7 +61,6 @@ class KeptTrainings(RememberedTrainings):
 
     def __init__(self, folder: Path, conditions: Mapping[str, Any]) -> None:
         """Use this folder, which is made when there is something to keep."""
-        super().__init__()
         self.folder = folder
         self._conditions = dict(conditions)
         self._warned = False

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import StudyError
-from nas.search.kept_trainings import RememberedTrainings
+from nas.search.kept_trainings import Trainings
 from nas.training.report import RungReport
 
 # A job under which the worker died so often is given up.
@@ -19,7 +19,7 @@ def train_all(
     jobs: Sequence[Job],
     names: Sequence[str],
     show: Callable[[Job, Reported | Finished], None] = lambda _job, _event: None,
-    kept: RememberedTrainings | None = None,
+    kept: Trainings | None = None,
 ) -> list[tuple[Job, Reported | Finished]]:
     """Train all jobs; return their reports and ends, and show each as it comes.
 
