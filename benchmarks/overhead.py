@@ -141,9 +141,10 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
     from rich.console import Console
     from scaling import use_sampler
 
-    from nas.api import running as command
+    from nas.api import searching as command
     from nas.api.progress import SearchDisplay
-    from nas.search import loop as searching
+    from nas.search.loop import _Search
+    from nas.search.pruner import Pruner
     from nas.study.folders import open_study
 
     engine = InstantEngine(read_curves(seconds=5.0))
@@ -160,14 +161,14 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
         meter = Meter()
         for name in ("start", "wait", "decide"):
             meter.wrap(engine, name, "engine")
-        meter.wrap(searching._Search, "__init__", "beginning")
+        meter.wrap(_Search, "__init__", "beginning")
         meter.wrap(study._storage, "create_new_trial", "storage")
         for part in ("user_attr", "state_values"):
             meter.wrap(study._storage, f"set_trial_{part}", "storage")
         meter.wrap(study, "ask", "duplicates")
         meter.wrap(study, "_propose", "draw")
-        meter.wrap(searching._Search, "reason_to_prune", "pruning")
-        meter.wrap(searching._Search, "report_progress", "progress")
+        meter.wrap(Pruner, "reason_to_prune", "pruning")
+        meter.wrap(_Search, "report_progress", "progress")
         meter.wrap(command, "draw", "front")
         meter.charge()
         meter.wall.clear()

@@ -306,7 +306,8 @@ def measure(
 
     It counts from some time after all workers have begun.
     """
-    from nas.search.loop import Progress, Timing, search
+    from nas.search.loop import search
+    from nas.search.progress import Progress, Timing
 
     engine = ReplayEngine(workers, curves)
     # When, seconds of training so far, candidates ended so far.

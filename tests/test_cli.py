@@ -36,7 +36,7 @@ from studying import (
 )
 from system_programs import need
 
-from nas.api import running
+from nas.api import searching
 from nas.api.progress import NoDisplay
 from nas.architecture import Architecture
 from nas.search.best import ProgressEvent
@@ -563,7 +563,7 @@ def test_a_search_stopped_while_its_workers_start_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nas.api.running.LocalEngine", interrupted)
+    monkeypatch.setattr("nas.api.workers.LocalEngine", interrupted)
     result = invoke(*NEW)
     assert result.code == 130
     assert one_line(result.err) == (
@@ -818,17 +818,19 @@ def test_the_front_is_written_no_more_often_than_it_may_take_time(
     """Where one writing takes long the next one comes much later, by a made-up clock."""
     clock = itertools.count(0.0, 0.01)  # so long takes all else
     written: list[Study] = []
-    monkeypatch.setattr(running, "_SECONDS_BETWEEN_FRONTS", 0.0)
-    monkeypatch.setattr(running, "draw", written.append)
+    monkeypatch.setattr(searching, "_SECONDS_BETWEEN_FRONTS", 0.0)
+    monkeypatch.setattr(searching, "draw", written.append)
     monkeypatch.setattr(
-        running,
+        searching,
         "time",
         SimpleNamespace(monotonic=lambda: next(clock) + seconds * len(written)),
     )
-    monkeypatch.setattr(running, "_SHARE_OF_FRONTS", 0.02 if seconds else 1.0)
+    monkeypatch.setattr(searching, "_SHARE_OF_FRONTS", 0.02 if seconds else 1.0)
     settings = make_settings(pruning=None)
     with create(tmp_path / "small", settings) as study:
-        running.search_and_draw(study, FakeEngine(), 20, None, None, None, NoDisplay())
+        searching.search_and_draw(
+            study, FakeEngine(), 20, None, None, None, NoDisplay()
+        )
     assert len(written) == times
 
 

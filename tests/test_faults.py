@@ -35,8 +35,9 @@ from nas.candidates.candidate import Candidate, front
 from nas.errors import StudyError
 from nas.export import write_best
 from nas.report import write_front
-from nas.search import loop
+from nas.search import overdue
 from nas.search.loop import search
+from nas.search.progress import Timing
 from nas.study.folders import create, open_study, read_study
 from nas.training.model import build
 
@@ -250,7 +251,7 @@ def test_without_a_limit_the_longest_training_sets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten times as long, at least ten minutes."""
-    monkeypatch.setattr(loop, "_LEAST_LIMIT", 1.5)
+    monkeypatch.setattr(overdue, "_LEAST_LIMIT", 1.5)
     engine = HangingEngine({2: 1})
     with create(tmp_path / "small", make_settings()) as study:
         search(study, engine, trials=4)
@@ -262,7 +263,7 @@ def test_a_first_training_that_hangs_does_not_hang_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before any training came to its end there is a limit, too."""
-    monkeypatch.setattr(loop, "_FIRST_LIMIT", 1.2)
+    monkeypatch.setattr(overdue, "_FIRST_LIMIT", 1.2)
     engine = HangingEngine({0: 1, 1: 1}, workers=2)
     with create(tmp_path / "small", make_settings()) as study:
         search(study, engine, trials=3)
@@ -351,7 +352,7 @@ def test_a_clock_that_jumps_back_changes_nothing(
     assert len(finished(known)) == 6
 
 
-def vars_of(timing: loop.Timing) -> list[float]:
+def vars_of(timing: Timing) -> list[float]:
     """Return the numbers of a Timing, which has slots."""
     return [getattr(timing, name) for name in timing.__slots__]
 

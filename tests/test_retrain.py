@@ -316,15 +316,18 @@ def test_min_accuracy_takes_the_smallest_that_reaches_it(
     engine = FakeEngine(
         accuracy=after({n + 2: share / 1000 for n, share in enumerate(thousandths)})
     )
+    criteria = {
+        "min_accuracy": wanted / 1000,
+        "finalists": finalists,
+        "max_params": members[-1].num_params,
+    }
     reaching = [n for n, share in enumerate(thousandths) if share >= wanted]
     if reaching:
-        winner = choose(
-            engine, members, min_accuracy=wanted / 1000, finalists=finalists
-        )
+        winner = choose(engine, members, **criteria)
         assert winner.candidate.trial == reaching[0]
     else:
         with pytest.raises(StudyError, match="no net of the front reaches"):
-            choose(engine, members, min_accuracy=wanted / 1000, finalists=finalists)
+            choose(engine, members, **criteria)
     searched = [job.architecture.key for job in engine.started if job.mode == "search"]
     assert len(searched) == len(set(searched))
     if reaching:

@@ -30,7 +30,8 @@ from nas.candidates.candidate import front
 from nas.candidates.pruning import PruningRule, RungResult, should_prune
 from nas.engines import Event, Failed, Finished, Job, WorkerLost
 from nas.errors import StudyError
-from nas.search.loop import Outcome, Progress, search
+from nas.search.loop import search
+from nas.search.progress import Outcome, Progress
 from nas.study.folders import create, open_study, read_study
 from nas.study.study import Study
 

@@ -12,10 +12,11 @@ from torch.nn.parameter import is_lazy
 from nas.api.checks import checked
 from nas.api.data import Data, dataset_of, name_of
 from nas.api.progress import training_display, training_line
-from nas.api.running import WorkersWanted, run_train
 from nas.api.settings import path_of, storage_url, studies_folder
 from nas.api.trained import Trained
+from nas.api.training import run_train
 from nas.api.words import in_python
+from nas.api.workers import WorkersWanted
 from nas.architecture import Architecture, Shape
 from nas.data import load_dataset
 from nas.errors import ArchitectureError

@@ -23,7 +23,7 @@ from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate
 from nas.engines import Finished, Job, Reported
 from nas.search.best import ProgressEvent
-from nas.search.loop import Progress
+from nas.search.progress import Progress
 
 TrainingEvent = tuple[Job, Reported | Finished]
 

@@ -12,10 +12,12 @@ from nas.api.checks import SEARCH_EPOCHS, checked
 from nas.api.data import Data, dataset_of, name_of
 from nas.api.networks import Network, reference_of
 from nas.api.progress import retraining_line, search_display, training_display
-from nas.api.running import EngineName, WorkersWanted, run_best, run_search, title_of
+from nas.api.searching import run_search, title_of
 from nas.api.settings import image_size_of, path_of, storage_url, studies_folder
 from nas.api.trained import Trained
+from nas.api.training import run_best
 from nas.api.words import in_python
+from nas.api.workers import EngineName, WorkersWanted
 from nas.candidates.candidate import front
 from nas.data import Dataset, load_dataset
 from nas.errors import UsageError

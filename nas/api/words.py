@@ -1,13 +1,19 @@
-"""The messages of the command line, in the words of Python."""
+"""What is told beside a display, and the messages of the command line in the words of Python."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from nas.errors import NasError
+
+if TYPE_CHECKING:
+    from nas.data import Dataset
+
+Say = Callable[[str], None]
+"""Tells a line."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -18,6 +24,12 @@ _OPTION = re.compile(
 )
 
 _KEYWORDS = {"dataset": "data"}
+
+
+def say_notes(dataset: Dataset, say: Say) -> None:
+    """Tell what was done to the data and what is odd in them, a line each."""
+    for note in dataset.notes:
+        say(f"data: {note}")
 
 
 def in_python(function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -36,7 +36,7 @@ def data(
             raise typer.BadParameter("give a data set to draw", param_hint="--sheet")
         console().print(_known())
         return
-    from nas.api.running import say_notes
+    from nas.api.words import say_notes
     from nas.data import load_dataset
     from nas.data.summary import contact_sheet
     from nas.files import write_atomically

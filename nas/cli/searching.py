@@ -28,7 +28,7 @@ from nas.cli.options import (
 
 if TYPE_CHECKING:
     from nas.data import Dataset
-    from nas.search.loop import Outcome
+    from nas.search.progress import Outcome
     from nas.study.study import Study
 
 
@@ -141,7 +141,8 @@ def search(  # one parameter an option
     The same command again finishes what is left: --trials is the study's total.
     """
     from nas.api.progress import SearchDisplay
-    from nas.api.running import WorkersWanted, run_search
+    from nas.api.searching import run_search
+    from nas.api.workers import WorkersWanted
     from nas.search.recipes import RecipeChange
     from nas.search.start import Request
 

@@ -96,8 +96,9 @@ def best(  # one parameter an option
 ) -> None:
     """Retrain the winner, read the test set once, write it out ready for use."""
     from nas.api.progress import LineDisplay, ends_retraining, retraining_line
-    from nas.api.running import WorkersWanted, discard_kept, run_best
     from nas.api.trained import Trained
+    from nas.api.training import discard_kept, run_best
+    from nas.api.workers import WorkersWanted
     from nas.cli.display import winners_table
     from nas.files import check_writable, write_atomically
     from nas.search.ladder import caps, check_alone, csv_of, sizes_from, winner_folders
@@ -206,8 +207,9 @@ def train(  # one parameter an option
 ) -> None:
     """Train one architecture to the end and read the test set once."""
     from nas.api.progress import LineDisplay, ends_training, training_line
-    from nas.api.running import WorkersWanted, discard_kept, run_train
     from nas.api.trained import Trained, best_epoch_in_words
+    from nas.api.training import discard_kept, run_train
+    from nas.api.workers import WorkersWanted
     from nas.search.recipes import RecipeChange
     from nas.search.resolve import resolve
 

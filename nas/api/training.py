@@ -1,28 +1,26 @@
-"""What `nas search`, `best` and `train` do, and the functions of `import nas` alike.
+"""What `nas best` and `nas train` do, and the functions of `import nas` alike.
 
-Each takes what was asked for, trains, and returns what was found; a search also writes
-the files of its study's folder. Nothing is printed: a display is shown every event.
+What is trained is kept until the result is written, so that a stopped command goes on.
+Nothing is printed: a display is shown every event.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from nas.api.progress import Display, TrainingEvent
+from nas.api.words import Say, say_notes
+from nas.api.workers import WorkersWanted
 from nas.candidates.candidate import Candidate
 from nas.data import Dataset, load_dataset
-from nas.engines import Engine
 from nas.engines.local import LocalEngine, devices_for
 from nas.environment import hardware, versions
-from nas.errors import NasError, UsageError
+from nas.errors import UsageError
 from nas.export.source import WRITTEN
-from nas.files import append_json, check_writable
+from nas.files import check_writable
 from nas.references.bundled import check_fits
 from nas.search.best import (
     ProgressEvent,
@@ -31,13 +29,7 @@ from nas.search.best import (
     allowed,
     retrain,
 )
-from nas.search.kept_trainings import (
-    KeptTrainings,
-    RememberedTrainings,
-    Trainings,
-)
-from nas.search.loop import Outcome, Progress
-from nas.search.loop import search as run
+from nas.search.kept_trainings import KeptTrainings, RememberedTrainings, Trainings
 from nas.search.recipes import (
     NO_CHANGE,
     RecipeChange,
@@ -46,84 +38,14 @@ from nas.search.recipes import (
     pixels_of,
 )
 from nas.search.resolve import Resolved
-from nas.search.start import Request, launch, load_again
+from nas.search.start import load_again
 from nas.search.train_one import Plan, Trained, choose_recipe, train_single
 from nas.study.folders import check_data
 from nas.study.settings import Settings
-from nas.study.study import Study
 from nas.training.report import Metric
-
-EngineName = Literal["local", "ray"]
 
 UNFINISHED = "unfinished"
 """The folder, in the one for the result, of what a stopped command has trained."""
-
-Say = Callable[[str], None]
-
-# The time between two writings of front.html, which take some 30 ms each; in studies of
-# many thousand trials over a second, and then no more than this share of the time.
-_SECONDS_BETWEEN_FRONTS = 20.0
-_SHARE_OF_FRONTS = 0.02
-
-# Starts the workers; returns them, their devices and how many there are.
-_Start = Callable[[Dataset, Study], tuple[Engine, list[str], int]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkersWanted:
-    """Who trains: how many, on which devices, on this machine or on a Ray cluster."""
-
-    device: str = "auto"
-    workers: int | None = None
-    engine: EngineName = "local"
-    address: str | None = None
-    gpus_per_worker: float | None = None
-
-
-def run_search(
-    request: Request,
-    workers: WorkersWanted,
-    display: Display[Progress],
-    *,
-    trials: int,
-    time_limit: str | float | None = None,
-    trial_time_limit: str | float | None = None,
-    target_accuracy: float | None = None,
-    data: Dataset | None = None,
-    say: Say = lambda _: None,
-) -> tuple[Study, Outcome, Dataset]:
-    """Begin the study, or go on with it; return it closed, how it ended, and its data.
-
-    ``say`` gets a line for whatever is to be told before training, here and below.
-    Raises UsageError before anything is loaded, what launch and nas.search.loop.search
-    raise, and KeyboardInterrupt with a line on how to go on; the study is closed then.
-    """
-    # What draws the front, loaded now: Ctrl-C in the midst of an import can be lost.
-    import nas.report  # noqa: F401 - pandas and plotly, which only searches need
-
-    limit = seconds(time_limit, "--time-limit")
-    trial_limit = seconds(trial_time_limit, "--trial-time-limit")
-    start = _starter(workers)
-    study, dataset = launch(request, data, say)
-    say_notes(dataset, say)
-    say(augmentation_line(study.settings.recipe))
-    with study, _word_on_how_to_go_on(study, trials):
-        check_writable(study.folder, ("front.csv", "front.html", "timing.json"))
-        engine, devices, count = start(dataset, study)
-        try:
-            outcome = search_and_draw(
-                study, engine, trials, limit, trial_limit, target_accuracy, display
-            )
-        except BaseException:
-            # The error that led here is the one to tell.
-            with contextlib.suppress(NasError):
-                draw(study)
-            raise
-        finally:
-            engine.close()
-        draw(study)
-        _write_timing(study, outcome, devices, count)
-    return study, outcome, dataset
 
 
 def run_best(
@@ -304,12 +226,6 @@ def run_train(
     return trained, dataset
 
 
-def say_notes(dataset: Dataset, say: Say) -> None:
-    """Tell what was done to the data and what is odd in them, a line each."""
-    for note in dataset.notes:
-        say(f"data: {note}")
-
-
 def _kept(
     folder: Path,
     data: Dataset,
@@ -358,147 +274,3 @@ def _word_on_what_is_kept(kept: KeptTrainings | None) -> Iterator[None]:
             f"stopped; {len(kept)} finished trainings are kept in {kept.folder}: go on "
             "with the same command"
         ) from None
-
-
-def seconds(given: str | float | None, option: str) -> float | None:
-    """Return the seconds of a time such as 90s, 30m, 2h or 1h30m; numbers are seconds.
-
-    Raises UsageError for anything else.
-    """
-    if given is None:
-        return None
-    total = 0.0
-    if isinstance(given, str):
-        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", given.strip())
-        if match:
-            hours, minutes, rest = (int(group or 0) for group in match.groups())
-            total = float(3600 * hours + 60 * minutes + rest)
-    elif isinstance(given, int | float) and not isinstance(given, bool):
-        total = float(given)
-    if not 0 < total < float("inf"):
-        raise UsageError(f"{option} {given!r} is no time: write 90s, 30m, 2h or 1h30m")
-    return total
-
-
-def search_and_draw(
-    study: Study,
-    engine: Engine,
-    trials: int,
-    limit: float | None,
-    trial_limit: float | None,
-    target: float | None,
-    display: Display[Progress],
-) -> Outcome:
-    """Search, and write the study's front now and then."""
-    due = 0.0
-
-    def show(progress: Progress) -> None:
-        nonlocal due
-        display.show(progress)
-        ended = progress.changed is not None and progress.changed.state != "running"
-        began = time.monotonic()
-        if ended and began >= due:
-            draw(study)
-            spent = time.monotonic() - began
-            due = began + max(_SECONDS_BETWEEN_FRONTS, spent / _SHARE_OF_FRONTS)
-
-    with display:
-        return run(
-            study,
-            engine,
-            trials=trials,
-            time_limit=limit,
-            trial_time_limit=trial_limit,
-            target_accuracy=target,
-            show=show,
-        )
-
-
-def draw(study: Study) -> None:
-    """Write front.csv and front.html of the study."""
-    from nas.report import write_front  # run_search says why it is not loaded above
-
-    settings = study.settings
-    write_front(
-        study.folder,
-        study.candidates(),
-        title=title_of(settings),
-        param_budget=settings.param_budget,
-        accuracy=settings.accuracy_name,
-    )
-
-
-def title_of(settings: Settings) -> str:
-    """Return what stands above the picture of a study's front."""
-    return (
-        f"{settings.name}: {settings.data_title}, at most "
-        f"{settings.param_budget:,} parameters"
-    )
-
-
-def _starter(wanted: WorkersWanted) -> _Start:
-    """Check what can be checked beforehand; return what starts the workers."""
-    if wanted.engine == "ray":
-        return _on_ray(wanted)
-    if wanted.address is not None or wanted.gpus_per_worker is not None:
-        raise UsageError("--address and --gpus-per-worker need --engine ray")
-    devices, count = devices_for(wanted.device, wanted.workers)
-
-    def start(dataset: Dataset, study: Study) -> tuple[Engine, list[str], int]:
-        engine = LocalEngine(
-            dataset,
-            split_seed=study.settings.seed,
-            val_size=study.settings.val_size,
-            workers=count,
-            devices=devices,
-        )
-        return engine, devices, count
-
-    return start
-
-
-def _on_ray(wanted: WorkersWanted) -> _Start:
-    from nas.engines.ray import RayEngine  # Ray must be installed
-
-    def start(dataset: Dataset, study: Study) -> tuple[Engine, list[str], int]:
-        engine = RayEngine(
-            dataset,
-            split_seed=study.settings.seed,
-            val_size=study.settings.val_size,
-            workers=wanted.workers,
-            device=wanted.device,
-            gpus_per_worker=wanted.gpus_per_worker,
-            address=wanted.address,
-        )
-        return engine, [engine.device], engine.num_workers
-
-    return start
-
-
-@contextlib.contextmanager
-def _word_on_how_to_go_on(study: Study, trials: int) -> Iterator[None]:
-    """Tell who stops the search, while its workers are starting too, what it has."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
-        raise KeyboardInterrupt(
-            f"stopped with {finished} of {trials} trials finished; go on with the "
-            "same command"
-        ) from None
-
-
-def _write_timing(
-    study: Study, outcome: Outcome, devices: list[str], workers: int
-) -> None:
-    append_json(
-        study.folder / "timing.json",
-        {
-            "ended": outcome.reason,
-            "workers": workers,
-            "seconds": {k: round(v, 2) for k, v in asdict(outcome.timing).items()},
-            "c_kernels": outcome.kernels,
-            "hardware": hardware(devices),
-            "versions": versions(),
-        },
-    )

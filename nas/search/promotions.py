@@ -1,0 +1,149 @@
+"""The longer trainings of a search: which is due, which run, what they have reported."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from nas.candidates.candidate import Candidate, Training
+from nas.candidates.promotion import Promotion, next_promotion
+from nas.candidates.ranking import rank
+from nas.engines import Job
+from nas.study.settings import derived_seed
+from nas.study.study import Study
+from nas.training.report import RungReport
+
+# The promotion rule is asked anew once trainings of one in so many have ended.
+_SHARE_TO_PROMOTE_ANEW = 200
+
+
+class Promotions:
+    """All promotions of a study, those before this run included.
+
+    Their jobs have negative numbers; a candidate's first training has the number of
+    its trial.
+    """
+
+    def __init__(self, study: Study, trials: int) -> None:
+        self._study, self._trials = study, trials
+        self._jobs: dict[int, Promotion] = {}
+        self._curves: dict[int, list[RungReport]] = {}
+        # The (epochs, seed number) of each candidate's.
+        self._started: dict[int, set[tuple[int, int]]] = {
+            c.trial: {(t.epochs, t.seed_number) for t in c.trainings}
+            for c in study.candidates()
+            if c.trainings
+        }
+        self._again: deque[int] = deque()
+        # Trainings that have ended since the rule last had nothing to promote.
+        self._ended_since: float = math.inf
+
+    def __contains__(self, job: int) -> bool:
+        """Return whether the job is a promotion's."""
+        return job in self._jobs
+
+    @property
+    def waiting(self) -> bool:
+        """Whether one has lost its worker and waits for another."""
+        return bool(self._again)
+
+    def trial_of(self, job: int) -> int:
+        """Return the trial that a job trains."""
+        return job if job >= 0 else self._jobs[job].trial
+
+    def next(self, *, finished: int, screening: int, more_to_come: bool) -> Job | None:
+        """Return the training that is due, if any.
+
+        ``finished`` candidates have been screened, ``screening`` are being so;
+        ``more_to_come`` tells whether others will be.
+        """
+        if self._again:
+            number = self._again.popleft()
+        else:
+            promotion = self._due(finished, screening, more_to_come=more_to_come)
+            if promotion is None:
+                return None
+            number = -1 - len(self._jobs)
+            self._jobs[number] = promotion
+        trial, epochs, seed_number = self._jobs[number]
+        settings = self._study.settings
+        self._started.setdefault(trial, set()).add((epochs, seed_number))
+        self._curves[number] = []
+        return Job(
+            number=number,
+            architecture=self._study.candidate(trial).architecture,
+            recipe=replace(settings.recipe, epochs=epochs),
+            seed=derived_seed(settings.seed, "promote", trial, epochs, seed_number),
+            rungs=promotion_rungs(epochs),
+            metric=settings.metric,
+        )
+
+    def _due(
+        self, finished: int, screening: int, *, more_to_come: bool
+    ) -> Promotion | None:
+        """Ask the promotion rule; only where enough has changed since its last no.
+
+        It ranks all candidates, which takes longer the more there are: of many thousand
+        it is asked once trainings of one in so many have ended, and always at the end.
+        """
+        settings = self._study.settings
+        enough = max(1, finished // _SHARE_TO_PROMOTE_ANEW) if more_to_come else 1
+        if len(settings.levels) == 1 or self._ended_since < enough:
+            return None
+        evidence = self._study.evidence()
+        cost = settings.evolution.compute_cost
+        ranks = rank(evidence, settings.levels, compute_cost=cost)
+        found = next_promotion(
+            evidence,
+            list(ranks.merits),
+            self._started,
+            rule=settings.promotion,
+            fidelities=settings.levels,
+            trials=self._trials,
+            screened=finished,
+            screening=screening > 0 or more_to_come,
+            # Who names a net to start from wants to know what it is worth.
+            always=[c.trial for c in self._starts()],
+        )
+        if found is None:
+            self._ended_since = 0
+        return found
+
+    def _starts(self) -> Sequence[Candidate]:
+        """Return the candidates that the user named, as far as they have begun."""
+        if not self._study.settings.start_from:
+            return []
+        return [c for c in self._study.candidates() if c.origin == "start"]
+
+    def training_ended(self) -> None:
+        """Take note that there is something new to judge by."""
+        self._ended_since += 1
+
+    def report(self, job: int, report: RungReport) -> None:
+        """Note where a promotion stands."""
+        self._curves[job].append(report)
+
+    def end(self, job: int, *, failed: bool) -> Candidate:
+        """Write a promotion down and return the candidate as it is now."""
+        trial, epochs, seed_number = self._jobs[job]
+        training = Training(
+            trial=trial,
+            epochs=epochs,
+            seed_number=seed_number,
+            curve=() if failed else tuple(self._curves[job]),
+            ended=datetime.now(UTC).timestamp(),
+        )
+        return self._study.add_training(training)
+
+    def repeat(self, job: int) -> None:
+        """Begin a promotion anew, whose worker is gone."""
+        self._again.append(job)
+
+
+def promotion_rungs(epochs: int) -> tuple[float, ...]:
+    """Return the rungs of a longer training: 1, 2, 4 ... epochs and its end."""
+    doubling = [2.0**n for n in range(epochs.bit_length()) if 2**n < epochs]
+    return (*doubling, float(epochs))
