@@ -298,10 +298,37 @@ def test_what_was_drawn_can_be_encoded(text: str, seed: int, budget: int) -> Non
     if cost(architecture).num_params < smallest(space, SHAPE, 10, caps):
         return  # of a net that its own ways have made smaller than all others
     assert values is not None
-    again = sample(
-        space, FixedDraws(values), input_shape=SHAPE, num_classes=10, caps=caps
-    )
+    draws = StrictDraws(values)
+    again = sample(space, draws, input_shape=SHAPE, num_classes=10, caps=caps)
     assert again.key == architecture.key
+
+
+class StrictDraws(FixedDraws):
+    """Refuses what no sampler could have drawn, as Optuna does."""
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """Return the number of that name, which has to be within the bounds."""
+        assert low <= self.values[name] <= high, name
+        return self.values[name]
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Return the whole number of that name, which has to be within the bounds."""
+        assert low <= self.values[name] <= high, name
+        return int(self.values[name])
+
+
+def test_widths_rounded_apart_are_draws_within_the_bounds() -> None:
+    """2 and 10 channels are 5 times apart; the space draws at most 4.84 times."""
+    space, caps = find_space("plain"), Caps(10_000)
+    blocks = (Block(out_channels=2, pool="max"), Block(out_channels=10))
+    net = Architecture(
+        input_shape=SHAPE, num_classes=10, blocks=blocks, head=Head(kind="gap")
+    )
+    values = encode(space, net, caps)
+    assert values is not None
+    draws = StrictDraws(values)
+    again = sample(space, draws, input_shape=SHAPE, num_classes=10, caps=caps)
+    assert again.key == net.key
 
 
 def test_what_is_not_in_the_space_cannot_be_encoded() -> None:
