@@ -8,6 +8,7 @@
 #   together    how many candidates at a time: processes, with MPS too, and streams (3 minutes)
 #   throughput  images a second against PyTorch's MNIST example (3 minutes)
 #   search      `nas search --budget 10000 --trials 200` for each seed of $SEEDS (default 0), then `nas best`
+#   trainings   300 nets for 1, 3 and 15 epochs, as many as $SECONDS_FOR_TRAININGS (default 420) allow
 #
 # PYTHON names the interpreter, which has torch. WHEELS is a folder of wheels of what else nas
 # needs; they are installed aside. MNIST is an archive (.tgz) of the folder MNIST, where the
@@ -83,6 +84,10 @@ run_search() {
             --seeds "${BEST_SEEDS:-3}" --device cuda --studies "$studies" | tail -3
         tar -C "$studies" --exclude '*.html' -czf "$out/studies.tgz" .
     done
+}
+run_trainings() {
+    with_mps part "${SECONDS_FOR_TRAININGS:-420}" "trainings" "$python" \
+        benchmarks/trainings.py --device cuda --jobs "${JOBS:-8}" --csv "$out/trainings.csv"
 }
 for name in "$@"; do
     "run_$name"

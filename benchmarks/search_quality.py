@@ -1,11 +1,14 @@
 """How good the fronts are that a search finds, against other ways to spend the epochs.
 
-    python benchmarks/search_quality.py run [--tasks mnist14] [--seeds 0-19] [--jobs 2]
+    python benchmarks/search_quality.py run [--tasks mnist14,fashion14] [--seeds 0-19]
+        [--jobs 2] [--data-dir FOLDER]
     python benchmarks/search_quality.py table
 
 ``run`` writes one row for each point of a curve into benchmarks/search_quality.csv:
 task, method, seed, epochs, hypervolume. Stopped at any moment, it goes on with the runs
-that are not in the file. ``table`` compares the methods, paired by seed.
+that are not in the file. ``table`` compares the methods, paired by seed. Fashion-MNIST's files
+are taken from ``--data-dir`` where they lie there (Debian's package has them in
+/usr/share/datasets/fashion-mnist).
 
 A task is small enough to train hundreds of nets: images of 14x14, 8,000 to train on,
 2,000 to validate, 30,000 held out, all from the official training set, at most 5,000
@@ -30,6 +33,7 @@ Trainings are kept in a cache, so methods that train the same net share its trai
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing as mp
@@ -78,18 +82,19 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "search_quality.csv"
 FIDELITIES = (2, 5, 15)
 CAP, LEAST_PARAMS, WORST_ERROR = 5000, 100, 0.2
-TRIALS = 150
+TRIALS = 100
 IMAGES, HELD_OUT, VAL_SIZE = 10_000, 30_000, 2_000
 _GOLDEN = (math.sqrt(5) - 1) / 2
+SOURCES = {"mnist14": "mnist", "fashion14": "fashion-mnist"}
 
 
 # -- tasks ---------------------------------------------------------------------------------
 
 
-def small_task(name: str) -> Dataset:
+def small_task(name: str, data_dir: Path | None = None) -> Dataset:
     """Return the task; its ``test_images`` are held-out images of the training set."""
-    source = {"mnist14": "mnist", "fashion14": "fashion-mnist"}[name]
-    full = load_dataset(source)
+    source = SOURCES[name]
+    full = load_dataset(source, data_dir if source != "mnist" else None)
     images = full.images[: IMAGES + HELD_OUT].float()
     halved = torch.nn.functional.avg_pool2d(images, 2).round().to(torch.uint8).numpy()
     labels = full.labels[: IMAGES + HELD_OUT].numpy()
@@ -117,9 +122,9 @@ class Trained:
 class Trainer:
     """Trains nets on a task, each only once: what was trained before is read."""
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: str, data_dir: Path | None = None) -> None:
         torch.set_num_threads(1)
-        self.dataset = small_task(task)
+        self.dataset = small_task(task, data_dir)
         recipe = search_recipe(IMAGES - VAL_SIZE)
         self.recipe = recipe
         self.steps = (IMAGES - VAL_SIZE) // recipe.batch_size
@@ -534,16 +539,22 @@ _trainers: dict[str, Trainer] = {}
 
 
 def run_one(
-    job: tuple[str, str, int, float],
+    job: tuple[str, str, int, float], data_dir: Path | None
 ) -> tuple[tuple[str, str, int, float], Log]:
     """Run one method with one seed, in a process of its own."""
     task, method, seed, epochs = job
     if task not in _trainers:
-        _trainers[task] = Trainer(task)
+        _trainers[task] = Trainer(task, data_dir)
     return job, METHODS[method](_trainers[task], seed, epochs)
 
 
-def run(tasks: Sequence[str], methods: Sequence[str], seeds: range, jobs: int) -> None:
+def run(
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    seeds: range,
+    jobs: int,
+    data_dir: Path | None,
+) -> None:
     """Run what is not in the file yet: ours first, as it says what the others get."""
     with mp.get_context("spawn").Pool(jobs) as pool:
         for ours in (True, False):
@@ -563,7 +574,8 @@ def run(tasks: Sequence[str], methods: Sequence[str], seeds: range, jobs: int) -
             ]
             todo = [job for job in todo if ours or job[3]]
             begun = time.monotonic()
-            for (task, method, seed, _), log in pool.imap_unordered(run_one, todo):
+            one = functools.partial(run_one, data_dir=data_dir)
+            for (task, method, seed, _), log in pool.imap_unordered(one, todo):
                 # The run's last row has all that it spent.
                 last = hypervolume([row[1:] for row in log.full])
                 for epochs, volume in (*log.curve(), (log.epochs, last)):
@@ -636,6 +648,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", type=seeds, default=range(20))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args()
     if options.action == "table":
         table()
@@ -645,6 +658,7 @@ def main() -> None:
         options.methods.split(","),
         options.seeds,
         options.jobs,
+        options.data_dir,
     )
 
 

@@ -121,6 +121,26 @@ def test_candidates_train_together_as_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_trainings_are_kept_net_by_net(tmp_path: Path) -> None:
+    """Run again, it trains what is missing; a net is the same each time."""
+    options = ("--epochs", "1,2", "--images", "600", "--device", "cpu", "--jobs", "1")
+    file = ("--csv", "rows.csv")
+    run(tmp_path, "trainings.py", "--nets", "0-0", *options, *file)
+    printed = run(tmp_path, "trainings.py", "--nets", "0-1", *options, *file)
+    assert "2 trainings to come, 2 in rows.csv" in printed
+    with (tmp_path / "rows.csv").open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["net"], row["epochs"]) for row in rows] == [
+        ("0", "1"),
+        ("0", "2"),
+        ("1", "1"),
+        ("1", "2"),
+    ]
+    assert rows[0]["key"] == rows[1]["key"] != rows[2]["key"]
+    assert all(0 <= float(row["held_out_accuracy"]) <= 1 for row in rows)
+
+
+@pytest.mark.slow
 def test_the_overhead_is_told_by_what_it_is_for(tmp_path: Path) -> None:
     """Each row's parts add up, and the table has a line a size and a clock."""
     options = ("--sizes", "3,6", "--trials", "2", "--repeats", "1")
