@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,8 @@ from nas.engines.out_of_memory import OutOfMemory
 from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import OutOfMemoryError
 from nas.training import augmentation, kernels
-from nas.training.kernels import functions, library
+from nas.training.kernels import library
+from nas.training.kernels.tape import Dropped
 from nas.training.model import build
 from nas.training.recipe import Recipe
 
@@ -108,6 +110,15 @@ def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
     return float(relative.detach())
 
 
+def dropped(values: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the values ``[..., V]`` after dropout, by torch's next random numbers."""
+    drop, result = Dropped(), torch.empty_like(values)
+    drop.draw(share)
+    count = values.numel() // values.shape[-1]
+    library.call("dropout", values, result, count, ctypes.byref(drop))
+    return result
+
+
 @needs_kernels
 @pytest.mark.parametrize("name", CHAINS)
 def test_training_agrees_with_torch(name: str) -> None:
@@ -116,7 +127,7 @@ def test_training_agrees_with_torch(name: str) -> None:
     exact = copy.deepcopy(model).double()
     images, labels = images_of(32), torch.arange(32) % 4
     assert kernels.supports(model, 32)
-    logits = kernels.forward(model, images)
+    logits = kernels.Compiled(model)(images)
     expected = exact(images.double())
     assert difference(logits, expected) < 1e-5
     functional.cross_entropy(logits, labels).backward()
@@ -141,7 +152,7 @@ def test_evaluation_agrees_with_torch(name: str, kind: Any) -> None:
     model.eval()
     images = images_of(21)
     with torch.inference_mode():
-        assert difference(kernels.forward(model, images), model(images)) < 1e-5
+        assert difference(kernels.Compiled(model)(images), model(images)) < 1e-5
 
 
 @needs_kernels
@@ -151,8 +162,8 @@ def test_dropout_drops_what_was_asked(share: float) -> None:
     lanes = library.count_lanes()
     ones = torch.ones(2_000_000 // lanes, lanes)
     torch.manual_seed(2)
-    first = functions.dropout(ones, share) == 0
-    second = functions.dropout(ones, share) == 0
+    first = dropped(ones, share) == 0
+    second = dropped(ones, share) == 0
     error = (share * (1 - share) / ones.numel()) ** 0.5
     assert float(first.double().mean()) == pytest.approx(share, abs=5 * error)
     both = share**2
@@ -166,7 +177,7 @@ def test_dropout_drops_what_was_asked(share: float) -> None:
         assert float((one & other).double().mean()) == pytest.approx(
             both, abs=5 * error
         )
-    kept = functions.dropout(ones, share).max()
+    kept = dropped(ones, share).max()
     assert float(kept) == pytest.approx(1 / (1 - share), rel=1e-5)
 
 
@@ -180,7 +191,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     nn.init.zeros_(model.get_parameter("blocks.0.conv.weight"))
     nn.init.ones_(model.get_parameter("blocks.0.conv.bias"))
     model.head = nn.Flatten()
-    values = kernels.forward(model, images_of(512))
+    values = kernels.Compiled(model)(images_of(512))
     dropped = (values == 0).double().mean()
     assert float(dropped) == pytest.approx(0.3, abs=0.01)
     assert float(values.detach().mean()) == pytest.approx(1, abs=0.01)
@@ -192,7 +203,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     )
     model.eval()
     with torch.inference_mode():
-        assert bool((kernels.forward(model, images_of(16)) == 1).all())
+        assert bool((kernels.Compiled(model)(images_of(16)) == 1).all())
 
 
 @needs_kernels
@@ -216,10 +227,10 @@ def test_batch_norm_with_its_neighbours_agrees_with_torch(
     exact = copy.deepcopy(model).double()
     images = images_of(32)
     torch.manual_seed(4)
-    values = kernels.forward(model, images)
+    values = kernels.Compiled(model)(images)
     torch.manual_seed(4)
     lanes = library.count_lanes()
-    factor = functions.dropout(torch.ones(32 // lanes, 6, 15, 18, lanes), 0.3)
+    factor = dropped(torch.ones(32 // lanes, 6, 15, 18, lanes), 0.3)
     factor = factor.permute(0, 4, 1, 2, 3).reshape(32, 6, 15, 18).double()
     exact.blocks[0].dropout = nn.Identity()  # type: ignore[union-attr, index]
     expected = exact(images.double()).view_as(factor) * factor
@@ -263,7 +274,7 @@ def test_a_nan_is_not_lost() -> None:
     model = model_of(*CHAINS["plain"])
     with torch.no_grad():
         model.get_parameter("blocks.0.conv.weight").fill_(torch.nan)
-    assert bool(kernels.forward(model, images_of(16)).isnan().all())
+    assert bool(kernels.Compiled(model)(images_of(16)).isnan().all())
 
 
 @needs_kernels
@@ -329,7 +340,7 @@ def test_memory_that_runs_out_is_an_error(
         matrices = torch.eye(2, 3).expand(32, 2, 3)
         images = kernels.warp(images_of(32), matrices)
         functional.cross_entropy(
-            kernels.forward(model, images), torch.arange(32) % 4
+            kernels.Compiled(model)(images), torch.arange(32) % 4
         ).backward()
         return torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
 

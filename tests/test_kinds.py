@@ -93,7 +93,7 @@ def test_a_new_kind_is_trained_by_the_kernels(net: Architecture) -> None:
     images = torch.randn(16, *net.input_shape)
     assert kernels.supports(model, 16)
     with torch.inference_mode():
-        torch.testing.assert_close(kernels.forward(model, images), model(images))
+        torch.testing.assert_close(kernels.Compiled(model)(images), model(images))
 
 
 def test_a_new_kind_is_drawn_and_told_back(net: Architecture) -> None:

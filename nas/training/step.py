@@ -8,7 +8,6 @@ as it stands.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -131,7 +130,7 @@ def class_weights(recipe: Recipe, labels: Tensor) -> Tensor | None:
 def predictor(model: nn.Module, batch_size: int = 16) -> Callable[[Tensor], Tensor]:
     """Return the model or what computes the same faster."""
     if kernels.supports(model, batch_size):
-        return functools.partial(kernels.forward, model)
+        return kernels.Compiled(model)
     return model
 
 

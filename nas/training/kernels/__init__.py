@@ -6,11 +6,16 @@ once for this machine with its C compiler, in some three seconds, and tells whet
 that went well. Without them, and on GPUs, the model itself is trained: slower, and
 the same but for rounding.
 
-``library.py`` compiles and calls them, ``functions.py`` gives each its gradient, and
-``layers.py`` computes a model with them.
+``library.py`` compiles them, ``tape.py`` records a model's layers as calls of them, and
+``layers.py`` makes of that a function that stands in for the model.
 """
 
-from nas.training.kernels.functions import warp
-from nas.training.kernels.layers import available, forward, supports, warn_if_missing
+from nas.training.kernels.layers import (
+    Compiled,
+    available,
+    supports,
+    warn_if_missing,
+    warp,
+)
 
-__all__ = ["available", "forward", "supports", "warn_if_missing", "warp"]
+__all__ = ["Compiled", "available", "supports", "warn_if_missing", "warp"]

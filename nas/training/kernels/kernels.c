@@ -4,11 +4,16 @@
    in each lane of a vector register. So every loop reads as if for one image and is
    as fast with 3 channels as with 64. The oracle of each function is torch's own
    (tests/test_kernels.py). A function that needs memory of its own returns whether it
-   found none, and then has computed nothing. */
+   found none, and then has computed nothing. Gradients of weights are added to what is
+   there, as layers may share their weights; `y` or `gx` may be the tensor that it is
+   made of where each value follows from that at its own place. */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 
 /* A tile of 4 x COLUMNS sums fills the registers of the machine. */
 #ifdef __AVX512F__
@@ -168,7 +173,7 @@ int conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
   return !ready;
 }
 
-/* gw [out][in][k][k] from the input x and the output's gradient g. */
+/* Add to gw [out][in][k][k] what the input x and the output's gradient g give. */
 int conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
   int Ci = s->in_channels, Co = s->out_channels, k = s->kernel_size;
   int Ho = s->out_height, Wo = s->out_width, taps = Ci * k * k;
@@ -196,7 +201,7 @@ int conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
     x += (long)Ci * s->height * s->width;
     g += (long)Co * Ho * Wo;
   }
-  for (long i = 0; ready && i < (long)Co * taps; i++) gw[i] = lane_sum(sums[i]);
+  for (long i = 0; ready && i < (long)Co * taps; i++) gw[i] += lane_sum(sums[i]);
   free(sums);
   free(padded);
   free(offset);
@@ -252,14 +257,49 @@ int depthwise_weight(const vec *x, const vec *g, float *gw, const shape *s) {
     x += (long)s->height * s->width;
     g += (long)Ho * Wo;
   }
-  for (long i = 0; ready && i < (long)C * area; i++) gw[i] = lane_sum(sums[i]);
+  for (long i = 0; ready && i < (long)C * area; i++) gw[i] += lane_sum(sums[i]);
   free(sums);
   free(padded);
   free(offset);
   return !ready;
 }
 
+/* The bias of a convolution, added to its output. */
+void add_bias(vec *x, const float *bias, int planes, int C, long L) {
+  for (int n = 0; n < planes; n++, x += L)
+    for (long i = 0; i < L; i++) x[i] += bias[n % C];
+}
+
+void add_bias_back(const vec *g, float *g_bias, int planes, int C, long L) {
+  for (int n = 0; n < planes; n++, g += L) {
+    vec sum = {0};
+    for (long i = 0; i < L; i++) sum += g[i];
+    g_bias[n % C] += lane_sum(sum);
+  }
+}
+
 /* ---- pooling ----------------------------------------------------------------- */
+
+/* Four bytes to one and back. GCC's own conversion takes them lane by lane. */
+INLINE bytes narrowed(mask place) {
+#ifdef __AVX512F__
+  return (bytes)_mm512_cvtepi32_epi8((__m512i)place);
+#else
+  return __builtin_convertvector(place, bytes);
+#endif
+}
+
+INLINE mask widened(bytes place) {
+#if defined __AVX512F__
+  return (mask)_mm512_cvtepu8_epi32((__m128i)place);
+#elif defined __AVX2__
+  uint64_t eight;
+  memcpy(&eight, &place, sizeof eight);
+  return (mask)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(eight));
+#else
+  return __builtin_convertvector(place, mask);
+#endif
+}
 
 /* 2x2 max pooling of [planes][H][W]; `winner` keeps the place, 0 to 3. */
 void max_pool(const vec *x, vec *y, bytes *winner, int planes, int H, int W) {
@@ -276,7 +316,7 @@ void max_pool(const vec *x, vec *y, bytes *winner, int planes, int H, int W) {
           place = (more & p) | (~more & place);
         }
         *y++ = value;
-        *winner++ = __builtin_convertvector(place, bytes);
+        *winner++ = narrowed(place);
       }
 }
 
@@ -287,7 +327,7 @@ void max_pool_back(const vec *g, const bytes *winner, vec *gx, int planes, int H
     for (int i = 0; i < H / 2; i++)
       for (int j = 0; j < W / 2; j++, g++) {
         vec *to = gx + 2 * (long)i * W + 2 * j;
-        mask place = __builtin_convertvector(*winner++, mask);
+        mask place = widened(*winner++);
         int offset[4] = {0, 1, W, W + 1};
         UNROLL for (int p = 0; p < 4; p++) to[offset[p]] = where(place == p, *g);
       }
@@ -312,22 +352,109 @@ void avg_pool_back(const vec *g, vec *gx, int planes, int H, int W) {
       }
 }
 
-/* ---- hardswish --------------------------------------------------------------- */
-
-void hardswish(const vec *x, vec *y, long count) {
-  for (long i = 0; i < count; i++) {
-    vec gate = rectify(x[i] + 3, x[i] + 3);
-    mask open = gate > 6;
-    gate = (vec)((mask)where(~open, gate) | (mask)where(open, gate * 0 + 6));
-    y[i] = x[i] * gate * (1 / 6.f);
+/* The mean of each of the planes. */
+void global_mean(const vec *x, vec *y, int planes, long L) {
+  for (int n = 0; n < planes; n++, x += L) {
+    vec sum = {0};
+    for (long i = 0; i < L; i++) sum += x[i];
+    y[n] = sum / (float)L;
   }
 }
 
-void hardswish_back(const vec *g, const vec *x, vec *gx, long count) {
+/* With `add`, to the gradient that is there. */
+void global_mean_back(const vec *g, vec *gx, int planes, long L, int add) {
+  for (int n = 0; n < planes; n++, gx += L) {
+    vec share = g[n] / (float)L;
+    for (long i = 0; i < L; i++) {
+      if (add)
+        gx[i] += share;
+      else
+        gx[i] = share;
+    }
+  }
+}
+
+/* ---- activations ------------------------------------------------------------- */
+
+enum { RELU, LEAKY_RELU, RELU6, HARDSWISH };
+
+INLINE vec choose(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & ~m)); }
+
+INLINE void activate_tile(const vec *x, vec *y, long count, float slope, int kind) {
   for (long i = 0; i < count; i++) {
-    mask closed = x[i] < -3, open = x[i] > 3;
-    vec slope = g[i] * (x[i] * (1 / 3.f) + 0.5f);
-    gx[i] = (vec)((mask)where(~(closed | open), slope) | (mask)where(open, g[i]));
+    vec v = x[i], six = v * 0 + 6;
+    if (kind == RELU) y[i] = rectify(v, v);
+    if (kind == LEAKY_RELU) y[i] = choose(v > 0, v, v * slope);
+    if (kind == RELU6) y[i] = choose(v > 6, six, rectify(v, v));
+    if (kind == HARDSWISH) {
+      vec gate = rectify(v + 3, v + 3);
+      y[i] = v * choose(gate > 6, six, gate) * (1 / 6.f);
+    }
+  }
+}
+
+INLINE void activate_back_tile(const vec *g, const vec *x, vec *gx, long count,
+                               float slope, int kind) {
+  for (long i = 0; i < count; i++) {
+    vec v = x[i], d = g[i];
+    if (kind == RELU) gx[i] = rectify(d, v);
+    if (kind == LEAKY_RELU) gx[i] = choose(v > 0, d, d * slope);
+    if (kind == RELU6) gx[i] = where(~((v <= 0) | (v >= 6)), d);
+    if (kind == HARDSWISH) {
+      vec between = where(~(v < -3), d * (v * (1 / 3.f) + 0.5f));
+      gx[i] = choose(v > 3, d, between);
+    }
+  }
+}
+
+#define KIND_OF(function, ...)                                \
+  switch (kind) {                                             \
+    case RELU: function(__VA_ARGS__, RELU); break;            \
+    case LEAKY_RELU: function(__VA_ARGS__, LEAKY_RELU); break; \
+    case RELU6: function(__VA_ARGS__, RELU6); break;          \
+    case HARDSWISH: function(__VA_ARGS__, HARDSWISH); break;  \
+  }
+
+/* `slope` is that of leaky ReLU below 0. */
+void activate(const vec *x, vec *y, long count, float slope, int kind) {
+  KIND_OF(activate_tile, x, y, count, slope)
+}
+
+void activate_back(const vec *g, const vec *x, vec *gx, long count, float slope,
+                   int kind) {
+  KIND_OF(activate_back_tile, g, x, gx, count, slope)
+}
+
+/* ---- branches ---------------------------------------------------------------- */
+
+void add(vec *x, const vec *y, long count) {
+  for (long i = 0; i < count; i++) x[i] += y[i];
+}
+
+/* Copy the C channels x [G][C][L] into the channels of y [G][Cy][L] from `first` on, or
+   with `back` from there. */
+void join(vec *x, vec *y, int G, int C, int Cy, int first, long L, int back) {
+  for (int g = 0; g < G; g++) {
+    vec *here = x + g * C * L, *there = y + ((long)g * Cy + first) * L;
+    memcpy(back ? here : there, back ? there : here, sizeof(vec) * C * L);
+  }
+}
+
+/* Each of the planes times a number of its own. */
+void scale(const vec *x, const vec *by, vec *y, int planes, long L) {
+  for (int n = 0; n < planes; n++)
+    for (long i = n * L; i < (n + 1) * L; i++) y[i] = x[i] * by[n];
+}
+
+void scale_back(const vec *g, const vec *x, const vec *by, vec *gx, vec *g_by,
+                int planes, long L) {
+  for (int n = 0; n < planes; n++) {
+    vec sum = {0};
+    for (long i = n * L; i < (n + 1) * L; i++) {
+      sum += g[i] * x[i];
+      gx[i] = g[i] * by[n];
+    }
+    g_by[n] = sum;
   }
 }
 
@@ -457,9 +584,10 @@ INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const fused_norm
       sum += lane_sum(s);
       product += lane_sum(q);
     }
-    g_shift[c] = sum;
-    g_weight[c] = product * inverse[c];
-    float by_x = -by * inverse[c] * g_weight[c] / count;
+    float by_weight = product * inverse[c];
+    g_shift[c] += sum;
+    g_weight[c] += by_weight;
+    float by_x = -by * inverse[c] * by_weight / count;
     float constant = -by * sum / count - by_x * mean[c];
     for (int n = 0; n < G; n++) {
       long at = ((long)n * C + c) * L;
@@ -475,7 +603,7 @@ INLINE void norm_back_tile(const vec *g, const vec *x, vec *gx, const fused_norm
       }
       biases += lane_sum(s);
     }
-    if (g_bias) g_bias[c] = biases;
+    if (g_bias) g_bias[c] += biases;
   }
 }
 

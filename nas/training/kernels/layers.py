@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.training.kernels import functions
-from nas.training.kernels.functions import FusedNorm
-from nas.training.kernels.library import count_lanes, load, why_missing
-from nas.training.model import Inception, Residual, Shared
+from nas.training.kernels.library import call, count_lanes, load, why_missing
+from nas.training.kernels.tape import LAYERS, Tape
+from nas.training.model import Residual, Shared
 
 _logger = logging.getLogger("nas")
-
-_LAYERS = (
-    nn.Conv2d,
-    Inception,
-    Residual,
-    nn.BatchNorm2d,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.Dropout,
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.Hardswish,
-    nn.SiLU,
-    nn.ReLU6,
-)
 
 
 def available() -> bool:
@@ -50,7 +35,7 @@ def warn_if_missing() -> None:
 
 
 def supports(model: nn.Module, batch_size: int) -> bool:
-    """Return whether forward can stand in for ``model(images)`` in training.
+    """Return whether `Compiled` can stand in for ``model(images)`` in training.
 
     It can for what ``nas.training.model.build`` builds, on the CPU, in batches that fill the
     vector registers: multiples of 16 always do.
@@ -59,7 +44,7 @@ def supports(model: nn.Module, batch_size: int) -> bool:
     if not isinstance(blocks, nn.Sequential) or not hasattr(model, "head"):
         return False
     return (
-        all(isinstance(layer, _LAYERS) for layer in _with_bodies(_layers(model)))
+        all(isinstance(layer, LAYERS) for layer in _with_bodies(_layers(model)))
         and all(p.device.type == "cpu" for p in model.parameters())
         and all(p.dtype == torch.float32 for p in model.parameters())
         and available()
@@ -67,61 +52,90 @@ def supports(model: nn.Module, batch_size: int) -> bool:
     )
 
 
-def forward(model: nn.Module, images: Tensor) -> Tensor:
-    """Return ``model(images)``, float ``[N, C, H, W]`` to logits ``[N, num_classes]``.
+class Compiled:
+    """A model that `supports` takes, as a function that does the same, but faster.
 
+    It takes float images ``[N, C, H, W]`` and returns logits ``[N, num_classes]``.
     Gradients, batch norm's running statistics and the difference between training and
-    evaluation are those of the model.
+    evaluation are those of the model; evaluation has no gradients. A backward pass has
+    to come before the next forward one.
     """
-    count, lanes = len(images), count_lanes()
-    missing = -count % lanes  # only in evaluation, where images don't mix
-    if missing:
-        images = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
-    # [N, C, H, W] -> [G, C, H, W, V]: image g * V + v stands in lane v of group g.
-    grouped = images.view(-1, lanes, *images.shape[1:]).permute(0, 2, 3, 4, 1)
-    features = _through(_layers(model), grouped.contiguous())
-    ungrouped = features.permute(0, 4, 1, 2, 3).reshape(-1, *features.shape[1:4])
-    logits: Tensor = model.get_submodule("head")(ungrouped)
-    return logits[:count]
 
+    def __init__(self, model: nn.Module) -> None:
+        """Take the model, whose parameters remain its own."""
+        self._model = model
+        head = model.get_submodule("head")
+        rest = [*head.children()] if isinstance(head, nn.Sequential) else [head]
+        self._layers = _layers(model)
+        while rest and isinstance(rest[0], _OF_MAPS):
+            self._layers.append(rest.pop(0))
+        self._rest = nn.Sequential(*rest)
+        self._tapes: dict[tuple[int, ...], Tape] = {}
 
-def _through(layers: list[nn.Module], features: Tensor) -> Tensor:
-    """Return what the layers, of which none is left, make of ``[G, C, H, W, V]``."""
-    bias: Tensor | None = None  # of the last convolution, not added yet
-    while layers:
-        if fused := _taken(layers, bias):
-            features, bias = functions.norm(features, fused), None
-            continue
-        if bias is not None:
-            features, bias = features + bias.view(-1, 1, 1, 1), None
-        layer = layers.pop(0)
-        if isinstance(layer, nn.Conv2d):
-            features, bias = functions.conv(features, layer), layer.bias
-        elif isinstance(layer, Inception):
-            branches = [
-                branch for branch in layer.branches if isinstance(branch, nn.Conv2d)
-            ]
-            features = torch.cat(
-                [functions.conv(features, branch) for branch in branches], dim=1
-            )
-            biases = [branch.bias for branch in branches if branch.bias is not None]
-            bias = torch.cat(biases) if biases else None
-        elif isinstance(layer, Residual):
-            added = _through([*layer.shortcut], features)
-            features = _through([*layer.body], features) + added
-        elif isinstance(layer, nn.MaxPool2d):
-            features = functions.max_pool(features)
-        elif isinstance(layer, nn.AvgPool2d):
-            features = functions.avg_pool(features)
-        elif isinstance(layer, nn.Hardswish):
-            features = functions.hardswish(features)
-        elif isinstance(layer, nn.Dropout):
-            features = (
-                functions.dropout(features, layer.p) if layer.training else features
-            )
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return ``model(images)``."""
+        count, lanes = len(images), count_lanes()
+        missing = -count % lanes  # only in evaluation, where images don't mix
+        if missing:
+            images = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
+        # [N, C, H, W] -> [G, C, H, W, V]: image g * V + v stands in lane v of group g.
+        grouped = images.view(-1, lanes, *images.shape[1:]).permute(0, 2, 3, 4, 1)
+        tape = self._tape(grouped.shape)
+        if self._model.training:
+            features: Tensor = _Run.apply(tape, grouped, *tape.parameters)
         else:
-            features = layer(features)  # an activation takes any shape
-    return features if bias is None else features + bias.view(-1, 1, 1, 1)
+            features = _run(tape, grouped)
+        ungrouped = features.permute(0, 4, 1, 2, 3).reshape(-1, *features.shape[1:4])
+        logits: Tensor = self._rest(ungrouped)
+        return logits[:count]
+
+    def _tape(self, shape: torch.Size) -> Tape:
+        """Return the tape for images of that shape, recorded anew where weights moved."""
+        training = self._model.training
+        tape = self._tapes.get((*shape, training))
+        if tape is None or not tape.is_current():
+            with torch.inference_mode(mode=False):
+                tape = Tape(self._layers, shape, training=training)
+            self._tapes[(*shape, training)] = tape
+        return tape
+
+
+_OF_MAPS = (nn.Dropout, nn.Conv2d, nn.AdaptiveAvgPool2d)
+"""What a head does with feature maps, before they are flattened."""
+
+
+class _Run(torch.autograd.Function):
+    """A tape in training."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, images: Tensor, *parameters: Tensor) -> Tensor:
+        del parameters
+        output = _run(tape, images)
+        ctx.tape, ctx.run = tape, tape.runs
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        tape = ctx.tape
+        if ctx.run != tape.runs:
+            raise RuntimeError("the model has seen other images since")
+        tape.gradient.copy_(g)
+        return None, None, *tape.run_back()
+
+
+@torch.no_grad()
+def _run(tape: Tape, images: Tensor) -> Tensor:
+    tape.images.copy_(images)
+    tape.run()
+    return tape.output.clone()
+
+
+def warp(images: Tensor, matrices: Tensor, *, repeat: bool = False) -> Tensor:
+    """Return what nas.training.augmentation.warp does, for images on the CPU."""
+    images = images.contiguous()
+    result = torch.empty_like(images)
+    call("warp", images, matrices.contiguous(), result, *images.shape, repeat)
+    return result
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
@@ -134,26 +148,6 @@ def _layers(model: nn.Module) -> list[nn.Module]:
         else:
             layers += block.children()
     return layers
-
-
-def _taken(layers: list[nn.Module], bias: Tensor | None) -> FusedNorm | None:
-    """Take batch norm and its neighbours off the layers' front, if they begin so."""
-    kinds = [type(layer) for layer in layers[:4]]
-    relu_before = kinds[:2] == [nn.ReLU, nn.BatchNorm2d]
-    kinds = kinds[relu_before:]
-    if kinds[:1] != [nn.BatchNorm2d]:
-        return None
-    norm = layers[relu_before]
-    assert isinstance(norm, nn.BatchNorm2d)
-    relu_after = kinds[1:2] == [nn.ReLU]
-    count = relu_before + 1 + relu_after
-    dropout = layers[count] if len(layers) > count else None
-    share = 0.0
-    if isinstance(dropout, nn.Dropout):
-        share = dropout.p if dropout.training else 0.0
-        count += 1
-    del layers[:count]
-    return FusedNorm(norm, bias, relu_before, relu_after, share)
 
 
 def _with_bodies(layers: list[nn.Module]) -> Iterator[nn.Module]:
