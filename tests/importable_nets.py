@@ -225,6 +225,20 @@ class Added(nn.Module):
         return self.fc(y.mean((2, 3)))  # type: ignore[no-any-return]
 
 
+class Separated(nn.Module):
+    """Depthwise and 1x1 convolution, each with a norm, added to what they take."""
+
+    def __init__(self, i: int, o: int, stride: int = 1) -> None:
+        super().__init__()
+        depthwise = cbr(i, i, stride=stride, padding=1, groups=i)
+        self.body = nn.Sequential(*depthwise, *cbr(i, o, 1)[:2])
+        self.short = nn.Identity() if i == o else cbr(i, o, 1, stride=stride)[:2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated sum."""
+        return F.relu(self.short(x) + self.body(x))
+
+
 TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.items()} | {
     "optional argument": Optional(),
     "dropout always on": AlwaysDropped(),
@@ -258,6 +272,20 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         cbr(1, 6), nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False),
         nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "MobileNet v1": nn.Sequential(
+        cbr(1, 6, stride=2), cbr(6, 6, padding=1, groups=6), cbr(6, 8, 1),
+        cbr(8, 8, stride=2, padding=1, groups=8), cbr(8, 12, 1), nn.Dropout(0.1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10),
+    ),
+    "DS-CNN, norm folded": nn.Sequential(
+        nn.Conv2d(1, 6, 5, 2), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.ReLU(),
+        nn.Conv2d(6, 6, 1), nn.ReLU(), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(6, 10),
+    ),
+    "depthwise and 1x1 with norms, added": nn.Sequential(
+        cbr(1, 8), Separated(8, 8), Separated(8, 10, 2), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(10, 10),
     ),
     "norm folded": nn.Sequential(
         nn.Conv2d(1, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 8, 3, padding="same"),
@@ -295,9 +323,9 @@ def _ending(*layers: nn.Module) -> nn.Module:
 
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
-    "norm behind depthwise": (
-        _ending(cbr(1, 6), cbr(6, 6, padding=1, groups=6), cbr(6, 8, 1)),
-        r"1.0 \(Conv2d.* the nearest is norm and activation behind the 1x1 one",
+    "norm behind depthwise alone": (
+        _ending(cbr(1, 6), cbr(6, 6, padding=1, groups=6), nn.Conv2d(6, 8, 1)),
+        r"1.0 \(Conv2d.* with the same norm, bias and activation between them",
     ),
     "rectangular kernel": (
         _ending(nn.Conv2d(1, 8, (10, 4)), nn.ReLU()),

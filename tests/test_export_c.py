@@ -138,6 +138,7 @@ def test_shortcuts_of_every_kind(activation: str) -> None:
             Block(kind="residual", out_channels=5, shortcut="identity", **common),
             Block(out_channels=5, shortcut="identity", pool="avg", **common),
             Block(kind="separable", out_channels=6, shortcut="conv", **common),
+            Block(kind="mobilenet", out_channels=6, shortcut="identity", **common),
             Block(
                 kind="inverted_bottleneck",
                 out_channels=6,

@@ -11,6 +11,7 @@ Blocks and head stand in their order, parted by `` - ``::
 ``16r3``              residual: two 3x3 convolutions
 ``16b3e4``            inverted bottleneck: 1x1 to 4 times the input's channels, depthwise
                       3x3, 1x1 to 16
+``16m3``              MobileNet v1: depthwise 3x3, norm and activation, 1x1 to 16
 ``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
 ``/2``                stride 2 (else 1)

@@ -40,24 +40,24 @@ class Summed:
     last: nn.Module
 
 
-def summed(layer: Layer, convolved: Convolved) -> Summed:
-    """Return the block that adds so.
+def summed(layer: Layer, convolved: Convolved, *, activated: bool) -> Summed:
+    """Return the block that adds so; ``activated`` tells whether an activation follows.
 
     Raises ArchitectureError that names the layer that has no place in one.
     """
     if not layer.body:
         raise refuse(layer.name, "both ways of it lead from one layer; one is enough")
-    found = inverted_bottleneck(layer.body)
+    found = depthwise_block(layer.body, activated=activated or bool(layer.shortcut))
     if found is not None and found.count == len(layer.body):
-        if layer.shortcut:
+        runs, values = found.runs, found.values
+        if layer.shortcut and values["kind"] == "inverted_bottleneck":
             raise refuse(
                 layer.name,
                 "nas adds to an inverted bottleneck what it takes, as it is",
             )
-        values = found.values | {"shortcut": "identity"}
-        return Summed(values, found.modules, found.norms, found.modules[-1])
-    runs = _runs(layer.body, convolved)
-    values = _values(runs, layer)
+    else:
+        runs = _runs(layer.body, convolved)
+        values = _values(runs, layer)
     last = runs[-1]
     if last.activation is not None:
         raise refuse(
@@ -80,17 +80,35 @@ def summed(layer: Layer, convolved: Convolved) -> Summed:
 
 
 @dataclass(frozen=True, slots=True)
-class Bottleneck:
-    """An inverted bottleneck at the front of some layers; ``count`` are its."""
+class DepthwiseBlock:
+    """A block around a depthwise convolution at the front of some layers.
+
+    ``count`` layers are its, without an activation behind the last convolution.
+    """
 
     values: Values
-    modules: Modules
-    norms: list[Layer]
+    runs: list[_Run]
     count: int
 
+    @property
+    def modules(self) -> Modules:
+        """The convolutions."""
+        return tuple(module for run in self.runs for module in run.modules)
 
-def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
-    """Return the inverted bottleneck that the layers begin with, if they do."""
+    @property
+    def norms(self) -> list[Layer]:
+        """The batch norms."""
+        return [run.norm for run in self.runs if run.norm is not None]
+
+
+def depthwise_block(
+    layers: Sequence[Layer], *, activated: bool = False
+) -> DepthwiseBlock | None:
+    """Return the inverted bottleneck or MobileNet block that the layers begin with.
+
+    The latter has no expansion, and an activation behind it: at once, or ``activated``
+    says so.
+    """
     runs, count = list[_Run](), 0
     while len(runs) < 3 and (run := _plain_run(layers[count:])) is not None:
         runs.append(run)
@@ -111,20 +129,23 @@ def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
         assert isinstance(conv, nn.Conv2d)
         check_plain(conv, run.layer.name)
     names = {run.activation.value if run.activation else "none" for run in inner}
+    activated = activated or last.activation is not None
+    mobilenet = activated and len(inner) == 1
     alike = len({(run.norm is None, _biased(run)) for run in runs}) == 1
     anything = last.norm is not None or names != {"none"} or _biased(last)
     if (
         left_over
         or (expansion > 1) != (len(inner) == 2)
-        or last.activation is not None
+        or (last.activation is not None and not mobilenet)
         or len(names) != 1
+        or (mobilenet and last.activation and names != {last.activation.value})
         or not (alike and anything)
     ):
         return None
     (last_conv,) = last.modules
     assert isinstance(last_conv, nn.Conv2d)
     values = {
-        "kind": "inverted_bottleneck",
+        "kind": "mobilenet" if mobilenet else "inverted_bottleneck",
         "out_channels": last_conv.out_channels,
         "kernel_size": middle.kernel_size[0],
         "stride": middle.stride[0],
@@ -133,8 +154,7 @@ def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
         "activation": names.pop(),
         "norm": "none" if last.norm is None else "batch",
     }
-    norms = [run.norm for run in runs if run.norm is not None]
-    return Bottleneck(values, tuple(convs), norms, count)
+    return DepthwiseBlock(values, runs, count - (last.activation is not None))
 
 
 def _plain_run(layers: Sequence[Layer]) -> _Run | None:

@@ -10,6 +10,7 @@ from nas.architecture.kinds import (
     conv,
     inception,
     inverted_bottleneck,
+    mobilenet,
     residual,
     separable,
 )
@@ -22,6 +23,7 @@ KINDS: dict[str, Kind] = {
     "inception": inception.KIND,
     "residual": residual.KIND,
     "inverted_bottleneck": inverted_bottleneck.KIND,
+    "mobilenet": mobilenet.KIND,
 }
 """The order is that of the dashboard's filter: a new kind goes to the end."""
 
