@@ -64,3 +64,8 @@ def target_of(node: fx.Node) -> str:
 def is_tensor(node: fx.Node) -> bool:
     """Tell the values from the sizes that a forward computes with."""
     return "value" in node.meta
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Return the shape of the node's value, without the batch."""
+    return tuple(node.meta["value"].shape[1:])
