@@ -225,6 +225,42 @@ class Added(nn.Module):
         return self.fc(y.mean((2, 3)))  # type: ignore[no-any-return]
 
 
+class Gates(nn.Module):
+    """Squeeze-and-excitation by linear layers, as in its authors' code."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True),
+            nn.Linear(hidden, channels), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the gated feature map."""
+        b, c, _, _ = x.size()
+        y = self.fc(self.pool(x).view(b, c)).view(b, c, 1, 1)
+        return x * y.expand_as(x)
+
+
+class Gated(nn.Module):
+    """An inverted bottleneck with gates of convolutions."""
+
+    def __init__(self, channels: int, wide: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = cbr(channels, wide, 1)
+        self.depthwise = cbr(wide, wide, padding=1, groups=wide)
+        self.reduce = nn.Conv2d(wide, hidden, 1)
+        self.grow = nn.Conv2d(hidden, wide, 1)
+        self.project = cbr(wide, channels, 1)[:2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return as many channels as it takes."""
+        y = self.depthwise(self.expand(x))
+        gates = F.relu(self.reduce(y.mean((2, 3), keepdim=True)))
+        return self.project(torch.sigmoid(self.grow(gates)) * y) + x  # type: ignore[no-any-return]
+
+
 class Separated(nn.Module):
     """Depthwise and 1x1 convolution, each with a norm, added to what they take."""
 
@@ -287,6 +323,14 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         cbr(1, 8), Separated(8, 8), Separated(8, 10, 2), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(10, 10),
     ),
+    "MobileNet v1 with squeeze-and-excitation": nn.Sequential(
+        cbr(1, 8), cbr(8, 8, padding=1, groups=8), Gates(8, 2), cbr(8, 10, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10),
+    ),
+    "gated inverted bottlenecks": nn.Sequential(
+        cbr(1, 4), Gated(4, 12, 3), Gated(4, 8, 8), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(4, 10),
+    ),
     "norm folded": nn.Sequential(
         nn.Conv2d(1, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 8, 3, padding="same"),
         nn.LeakyReLU(), nn.Flatten(), nn.Linear(1352, 10), nn.Softmax(-1),
@@ -330,6 +374,14 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "rectangular kernel": (
         _ending(nn.Conv2d(1, 8, (10, 4)), nn.ReLU()),
         "the nearest is a square one",
+    ),
+    "gates of a convolution": (
+        _ending(cbr(1, 8), Gates(8, 2)),
+        r"mul \(importable_nets.py line \d+\) .* between a depthwise convolution",
+    ),
+    "gates of an odd width": (
+        _ending(cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3), cbr(8, 8, 1)),
+        "has 3 values; nas divides the 8 channels",
     ),
     "elu": (_ending(nn.Conv2d(1, 8, 3), nn.ELU()), r"ELU.* nearest are ReLU"),
     "activation before the addition": (

@@ -14,7 +14,7 @@ from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, padding_of
 from nas.importing.dense import with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
-from nas.importing.refusals import refuse
+from nas.importing.refusals import GATES_PLACE, refuse
 from nas.importing.summing import depthwise_block, finish_of_sum, summed
 
 
@@ -73,7 +73,7 @@ class _Parts:
                 last_conv = found.last
             elif (taken := depthwise_block([first, *self.layers])) is not None:
                 values, modules, norms = taken.values, taken.modules, taken.norms
-                last_conv = modules[-1]
+                last_conv = taken.runs[-1].modules[-1]
                 del self.layers[: taken.count - 1]
             else:
                 values, modules = self.convolution(first)
@@ -106,6 +106,8 @@ class _Parts:
             self.shape = last.out_shape
             block = Block(**values)
             self.blocks.append((_bias(block, last_conv), first, modules))
+        if self.layers and self.layers[0].kind == "gates":
+            raise refuse(self.layers[0].name, GATES_PLACE)
 
     def following(self, first: Layer) -> dict[str, Layer]:
         """Take what follows a block's convolutions off the front, by its kind."""

@@ -8,6 +8,7 @@ from nas.architecture import Shape
 from nas.errors import ArchitectureError
 from nas.importing.adding import branches, in_order
 from nas.importing.byhand import activation_behind
+from nas.importing.gating import gates_behind
 from nas.importing.layer import Chain, Layer, is_tensor, shape_of, target_of
 from nas.importing.normalising import end_of_scaling, part_of
 from nas.importing.operations import Operations, arguments_of
@@ -114,6 +115,11 @@ class _Walk:
 
     def fork(self, node: fx.Node, users: list[fx.Node]) -> fx.Node:
         """Add what several take of this node; return where it is joined."""
+        gates = gates_behind(users, self.taken)
+        if gates is not None:
+            join, layer = gates
+            self.taken.layers.append(layer)
+            return join
         found = branches(users)
         if found is None:
             return self.side_by_side(node, users)

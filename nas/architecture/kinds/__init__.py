@@ -89,6 +89,12 @@ def refusal(block: Block) -> str | None:
         )
     if block.expansion != 1 and not kind.expands:
         return f"expansion is {block.expansion}; a {block.kind} block has none: leave 1"
+    if block.squeeze_excitation and not kind.gates:
+        gated = " or ".join(name for name, one in KINDS.items() if one.gates)
+        return (
+            f"squeeze_excitation is {block.squeeze_excitation}; a {block.kind} block has "
+            f"none: leave 0, or take {gated}"
+        )
     if block.shortcut != "none" and not block.keeps_size:
         return "a shortcut needs same padding, so that what is added has one size"
     if block.shortcut == "identity" and block.stride > 1:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from nas.architecture.block import Block
 from nas.architecture.kinds.conv import main_convolution
 from nas.architecture.kinds.kind import Kind
-from nas.architecture.parts import Convolution, Part
+from nas.architecture.parts import Convolution, Part, squeeze_excitation
 
 
 def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
@@ -23,10 +23,13 @@ def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
     pointwise = Convolution(
         "pointwise", in_channels, block.out_channels, 1, bias=block.has_bias
     )
-    return (
-        Part((depthwise,), norm=block.norm == "batch", activation=block.activation),
-        Part((pointwise,)),
+    inner = Part(
+        (depthwise,),
+        norm=block.norm == "batch",
+        activation=block.activation,
+        gates=squeeze_excitation(in_channels, block.squeeze_excitation),
     )
+    return inner, Part((pointwise,))
 
 
 KIND = Kind(
@@ -35,4 +38,5 @@ KIND = Kind(
     parts=_parts,
     drawn=lambda kernel_size, _: kernel_size > 1,
     repeatable=False,
+    gates=True,
 )

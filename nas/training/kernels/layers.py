@@ -12,7 +12,7 @@ from torch.nn import functional
 from nas.training.kernels import functions
 from nas.training.kernels.functions import FusedNorm
 from nas.training.kernels.library import count_lanes, load, why_missing
-from nas.training.model import Inception, Residual, Shared
+from nas.training.model import Inception, Residual, Shared, SqueezeExcitation
 
 _logger = logging.getLogger("nas")
 
@@ -20,6 +20,7 @@ _LAYERS = (
     nn.Conv2d,
     Inception,
     Residual,
+    SqueezeExcitation,
     nn.BatchNorm2d,
     nn.MaxPool2d,
     nn.AvgPool2d,
@@ -109,6 +110,10 @@ def _through(layers: list[nn.Module], features: Tensor) -> Tensor:
         elif isinstance(layer, Residual):
             added = _through([*layer.shortcut], features)
             features = _through([*layer.body], features) + added
+        elif isinstance(layer, SqueezeExcitation):
+            means = features.mean((2, 3), keepdim=True)
+            gates = _through([layer.squeeze, nn.ReLU(), layer.excite], means)
+            features = features * gates.sigmoid()
         elif isinstance(layer, nn.MaxPool2d):
             features = functions.max_pool(features)
         elif isinstance(layer, nn.AvgPool2d):
