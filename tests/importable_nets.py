@@ -225,6 +225,56 @@ class Added(nn.Module):
         return self.fc(y.mean((2, 3)))  # type: ignore[no-any-return]
 
 
+class Gates(nn.Module):
+    """Squeeze-and-excitation by linear layers, as in its authors' code."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True),
+            nn.Linear(hidden, channels), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the gated feature map."""
+        b, c, _, _ = x.size()
+        y = self.fc(self.pool(x).view(b, c)).view(b, c, 1, 1)
+        return x * y.expand_as(x)
+
+
+class Gated(nn.Module):
+    """An inverted bottleneck with gates of convolutions."""
+
+    def __init__(self, channels: int, wide: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = cbr(channels, wide, 1)
+        self.depthwise = cbr(wide, wide, padding=1, groups=wide)
+        self.reduce = nn.Conv2d(wide, hidden, 1)
+        self.grow = nn.Conv2d(hidden, wide, 1)
+        self.project = cbr(wide, channels, 1)[:2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return as many channels as it takes."""
+        y = self.depthwise(self.expand(x))
+        gates = F.relu(self.reduce(y.mean((2, 3), keepdim=True)))
+        return self.project(torch.sigmoid(self.grow(gates)) * y) + x  # type: ignore[no-any-return]
+
+
+class Separated(nn.Module):
+    """Depthwise and 1x1 convolution, each with a norm, added to what they take."""
+
+    def __init__(self, i: int, o: int, stride: int = 1) -> None:
+        super().__init__()
+        depthwise = cbr(i, i, stride=stride, padding=1, groups=i)
+        self.body = nn.Sequential(*depthwise, *cbr(i, o, 1)[:2])
+        self.short = nn.Identity() if i == o else cbr(i, o, 1, stride=stride)[:2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated sum."""
+        return F.relu(self.short(x) + self.body(x))
+
+
 TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.items()} | {
     "optional argument": Optional(),
     "dropout always on": AlwaysDropped(),
@@ -258,6 +308,28 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         cbr(1, 6), nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False),
         nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "MobileNet v1": nn.Sequential(
+        cbr(1, 6, stride=2), cbr(6, 6, padding=1, groups=6), cbr(6, 8, 1),
+        cbr(8, 8, stride=2, padding=1, groups=8), cbr(8, 12, 1), nn.Dropout(0.1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10),
+    ),
+    "DS-CNN, norm folded": nn.Sequential(
+        nn.Conv2d(1, 6, 5, 2), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.ReLU(),
+        nn.Conv2d(6, 6, 1), nn.ReLU(), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(6, 10),
+    ),
+    "depthwise and 1x1 with norms, added": nn.Sequential(
+        cbr(1, 8), Separated(8, 8), Separated(8, 10, 2), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(10, 10),
+    ),
+    "MobileNet v1 with squeeze-and-excitation": nn.Sequential(
+        cbr(1, 8), cbr(8, 8, padding=1, groups=8), Gates(8, 2), cbr(8, 10, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10),
+    ),
+    "gated inverted bottlenecks": nn.Sequential(
+        cbr(1, 4), Gated(4, 12, 3), Gated(4, 8, 8), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(4, 10),
     ),
     "norm folded": nn.Sequential(
         nn.Conv2d(1, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 8, 3, padding="same"),
@@ -295,13 +367,21 @@ def _ending(*layers: nn.Module) -> nn.Module:
 
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
-    "norm behind depthwise": (
-        _ending(cbr(1, 6), cbr(6, 6, padding=1, groups=6), cbr(6, 8, 1)),
-        r"1.0 \(Conv2d.* the nearest is norm and activation behind the 1x1 one",
+    "norm behind depthwise alone": (
+        _ending(cbr(1, 6), cbr(6, 6, padding=1, groups=6), nn.Conv2d(6, 8, 1)),
+        r"1.0 \(Conv2d.* with the same norm, bias and activation between them",
     ),
     "rectangular kernel": (
         _ending(nn.Conv2d(1, 8, (10, 4)), nn.ReLU()),
         "the nearest is a square one",
+    ),
+    "gates of a convolution": (
+        _ending(cbr(1, 8), Gates(8, 2)),
+        r"mul \(importable_nets.py line \d+\) .* between a depthwise convolution",
+    ),
+    "gates of an odd width": (
+        _ending(cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3), cbr(8, 8, 1)),
+        "has 3 values; nas divides the 8 channels",
     ),
     "elu": (_ending(nn.Conv2d(1, 8, 3), nn.ELU()), r"ELU.* nearest are ReLU"),
     "activation before the addition": (

@@ -86,6 +86,7 @@ def blocks(
         repeats=repeats,
         shortcut=shortcut,
         expansion=draw(st.integers(1, 3)) if KINDS[kind].expands else 1,
+        squeeze_excitation=draw(st.sampled_from([0, 2, 8])) if KINDS[kind].gates else 0,
     )
 
 
@@ -164,6 +165,7 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
             "norms": draw(some(["batch", "none"])),
             "activations": draw(some(["relu", "leaky_relu", "silu", "none"], most)),
             "expansions": draw(some([1, 2, 3], most)),
+            "squeeze_excitations": draw(some([0, 2, 4], most)),
             "shortcuts": draw(some(list(get_args(Shortcut)), most)),
             "repeats": [1] if tiny else sorted({1, *draw(some([1, 2, 3]))}),
         },

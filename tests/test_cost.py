@@ -22,7 +22,7 @@ from nas.architecture.cost import (
     peak_memory,
     total,
 )
-from nas.training.model import Inception, Residual, build
+from nas.training.model import Inception, Residual, SqueezeExcitation, build
 
 
 @dataclass
@@ -60,6 +60,17 @@ class Measured:
         residual.register_forward_pre_hook(lambda _, i: waits(units[1:-1], i))
         if len(units) > 1:
             units[-1].register_forward_pre_hook(lambda _, i: waits(own, i))
+        gates = [m for m in residual.body if isinstance(m, SqueezeExcitation)]
+        residual.register_forward_pre_hook(lambda _, i: waits(list(gates), i))
+
+    def watch_gates(self, gates: SqueezeExcitation) -> None:
+        """Let the feature map wait for its gates, beside what waits already."""
+
+        def waits(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            waiting = inputs[0].numel() + self.waiting.get(gates, 0)
+            self.waiting |= dict.fromkeys((gates.squeeze, gates.excite), waiting)
+
+        gates.register_forward_pre_hook(waits)
 
 
 WITH_COSTS = (
@@ -77,6 +88,8 @@ def measure(architecture: Architecture) -> Cost:
     model = build(architecture).eval()
     measured = Measured()
     for module in model.modules():
+        if isinstance(module, SqueezeExcitation):
+            measured.watch_gates(module)
         if isinstance(module, Residual):
             measured.watch(module)
         if isinstance(module, WITH_COSTS):
@@ -155,6 +168,28 @@ def test_a_live_shortcut_by_hand() -> None:
         "conv 3x3, batch norm, + shortcut, relu",
         "global average pool",
     ]
+
+
+def test_gates_by_hand() -> None:
+    """The wide map, and the block's input, wait while its gates are made of its means."""
+    block = Block(
+        kind="inverted_bottleneck",
+        out_channels=4,
+        expansion=3,
+        squeeze_excitation=4,
+        shortcut="identity",
+    )
+    net = Architecture(
+        input_shape=(4, 4, 4), num_classes=4, blocks=(block,), head=Head(kind="pool")
+    )
+    gates = 2 * 12 * 3
+    assert count_params(net) == 4 * 12 + 24 + 9 * 12 + 24 + gates + 15 + 12 * 4 + 8
+    assert count_macs(net) == 16 * (4 * 12 + 9 * 12 + 12 * 4) + gates
+    # Two wide maps and the input; beside that a map of single pixels is nothing.
+    assert peak_memory(net) == 16 * (4 + 12 + 12)
+    found = layers(net)[4]
+    assert found.description == "excite: conv 1x1, bias, sigmoid, times features"
+    assert found.memory == 16 * (4 + 12) + 12 + 3
 
 
 def test_shared_and_inception_blocks_by_hand() -> None:

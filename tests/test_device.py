@@ -118,6 +118,15 @@ def test_flash_is_predicted(name: str) -> None:
         Block(kind="residual", out_channels=6, shortcut="conv", pool="max"),
         Block(kind="inception", out_channels=8, shortcut="conv", activation="silu"),
         Block(kind="inverted_bottleneck", out_channels=6, expansion=3),
+        Block(kind="mobilenet", out_channels=6, activation="silu"),
+        Block(kind="mobilenet", out_channels=6, squeeze_excitation=4),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=8,
+            expansion=3,
+            squeeze_excitation=4,
+            activation="hardswish",
+        ),
         Block(out_channels=5, activation="relu6", order="activation_first"),
     ],
 )

@@ -138,6 +138,22 @@ def test_shortcuts_of_every_kind(activation: str) -> None:
             Block(kind="residual", out_channels=5, shortcut="identity", **common),
             Block(out_channels=5, shortcut="identity", pool="avg", **common),
             Block(kind="separable", out_channels=6, shortcut="conv", **common),
+            Block(kind="mobilenet", out_channels=6, shortcut="identity", **common),
+            Block(
+                kind="mobilenet",
+                out_channels=6,
+                shortcut="identity",
+                squeeze_excitation=4,
+                **common,
+            ),
+            Block(
+                kind="inverted_bottleneck",
+                out_channels=6,
+                stride=2,
+                expansion=2,
+                squeeze_excitation=3,
+                **common,
+            ),
             Block(
                 kind="inverted_bottleneck",
                 out_channels=6,
@@ -158,14 +174,21 @@ def test_shortcuts_of_every_kind(activation: str) -> None:
     check(net)
 
 
-def test_an_addition_is_as_exact_as_a_convolution() -> None:
-    """The int8 sum is that of float, to a hundredth of its range."""
+@pytest.mark.parametrize(
+    "block",
+    [
+        Block(kind="residual", out_channels=6, shortcut="identity"),
+        Block(kind="mobilenet", out_channels=6, squeeze_excitation=2),
+    ],
+)
+def test_additions_and_gates_are_as_exact_as_convolutions(block: Block) -> None:
+    """The int8 sums and products are those of float, to a hundredth of their range."""
     net = Architecture(
         input_shape=(1, 16, 16),
         num_classes=4,
         blocks=(
             Block(out_channels=6),
-            Block(kind="residual", out_channels=6, shortcut="identity"),
+            block,
         ),
         head=Head(kind="flatten"),
     )

@@ -18,7 +18,7 @@ from strategies import architectures, examples
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.architecture import Architecture, Block, Head, Shape
+from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
 from nas.errors import ArchitectureError
 from nas.export import source
 from nas.importing import assemble, check_same, load_module, trace
@@ -48,12 +48,25 @@ def test_what_nas_builds_comes_back(architecture: Architecture) -> None:
             architecture,
             blocks=tuple(replace(b, dropout=0.0) for b in architecture.blocks),
         )
-    # An inverted bottleneck without norm, bias and activation is a separable block.
+    # Without activation one kind is another: an inverted bottleneck without norm a
+    # separable block, a MobileNet block either of them.
     assume(
         not any(
-            block.kind == "inverted_bottleneck"
-            and (block.norm, block.activation) == ("none", "none")
+            block.activation == "none"
+            and (
+                block.kind == "mobilenet"
+                or (block.kind == "inverted_bottleneck" and block.norm == "none")
+            )
             for block in architecture.blocks
+        )
+    )
+    # Of one channel a depthwise convolution is a plain one.
+    assume(
+        not any(
+            block.kind == "mobilenet" and shape[0] == 1 and not block.squeeze_excitation
+            for block, shape in zip(
+                architecture.blocks, feature_shapes(architecture), strict=False
+            )
         )
     )
     found = imported(build(architecture), architecture.input_shape)
@@ -222,7 +235,7 @@ def conv(**options: object) -> nn.Sequential:
         (conv(kernel_size=(3, 1)), "square kernels"),
         (net(nn.Conv2d(4, 4, 3, groups=2)), "one by one or not at all"),
         (net(nn.Conv2d(4, 4, 3, groups=4)), "has no bias in nas"),
-        (net(nn.Conv2d(4, 4, 3, groups=4, bias=False)), "has a 1x1 one at once"),
+        (net(nn.Conv2d(4, 4, 3, groups=4, bias=False)), "has a 1x1 one, at once or"),
         (nn.Sequential(nn.ReLU(), net()), "it stands before all layers"),
         (nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)), "here nas has"),
         (nn.Sequential(net(GAP), nn.Linear(10, 10)), "one linear layer, or two"),
@@ -401,7 +414,7 @@ def test_dropouts_that_differ_in_training_are_noted() -> None:
     [
         (torch.tanh, r"tanh \(test_importing.py line \d+\) .* nearest are"),
         (lambda x: x + functional.relu(x), "no activation at that place; the nearest is"),
-        (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), r"no gates \(squeeze"),
+        (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), "nas makes gates by global average pooling"),
         (functional.elu, "nearest are ReLU, LeakyReLU"),
         (lambda x: functional.max_pool2d(x, 3, 2), "nas pools 2x2 .* nearest"),
         (lambda x: functional.adaptive_max_pool2d(x, 1), "no such pooling; the nearest"),

@@ -88,9 +88,9 @@ def test_activations_by_hand_are_known_by_what_they_compute(name: str) -> None:
 @pytest.mark.parametrize(
     ("activation", "words"),
     [
-        (lambda x: x * torch.tanh(x), "no gates"),
+        (lambda x: x * torch.tanh(x), "no such activation"),
         (lambda x: x * torch.sigmoid(1.702 * x), "no gates"),
-        (lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)), "no gates"),
+        (lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)), "nas makes gates by"),
         (lambda x: functional.leaky_relu(x, 0.2), "slope 0.2; nas has 0.01; the nearest"),
         (lambda x: x.clamp(0, 5), "no such activation; the nearest"),
     ],

@@ -72,6 +72,25 @@ CHAINS: dict[str, tuple[Block, ...]] = {
             kind="separable", out_channels=7, shortcut="identity", activation="relu6"
         ),
     ),
+    "mobilenet": (
+        # Behind ReLU the next norm would make the gradients of the scales nothing.
+        Block(out_channels=5, padding="valid", activation="hardswish"),
+        Block(kind="mobilenet", out_channels=6, stride=2, activation="silu"),
+        Block(kind="mobilenet", out_channels=6, shortcut="identity", pool="max"),
+        Block(kind="mobilenet", out_channels=4, kernel_size=5, norm="none"),
+    ),
+    "squeeze-and-excitation": (
+        Block(out_channels=6, padding="valid", activation="hardswish"),
+        Block(kind="mobilenet", out_channels=5, squeeze_excitation=2, pool="max"),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=5,
+            expansion=2,
+            squeeze_excitation=4,
+            activation="silu",
+            shortcut="identity",
+        ),
+    ),
     "inverted bottleneck": (
         Block(out_channels=6, activation="relu6"),
         Block(

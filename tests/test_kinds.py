@@ -74,10 +74,9 @@ def test_a_new_kind_is_counted_built_and_exported(net: Architecture) -> None:
         "max pool 2x2",
     ]
     images = torch.randn(3, *net.input_shape)
-    tensors = [images]
+    tensors = [images.double()]
     for stage in stages(net, numpy_weights(model)):
-        added = tensors[-stage.adds] if stage.adds else None
-        tensors.append(floating.apply(stage, tensors[-stage.takes].double(), added))
+        tensors.append(floating.apply(stage, tensors))
     with torch.no_grad():
         expected = model(images).numpy()
     np.testing.assert_allclose(tensors[-1].flatten(1), expected, atol=1e-4)
@@ -123,6 +122,7 @@ def test_a_new_kind_is_drawn_and_told_back(net: Architecture) -> None:
         ({"shortcut": "identity", "out_channels": 5}, "adds the 4 channels that it takes"),
         ({"kind": "inverted_bottleneck", "shortcut": "conv"}, "takes none or identity"),
         ({"kind": "inverted_bottleneck", "expansion": 0}, "at least 1"),
+        ({"squeeze_excitation": 4}, "or take inverted_bottleneck or mobilenet"),
     ],
 )  # fmt: skip
 def test_what_a_block_cannot_be_is_said(block: dict[str, object], words: str) -> None:

@@ -425,6 +425,7 @@ def of_all_widths(
         most = max(most, widest if "inception" in space.kinds.options else 0)
     bottleneck = kind == "inverted_bottleneck"
     expansions = space.expansions.options if bottleneck else (1,)
+    gated = space.squeeze_excitations.options if KINDS[kind].gates else (0,)
     found = [
         Block(
             kind=kind,
@@ -436,9 +437,11 @@ def of_all_widths(
             pool="none" if how == "stride" else how,
             shortcut=shortcut,
             expansion=expansion,
+            squeeze_excitation=gates,
         )
         for width in range(least, most + 1)
         for expansion in expansions
+        for gates in gated
     ]
     return [block for block in found if refusal(block) is None]
 

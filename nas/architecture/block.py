@@ -34,7 +34,9 @@ class Block:
     dropout follow the addition, and the pooling comes last.
 
     ``expansion`` is how many times as wide as its input an ``inverted_bottleneck`` is
-    inside.
+    inside. ``squeeze_excitation`` is how many times narrower than the depthwise
+    convolution the hidden layer is that makes one gate for each of its channels
+    (Hu et al. 2018); 0 for no gates.
     """
 
     kind: str = "conv"
@@ -51,6 +53,7 @@ class Block:
     repeats: int = 1
     shortcut: Shortcut = "none"
     expansion: int = 1
+    squeeze_excitation: int = 0
 
     @property
     def has_bias(self) -> bool:

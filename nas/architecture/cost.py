@@ -29,7 +29,7 @@ from math import prod
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
 from nas.architecture.boards import Board, Operation
 from nas.architecture.kinds import finish_of, parts_of, shortcut_of
-from nas.architecture.parts import Part
+from nas.architecture.parts import Part, SqueezeExcitation
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,10 @@ STACK = 512
 def cost(architecture: Architecture, board: Board | None = None) -> Cost:
     """Return all costs of the network."""
     blocks = architecture.blocks
+    gated = any(block.squeeze_excitation for block in blocks)
     code = code_size(
         {block.activation for block in blocks},
+        gating=gated,
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
         adding=any(block.shortcut != "none" for block in blocks),
@@ -104,17 +106,24 @@ def needs_depthwise(block: Block) -> bool:
 
 
 def code_size(
-    activations: Collection[str], *, depthwise: bool, adding: bool = False
+    activations: Collection[str],
+    *,
+    depthwise: bool,
+    adding: bool = False,
+    gating: bool = False,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 
     Measured on nets of one to ten layers for Cortex-M3 and M4; see tests/test_device.py.
     """
     extra = {"leaky_relu": 25, "hardswish": 125, "silu": 680, "relu6": 65}
+    # The gates' sigmoid is that of SiLU.
+    sigmoid = extra["silu"] if gating and "silu" not in activations else 0
     return (
         1735
         + (650 if depthwise else 0)
         + (170 if adding else 0)
+        + (60 + sigmoid if gating else 0)
         + sum(size for name, size in extra.items() if name in activations)
     )
 
@@ -197,6 +206,10 @@ def _convolutions(
             layer := _part_layer(block, part, shape, name, shared=shared, kept=waiting)
         )
         shape = layer.output_shape
+        if part.gates is not None:
+            # The block's input waits from its first part on.
+            kept = prod(start) if block.shortcut != "none" else 0
+            yield from _gate_layers(part.gates, shape, name, kept)
     shortcut = shortcut_of(block, start[0])
     if shortcut is not None:
         kept = prod(shape) if inner else 0
@@ -242,6 +255,32 @@ def _part_layer(
         ),
         kept,
     )
+
+
+def _gate_layers(
+    gates: SqueezeExcitation, shape: Shape, name: str, kept: int
+) -> Iterator[Layer]:
+    """Yield what makes the gates of a feature map of that shape, which waits meanwhile.
+
+    The last layer multiplies them with it, in place.
+    """
+    channels, hidden = gates.channels, gates.hidden
+    means, inside = (channels, 1, 1), (hidden, 1, 1)
+    weights = channels * hidden
+    yield Layer(
+        name, "squeeze: global average pool", shape, means, 0, 0,
+        flash=_constants(channels, 1), kept=kept,
+    )  # fmt: skip
+    yield Layer(
+        name, "squeeze: conv 1x1, bias, relu", means, inside, weights + hidden, weights,
+        "conv", _constants(weights, hidden), prod(shape) + kept,
+    )  # fmt: skip
+    yield Layer(
+        name, "excite: conv 1x1, bias, sigmoid, times features", inside, shape,
+        weights + channels, weights, "conv",
+        # Another table, with one bias and multiplier, for the product.
+        _constants(weights, channels, fixed_point=1) + _constants(0, 1), channels + kept,
+    )  # fmt: skip
 
 
 def _described(

@@ -30,7 +30,7 @@ from nas.architecture.block import (
     Pool,
     Shortcut,
 )
-from nas.architecture.kinds import KINDS, refusal
+from nas.architecture.kinds import KINDS, parts_of, refusal
 from nas.errors import ArchitectureError
 
 HeadKind = Literal["gap", "conv", "flatten", "pool"]
@@ -148,7 +148,8 @@ class Architecture:
         that covers its whole input (a ``flatten`` head), a ``flatten`` head on a
         single pixel (a ``gap`` head), a ``pool`` head after a bare convolution (a
         ``conv`` head), a bias written out that goes without saying, an order that
-        makes no difference, and what a head does not use.
+        makes no difference, how much narrower a hidden layer of one width is, and what
+        a head does not use.
         """
         canonical = _canonical(self).to_json()
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -212,6 +213,7 @@ _LEFT_OUT = {
     "repeats": 1,
     "shortcut": "none",
     "expansion": 1,
+    "squeeze_excitation": 0,
 }
 
 
@@ -254,7 +256,16 @@ def _canonical_block(block: Block, shape: Shape) -> Block:
         dropout=float(block.dropout),
         bias="auto" if block.bias == usual else block.bias,
         order=_canonical_order(block),
+        squeeze_excitation=_canonical_gates(block, shape[0]),
     )
+
+
+def _canonical_gates(block: Block, in_channels: int) -> int:
+    """Return the largest reduction with the same hidden layer."""
+    if not block.squeeze_excitation:
+        return 0
+    found = (part.gates for part in parts_of(block, in_channels) if part.gates)
+    return max(gates.channels // gates.hidden for gates in found)
 
 
 MONOTONE = {"relu", "leaky_relu", "relu6"}
@@ -306,6 +317,7 @@ _LARGEST = {
     "hidden": 65536,
     "repeats": 255,
     "expansion": 64,
+    "squeeze_excitation": 65536,
 }
 _SMALLEST = {
     "out_channels": 1,
@@ -314,6 +326,7 @@ _SMALLEST = {
     "hidden": 0,
     "repeats": 1,
     "expansion": 1,
+    "squeeze_excitation": 0,
 }
 
 

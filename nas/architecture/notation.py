@@ -11,6 +11,9 @@ Blocks and head stand in their order, parted by `` - ``::
 ``16r3``              residual: two 3x3 convolutions
 ``16b3e4``            inverted bottleneck: 1x1 to 4 times the input's channels, depthwise
                       3x3, 1x1 to 16
+``16b3e4se8``         with gates whose hidden layer is an eighth of the channels
+                      (squeeze-and-excitation)
+``16m3``              MobileNet v1: depthwise 3x3, norm and activation, 1x1 to 16
 ``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
 ``/2``                stride 2 (else 1)
@@ -52,6 +55,8 @@ def describe_block(block: Block) -> str:
     core = f"{block.out_channels}{KINDS[block.kind].letter}{block.kernel_size}"
     if block.expansion != 1:
         core += f"e{block.expansion}"
+    if block.squeeze_excitation:
+        core += f"se{block.squeeze_excitation}"
     if block.padding == "valid":
         core += "v"
     if block.stride != 1:

@@ -29,15 +29,45 @@ class Convolution:
 
 
 @dataclass(frozen=True, slots=True)
+class SqueezeExcitation:
+    """One factor of 0 to 1 for each channel, made of the means of all channels.
+
+    A 1x1 convolution to ``hidden`` values, ReLU, another one back, sigmoid; both have
+    a bias. Hu et al. 2018, "Squeeze-and-Excitation Networks".
+    """
+
+    channels: int
+    hidden: int
+
+    @property
+    def weights(self) -> int:
+        """The numbers of both kernels, without biases."""
+        return 2 * self.channels * self.hidden
+
+    @property
+    def biases(self) -> int:
+        """The numbers of both biases."""
+        return self.channels + self.hidden
+
+
+def squeeze_excitation(channels: int, reduction: int) -> SqueezeExcitation | None:
+    """Return the gates whose hidden layer is so many times narrower; None for 0 times."""
+    if not reduction:
+        return None
+    return SqueezeExcitation(channels, max(1, channels // reduction))
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """Convolutions side by side, their outputs joined, and what follows at once.
 
-    What follows the last part of a block is said by the block.
+    What follows the last part of a block is said by the block. ``gates`` come last.
     """
 
     convolutions: tuple[Convolution, ...]
     norm: bool = False
     activation: str = "none"
+    gates: SqueezeExcitation | None = None
 
     @property
     def out_channels(self) -> int:

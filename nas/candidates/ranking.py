@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.architecture import Architecture
+from nas.architecture.kinds import KINDS
 from nas.candidates.candidate import Candidate
 
 Array = npt.NDArray[np.floating[Any]]
@@ -87,7 +88,7 @@ def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evide
 def family_of(architecture: Architecture) -> str:
     """Return what the nets of one structure share: kinds, kernels, downsampling."""
     blocks = [
-        f"{block.kind[0]}{block.kernel_size}x{block.repeats}"
+        f"{KINDS[block.kind].letter}{block.kernel_size}x{block.repeats}"
         + ("/" if block.stride > 1 or block.pool != "none" else "")
         for block in architecture.blocks
     ]

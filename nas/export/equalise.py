@@ -41,15 +41,20 @@ def equalised(chain: Sequence[Stage], features: Tensor) -> list[Stage]:
     divided by, the second is multiplied with (Nagel et al. 2019, cross-layer
     equalisation); in a repeated block by the same numbers each time.
     """
+    # What is gated has no convolution behind it that could make up for a factor.
+    gated = {
+        chain[number - stage.takes].name
+        for number, stage in enumerate(chain)
+        if stage.gates
+    }
     largest: dict[str, Array] = {}
     tensors = deque([features], maxlen=reach(chain))
     for stage in chain:
-        if stage.depthwise and not stage.after:
+        if stage.depthwise and not stage.after and stage.name not in gated:
             peaks = floating.convolve(stage, tensors[-stage.takes]).abs()
             peak = peaks.amax(dim=(0, 2, 3)).double().numpy()
             largest[stage.name] = np.maximum(largest.get(stage.name, 0.0), peak)
-        added = tensors[-stage.adds] if stage.adds else None
-        tensors.append(floating.apply(stage, tensors[-stage.takes], added))
+        tensors.append(floating.apply(stage, tensors))
     equal: list[Stage] = []
     factors: list[Array | None] = [None]  # of what each stage gives
     for stage in chain:

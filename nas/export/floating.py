@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "hardswish": functional.hardswish,
     "silu": functional.silu,
     "relu6": functional.relu6,
+    "sigmoid": torch.sigmoid,
 }
 
 
@@ -55,9 +56,16 @@ def follow(step: After, features: Tensor) -> Tensor:
             return _ACTIVATIONS[name](features)
 
 
-def apply(stage: Stage, features: Tensor, added: Tensor | None = None) -> Tensor:
-    """Return the stage's output, ``[N, C, H, W]``, with what it adds."""
-    features = convolve(stage, features)
+def taken(stage: Stage, tensors: Sequence[Tensor]) -> Tensor:
+    """Return what the stage takes of the tensors before it, with its gates."""
+    features = tensors[-stage.takes]
+    return features * tensors[-stage.gates] if stage.gates else features
+
+
+def apply(stage: Stage, tensors: Sequence[Tensor]) -> Tensor:
+    """Return the stage's output, ``[N, C, H, W]``, for the tensors before it."""
+    features = convolve(stage, taken(stage, tensors))
+    added = tensors[-stage.adds] if stage.adds else None
     if added is not None:
         features = features + added
     for step in stage.after:

@@ -57,25 +57,25 @@ def _run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Intege
     kept = reach([stage.float_stage for stage in table])
     tensors = deque([images.astype(np.int64)], maxlen=kept)
     for stage in table:
-        source = stage.float_stage
-        added = tensors[-source.adds] if source.adds else None
-        tensors.append(apply(stage, tensors[-source.takes], added))
+        tensors.append(apply(stage, tensors))
     return tensors[-1].reshape(len(images), -1)
 
 
-def apply(
-    stage: IntegerStage, features: Integers, added: Integers | None = None
-) -> Integers:
-    """Return the stage's output for its input and what it adds, ``[N, C, H, W]``."""
+def apply(stage: IntegerStage, tensors: Sequence[Integers]) -> Integers:
+    """Return the stage's output, ``[N, C, H, W]``, for the tensors before it."""
+    source = stage.float_stage
+    features = tensors[-source.takes]
     sums = np.concatenate(
         [_convolve(stage, c, features) for c in stage.convolutions], axis=1
     )
     sums = _pool_sums(stage.early, sums) + stage.sum_bias.reshape(-1, 1, 1)
+    if source.gates:
+        sums *= tensors[-source.gates]
     sums <<= stage.up
     multiplier = stage.multiplier.reshape(-1, 1, 1)
     product = sums * multiplier + (1 << (stage.shift - 1))
-    if added is not None and stage.added is not None:
-        product += (added - stage.added.zero) * stage.added.multiplier
+    if stage.added is not None:
+        product += (tensors[-source.adds] - stage.added.zero) * stage.added.multiplier
     output = _scaled(product, stage.shift)
     if stage.output is None:
         return output
@@ -165,6 +165,8 @@ def _activated(second: Second, fine: Integers) -> Integers:
             value = np.where(fine < 0, (fine * LEAKY + (1 << 19)) >> 20, fine)
         case "hardswish":
             value = (fine * np.clip(fine + 3 * one, 0, 6 * one)) >> second.fraction
+        case "sigmoid":
+            value = _sigmoid(fine, second.fraction)
         case "silu":
             value = (fine * _sigmoid(fine, second.fraction)) >> 16
         case _:

@@ -28,15 +28,14 @@ def onnx_float(
     tensors = [_normalised(graph, mean, std)]
     for number, stage in enumerate(chain):
         prefix = f"stage{number}"
+        features = taken(graph, stage, tensors, prefix)
         joined = [
-            _convolved(
-                graph, stage, tensors[-stage.takes], index, f"{prefix}.conv{index}"
-            )
+            _convolved(graph, stage, features, index, f"{prefix}.conv{index}")
             for index in range(len(stage.convolutions))
         ]
         if len(joined) > 1:
             joined = [graph.node("Concat", joined, f"{prefix}.joined", axis=1)]
-        features = joined[0] if joined else tensors[-stage.takes]
+        features = joined[0] if joined else features
         if stage.adds:
             both = [features, tensors[-stage.adds]]
             features = graph.node("Add", both, f"{prefix}.sum")
@@ -68,6 +67,14 @@ def _convolved(graph: Graph, stage: Stage, features: str, index: int, name: str)
     return graph.node(
         "Conv", [features, weight, bias], name, **conv_attributes(stage, index)
     )
+
+
+def taken(graph: Graph, stage: Stage, tensors: Sequence[str], name: str) -> str:
+    """Add the gates of what the stage takes, if it has any; return the product."""
+    features = tensors[-stage.takes]
+    if not stage.gates:
+        return features
+    return graph.node("Mul", [features, tensors[-stage.gates]], f"{name}.gated")
 
 
 def conv_attributes(stage: Stage, index: int) -> dict[str, int | list[int]]:
@@ -115,6 +122,8 @@ def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) ->
             )
         case Activation("hardswish"):
             return graph.node("HardSwish", [features], f"{name}.hardswish")
+        case Activation("sigmoid"):
+            return graph.node("Sigmoid", [features], f"{name}.sigmoid")
         case Activation("silu"):
             sigmoid = graph.node("Sigmoid", [features], f"{name}.sigmoid")
             return graph.node("Mul", [features, sigmoid], f"{name}.silu")

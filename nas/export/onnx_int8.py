@@ -13,7 +13,7 @@ import numpy as np
 
 from nas.export.contract import contract
 from nas.export.graph import INPUT, OUTPUT, Graph
-from nas.export.onnx_float import conv_attributes, follow
+from nas.export.onnx_float import conv_attributes, follow, taken
 from nas.export.quantise import IntegerStage, Range
 from nas.export.stages import Pool
 
@@ -39,7 +39,7 @@ def onnx_int8(table: Sequence[IntegerStage]) -> bytes:
 
 def _stage(graph: Graph, stage: IntegerStage, tensors: list[str], prefix: str) -> str:
     source = stage.float_stage
-    features = tensors[-source.takes]
+    features = taken(graph, source, tensors, prefix)
     if source.convolutions:
         joined = [
             _convolved(graph, stage, index, features, f"{prefix}.conv{index}")

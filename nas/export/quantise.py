@@ -9,6 +9,7 @@ normalisation is folded into the first convolution.
 One stage computes, in this order (integer.py is the executable definition)::
 
     sums = convolution + bias            int32; zeros around the image are zero points
+    sums = sums * gate                   a uint8 number for each channel, if any
     sums = maximum or sum over a window  a pooling that comes before the activation
     product = (sums << up) * multiplier  plus (added - zero) * its multiplier, if any
     fine = product >> shift              activation in fixed point, if any
@@ -163,6 +164,7 @@ def quantise(
             stage,
             tensors[-stage.takes],
             tensors[-stage.adds] if stage.adds else None,
+            tensors[-stage.gates] if stage.gates else None,
             logits=number == len(chain),
         )
         table.append(quantised)
@@ -212,7 +214,12 @@ def _parts(stage: Stage) -> _Parts:
 
 
 def _quantised(
-    stage: Stage, tensor: _Tensor, added: _Tensor | None, *, logits: bool
+    stage: Stage,
+    tensor: _Tensor,
+    added: _Tensor | None,
+    gates: _Tensor | None,
+    *,
+    logits: bool,
 ) -> tuple[IntegerStage, Tensor]:
     """Return the stage in whole numbers and its float outputs."""
     scale, zero = tensor.scale, tensor.zero
@@ -221,6 +228,8 @@ def _quantised(
         # A pool head has made the last block the classifier; it has a stage of its own.
         raise ExportError(f"{stage.name}: the logits cannot have an activation")
     before = floating.convolve(stage, tensor.features)
+    if gates is not None:
+        before = before * gates.features
     if added is not None:
         before = before + added.features
     for step in (parts.early, parts.sign):
@@ -236,10 +245,16 @@ def _quantised(
     )
     convolutions, weight_scale, bias = _weights(stage, scale, sums_over)
     sum_bias = (bias - _padding_sums(stage, convolutions, zero)) * sums_over
-    up = _spare_bits(stage, convolutions, sum_bias, sums_over)
+    # A gate is a number of 0 to 255, whose zero is 0.
+    most_times = sums_over if gates is None else 255
+    up = _spare_bits(stage, convolutions, sum_bias, most_times)
     signs = parts.sign.scale if parts.sign else np.ones_like(weight_scale)
     real = scale * weight_scale / sums_over * signs / 2.0**up
+    if gates is not None:
+        real = real * gates.scale
     output = None if logits else _range(outputs)
+    if parts.activation == "sigmoid":
+        output = Range(scale=float(np.float32(1 / 255)), zero=0)
     if not stage.convolutions and len(zero) == 1 and output and _is_maximum(parts):
         # A maximum is one of its numbers.
         output = Range(scale=scale, zero=int(zero[0]))
@@ -372,6 +387,8 @@ def _second(parts: _Parts, fraction: int, output: Range) -> Second:
     real = scale / output.scale / 2.0**fraction
     if parts.activation == "hardswish":
         real = real / 6  # the fixed point holds x * clip(x + 3, 0, 6)
+    elif parts.activation == "sigmoid":
+        real = 1 / output.scale / np.full(1, 2.0**16)  # as its table is
     multiplier, shift = _fixed_point(real)
     offset = np.round((moved / output.scale + output.zero + 0.5) * 2.0**shift)
     return Second(

@@ -23,7 +23,14 @@ from nas.architecture.cost import cost
 from nas.architecture.notation import describe, describe_block, describe_head
 from nas.export.contract import BYTES, FIXED_RANGES, contract, origin
 from nas.files import write_together
-from nas.training.model import OWN_MODULES, Inception, Residual, Shared, build
+from nas.training.model import (
+    OWN_MODULES,
+    Inception,
+    Residual,
+    Shared,
+    SqueezeExcitation,
+    build,
+)
 
 _LINE_LENGTH = 88
 _FILE_NAME = "model.py"
@@ -365,6 +372,10 @@ def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
             yield f"{start}Residual("
             yield from _module(module.body, indent + "    ")
             yield from _module(module.shortcut, indent + "    ")
+        case SqueezeExcitation():
+            sizes = f"{module.squeeze.in_channels}, {module.squeeze.out_channels}"
+            yield f"{start}SqueezeExcitation({sizes}),"
+            return
         case _:
             arguments = ", ".join(_arguments(module))
             opening = f"{start}nn.{type(module).__name__}("

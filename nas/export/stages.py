@@ -22,7 +22,7 @@ import numpy.typing as npt
 from nas.architecture import Architecture, Block, Head, Shape
 from nas.architecture.kinds import ORDERS, finish_of, parts_of, shortcut_of
 from nas.architecture.parts import Convolution as PartConvolution
-from nas.architecture.parts import Part
+from nas.architecture.parts import Part, SqueezeExcitation
 from nas.errors import ExportError
 
 Array = npt.NDArray[np.float64]
@@ -34,6 +34,7 @@ LEAKY_SLOPE = 0.01
 _KNOWN_BLOCK = {
     *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
     *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
+    "squeeze_excitation",
 }
 _KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
 _ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
@@ -66,7 +67,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """One of relu, leaky_relu, hardswish, silu and relu6, value by value."""
+    """relu, leaky_relu, hardswish, silu, relu6 or, for gates, sigmoid, value by value."""
 
     name: str
 
@@ -84,7 +85,8 @@ class Stage:
 
     ``takes`` says whose output it takes: 1 that of the stage before it, 2 that of the
     one before that, and so on (before the first stage stands the image). In the same
-    way ``adds`` says what is added to the convolutions' sums, 0 for nothing.
+    way ``adds`` says what is added to the convolutions' sums, and ``gates`` whose
+    channels, a number each, are multiplied with what it takes; 0 for nothing.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Stage:
     depthwise: bool = False
     takes: int = 1
     adds: int = 0
+    gates: int = 0
 
 
 def stages(
@@ -124,7 +127,7 @@ def stages(
 
 def reach(chain: Sequence[Stage]) -> int:
     """Return how many of the latest outputs have to be kept for the stages to come."""
-    return max(max(stage.takes, stage.adds) for stage in chain)
+    return max(max(stage.takes, stage.adds, stage.gates) for stage in chain)
 
 
 class _Weights:
@@ -217,7 +220,7 @@ def _adding_stages(
     parts = parts_of(block, shape[0])
     *inner, last = _part_stages(parts, shape, name, weights, f"{inside}.body")
     yield from inner
-    adds = len(parts)
+    adds = 1 + len(inner)
     shortcut = shortcut_of(block, shape[0])
     if shortcut is not None:
         (stage,) = _part_stages(
@@ -226,7 +229,7 @@ def _adding_stages(
         if shortcut.norm:
             norm = _norm(weights, f"{inside}.shortcut.norm", shortcut.out_channels)
             stage = replace(stage, after=(norm,))
-        yield replace(stage, takes=len(parts))
+        yield replace(stage, takes=adds)
         # Behind the shortcut's stage.
         last = replace(last, takes=2)
         adds = 1
@@ -274,6 +277,52 @@ def _part_stages(
             depthwise=first.depthwise,
         )
         shape = output
+        if part.gates is not None:
+            yield from _gate_stages(
+                part.gates, shape, name, weights, f"{prefix}.gates{number}"
+            )
+
+
+def _gate_stages(
+    gates: SqueezeExcitation, shape: Shape, name: str, weights: _Weights, prefix: str
+) -> Iterator[Stage]:
+    """Yield what makes gates of the stage before, and the product of both."""
+    means = (gates.channels, 1, 1)
+    yield Stage(
+        name=f"{name} squeeze pool",
+        convolutions=(),
+        after=(Pool("avg", (shape[1], shape[2])),),
+        input_shape=shape,
+        conv_shape=shape,
+        output_shape=means,
+    )
+    for step, sizes, activation in (
+        ("squeeze", (gates.hidden, gates.channels, 1, 1), "relu"),
+        ("excite", (gates.channels, gates.hidden, 1, 1), "sigmoid"),
+    ):
+        output = (sizes[0], 1, 1)
+        yield Stage(
+            name=f"{name} {step}",
+            convolutions=(
+                Convolution(
+                    weights.take(f"{prefix}.{step}.weight", sizes),
+                    weights.take(f"{prefix}.{step}.bias", sizes[:1]),
+                ),
+            ),
+            after=(Activation(activation),),
+            input_shape=(sizes[1], 1, 1),
+            conv_shape=output,
+            output_shape=output,
+        )
+    yield Stage(
+        name=f"{name} gates",
+        convolutions=(),
+        input_shape=shape,
+        conv_shape=shape,
+        output_shape=shape,
+        takes=4,
+        gates=1,
+    )
 
 
 def _convolution(one: PartConvolution, weights: _Weights, prefix: str) -> Convolution:

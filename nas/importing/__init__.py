@@ -7,7 +7,9 @@
     trying.py      one run, for errors of the module itself
     normalising.py what forward does with the images before its first layer
     tracing.py     the graph to a chain of layers (layer.py)
+    operations.py  what each of its operations is as a layer
     adding.py      where a feature map goes two ways that are added
+    gating.py      where it is multiplied with what is made of its means
     refusals.py    what is said of a layer that has no place
     byhand.py      activations that are written by hand
     weights.py     functions that take parameters

@@ -9,13 +9,13 @@ from torch import nn
 
 from nas.architecture import Architecture, Block, Head, Shape
 from nas.architecture.definition import MONOTONE
-from nas.architecture.kinds import ORDERS, parts_of
+from nas.architecture.kinds import KINDS, ORDERS, parts_of
 from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, padding_of
 from nas.importing.dense import with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
-from nas.importing.refusals import refuse
-from nas.importing.summing import finish_of_sum, inverted_bottleneck, summed
+from nas.importing.refusals import GATES_PLACE, refuse
+from nas.importing.summing import depthwise_block, finish_of_sum, summed
 
 
 def assemble(chain: Chain, input_shape: Shape) -> tuple[Architecture, list[str]]:
@@ -63,19 +63,23 @@ class _Parts:
                 return
             first = self.layers.pop(0)
             norms: list[Layer] = []
+            following: dict[str, Layer] | None = None
             if first.kind == "sum":
-                found = summed(first, self.convolved)
+                following = self.following(first)
+                found = summed(
+                    first, self.convolved, activated="activation" in following
+                )
                 values, modules, norms = found.values, found.modules, found.norms
                 last_conv = found.last
-            elif (taken := inverted_bottleneck([first, *self.layers])) is not None:
+            elif (taken := depthwise_block([first, *self.layers])) is not None:
                 values, modules, norms = taken.values, taken.modules, taken.norms
-                last_conv = modules[-1]
+                last_conv = taken.runs[-1].modules[-1]
                 del self.layers[: taken.count - 1]
             else:
                 values, modules = self.convolution(first)
                 last_conv = modules[-1]
-            following = self.following(first)
-            if first.kind == "sum" or values["kind"] == "inverted_bottleneck":
+            following = self.following(first) if following is None else following
+            if first.kind == "sum" or not KINDS[values["kind"]].repeatable:
                 if "norm" in following:
                     raise refuse(
                         following["norm"].name,
@@ -102,6 +106,8 @@ class _Parts:
             self.shape = last.out_shape
             block = Block(**values)
             self.blocks.append((_bias(block, last_conv), first, modules))
+        if self.layers and self.layers[0].kind == "gates":
+            raise refuse(self.layers[0].name, GATES_PLACE)
 
     def following(self, first: Layer) -> dict[str, Layer]:
         """Take what follows a block's convolutions off the front, by its kind."""
@@ -195,7 +201,8 @@ class _Parts:
         if first.bias is not None:
             raise refuse(
                 layer.name,
-                "a depthwise convolution has no bias in nas; the nearest is bias=False",
+                "a depthwise convolution without norm and activation has no bias in "
+                "nas; the nearest is bias=False",
             )
         after = self.layers[0] if self.layers else None
         second = after.modules[0] if after and after.modules else None
@@ -209,8 +216,9 @@ class _Parts:
         ):
             raise refuse(
                 layer.name,
-                "behind a depthwise convolution nas has a 1x1 one at once; the nearest is "
-                "norm and activation behind the 1x1 one alone",
+                "behind a depthwise convolution nas has a 1x1 one, at once or with the same "
+                "norm, bias and activation between them as behind the 1x1 one; that is "
+                "the nearest",
             )
         check_plain(second, after.name)
         padding_of(second, after)

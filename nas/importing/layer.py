@@ -18,6 +18,7 @@ Kind = Literal[
     "flatten",
     "linear",
     "sum",
+    "gates",
 ]
 
 
@@ -29,7 +30,7 @@ class Layer:
     convolutions side by side. ``value`` is the name of an activation or pooling, or
     the share of a dropout. ``padding`` is what zeros were put around the feature map
     before. ``out_shape`` has no batch. A "sum" adds what ``body`` and
-    ``shortcut`` make of its input.
+    ``shortcut`` make of its input; "gates" multiply it with what two linear layers do.
     """
 
     kind: Kind
@@ -64,3 +65,8 @@ def target_of(node: fx.Node) -> str:
 def is_tensor(node: fx.Node) -> bool:
     """Tell the values from the sizes that a forward computes with."""
     return "value" in node.meta
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Return the shape of the node's value, without the batch."""
+    return tuple(node.meta["value"].shape[1:])

@@ -24,7 +24,15 @@ _SKIP = (
     "convolution makes of it; the nearest is such a block, or the chain without the "
     "addition"
 )
-_GATE = "nas has no gates (squeeze-and-excitation); the nearest is the chain without it"
+_GATE = (
+    "nas has no gates but those of squeeze-and-excitation, which are made of a feature "
+    "map's means; the nearest is that, or the chain without it"
+)
+GATES_PLACE = (
+    "nas has squeeze-and-excitation between a depthwise convolution, with its norm and "
+    "activation, and the 1x1 one behind it; the nearest is such a block, or the chain "
+    "without the gates"
+)
 _JOINS = dict.fromkeys(("add", "iadd", "add_"), _SKIP) | dict.fromkeys(
     ("mul", "imul", "mul_"), _GATE
 )

@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, padding_of
+from nas.importing.gating import reduction_of
 from nas.importing.layer import Layer
 from nas.importing.refusals import refuse
 
@@ -28,6 +29,13 @@ class _Run:
     layer: Layer
     norm: Layer | None = None
     activation: Layer | None = None
+    gates: Layer | None = None
+
+    @property
+    def layers(self) -> list[Layer]:
+        """All of them, in their order."""
+        following = (self.norm, self.activation, self.gates)
+        return [self.layer, *(layer for layer in following if layer is not None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +48,24 @@ class Summed:
     last: nn.Module
 
 
-def summed(layer: Layer, convolved: Convolved) -> Summed:
-    """Return the block that adds so.
+def summed(layer: Layer, convolved: Convolved, *, activated: bool) -> Summed:
+    """Return the block that adds so; ``activated`` tells whether an activation follows.
 
     Raises ArchitectureError that names the layer that has no place in one.
     """
     if not layer.body:
         raise refuse(layer.name, "both ways of it lead from one layer; one is enough")
-    found = inverted_bottleneck(layer.body)
+    found = depthwise_block(layer.body, activated=activated or bool(layer.shortcut))
     if found is not None and found.count == len(layer.body):
-        if layer.shortcut:
+        runs, values = found.runs, found.values
+        if layer.shortcut and values["kind"] == "inverted_bottleneck":
             raise refuse(
                 layer.name,
                 "nas adds to an inverted bottleneck what it takes, as it is",
             )
-        values = found.values | {"shortcut": "identity"}
-        return Summed(values, found.modules, found.norms, found.modules[-1])
-    runs = _runs(layer.body, convolved)
-    values = _values(runs, layer)
+    else:
+        runs = _runs(layer.body, convolved)
+        values = _values(runs, layer)
     last = runs[-1]
     if last.activation is not None:
         raise refuse(
@@ -75,26 +83,51 @@ def summed(layer: Layer, convolved: Convolved) -> Summed:
         raise refuse(layer.name, "its two sides differ in size")
     every = [*runs, *shortcut]
     norms = [run.norm for run in every if run.norm is not None]
-    modules = tuple(m for run in every for m in run.modules)
-    return Summed(values, modules, norms, last.modules[-1])
+    return Summed(values, _modules(every), norms, last.modules[-1])
+
+
+def _modules(runs: Sequence[_Run]) -> Modules:
+    return tuple(
+        module
+        for run in runs
+        for module in (*run.modules, *(run.gates.modules if run.gates else ()))
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Bottleneck:
-    """An inverted bottleneck at the front of some layers; ``count`` are its."""
+class DepthwiseBlock:
+    """A block around a depthwise convolution at the front of some layers.
+
+    ``count`` layers are its, without an activation behind the last convolution.
+    """
 
     values: Values
-    modules: Modules
-    norms: list[Layer]
+    runs: list[_Run]
     count: int
 
+    @property
+    def modules(self) -> Modules:
+        """The convolutions and what makes the gates."""
+        return _modules(self.runs)
 
-def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
-    """Return the inverted bottleneck that the layers begin with, if they do."""
+    @property
+    def norms(self) -> list[Layer]:
+        """The batch norms."""
+        return [run.norm for run in self.runs if run.norm is not None]
+
+
+def depthwise_block(
+    layers: Sequence[Layer], *, activated: bool = False
+) -> DepthwiseBlock | None:
+    """Return the inverted bottleneck or MobileNet block that the layers begin with.
+
+    The latter has no expansion, and an activation behind it: at once, or ``activated``
+    says so.
+    """
     runs, count = list[_Run](), 0
     while len(runs) < 3 and (run := _plain_run(layers[count:])) is not None:
         runs.append(run)
-        count += 1 + (run.norm is not None) + (run.activation is not None)
+        count += len(run.layers)
         if len(runs) > 1 and _separate(runs[-2]):
             break
     convs = [run.modules[0] for run in runs]
@@ -110,21 +143,32 @@ def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
     for run, conv in zip(runs, convs, strict=True):
         assert isinstance(conv, nn.Conv2d)
         check_plain(conv, run.layer.name)
+    gates = inner[-1].gates
+    if any(run.gates for run in (*inner[:-1], last)):
+        return None
     names = {run.activation.value if run.activation else "none" for run in inner}
+    activated = activated or last.activation is not None
+    mobilenet = activated and len(inner) == 1
     alike = len({(run.norm is None, _biased(run)) for run in runs}) == 1
-    anything = last.norm is not None or names != {"none"} or _biased(last)
+    # Else it is a separable block.
+    anything = bool(last.norm or names != {"none"} or _biased(last) or gates)
     if (
         left_over
         or (expansion > 1) != (len(inner) == 2)
-        or last.activation is not None
+        or (last.activation is not None and not mobilenet)
         or len(names) != 1
+        or (mobilenet and last.activation and names != {last.activation.value})
         or not (alike and anything)
     ):
+        return None
+    plain = middle.in_channels == 1 and not gates
+    if mobilenet and plain and (last.activation or middle.kernel_size == (1, 1)):
+        # It is two plain convolutions, in an addition a residual block.
         return None
     (last_conv,) = last.modules
     assert isinstance(last_conv, nn.Conv2d)
     values = {
-        "kind": "inverted_bottleneck",
+        "kind": "mobilenet" if mobilenet else "inverted_bottleneck",
         "out_channels": last_conv.out_channels,
         "kernel_size": middle.kernel_size[0],
         "stride": middle.stride[0],
@@ -132,22 +176,24 @@ def inverted_bottleneck(layers: Sequence[Layer]) -> Bottleneck | None:
         "expansion": expansion,
         "activation": names.pop(),
         "norm": "none" if last.norm is None else "batch",
+        "squeeze_excitation": reduction_of(gates, middle.in_channels) if gates else 0,
     }
-    norms = [run.norm for run in runs if run.norm is not None]
-    return Bottleneck(values, tuple(convs), norms, count)
+    return DepthwiseBlock(values, runs, count - (last.activation is not None))
 
 
 def _plain_run(layers: Sequence[Layer]) -> _Run | None:
-    """Return the one convolution, norm and activation that the layers begin with."""
-    kinds = [layer.kind for layer in layers[:3]]
-    if kinds[:1] != ["convolution"] or len(layers[0].modules) != 1:
+    """Return one convolution, its norm, activation and gates that the layers begin with."""
+    kinds = [layer.kind for layer in layers[:1]]
+    if kinds != ["convolution"] or len(layers[0].modules) != 1:
         return None
     run = _Run({}, layers[0].modules, layers[0])
-    rest = list(layers[1:3])
+    rest = list(layers[1:4])
     if rest and rest[0].kind == "norm":
         run.norm = rest.pop(0)
     if rest and rest[0].kind == "activation":
-        run.activation = rest[0]
+        run.activation = rest.pop(0)
+    if rest and rest[0].kind == "gates":
+        run.gates = rest[0]
     return run
 
 

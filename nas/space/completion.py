@@ -152,6 +152,7 @@ class Completion:
             {*activations, *space.deviation.activations},
             depthwise=True,
             adding=space.shortcuts.options != ("none",),
+            gating=space.squeeze_excitations.options != (0,),
         )
         self.best = cache(self._best)
         # Bounded: drawing comes back to few states, but the table has thousands.

@@ -109,7 +109,8 @@ def _values(
             padding = space.paddings.options[0]  # type: ignore[assignment]
         values[name + "padding"] = _point(space.paddings, padding)
         for option, choice in own_options(space).items():
-            if (value := getattr(block, option)) in choice.options:
+            value = getattr(block, option)
+            if len(choice.options) > 1 and value in choice.options:
                 values[name + option] = _point(choice, value)
         values[name + "repeats"] = _point(space.repeats, block.repeats)
         values[name + "deviation"] = _deviation(space, block, finish)

@@ -68,6 +68,8 @@ def _needs(architecture: Architecture) -> Iterator[tuple[str, str, Any]]:
         yield "blocks", "shortcuts", block.shortcut
         if KINDS[block.kind].expands:
             yield "blocks", "expansions", block.expansion
+        if KINDS[block.kind].gates:
+            yield "blocks", "squeeze_excitations", block.squeeze_excitation
         yield "blocks", "kinds", block.kind
         yield "blocks", "kernel_sizes", block.kernel_size
         if block.kernel_size > 1:
@@ -77,6 +79,8 @@ def _needs(architecture: Architecture) -> Iterator[tuple[str, str, Any]]:
             yield "blocks", "shortcuts", block.shortcut
         if KINDS[block.kind].expands:
             yield "blocks", "expansions", block.expansion
+        if KINDS[block.kind].gates:
+            yield "blocks", "squeeze_excitations", block.squeeze_excitation
     ways = [block.downsampling for block in blocks]
     halving = [way for way in ways if way != "none"]
     yield "downsampling", "count", len(halving)

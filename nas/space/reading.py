@@ -67,6 +67,7 @@ class SearchSpace:
     repeats: Choice[int]
     shortcuts: Choice[str]
     expansions: Choice[int]
+    squeeze_excitations: Choice[int]
     min_width: int
     max_width: int
     spread: float
@@ -82,7 +83,11 @@ class SearchSpace:
 
 def own_options(space: SearchSpace) -> dict[str, Choice[Any]]:
     """Return the options of a block that not every kind has, by their names."""
-    return {"shortcut": space.shortcuts, "expansion": space.expansions}
+    return {
+        "shortcut": space.shortcuts,
+        "expansion": space.expansions,
+        "squeeze_excitation": space.squeeze_excitations,
+    }
 
 
 def options_of(space: SearchSpace, kind: str) -> dict[str, tuple[Any, ...]]:
@@ -135,7 +140,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "size": ("towards_cap",),
     "blocks": (
         *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
-        *("repeats", "shortcuts", "expansions"),
+        *("repeats", "shortcuts", "expansions", "squeeze_excitations"),
     ),
     "widths": ("min", "max", "spread"),
     "downsampling": ("count", "kinds", "smallest_side"),
@@ -153,6 +158,7 @@ _DEFAULTS: dict[tuple[str, str], Any] = {
     ("blocks", "repeats"): [1],
     ("blocks", "shortcuts"): ["none"],
     ("blocks", "expansions"): [1],
+    ("blocks", "squeeze_excitations"): [0],
     ("widths", "spread"): 3.0,
     ("downsampling", "smallest_side"): 1,
     ("dropout", "values"): [0.0],
@@ -177,6 +183,7 @@ _WEIGHTED = {
     ("blocks", "repeats"),
     ("blocks", "shortcuts"),
     ("blocks", "expansions"),
+    ("blocks", "squeeze_excitations"),
     ("downsampling", "kinds"),
     ("dropout", "values"),
     ("head", "kinds"),
@@ -234,6 +241,7 @@ class _Reader:
             repeats=self.wholes("blocks", "repeats", 1, 16),
             shortcuts=self.names("blocks", "shortcuts", get_args(Shortcut)),
             expansions=self.wholes("blocks", "expansions", 1, 16),
+            squeeze_excitations=self.wholes("blocks", "squeeze_excitations", 0, 64),
             min_width=self.whole("widths", "min", 1, 4096),
             max_width=self.whole("widths", "max", 1, 4096),
             spread=self.number("widths", "spread", 1.0, 64.0),

@@ -234,6 +234,11 @@ def _block_cost(
             num_params += weights + part.own
             macs += weights * area * block.repeats
             after = part.out_channels * area
+            if part.gates is not None:
+                num_params += part.gates.weights + part.gates.biases
+                macs += part.gates.weights
+                beside = part.gates.channels + part.gates.hidden
+                peak = max(peak, after + beside + (channels * areas[0] if adds else 0))
             if number == len(parts) - 1:
                 # It adds in place to what the shortcut gave just before.
                 kept = 0

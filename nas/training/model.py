@@ -101,7 +101,28 @@ class Residual(nn.Module):
         return added
 
 
-OWN_MODULES: tuple[type[nn.Module], ...] = (Inception, Shared, Residual)
+class SqueezeExcitation(nn.Module):
+    """One factor of 0 to 1 for each channel, made of the means of all channels."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        """Take the channels and how many values lie between means and factors."""
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the feature maps ``[N, C, H, W]``, each times its factor."""
+        means = features.mean((2, 3), keepdim=True)
+        inside = torch.relu(self.squeeze(means))
+        return features * torch.sigmoid(self.excite(inside))
+
+
+OWN_MODULES: tuple[type[nn.Module], ...] = (
+    Inception,
+    Shared,
+    Residual,
+    SqueezeExcitation,
+)
 """Those that torch does not have."""
 
 
@@ -145,6 +166,10 @@ def _convolutions(parts: Sequence[Part]) -> OrderedDict[str, nn.Module]:
                 layers[f"norm{number}"] = nn.BatchNorm2d(part.out_channels)
             if part.activation != "none":
                 layers[f"activation{number}"] = _ACTIVATIONS[part.activation]()
+            if part.gates is not None:
+                layers[f"gates{number}"] = SqueezeExcitation(
+                    part.gates.channels, part.gates.hidden
+                )
     return layers
 
 

@@ -10,6 +10,7 @@ from nas.architecture.kinds import (
     conv,
     inception,
     inverted_bottleneck,
+    mobilenet,
     residual,
     separable,
 )
@@ -22,6 +23,7 @@ KINDS: dict[str, Kind] = {
     "inception": inception.KIND,
     "residual": residual.KIND,
     "inverted_bottleneck": inverted_bottleneck.KIND,
+    "mobilenet": mobilenet.KIND,
 }
 """The order is that of the dashboard's filter: a new kind goes to the end."""
 
@@ -87,6 +89,12 @@ def refusal(block: Block) -> str | None:
         )
     if block.expansion != 1 and not kind.expands:
         return f"expansion is {block.expansion}; a {block.kind} block has none: leave 1"
+    if block.squeeze_excitation and not kind.gates:
+        gated = " or ".join(name for name, one in KINDS.items() if one.gates)
+        return (
+            f"squeeze_excitation is {block.squeeze_excitation}; a {block.kind} block has "
+            f"none: leave 0, or take {gated}"
+        )
     if block.shortcut != "none" and not block.keeps_size:
         return "a shortcut needs same padding, so that what is added has one size"
     if block.shortcut == "identity" and block.stride > 1:

@@ -1,7 +1,8 @@
 """Expand by a 1x1 convolution, depthwise, project by another, without activation.
 
 Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". With
-``expansion`` 1 the first convolution is left out.
+``expansion`` 1 the first convolution is left out. Gates stand before the projection, as
+in Howard et al. 2019, "Searching for MobileNetV3".
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 from nas.architecture.block import Block
 from nas.architecture.kinds.conv import main_convolution
 from nas.architecture.kinds.kind import Kind
-from nas.architecture.parts import Convolution, Part
+from nas.architecture.parts import Convolution, Part, squeeze_excitation
 
 
 def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
@@ -22,11 +23,15 @@ def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
         main_convolution("depthwise", block, wide), out_channels=wide, depthwise=True
     )
     project = Convolution("project", wide, block.out_channels, 1, bias=bias)
-    inner = [depthwise] if block.expansion == 1 else [expand, depthwise]
-    return (
-        *(Part((one,), norm=norm, activation=block.activation) for one in inner),
-        Part((project,)),
+    expanded = Part((expand,), norm=norm, activation=block.activation)
+    gated = Part(
+        (depthwise,),
+        norm=norm,
+        activation=block.activation,
+        gates=squeeze_excitation(wide, block.squeeze_excitation),
     )
+    inner = [gated] if block.expansion == 1 else [expanded, gated]
+    return (*inner, Part((project,)))
 
 
 KIND = Kind(
@@ -38,4 +43,5 @@ KIND = Kind(
     repeatable=False,
     linear=True,
     expands=True,
+    gates=True,
 )

@@ -38,6 +38,8 @@ class Kind:
     """Whether no activation follows its last part."""
     expands: bool = False
     """Whether it has an expansion."""
+    gates: bool = False
+    """Whether it can have squeeze-and-excitation."""
 
     def among(self, option: str, options: Sequence[Any]) -> tuple[Any, ...]:
         """Return those of a space's options that such blocks can have.
@@ -49,4 +51,6 @@ class Kind:
                 return tuple(one for one in options if one in self.shortcuts)
             case "expansion":
                 return tuple(options) if self.expands else (1,)
+            case "squeeze_excitation":
+                return tuple(options) if self.gates else (0,)
         raise NotImplementedError(option)

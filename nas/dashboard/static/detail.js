@@ -67,8 +67,8 @@ function curveInWords(found) {
 }
 
 // The feature map as a plate: its side by height, its depth by channels; the kernel on it.
-// A plus beside it where a shortcut is added.
-function plate(shape, input, kernel, adds = false) {
+// Beside it a plus where a shortcut is added, a cross where it is multiplied with gates.
+function plate(shape, input, kernel, mark = "") {
   const side = Math.max(5, 28 * Math.sqrt(shape[1] / input[1]));
   const deep = Math.min(16, 2 + 2.2 * Math.log2(shape[0]));
   const x = 1, y = 34 - side;
@@ -79,12 +79,17 @@ function plate(shape, input, kernel, adds = false) {
     drawn("path", {...line, d: `M${x} ${y}l${deep} ${-lift}h${side}l${-deep} ${lift}z`}),
     drawn("path", {...line, d: `M${x + side} ${y}l${deep} ${-lift}v${side}l${-deep} ${lift}z`}),
     drawn("rect", {...line, x, y, width: side, height: side}));
-  if (adds) picture.append(drawn("path", {class: "plus", d: "M50 17v7M46.5 20.5h7", "stroke-width": 1.5, fill: "none"}));
+  if (mark) picture.append(drawn("path", {class: "plus", d: mark, "stroke-width": 1.5, fill: "none"}));
   if (kernel) {
     const size = Math.min(side - 1, Math.max(2.5, side * kernel / Math.max(shape[1], kernel)));
     picture.append(drawn("rect", {class: "kernel", x: x + (side - size) / 2, y: y + (side - size) / 2, width: size, height: size}));
   }
   return picture;
+}
+
+function markOf(what) {
+  if (what.includes(", + ")) return "M50 17v7M46.5 20.5h7";
+  return what.includes(", times ") ? "M47.5 18l5 5M52.5 18l-5 5" : "";
 }
 
 function chain(found) {
@@ -98,7 +103,7 @@ function chain(found) {
     element("li", {}, line(plate(input, input, 0), "input", input, null)),
     ...found.blocks.map(block => element("li", {},
       element("div", {class: "name"}, block.name, element("code", {}, block.notation)),
-      ...block.layers.map(([what, kernel, shape, params]) => line(plate(shape, input, kernel, what.includes(", + ")), what, shape, params)))),
+      ...block.layers.map(([what, kernel, shape, params]) => line(plate(shape, input, kernel, markOf(what)), what, shape, params)))),
     element("li", {}, element("div", {class: "layer"}, element("span"), element("span", {}, "all"),
       element("div", {class: "amount"}, element("b", {}, whole(found.num_params))))));
 }

@@ -2,7 +2,7 @@
 
 In a chain they alternate between its two ends, so it is as large as the largest pair of a
 stage's input and output. What a shortcut adds waits meanwhile, and the sum is written in
-its place. The logits go to the caller.
+its place, as is the product with gates in that of what they are multiplied with. The logits go to the caller.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ class _Arena:
             source = stage.float_stage
             self.sizes.append(math.prod(stage.output_shape) if stage.output else 0)
             self.takes.append(number - source.takes)
-            used = {number - source.takes, number - source.adds} - {number}
+            sources = (source.takes, source.adds, source.gates)
+            used = {number - one for one in sources} - {number}
             for one in used:
                 self.last_use[one] = number
             # The kernels may look at their input more than once.
             apart = source.adds and source.adds != source.takes
-            self.covers.append(number - source.adds if apart else None)
+            covered = source.adds if apart else source.takes if source.gates else 0
+            self.covers.append(number - covered if covered else None)
         self.size = max(
             sum(self.sizes[one] for one in self._needed(number))
             + (self.sizes[number] if self.covers[number] is None else 0)

@@ -51,6 +51,7 @@ def c_files(
         "has_relu6": int("relu6" in kinds),
         "has_hardswish": int("hardswish" in kinds),
         "has_silu": int("silu" in kinds),
+        "has_gates": int("sigmoid" in kinds),
         "has_addition": int(any(stage.added for stage in table)),
         "has_depthwise": int(any(depthwise(stage) for stage in table)),
         "kernels": (_HERE / "kernels.c")
@@ -103,9 +104,14 @@ def _calls(table: Sequence[IntegerStage], arrays: _Arrays) -> Iterator[str]:
             label = f"layer{number - 1}" + (
                 chr(ord("a") + index) if len(stage.convolutions) > 1 else ""
             )
-            added = offsets[number - source.adds] + convolution.start
             _layer(
-                stage, index, label, arrays, image=source.takes == number, added=added
+                stage,
+                index,
+                label,
+                arrays,
+                image=source.takes == number,
+                added=offsets[number - source.adds] + convolution.start,
+                gates=offsets[number - source.gates],
             )
             output = f"arena + {to + convolution.start}" if stage.output else "NULL"
             logits = "NULL" if stage.output else "logits"
@@ -120,8 +126,12 @@ def _layer(
     *,
     image: bool,
     added: int,
+    gates: int,
 ) -> None:
-    """Add a convolution's table and arrays; ``added`` is where lies what it adds."""
+    """Add a convolution's table and arrays.
+
+    ``added`` and ``gates`` are where these lie, if it has any.
+    """
     convolution = stage.convolutions[index]
     outputs = len(convolution.weight)
     part = slice(convolution.start, convolution.start + outputs)
@@ -170,6 +180,8 @@ def _layer(
             "added_multiplier": f"INT64_C({stage.added.multiplier})",
             "added_zero": stage.added.zero,
         }
+    if stage.float_stage.gates:
+        values["gates"] = f"arena + {gates}"
     if second := stage.second:
         one_each = len(second.multiplier) > 1
         channels = part if one_each else slice(0, 1)

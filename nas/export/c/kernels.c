@@ -1,6 +1,6 @@
 /* ---- The arithmetic, the same for every net -------------------------------- */
 
-enum { NONE, RELU, LEAKY_RELU, HARDSWISH, SILU, RELU6 }; /* activation in fixed point */
+enum { NONE, RELU, LEAKY_RELU, HARDSWISH, SILU, RELU6, SIGMOID }; /* activation in fixed point */
 enum { LANES = 4 };                               /* channels summed at a time */
 
 /* One convolution and what follows it. Feature maps are [height][width][channels], the
@@ -20,6 +20,9 @@ struct layer {
     int64_t added_multiplier;
     const uint8_t *added; /* what is added to the sums, of the output's shape, or NULL */
     uint8_t added_zero;
+#endif
+#if NET_HAS_GATES
+    const uint8_t *gates; /* what each channel's sums are multiplied with, or NULL */
 #endif
     const uint8_t *zero; /* what a value of 0 is in the input */
     uint16_t in_h, in_w, in_c, out_h, out_w, out_c;
@@ -65,7 +68,7 @@ static inline int32_t scaled_down(int64_t value, int shift)
     return (int32_t)(value < -limit ? -limit : value > limit ? limit : value);
 }
 
-#if NET_HAS_SILU
+#if NET_HAS_SILU || NET_HAS_GATES
 /* 2**16 / (1 + exp(-i / 16)) */
 static const uint32_t sigmoids[129] = {
 @SIGMOIDS@
@@ -108,6 +111,10 @@ static int32_t activated(const struct layer *p, int32_t value)
         return (int32_t)halved((int64_t)value * gate, 28);
     }
 #endif
+#if NET_HAS_GATES
+    case SIGMOID:
+        return sigmoid(value, p->fraction);
+#endif
 #if NET_HAS_SILU
     case SILU:
         return (int32_t)halved((int64_t)value * sigmoid(value, p->fraction), 16);
@@ -122,7 +129,11 @@ static int32_t activated(const struct layer *p, int32_t value)
 static int32_t finished(const struct layer *p, int64_t half, int32_t sum, int c)
 {
     const int place = p->shared ? 0 : c;
-    const int32_t large = (sum + p->bias[place]) * ((int32_t)1 << p->up);
+    int32_t large = (sum + p->bias[place]) * ((int32_t)1 << p->up);
+#if NET_HAS_GATES
+    if (p->gates)
+        large *= p->gates[c];
+#endif
     const int64_t product = (int64_t)large * p->multiplier[place];
     const int32_t value = scaled_down(product + half, p->shift);
     if (p->out_step == 0)

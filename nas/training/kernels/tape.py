@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nas.errors import OutOfMemoryError
 from nas.training.kernels import library
-from nas.training.model import Inception, Residual
+from nas.training.model import Inception, Residual, SqueezeExcitation
 
 # Emits the calls that turn the gradient of a layer's output into that of its input, and
 # returns where that will be; None where nobody needs it.
@@ -46,6 +46,7 @@ LAYERS: tuple[type[nn.Module], ...] = (
     nn.Dropout,
     Inception,
     Residual,
+    SqueezeExcitation,
 )
 """What a tape can hold."""
 
@@ -216,6 +217,8 @@ class Tape:
             return self._inception(x, layer)
         if isinstance(layer, Residual):
             return self._residual(x, layer)
+        if isinstance(layer, SqueezeExcitation):
+            return self._gated(x, layer)
         if isinstance(layer, nn.BatchNorm2d):
             return self._norm_eval(x, layer)
         if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
@@ -435,6 +438,30 @@ class Tape:
 
         return y, back
 
+    def _gated(self, x: Tensor, layer: SqueezeExcitation) -> tuple[Tensor, _Back]:
+        """Record the channels times what is made of their means."""
+        planes, area = _planes(x), _area(x)
+        means, _ = self._mean(x)
+        inside = [layer.squeeze, nn.ReLU(), layer.excite]
+        gates, gates_back = self._chain(inside, means)
+        self._emit(_sigmoid, gates)
+        y = self._pool.take(x.shape)
+        self._emit("scale", x, gates, y, planes, area)
+        if not self._training:
+            self._pool.give(gates)
+
+        def back(g: Tensor) -> Tensor:
+            g_gates = self._pool.take(gates.shape)
+            self._emit("scale_back", g, x, gates, g, g_gates, planes, area)
+            self._emit(_sigmoid_back, g_gates, gates)
+            g_means = gates_back(g_gates)
+            assert g_means is not None
+            self._emit("global_mean_back", g_means, g, planes, area, 1)
+            self._pool.give(g_means)
+            return g
+
+        return y, back
+
     def _sum(self, one: Tensor | None, other: Tensor | None) -> Tensor | None:
         """Record the sum of two gradients, where both are needed."""
         if one is None or other is None:
@@ -517,6 +544,14 @@ def _silu(x: Tensor, y: Tensor) -> None:
 
 def _silu_back(g: Tensor, x: Tensor) -> None:
     torch.ops.aten.silu_backward.grad_input(g, x, grad_input=g)
+
+
+def _sigmoid(x: Tensor) -> None:
+    x.sigmoid_()
+
+
+def _sigmoid_back(g: Tensor, y: Tensor) -> None:
+    torch.ops.aten.sigmoid_backward.grad_input(g, y, grad_input=g)
 
 
 def _planes(x: Tensor) -> int:

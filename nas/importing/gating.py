@@ -1,0 +1,101 @@
+"""Squeeze-and-excitation: a feature map times numbers that are made of its own means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import fx, nn
+
+from nas.importing.layer import Layer, is_tensor, shape_of, target_of
+from nas.importing.operations import Operations
+from nas.importing.refusals import refuse
+
+_PRODUCTS = {"mul", "imul", "mul_"}
+# They bring the numbers to the feature map's shape.
+_SHAPING = {"unsqueeze", "getitem", "expand", "expand_as", "broadcast_to"}
+_WAY = ["gap", "dense", "activation relu", "dense", "activation sigmoid"]
+_NEAREST = (
+    "nas makes gates by global average pooling, a linear layer or 1x1 convolution, ReLU, "
+    "another one and sigmoid, with biases; the nearest is that"
+)
+
+
+def gates_behind(
+    users: Sequence[fx.Node], taken: Operations
+) -> tuple[fx.Node, Layer] | None:
+    """Return where what these nodes take is multiplied with gates, and these as a layer.
+
+    None where there are none. Raises ArchitectureError for gates
+    that nas does not have.
+    """
+    products = [user for user in users if target_of(user) in _PRODUCTS]
+    starts = [
+        user
+        for user in users
+        if user not in products and target_of(user) not in _SHAPING
+    ]
+    if len(products) != 1 or len(starts) != 1:
+        return None
+    (product,), (current,) = products, starts
+    way = Operations(taken.root, taken.always)
+    while current is not product:
+        _add(current, way)
+        following = [user for user in current.users if is_tensor(user)]
+        if len(following) != 1:
+            return None
+        (current,) = following
+    return product, _layer(way.layers, taken.name(product), shape_of(product))
+
+
+def _add(node: fx.Node, way: Operations) -> None:
+    """Add what a node on the way to the gates is."""
+    kind = target_of(node)
+    if node.op == "call_module":
+        kind = type(way.root.get_submodule(str(node.target))).__name__.lower()
+    if kind == "sigmoid":
+        way.put("activation", way.name(node), shape_of(node), value="sigmoid")
+    elif kind == "hardsigmoid":
+        raise refuse(way.name(node), "nas has a sigmoid there; the nearest is that")
+    elif kind not in _SHAPING:
+        way.add(node)
+
+
+def _layer(layers: Sequence[Layer], name: str, out_shape: tuple[int, ...]) -> Layer:
+    kept = [layer for layer in layers if layer.kind != "flatten"]
+    if [_word(layer) for layer in kept] != _WAY:
+        raise refuse(name, _NEAREST)
+    modules = tuple(module for layer in kept for module in layer.modules)
+    return Layer(kind="gates", name=name, modules=modules, out_shape=out_shape)
+
+
+def _word(layer: Layer) -> str:
+    if layer.kind == "activation":
+        return f"activation {layer.value}"
+    if layer.kind not in {"linear", "convolution"} or len(layer.modules) != 1:
+        return layer.kind
+    (module,) = layer.modules
+    # On a single pixel only a 1x1 kernel is a linear layer.
+    dense = isinstance(module, nn.Linear) or (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.groups == 1
+    )
+    return "dense" if dense and module.bias is not None else layer.kind
+
+
+def reduction_of(layer: Layer, channels: int) -> int:
+    """Return how many times narrower the gates' hidden layer is than the channels.
+
+    Raises ArchitectureError for a width that nas does not have.
+    """
+    weight = layer.modules[0].weight
+    hidden = int(weight.shape[0])  # type: ignore[index]
+    reduction = max(1, channels // hidden)
+    nearest = max(1, channels // reduction)
+    if hidden != nearest:
+        raise refuse(
+            layer.name,
+            f"its hidden layer has {hidden} values; nas divides the {channels} channels by "
+            f"a whole number and rounds down; the nearest is {nearest}",
+        )
+    return reduction

@@ -1,0 +1,321 @@
+"""What each operation of a module's graph is as a layer, or why it is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from nas.errors import ArchitectureError
+from nas.importing.layer import Kind, Layer, is_tensor, shape_of, target_of
+from nas.importing.normalising import SAME
+from nas.importing.refusals import SIGMOID_END, join_reason, nearest, refuse
+from nas.importing.weights import TAKING_WEIGHTS, check_plain_weights, with_its_weights
+
+_ACTIVATIONS = {
+    "relu": "relu",
+    "relu_": "relu",
+    "leaky_relu": "leaky_relu",
+    "hardswish": "hardswish",
+    "silu": "silu",
+    "relu6": "relu6",
+}
+_FLATTENING = {"flatten", "view", "reshape", "squeeze"}
+_ENDINGS = {"softmax", "log_softmax"}
+
+Shapes = tuple[int, ...]
+
+
+class Operations:
+    """Collects the layers of one way through a graph.
+
+    ``always`` has the lines of dropouts that are on in evaluation, too.
+    """
+
+    def __init__(self, root: nn.Module, always: set[str]) -> None:
+        """Begin without layers; ``root`` holds the graph's modules."""
+        self.root = root
+        self.always = always
+        self.layers: list[Layer] = []
+        self.ending: str | None = None
+        self.notes: list[str] = []
+        # The channels of a feature map that is being averaged in several steps.
+        self.averaging: int | None = None
+        # Zeros that were put around the map, with the name of what did.
+        self.padding: tuple[str, int] | None = None
+        # Modules made of functions that take parameters.
+        self.modules: dict[tuple[int, ...], nn.Module] = {}
+
+    def name(self, node: fx.Node) -> str:
+        """Return what messages call the node, with the line of the user's file."""
+        line = node.meta.get("line", "")
+        if node.op == "placeholder":
+            return "the input"
+        if node.op == "call_module":
+            module = self.root.get_submodule(str(node.target))
+            path = str(node.target).removeprefix("model").removeprefix(".")
+            kind = type(module).__name__
+            inside = f"{kind}, {line}" if line else kind
+            return f"{path} ({inside})" if path else inside
+        return f"{target_of(node)} ({line})" if line else target_of(node)
+
+    def add(self, node: fx.Node) -> None:
+        """Add what a node computes; raise ArchitectureError where nas has no such layer."""
+        name = self.name(node)
+        if self.ending is not None:
+            raise refuse(name, f"it stands behind the {self.ending}")
+        tensors = [n for n in node.all_input_nodes if is_tensor(n)]
+        if target_of(node) == "sigmoid" and len(shape_of(node)) == 1:
+            raise refuse(name, SIGMOID_END)
+        takes_weights = len(tensors) > 1 and target_of(node) in TAKING_WEIGHTS
+        if takes_weights or any(n.op == "get_attr" for n in tensors):
+            module = self._own(node, name)
+            self._add_module(module, name, shape_of(tensors[0]), shape_of(node))
+            return
+        if len(tensors) > 1:
+            raise refuse(name, join_reason(target_of(node)))
+        if not isinstance(node.meta["value"], torch.Tensor) or not isinstance(
+            tensors[0].meta["value"], torch.Tensor
+        ):
+            raise refuse(
+                name, "nas has one chain of layers, without parts side by side"
+            )
+        before, after = shape_of(tensors[0]), shape_of(node)
+        if self.averaging is not None and target_of(node) != "mean":
+            raise refuse(name, "nas averages over height and width, or not at all")
+        if node.op == "call_module":
+            module = self.root.get_submodule(str(node.target))
+            self._add_module(module, name, before, after)
+        else:
+            self._add_function(node, name, before, after)
+
+    def _own(self, node: fx.Node, name: str) -> nn.Module:
+        """Return the module of a function that takes parameters; the same again."""
+        attributes = [n for n in node.all_input_nodes if n.op == "get_attr"]
+        values = tuple(id(n.meta["value"]) for n in attributes)
+        if values not in self.modules:
+            self.modules[values] = with_its_weights(node, target_of(node), name)
+        return self.modules[values]
+
+    def _add_module(
+        self, module: nn.Module, name: str, before: Shapes, after: Shapes
+    ) -> None:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            check_plain_weights(module, name)
+        match module:
+            case nn.Conv2d():
+                self.put("convolution", name, after, modules=(module,))
+            case nn.BatchNorm2d() | nn.BatchNorm1d():
+                self.put("norm", name, after, modules=(module,))
+            case nn.ConstantPad2d():
+                self._pad(name, module.padding, float(module.value))
+            case nn.Linear():
+                if len(before) != 1:
+                    raise refuse(name, "it does not stand behind a flatten")
+                self.put("linear", name, after, modules=(module,))
+            case nn.LeakyReLU() if module.negative_slope != 0.01:
+                raise refuse(name, _slope(module.negative_slope))
+            case nn.ReLU() | nn.ReLU6() | nn.LeakyReLU() | nn.Hardswish() | nn.SiLU():
+                value = type(module).__name__.lower()
+                value = value.replace("leakyrelu", "leaky_relu")
+                self.put("activation", name, after, value=value)
+            case nn.MaxPool2d() | nn.AvgPool2d():
+                kind = "max" if isinstance(module, nn.MaxPool2d) else "avg"
+                self._pool(kind, name, vars(module), before, after)
+            case nn.AdaptiveAvgPool2d():
+                self._global_pool(name, after)
+            case nn.Flatten():
+                self._flatten(name, after, before)
+            case nn.Dropout() | nn.Dropout2d():
+                self._dropout(type(module).__name__, name, float(module.p), after)
+            case nn.Identity():
+                pass
+            case nn.Unflatten() if before == after:
+                pass
+            case nn.Softmax() | nn.LogSoftmax():
+                log = isinstance(module, nn.LogSoftmax)
+                self._end("log_softmax" if log else "softmax", name, after)
+            case _:
+                raise refuse(name, nearest(type(module).__name__))
+
+    def _add_function(
+        self, node: fx.Node, name: str, before: Shapes, after: Shapes
+    ) -> None:
+        arguments = arguments_of(node, self.root)
+        target = target_of(node)
+        if target in _ACTIVATIONS:
+            slope = arguments.get("negative_slope", 0.01)
+            if slope != 0.01:
+                raise refuse(name, _slope(slope))
+            self.put("activation", name, after, value=_ACTIVATIONS[target])
+        elif target in {"max_pool2d", "avg_pool2d"}:
+            self._pool(target[:3], name, arguments, before, after)
+        elif target == "pad":
+            given: dict[str, Any] = dict(
+                zip(("input", "pad", "mode", "value"), node.args, strict=False)
+            )
+            given |= dict(node.kwargs)
+            if given.get("mode", "constant") != "constant":
+                raise refuse(
+                    name, "nas pads with zeros; the nearest is mode='constant'"
+                )
+            self._pad(name, given["pad"], float(given.get("value") or 0))
+        elif target == "adaptive_avg_pool2d":
+            self._global_pool(name, after)
+        elif target == "mean":
+            self._mean(name, before, after)
+        elif target in _FLATTENING or (target == "getitem" and before[1:] == (1, 1)):
+            self._flatten(name, after, before)
+        elif target in {"dropout", "dropout1d", "dropout2d"}:
+            if arguments.get("training", arguments.get("train", True)):
+                share = float(arguments.get("p", 0.5))
+                self._dropout(target, name, share, after)
+                if node.meta["line"] in self.always:
+                    self.notes.append(
+                        f"{name} is on in evaluation, too, because it lacks "
+                        "training=self.training; in nas it is on in training alone"
+                    )
+        elif target in _ENDINGS:
+            self._end(target, name, after)
+        elif target not in SAME:
+            raise refuse(name, nearest(target))
+
+    def _mean(self, name: str, before: Shapes, after: Shapes) -> None:
+        """Take a mean over the map, or one of several steps towards it."""
+        channels = before[0] if self.averaging is None else self.averaging
+        if math.prod(after) == after[0] == channels and before:
+            if self.averaging is not None or len(before) == 3:
+                self.put("gap", name, after)
+            self.averaging = None
+        elif len(before) == 3 and after and after[0] == channels:
+            self.averaging = channels
+        else:
+            raise refuse(name, "it is no mean over height and width")
+
+    def _dropout(self, kind: str, name: str, share: float, after: Shapes) -> None:
+        if share == 0:
+            return
+        if kind.lower() != "dropout":
+            self.notes.append(
+                f"{name} drops whole channels in training; nas has nn.Dropout instead, "
+                "which drops single values"
+            )
+        self.put("dropout", name, after, value=share)
+
+    def put(
+        self,
+        kind: Kind,
+        name: str,
+        out_shape: Shapes,
+        *,
+        modules: tuple[nn.Module, ...] = (),
+        value: Any = None,
+    ) -> None:
+        """Add a layer of that kind; a convolution takes the zeros before it."""
+        padding = 0
+        if self.padding is not None:
+            if kind != "convolution" or len(modules) != 1:
+                raise self.no_padding()
+            (_, padding), self.padding = self.padding, None
+        layer = Layer(
+            kind=kind,
+            name=name,
+            modules=modules,
+            value=value,
+            padding=padding,
+            out_shape=out_shape,
+        )
+        self.layers.append(layer)
+
+    def _pad(self, name: str, sides: Sequence[int], value: float) -> None:
+        """Keep the zeros for the convolution that has to follow."""
+        if value or len(set(sides)) != 1 or len(sides) != 4 or sides[0] < 0:
+            raise refuse(
+                name,
+                f"it pads the sides by {', '.join(map(str, sides))}; nas pads all four "
+                "alike, with zeros, where it convolves; the nearest is the convolution's "
+                "own padding",
+            )
+        before = 0 if self.padding is None else self.padding[1]
+        self.padding = (name, before + sides[0])
+
+    def no_padding(self) -> ArchitectureError:
+        """Return the error of zeros around a map that no convolution takes."""
+        assert self.padding is not None
+        return refuse(
+            self.padding[0],
+            "nas pads where it convolves; the nearest is a convolution right behind it",
+        )
+
+    def _pool(
+        self,
+        kind: str,
+        name: str,
+        arguments: dict[str, Any],
+        before: Shapes,
+        after: Shapes,
+    ) -> None:
+        size = _pair(arguments["kernel_size"])
+        stride = _pair(arguments.get("stride") or arguments["kernel_size"])
+        if kind == "avg" and size == tuple(before[1:]) and size != (2, 2):
+            self.put("gap", name, after)
+            return
+        plain = (
+            _pair(arguments.get("padding", 0)) == (0, 0)
+            and _pair(arguments.get("dilation", 1)) == (1, 1)
+            and not arguments.get("return_indices")
+            and arguments.get("divisor_override") is None
+            # With even sides rounding up or down is the same.
+            and after[1:] == tuple(side // 2 for side in before[1:])
+        )
+        if size != (2, 2) or stride != (2, 2) or not plain:
+            raise refuse(
+                name,
+                "nas pools 2x2 with stride 2, without padding; that is the nearest, or a "
+                "convolution with stride",
+            )
+        self.put("pool", name, after, value=kind)
+
+    def _global_pool(self, name: str, after: Shapes) -> None:
+        if after[1:] != (1, 1):
+            raise refuse(name, "nas pools 2x2, or the whole feature map to one pixel")
+        self.put("gap", name, after)
+
+    def _flatten(self, name: str, after: Shapes, before: Shapes) -> None:
+        if after == before or (
+            math.prod(after) == before[0] == after[0] and len(after) > 1
+        ):
+            return
+        if len(after) == 2 and after == (before[0], math.prod(before[1:])):
+            self.averaging = before[0]
+            return
+        if len(after) != 1:
+            raise refuse(name, "it does not flatten each image to one row of values")
+        self.put("flatten", name, after)
+
+    def _end(self, kind: str, name: str, after: Shapes) -> None:
+        if len(after) != 1:
+            raise refuse(name, "it does not stand behind the logits")
+        self.ending = kind
+
+
+def _slope(slope: float) -> str:
+    return f"slope {slope:g}; nas has 0.01; the nearest is that"
+
+
+def arguments_of(node: fx.Node, root: nn.Module) -> dict[str, Any]:
+    """Return a call's arguments by their names, as far as torch knows them."""
+    try:
+        found = node.normalized_arguments(root, normalize_to_only_use_kwargs=True)
+    except RuntimeError:
+        # Scalar functions such as torch.tanh have several signatures.
+        found = None
+    return dict(node.kwargs) if found is None else dict(found.kwargs)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    return int(height), int(width)
