@@ -6,8 +6,9 @@ once for this machine with its C compiler, in some three seconds, and tells whet
 that went well. Without them, and on GPUs, the model itself is trained: slower, and
 the same but for rounding.
 
-``library.py`` compiles them, ``tape.py`` records a model's layers as calls of them, and
-``layers.py`` makes of that a function that stands in for the model.
+``library.py`` compiles them, ``recording.py`` records a model's layers as calls of them,
+``tape.py`` makes these calls, and ``layers.py`` has the function that stands in for the
+model.
 """
 
 from nas.training.kernels.layers import (

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.training.kernels.library import call, count_lanes, load, why_missing
-from nas.training.kernels.tape import LAYERS, Tape
+from nas.training.kernels.recording import LAYERS, record
+from nas.training.kernels.tape import Tape
 from nas.training.model import Residual, Shared
 
 _logger = logging.getLogger("nas")
@@ -95,7 +96,7 @@ class Compiled:
         tape = self._tapes.get((*shape, training))
         if tape is None or not tape.is_current():
             with torch.inference_mode(mode=False):
-                tape = Tape(self._layers, shape, training=training)
+                tape = record(self._layers, shape, training=training)
             self._tapes[(*shape, training)] = tape
         return tape
 
