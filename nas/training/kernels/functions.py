@@ -6,6 +6,7 @@ Features are ``[G, C, H, W, V]``, contiguous: V images in the lanes of a vector 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +30,10 @@ class FusedNorm:
 def conv(features: Tensor, layer: nn.Conv2d) -> Tensor:
     """Return what the layer does without its bias."""
     depthwise = int(layer.groups > 1)
-    arguments = (layer.weight, layer.stride[0], int(layer.padding[0]), depthwise)
-    return _apply(_Conv, features, *arguments)
+    return _apply(
+        _Conv, features, layer.weight, layer.stride[0], layer.padding,
+        layer.dilation[0], depthwise,
+    )  # fmt: skip
 
 
 def norm(features: Tensor, fused: FusedNorm) -> Tensor:
@@ -90,34 +93,48 @@ class _Conv(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, depthwise: int
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        stride: int,
+        padding: tuple[int, int],
+        apart: int,
+        depthwise: int,
     ) -> Tensor:
-        groups, _, height, width, lanes = x.shape
-        out_channels, _, size, _ = weight.shape
+        groups, _, *sides, lanes = x.shape
+        out_channels, _, *kernel = weight.shape
         weight = weight.contiguous()
-        out = [(n + 2 * padding - size) // stride + 1 for n in (height, width)]
+        out = [
+            (side + 2 * zeros - apart * (taps - 1) - 1) // stride + 1
+            for side, zeros, taps in zip(sides, padding, kernel, strict=True)
+        ]
         y = x.new_empty(groups, out_channels, *out, lanes)
         ctx.save_for_backward(x, weight)
-        ctx.settings = (stride, padding, depthwise)
-        shape = _shape(x, y, size, stride, padding)
+        ctx.settings = (stride, padding, apart, depthwise)
+        shape = _shape(x, y, weight, stride, padding, apart)
         call("depthwise" if depthwise else "conv", x, weight, y, shape, 0)
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        stride, padding, depthwise = ctx.settings
-        name, size = "depthwise" if depthwise else "conv", weight.shape[-1]
+        stride, padding, apart, depthwise = ctx.settings
+        name = "depthwise" if depthwise else "conv"
         g = g.contiguous()
         g_weight = torch.empty_like(weight)
-        call(f"{name}_weight", x, g, g_weight, _shape(x, g, size, stride, padding))
+        shape = _shape(x, g, weight, stride, padding, apart)
+        call(f"{name}_weight", x, g, g_weight, shape)
         g_x = None
         if ctx.needs_input_grad[0]:
             g_x = torch.empty_like(x)
             # The same convolution backwards; a stride becomes a dilation.
-            shape = _shape(g, g_x, size, 1, size - 1 - padding, dilation=stride)
+            turned = [
+                apart * (taps - 1) - zeros
+                for taps, zeros in zip(weight.shape[2:], padding, strict=True)
+            ]
+            shape = _shape(g, g_x, weight, 1, turned, apart, dilation=stride)
             call(name, g, weight, g_x, shape, 1)
-        return g_x, g_weight, None, None, None
+        return g_x, g_weight, None, None, None, None
 
 
 class _Norm(torch.autograd.Function):
@@ -290,8 +307,15 @@ def _drop(x: Tensor, drop: _DroppedStruct) -> Tensor:
 
 
 def _shape(
-    x: Tensor, y: Tensor, size: int, stride: int, padding: int, dilation: int = 1
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: Sequence[int],
+    apart: int,
+    dilation: int = 1,
 ) -> Any:
     """Return the C struct ``shape``."""
-    numbers = (*x.shape[:4], *y.shape[1:4], size, stride, padding, dilation)
-    return (ctypes.c_int * 11)(*numbers)
+    sizes = (*x.shape[:4], *y.shape[1:4], *weight.shape[2:])
+    numbers = (*sizes, stride, *padding, dilation, apart)
+    return (ctypes.c_int * len(numbers))(*numbers)
