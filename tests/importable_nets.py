@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as people write it
 
 
-def cbr(i: int, o: int, k: int = 3, **options: Any) -> nn.Sequential:
+def cbr(i: int, o: int, k: int | tuple[int, int] = 3, **options: Any) -> nn.Sequential:
     """Return convolution, batch norm, ReLU."""
     return nn.Sequential(
         nn.Conv2d(i, o, k, bias=False, **options), nn.BatchNorm2d(o), nn.ReLU(True)
@@ -331,6 +331,21 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         cbr(1, 4), Gated(4, 12, 3), Gated(4, 8, 8), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(4, 10),
     ),
+    "DS-CNN's first kernel": nn.Sequential(
+        nn.Conv2d(1, 8, (10, 4), 2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        cbr(8, 8, (3, 3), padding=1, groups=8), cbr(8, 10, 1), nn.Dropout(0.2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10),
+    ),
+    "kernels along one side": nn.Sequential(
+        cbr(1, 6, (9, 1), padding=(4, 0)), nn.MaxPool2d(2), cbr(6, 8, (1, 9)),
+        nn.Flatten(), nn.Linear(8 * 14 * 6, 10),
+    ),
+    "dilated": nn.Sequential(
+        cbr(1, 6, padding=1), cbr(6, 6, padding=2, dilation=2),
+        nn.Conv2d(6, 6, 3, dilation=3, groups=6, bias=False), cbr(6, 8, 1),
+        cbr(8, 8, (1, 5), padding="same", dilation=(1, 2)),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
     "norm folded": nn.Sequential(
         nn.Conv2d(1, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 8, 3, padding="same"),
         nn.LeakyReLU(), nn.Flatten(), nn.Linear(1352, 10), nn.Softmax(-1),
@@ -371,9 +386,13 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         _ending(cbr(1, 6), cbr(6, 6, padding=1, groups=6), nn.Conv2d(6, 8, 1)),
         r"1.0 \(Conv2d.* with the same norm, bias and activation between them",
     ),
-    "rectangular kernel": (
-        _ending(nn.Conv2d(1, 8, (10, 4)), nn.ReLU()),
-        "the nearest is a square one",
+    "strides that differ": (
+        _ending(nn.Conv2d(1, 8, 3, (2, 1)), nn.ReLU()),
+        "one stride and one dilation for rows and columns",
+    ),
+    "an even kernel, padded": (
+        _ending(nn.Conv2d(1, 8, (10, 4), padding=(5, 1)), nn.ReLU()),
+        "nas pads no even kernel",
     ),
     "gates of a convolution": (
         _ending(cbr(1, 8), Gates(8, 2)),

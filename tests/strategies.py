@@ -58,12 +58,22 @@ def blocks(
     # Only valid padding takes even kernels.
     sizes = [1, 3, 5, 7] if padding == "same" else [1, 2, 3, 4, 5, 7]
     kernel_size = draw(st.sampled_from(sizes[kind == "inception" :]))
+    kernel_width, dilation = 0, 1
+    if KINDS[kind].shaped:
+        kernel_width = draw(st.sampled_from([0, 0, *sizes]))
+        dilation = draw(st.sampled_from([1, 1, 2, 3]))
     strides = repeats == 1 and shortcut != "identity"
     stride = draw(st.integers(1, 3)) if strides else 1
     pool: Pool = draw(st.sampled_from(get_args(Pool)))
-    after = min(conv_size(side, kernel_size, stride, padding) for side in sides)
+    extents = [
+        dilation * (k - 1) + 1 for k in (kernel_size, kernel_width or kernel_size)
+    ]
+    after = min(
+        conv_size(side, extent, stride, padding)
+        for side, extent in zip(sides, extents, strict=True)
+    )
     if after < 1:
-        kernel_size, stride, pool = 1, 1, "none"
+        kernel_size, kernel_width, stride, pool = 1, 0, 1, "none"
     elif after < 2:
         pool = "none"
     out_channels = draw(st.integers(4 if kind == "inception" else 1, 9))
@@ -87,6 +97,8 @@ def blocks(
         shortcut=shortcut,
         expansion=draw(st.integers(1, 3)) if KINDS[kind].expands else 1,
         squeeze_excitation=draw(st.sampled_from([0, 2, 8])) if KINDS[kind].gates else 0,
+        kernel_width=kernel_width,
+        dilation=dilation,
     )
 
 
@@ -125,8 +137,8 @@ def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
 def sides_after(block: Block, sides: tuple[int, int]) -> tuple[int, int]:
     """Return the height and width of the block's output."""
     height, width = (
-        conv_size(side, block.kernel_size, block.stride, block.padding)
-        for side in sides
+        conv_size(side, extent, block.stride, block.padding)
+        for side, extent in zip(sides, block.extent, strict=True)
     )
     return (height, width) if block.pool == "none" else (height // 2, width // 2)
 
@@ -166,6 +178,8 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
             "activations": draw(some(["relu", "leaky_relu", "silu", "none"], most)),
             "expansions": draw(some([1, 2, 3], most)),
             "squeeze_excitations": draw(some([0, 2, 4], most)),
+            "kernel_widths": draw(some([0, 1, 3, 5], most)),
+            "dilations": draw(some([1, 2, 3], most)),
             "shortcuts": draw(some(list(get_args(Shortcut)), most)),
             "repeats": [1] if tiny else sorted({1, *draw(some([1, 2, 3]))}),
         },

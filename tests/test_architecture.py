@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import architectures, blocks
 
 from nas.architecture import Architecture, Block, Head, Order, feature_shapes
-from nas.architecture.kinds import has_order
+from nas.architecture.kinds import KINDS, has_order
 from nas.errors import ArchitectureError
 from nas.training.model import build
 
@@ -33,13 +33,15 @@ def spellings(architecture: Architecture) -> list[Architecture]:
     shapes = feature_shapes(architecture)
     for position, block in enumerate(architecture.blocks):
         others = []
-        if block.kernel_size == 1:
+        if block.kernel == (1, 1):
             padding: Any = "valid" if block.padding == "same" else "same"
             others.append(replace(block, padding=padding))
-        if (
-            block.padding == "valid"
-            and shapes[position][1:] == (block.kernel_size,) * 2
-        ):
+            others.append(replace(block, dilation=block.dilation + 1))
+        if KINDS[block.kind].shaped and len(set(block.kernel)) == 1:
+            others += [
+                replace(block, kernel_width=width) for width in (0, block.kernel_size)
+            ]
+        if block.padding == "valid" and shapes[position][1:] == block.extent:
             others.append(replace(block, stride=block.stride + 5))
         if block.dropout == 0:
             others.append(replace(block, dropout=0))

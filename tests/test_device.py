@@ -120,6 +120,9 @@ def test_flash_is_predicted(name: str) -> None:
         Block(kind="inverted_bottleneck", out_channels=6, expansion=3),
         Block(kind="mobilenet", out_channels=6, activation="silu"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=4),
+        Block(out_channels=6, kernel_size=3, kernel_width=7),
+        Block(out_channels=6, dilation=2),
+        Block(kind="separable", out_channels=6, kernel_width=5, dilation=2),
         Block(
             kind="inverted_bottleneck",
             out_channels=8,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -172,6 +174,34 @@ def test_shortcuts_of_every_kind(activation: str) -> None:
         head=Head(),
     )
     check(net)
+
+
+@pytest.mark.parametrize("values", [{"kernel_width": 5}, {"dilation": 2}])
+def test_rectangular_and_dilated_kernels(values: dict[str, Any]) -> None:
+    """Of colour images and of feature maps, padded and not, with strides and pooling."""
+    check(
+        Architecture(
+            input_shape=(3, 19, 17),
+            num_classes=5,
+            blocks=(
+                Block(out_channels=5, stride=2, **values),
+                Block(kind="separable", out_channels=6, pool="max", **values),
+                Block(kind="residual", out_channels=6, shortcut="identity", **values),
+                Block(kind="mobilenet", out_channels=6, kernel_size=1, **values),
+            ),
+            head=Head(),
+        )
+    )
+    block = Block(out_channels=5, kernel_size=2, padding="valid", pool="avg", **values)
+    depthwise = replace(block, kind="separable", stride=2, pool="none")
+    check(
+        Architecture(
+            input_shape=(1, 19, 17),
+            num_classes=5,
+            blocks=(block, depthwise),
+            head=Head(kind="flatten"),
+        )
+    )
 
 
 @pytest.mark.parametrize(

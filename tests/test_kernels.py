@@ -79,6 +79,18 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(kind="mobilenet", out_channels=6, shortcut="identity", pool="max"),
         Block(kind="mobilenet", out_channels=4, kernel_size=5, norm="none"),
     ),
+    "rectangular": (
+        Block(out_channels=5, kernel_size=5, kernel_width=3, padding="valid"),
+        Block(out_channels=4, kernel_size=1, kernel_width=5, stride=2, norm="none"),
+        Block(kind="separable", out_channels=6, kernel_width=1),
+        Block(kind="residual", out_channels=6, kernel_width=5, shortcut="identity"),
+    ),
+    "dilated": (
+        Block(out_channels=5, dilation=2, pool="max", activation="hardswish"),
+        Block(kind="mobilenet", out_channels=6, dilation=3, activation="silu"),
+        Block(out_channels=4, dilation=2, padding="valid", stride=2, norm="none"),
+        Block(kind="separable", out_channels=4, kernel_width=5, dilation=2),
+    ),
     "squeeze-and-excitation": (
         Block(out_channels=6, padding="valid", activation="hardswish"),
         Block(kind="mobilenet", out_channels=5, squeeze_excitation=2, pool="max"),

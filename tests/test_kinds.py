@@ -42,10 +42,10 @@ kinds = ["gap"]
 
 def squeezed(block: Block, in_channels: int) -> tuple[Part, ...]:
     """Return a 1x1 convolution to two channels, then one of the kernel's size."""
-    norm, padding = block.norm == "batch", block.kernel_size // 2
+    norm = block.norm == "batch"
     squeeze = Convolution("squeeze", in_channels, 2, 1, bias=block.has_bias)
     main = Convolution(
-        "main", 2, block.out_channels, block.kernel_size, padding=padding,
+        "main", 2, block.out_channels, block.kernel_size, same=True,
         bias=block.has_bias,
     )  # fmt: skip
     return Part((squeeze,), norm=norm, activation=block.activation), Part((main,))

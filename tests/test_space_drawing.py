@@ -412,10 +412,9 @@ def of_all_widths(
     shortcut: Any,
 ) -> list[Block]:
     """Return the blocks of these options in each width that the space allows."""
-    if kind != "conv" and kernel_size == 1:
-        return []
     if kind in {"inception", "residual"} and padding == "valid":
         return []
+    shaped = KINDS[kind].shaped
     branches = (kernel_size + 1) // 2 if kind == "inception" else 1
     least = max(space.min_width, branches)
     most = max(space.max_width, least)
@@ -438,10 +437,15 @@ def of_all_widths(
             shortcut=shortcut,
             expansion=expansion,
             squeeze_excitation=gates,
+            kernel_width=kernel_width,
+            dilation=dilation,
         )
         for width in range(least, most + 1)
         for expansion in expansions
         for gates in gated
+        for kernel_width in (space.kernel_widths.options if shaped else (0,))
+        for dilation in (space.dilations.options if shaped else (1,))
+        if kind == "conv" or max(kernel_size, kernel_width) > 1
     ]
     return [block for block in found if refusal(block) is None]
 
@@ -451,8 +455,8 @@ def roomy(architecture: Architecture, space: SearchSpace) -> bool:
     height, width = architecture.input_shape[1:]
     for place, block in enumerate(architecture.blocks):
         if block.padding == "valid":
-            height -= block.kernel_size - 1
-            width -= block.kernel_size - 1
+            height -= block.extent[0] - 1
+            width -= block.extent[1] - 1
         if way(block) == "stride":
             height, width = -(-height // 2), -(-width // 2)
         elif way(block) != "none":

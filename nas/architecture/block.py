@@ -37,6 +37,9 @@ class Block:
     inside. ``squeeze_excitation`` is how many times narrower than the depthwise
     convolution the hidden layer is that makes one gate for each of its channels
     (Hu et al. 2018); 0 for no gates.
+
+    The kernel is ``kernel_size`` high and ``kernel_width`` wide, 0 for as wide as high;
+    its taps stand ``dilation`` rows and columns apart.
     """
 
     kind: str = "conv"
@@ -54,6 +57,8 @@ class Block:
     shortcut: Shortcut = "none"
     expansion: int = 1
     squeeze_excitation: int = 0
+    kernel_width: int = 0
+    dilation: int = 1
 
     @property
     def has_bias(self) -> bool:
@@ -61,9 +66,20 @@ class Block:
         return self.bias == "yes" or (self.bias == "auto" and self.norm == "none")
 
     @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width of the kernel."""
+        return self.kernel_size, self.kernel_width or self.kernel_size
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Height and width of what the kernel covers."""
+        height, width = self.kernel
+        return self.dilation * (height - 1) + 1, self.dilation * (width - 1) + 1
+
+    @property
     def keeps_size(self) -> bool:
         """Whether its kernels leave height and width as they are, but for stride."""
-        return self.padding == "same" or self.kernel_size == 1
+        return self.padding == "same" or self.kernel == (1, 1)
 
     @property
     def tied(self) -> bool:

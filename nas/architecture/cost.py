@@ -89,11 +89,12 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
     code = code_size(
         {block.activation for block in blocks},
         gating=gated,
+        shaped=any(block.kernel_width or block.dilation > 1 for block in blocks),
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
         adding=any(block.shortcut != "none" for block in blocks),
     )
-    return total(layers(architecture), board).then(Cost(0, 0, 0, code))
+    return total(layers(architecture), board, gated=gated).then(Cost(0, 0, 0, code))
 
 
 def needs_depthwise(block: Block) -> bool:
@@ -111,19 +112,21 @@ def code_size(
     depthwise: bool,
     adding: bool = False,
     gating: bool = False,
+    shaped: bool = False,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 
     Measured on nets of one to ten layers for Cortex-M3 and M4; see tests/test_device.py.
     """
     extra = {"leaky_relu": 25, "hardswish": 125, "silu": 680, "relu6": 65}
-    # The gates' sigmoid is that of SiLU.
-    sigmoid = extra["silu"] if gating and "silu" not in activations else 0
+    # SiLU brings the sigmoid that gates need.
+    sigmoid = 0 if "silu" in activations else 580
     return (
         1735
         + (650 if depthwise else 0)
         + (170 if adding else 0)
-        + (60 + sigmoid if gating else 0)
+        + (130 + sigmoid if gating else 0)
+        + (530 if shaped else 0)
         + sum(size for name, size in extra.items() if name in activations)
     )
 
@@ -156,13 +159,19 @@ def layers(architecture: Architecture) -> list[Layer]:
     )
 
 
-def total(table: list[Layer], board: Board | None = None) -> Cost:
-    """Return the cost of running these layers one after the other."""
+def total(
+    table: list[Layer], board: Board | None = None, *, gated: bool = False
+) -> Cost:
+    """Return the cost of running these layers one after the other.
+
+    In the C code of a net that is ``gated`` somewhere each layer's table is larger.
+    """
+    extra = 14 * len(table) if gated else 0
     return Cost(
         sum(layer.num_params for layer in table),
         sum(layer.macs for layer in table),
         max((layer.memory for layer in table), default=0),
-        sum(layer.flash for layer in table),
+        sum(layer.flash for layer in table) + extra,
         sum(board.nanoseconds(layer.operation, layer.macs) for layer in table)
         if board
         else 0,
@@ -288,14 +297,14 @@ def _described(
 ) -> str:
     """Return a part in words, such as ``conv 3x3 stride 2, batch norm, relu``."""
     first = part.convolutions[0]
-    sizes = "|".join(
-        f"{one.kernel_size}x{one.kernel_size}" for one in part.convolutions
-    )
+    sizes = "|".join("x".join(map(str, one.kernel)) for one in part.convolutions)
     usual = "inception" if len(part.convolutions) > 1 else "conv"
     words = [title, "depthwise" if part.depthwise else usual, sizes]
     if first.stride > 1:
         words.append(f"stride {first.stride}")
-    if first.kernel_size > 1 and first.padding == 0:
+    if first.dilation > 1:
+        words.append(f"dilation {first.dilation}")
+    if first.kernel != (1, 1) and not first.same:
         words.append("valid")
     if shared:
         words.append("shared")

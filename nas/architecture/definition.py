@@ -155,10 +155,13 @@ class Architecture:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def conv_size(size: int, kernel_size: int, stride: int, padding: Padding) -> int:
-    """Return the height (or width) after a convolution; below 1 means it does not fit."""
-    total_padding = kernel_size - 1 if padding == "same" else 0
-    return (size + total_padding - kernel_size) // stride + 1
+def conv_size(size: int, extent: int, stride: int, padding: Padding) -> int:
+    """Return the height (or width) after a convolution; below 1 means it does not fit.
+
+    ``extent`` is how many rows (or columns) its kernel covers.
+    """
+    total_padding = extent - 1 if padding == "same" else 0
+    return (size + total_padding - extent) // stride + 1
 
 
 def feature_shapes(architecture: Architecture) -> list[Shape]:
@@ -181,8 +184,8 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
                 '"conv"'
             )
         sizes = []
-        for size in (height, width):
-            after = conv_size(size, block.kernel_size, block.stride, block.padding)
+        for size, extent in zip((height, width), block.extent, strict=True):
+            after = conv_size(size, extent, block.stride, block.padding)
             sizes.append(after if block.pool == "none" else after // 2)
         if min(sizes) < 1:
             raise ArchitectureError(
@@ -214,6 +217,8 @@ _LEFT_OUT = {
     "shortcut": "none",
     "expansion": 1,
     "squeeze_excitation": 0,
+    "kernel_width": 0,
+    "dilation": 1,
 }
 
 
@@ -245,9 +250,13 @@ def _canonical(architecture: Architecture) -> Architecture:
 
 
 def _canonical_block(block: Block, shape: Shape) -> Block:
-    padding: Padding = "same" if block.kernel_size == 1 else block.padding
+    point = block.kernel == (1, 1)
+    padding: Padding = "same" if point else block.padding
     # How far the kernel could move; a stride beyond that never makes a second step.
-    reach = max(conv_size(side, block.kernel_size, 1, padding) for side in shape[1:])
+    reach = max(
+        conv_size(side, extent, 1, padding)
+        for side, extent in zip(shape[1:], block.extent, strict=True)
+    )
     usual = "no" if block.norm == "batch" else "yes"
     return replace(
         block,
@@ -257,6 +266,8 @@ def _canonical_block(block: Block, shape: Shape) -> Block:
         bias="auto" if block.bias == usual else block.bias,
         order=_canonical_order(block),
         squeeze_excitation=_canonical_gates(block, shape[0]),
+        kernel_width=0 if len(set(block.kernel)) == 1 else block.kernel_width,
+        dilation=1 if point else block.dilation,
     )
 
 
@@ -318,6 +329,8 @@ _LARGEST = {
     "repeats": 255,
     "expansion": 64,
     "squeeze_excitation": 65536,
+    "kernel_width": 255,
+    "dilation": 255,
 }
 _SMALLEST = {
     "out_channels": 1,
@@ -327,6 +340,8 @@ _SMALLEST = {
     "repeats": 1,
     "expansion": 1,
     "squeeze_excitation": 0,
+    "kernel_width": 0,
+    "dilation": 1,
 }
 
 
@@ -363,11 +378,12 @@ def _check_values(part: Block | Head, where: str) -> None:
 
 def _check_block(block: Block, where: str) -> None:
     """Check what depends on several values of a block at once."""
-    if block.kernel_size % 2 == 0 and block.padding == "same":
-        raise ArchitectureError(
-            f"{where}: kernel_size {block.kernel_size} is even, which same padding "
-            "cannot centre: use an odd one"
-        )
+    for name, size in zip(("kernel_size", "kernel_width"), block.kernel, strict=True):
+        if size % 2 == 0 and block.padding == "same":
+            raise ArchitectureError(
+                f"{where}: {name} {size} is even, which same padding cannot centre: use "
+                "an odd one"
+            )
     if (why := refusal(block)) is not None:
         raise ArchitectureError(f"{where}: {why}")
 

@@ -7,6 +7,8 @@ Blocks and head stand in their order, parted by `` - ``::
 ====================  =====================================================
 ``8c3``               conv: 8 output channels, 3x3 kernel
 ``10s5``              separable: depthwise 5x5, then 1x1 to 10 channels
+``8c(3,9)``           a kernel 3 high and 9 wide
+``8c3d2``             dilation 2
 ``12i5``              inception: 1x1, 3x3 and 5x5 side by side, 12 channels in all
 ``16r3``              residual: two 3x3 convolutions
 ``16b3e4``            inverted bottleneck: 1x1 to 4 times the input's channels, depthwise
@@ -52,7 +54,7 @@ def describe(architecture: Architecture) -> str:
 
 def describe_block(block: Block) -> str:
     """Return one block, such as ``16c3/max silu``."""
-    core = f"{block.out_channels}{KINDS[block.kind].letter}{block.kernel_size}"
+    core = f"{block.out_channels}{kind_and_kernel(block)}"
     if block.expansion != 1:
         core += f"e{block.expansion}"
     if block.squeeze_excitation:
@@ -75,6 +77,14 @@ def describe_block(block: Block) -> str:
     if block.order != "early_pool":
         words.append("late" if block.order == "late_pool" else "first")
     return " ".join(words + _dropout(block.dropout))
+
+
+def kind_and_kernel(block: Block) -> str:
+    """Return the kind's letter and the kernel, such as ``c3`` or ``s(3,9)d2``."""
+    height, width = block.kernel
+    size = f"({height},{width})" if block.kernel_width else str(height)
+    dilation = f"d{block.dilation}" if block.dilation != 1 else ""
+    return f"{KINDS[block.kind].letter}{size}{dilation}"
 
 
 # Spellings that differ get different words, even where they mean the same.

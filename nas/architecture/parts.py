@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """One convolution with zeros around its input; ``name`` is its module's path.
+    """One convolution; ``name`` is its module's path.
 
-    A depthwise one convolves each channel by itself.
+    With ``same`` there are so many zeros around its input that the output, at stride 1,
+    has the same size; else none. A depthwise one convolves each channel by itself.
+    ``kernel_width`` 0 is as wide as high, ``dilation`` how far apart its taps are.
     """
 
     name: str
@@ -17,15 +19,31 @@ class Convolution:
     out_channels: int
     kernel_size: int
     stride: int = 1
-    padding: int = 0
+    same: bool = False
     depthwise: bool = False
     bias: bool = False
+    kernel_width: int = 0
+    dilation: int = 1
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width of its kernel."""
+        return self.kernel_size, self.kernel_width or self.kernel_size
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """The rows of zeros above and below its input, the columns beside it."""
+        height, width = self.kernel
+        if not self.same:
+            return 0, 0
+        return self.dilation * (height // 2), self.dilation * (width // 2)
 
     @property
     def weights(self) -> int:
         """The numbers of its kernels, without bias."""
         inputs = 1 if self.depthwise else self.in_channels
-        return self.out_channels * inputs * self.kernel_size**2
+        height, width = self.kernel
+        return self.out_channels * inputs * height * width
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +111,8 @@ class Part:
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of its output, which may be below 1."""
         first = self.convolutions[0]
-        around = 2 * first.padding - first.kernel_size
+        (high, wide), (above, beside) = first.kernel, first.padding
         return (
-            (height + around) // first.stride + 1,
-            (width + around) // first.stride + 1,
+            (height + 2 * above - first.dilation * (high - 1) - 1) // first.stride + 1,
+            (width + 2 * beside - first.dilation * (wide - 1) - 1) // first.stride + 1,
         )

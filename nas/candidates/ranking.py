@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.architecture import Architecture
-from nas.architecture.kinds import KINDS
+from nas.architecture.notation import kind_and_kernel
 from nas.candidates.candidate import Candidate
 
 Array = npt.NDArray[np.floating[Any]]
@@ -88,7 +88,7 @@ def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evide
 def family_of(architecture: Architecture) -> str:
     """Return what the nets of one structure share: kinds, kernels, downsampling."""
     blocks = [
-        f"{KINDS[block.kind].letter}{block.kernel_size}x{block.repeats}"
+        f"{kind_and_kernel(block)}x{block.repeats}"
         + ("/" if block.stride > 1 or block.pool != "none" else "")
         for block in architecture.blocks
     ]

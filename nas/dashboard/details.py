@@ -18,7 +18,7 @@ from nas.training.report import RungReport
 
 _PEERS = 12
 """How many curves still can be told apart behind the candidate's own."""
-_KERNEL = re.compile(r"(\d+)x\d+")
+_KERNEL = re.compile(r"(\d+)x(\d+)")
 
 
 class Peers:
@@ -139,7 +139,7 @@ def _layer(layer: Layer) -> list[Any]:
     kernels = _KERNEL.findall(layer.description) if layer.macs else []
     return [
         layer.description,
-        max(map(int, kernels), default=0),
+        max(([int(high), int(wide)] for high, wide in kernels), default=None),
         layer.output_shape,
         layer.num_params,
         layer.macs,

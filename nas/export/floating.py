@@ -32,6 +32,7 @@ def convolve(stage: Stage, features: Tensor) -> Tensor:
                 torch.from_numpy(convolution.bias).to(features.dtype),
                 stride=stage.stride,
                 padding=convolution.padding,
+                dilation=stage.dilation,
                 groups=stage.input_shape[0] if stage.depthwise else 1,
             )
             for convolution in stage.convolutions

@@ -91,14 +91,15 @@ def _convolve(
 ) -> Integers:
     channels = features.shape[1]
     zero = np.broadcast_to(stage.input_zero, (channels,))
-    pad = convolution.padding
+    above, beside = convolution.padding
     count, _, height, width = features.shape
-    padded = np.empty((count, channels, height + 2 * pad, width + 2 * pad))
+    padded = np.empty((count, channels, height + 2 * above, width + 2 * beside))
     padded[:] = zero.reshape(-1, 1, 1)
-    padded[:, :, pad : pad + height, pad : pad + width] = features
-    kernel: tuple[int, int] = convolution.weight.shape[2:]
-    step = stage.float_stage.stride
-    windows = sliding_window_view(padded, kernel, axis=(2, 3))[:, :, ::step, ::step]
+    padded[:, :, above : above + height, beside : beside + width] = features
+    step, apart = stage.float_stage.stride, stage.float_stage.dilation
+    extent = tuple(apart * (side - 1) + 1 for side in convolution.weight.shape[2:])
+    windows = sliding_window_view(padded, extent, axis=(2, 3))
+    windows = windows[:, :, ::step, ::step, ::apart, ::apart]
     weight = convolution.weight.astype(np.float64)
     if depthwise(stage):
         sums = np.einsum("nchwij,cij->nchw", windows, weight[:, 0])

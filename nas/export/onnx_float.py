@@ -83,7 +83,8 @@ def conv_attributes(stage: Stage, index: int) -> dict[str, int | list[int]]:
     return {
         "kernel_shape": list(convolution.weight.shape[2:]),
         "strides": [stage.stride] * 2,
-        "pads": [convolution.padding] * 4,
+        "dilations": [stage.dilation] * 2,
+        "pads": [*convolution.padding, *convolution.padding],
         "group": stage.input_shape[0] if stage.depthwise else 1,
     }
 

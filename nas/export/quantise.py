@@ -59,7 +59,7 @@ class IntegerConvolution:
     """int8 ``weight`` [O, I, kh, kw]; its outputs begin at channel ``start``."""
 
     weight: Int8
-    padding: int
+    padding: tuple[int, int]
     start: int
 
 
@@ -315,7 +315,7 @@ def _weights(
         channels = stage.input_shape[0]
         ones = np.ones((channels, 1, 1, 1), dtype=np.int8)
         return (
-            (IntegerConvolution(weight=ones, padding=0, start=0),),
+            (IntegerConvolution(weight=ones, padding=(0, 0), start=0),),
             np.ones(channels),
             np.zeros(channels, dtype=np.int64),
         )

@@ -409,6 +409,8 @@ def _arguments(layer: nn.Module) -> Iterator[str]:
                 yield f"stride={_side(layer.stride)}"
             if _side(layer.padding) != "0":
                 yield f"padding={_side(layer.padding)}"
+            if _side(layer.dilation) != "1":
+                yield f"dilation={_side(layer.dilation)}"
             if layer.groups != 1:
                 yield f"groups={layer.groups}"
             if layer.bias is None:

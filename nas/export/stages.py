@@ -34,7 +34,7 @@ LEAKY_SLOPE = 0.01
 _KNOWN_BLOCK = {
     *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
     *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
-    "squeeze_excitation",
+    *("squeeze_excitation", "kernel_width", "dilation"),
 }
 _KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
 _ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
@@ -42,11 +42,14 @@ _ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:
-    """``weight`` [O, I, kh, kw] (I is 1 if depthwise), ``bias`` [O]; zeros around it."""
+    """``weight`` [O, I, kh, kw] (I is 1 if depthwise), ``bias`` [O].
+
+    ``padding`` is how many rows and columns of zeros stand on each side of its input.
+    """
 
     weight: Array
     bias: Array
-    padding: int = 0
+    padding: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Stage:
     output_shape: Shape
     after: tuple[After, ...] = ()
     stride: int = 1
+    dilation: int = 1
     depthwise: bool = False
     takes: int = 1
     adds: int = 0
@@ -274,6 +278,7 @@ def _part_stages(
             conv_shape=output,
             output_shape=output,
             stride=first.stride,
+            dilation=first.dilation,
             depthwise=first.depthwise,
         )
         shape = output
@@ -327,7 +332,7 @@ def _gate_stages(
 
 def _convolution(one: PartConvolution, weights: _Weights, prefix: str) -> Convolution:
     inputs = 1 if one.depthwise else one.in_channels
-    sizes = (one.out_channels, inputs, one.kernel_size, one.kernel_size)
+    sizes = (one.out_channels, inputs, *one.kernel)
     return Convolution(
         weights.take(f"{prefix}.{one.name}.weight", sizes),
         weights.take(f"{prefix}.{one.name}.bias", (one.out_channels,))

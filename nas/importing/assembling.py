@@ -11,7 +11,7 @@ from nas.architecture import Architecture, Block, Head, Shape
 from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import KINDS, ORDERS, parts_of
 from nas.errors import ArchitectureError
-from nas.importing.convolutions import check_plain, padding_of
+from nas.importing.convolutions import check_plain, kernel_of, padding_of
 from nas.importing.dense import with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
 from nas.importing.refusals import GATES_PLACE, refuse
@@ -173,16 +173,16 @@ class _Parts:
         first = convs[0]
         values: dict[str, Any] = {
             "out_channels": sum(conv.out_channels for conv in convs),
-            "kernel_size": max(conv.kernel_size[0] for conv in convs),
+            **kernel_of(max(convs, key=lambda conv: conv.kernel_size)),
             "stride": first.stride[0],
             "padding": padding_of(first, layer),
         }
         if len(convs) > 1:
             values |= {"kind": "inception", "padding": "same"}
             (part,) = parts_of(Block(**values), first.in_channels)
-            expected = [(c.kernel_size, c.out_channels) for c in part.convolutions]
-            if [(c.kernel_size[0], c.out_channels) for c in convs] != expected:
-                words = ", ".join(f"{n} of {k}x{k}" for k, n in expected)
+            expected = [(c.kernel, c.out_channels) for c in part.convolutions]
+            if [(c.kernel_size, c.out_channels) for c in convs] != expected:
+                words = ", ".join(f"{n} of {h}x{w}" for (h, w), n in expected)
                 raise refuse(layer.name, f"nas shares the channels out as {words}")
             alike = {(c.stride, c.bias is None, c.groups) for c in convs}
             if len(alike) > 1 or any(padding_of(c, layer) != "same" for c in convs):

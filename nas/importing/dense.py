@@ -32,8 +32,6 @@ def with_blocks_for_linear(
     maps = [layer.out_shape for layer in before if len(layer.out_shape) == 3]
     if len(shape) != 3:
         shape = maps[-1] if maps else input_shape
-    if shape[1] != shape[2]:
-        return list(layers)
     last = max(n for n, layer in enumerate(behind) if layer.kind == "linear")
     blocks: list[Layer] = []
     for layer in behind[:last]:
@@ -61,7 +59,7 @@ def _convolution(layer: Layer, shape: tuple[int, ...]) -> Layer:
     conv = nn.Conv2d(
         shape[0],
         linear.out_features,
-        shape[1],
+        (shape[1], shape[2]),
         bias=linear.bias is not None,
         device="meta",
     )

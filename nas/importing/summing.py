@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from nas.errors import ArchitectureError
-from nas.importing.convolutions import check_plain, padding_of
+from nas.importing.convolutions import check_plain, kernel_of, padding_of
 from nas.importing.gating import reduction_of
 from nas.importing.layer import Layer
 from nas.importing.refusals import refuse
@@ -170,7 +170,7 @@ def depthwise_block(
     values = {
         "kind": "mobilenet" if mobilenet else "inverted_bottleneck",
         "out_channels": last_conv.out_channels,
-        "kernel_size": middle.kernel_size[0],
+        **kernel_of(middle),
         "stride": middle.stride[0],
         "padding": padding_of(middle, runs[-2].layer),
         "expansion": expansion,
@@ -201,8 +201,7 @@ def _separate(run: _Run) -> bool:
     """Return whether each channel is convolved by itself."""
     (conv,) = run.modules
     assert isinstance(conv, nn.Conv2d)
-    square = conv.kernel_size[0] == conv.kernel_size[1] and conv.dilation == (1, 1)
-    return square and conv.groups == conv.in_channels == conv.out_channels
+    return conv.groups == conv.in_channels == conv.out_channels
 
 
 def _pointwise(run: _Run) -> bool:
@@ -277,7 +276,8 @@ def _check_shortcut(
     shortcut: list[_Run], values: Values, last: _Run, layer: Layer
 ) -> None:
     (run, *more) = shortcut
-    plain = run.values["kind"] == "conv" and run.values["kernel_size"] == 1
+    (conv,) = run.modules[:1]
+    plain = run.values["kind"] == "conv" and conv.kernel_size == (1, 1)
     if more or not plain or run.activation is not None:
         raise refuse(
             run.layer.name,

@@ -182,7 +182,8 @@ def _other_kind(space: SearchSpace, genome: Genome, rng: random.Random) -> Genom
     genes = genome.blocks[place]
     kind = _another(space.kinds, genes.kind, rng)
     kernel_size = genes.kernel_size
-    if not KINDS[kind].drawn(kernel_size, "same") and kernel_size == 1:
+    longer = max(kernel_size, genes.options["kernel_width"])
+    if not KINDS[kind].drawn(longer, "same") and longer == 1:
         kernel_size = _another(space.kernel_sizes, 1, rng)
     options = _taken(space, kind, genes.options, rng)
     return _with(genome, place, kind=kind, kernel_size=kernel_size, options=options)

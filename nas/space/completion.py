@@ -148,11 +148,14 @@ class Completion:
         # Activations are drawn later: none of the space's may need more flash.
         activations = space.activations.options
         self._activation = max(activations, key=_flash_of_activation)
+        self._gated = space.squeeze_excitations.options != (0,)
         self._code = code_size(
             {*activations, *space.deviation.activations},
             depthwise=True,
             adding=space.shortcuts.options != ("none",),
-            gating=space.squeeze_excitations.options != (0,),
+            shaped=space.kernel_widths.options != (0,)
+            or space.dilations.options != (1,),
+            gating=self._gated,
         )
         self.best = cache(self._best)
         # Bounded: drawing comes back to few states, but the table has thousands.
@@ -181,7 +184,8 @@ class Completion:
             if head.kind == "conv" and head.kernel_size > min(state.shape[1:]):
                 return ()
             table = list(head_layers(head, state.shape, self.num_classes))
-            end = total(table, self.caps.board).then(Cost(0, 0, 0, self._code))
+            end = total(table, self.caps.board, gated=self._gated)
+            end = end.then(Cost(0, 0, 0, self._code))
             return (self.caps.relevant(end),)
         found = set()
         for (shape, downsampling), costs in self._cheapest(*self._place(state)):
@@ -227,7 +231,8 @@ class Completion:
             after = _sides_after(block, shape)
             if refusal(block) is None and min(after) >= smallest_side:
                 dearest = replace(block, activation=self._activation)  # type: ignore[arg-type]
-                costs = total(block_layers(dearest, shape), self.caps.board)
+                table = block_layers(dearest, shape)
+                costs = total(table, self.caps.board, gated=self._gated)
                 cost = self.caps.relevant(costs)
                 output = (block.out_channels, *after)
                 steps.append(_Step(block, cost, output, block.downsampling != "none"))
@@ -264,8 +269,8 @@ def _ways(state: State) -> tuple[bool, bool]:
 
 def _sides_after(block: Block, shape: Shape) -> tuple[int, int]:
     height, width = (
-        conv_size(side, block.kernel_size, block.stride, block.padding)
-        for side in shape[1:]
+        conv_size(side, extent, block.stride, block.padding)
+        for side, extent in zip(shape[1:], block.extent, strict=True)
     )
     if block.pool == "none":
         return height, width
@@ -279,8 +284,6 @@ def _combinations(
     for kind, kernel_size, padding, way in product(
         space.kinds.options, space.kernel_sizes.options, space.paddings.options, ways
     ):
-        if not KINDS[kind].drawn(kernel_size, padding):
-            continue
         values = {
             "kind": kind,
             "kernel_size": kernel_size,
@@ -289,7 +292,9 @@ def _combinations(
         } | way_of_downsampling(way)
         own = options_of(space, kind)
         for combination in product(*own.values()):
-            yield values | dict(zip(own, combination, strict=True))
+            drawn = dict(zip(own, combination, strict=True))
+            if KINDS[kind].drawn(max(kernel_size, drawn["kernel_width"]), padding):
+                yield values | drawn
 
 
 def way_of_downsampling(way: str) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _values(
         values[name + "kind"] = _point(space.kinds, block.kind)
         values[name + "kernel_size"] = _point(space.kernel_sizes, block.kernel_size)
         padding = block.padding
-        if block.kernel_size == 1 and padding not in space.paddings.options:
+        if block.kernel == (1, 1) and padding not in space.paddings.options:
             padding = space.paddings.options[0]  # type: ignore[assignment]
         values[name + "padding"] = _point(space.paddings, padding)
         for option, choice in own_options(space).items():

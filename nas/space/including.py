@@ -22,7 +22,7 @@ from nas.errors import SpaceError
 from nas.space.completion import Caps
 from nas.space.drawing import usual_finish
 from nas.space.encoding import encode
-from nas.space.reading import SearchSpace, read_space, value_in
+from nas.space.reading import SearchSpace, own_options, read_space, value_in
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ def include(
     if encode(space, architecture, caps) is not None:
         return space, []
     added: list[str] = []
-    for table, key, value in _needs(architecture):
+    for table, key, value in _needs(space, architecture):
         data = tomllib.loads(space.text)
         if not _add(data, table, key, value):
             continue
@@ -58,29 +58,27 @@ def include(
     return space, added
 
 
-def _needs(architecture: Architecture) -> Iterator[tuple[str, str, Any]]:
+def _needs(
+    space: SearchSpace, architecture: Architecture
+) -> Iterator[tuple[str, str, Any]]:
     """Yield table, key and value of all that a space needs to draw the architecture."""
     blocks, head = architecture.blocks, architecture.head
     depth = len(blocks)
     yield "blocks", "depth", depth
     for block in blocks:
-        # Before the kind: some cannot do without.
-        yield "blocks", "shortcuts", block.shortcut
-        if KINDS[block.kind].expands:
-            yield "blocks", "expansions", block.expansion
-        if KINDS[block.kind].gates:
-            yield "blocks", "squeeze_excitations", block.squeeze_excitation
+        # Before the kind, which may not do without, and behind it.
+        own = [
+            ("blocks", f"{name}s", getattr(block, name))
+            for name in own_options(space)
+            if KINDS[block.kind].knows(name)
+        ]
+        yield from own
         yield "blocks", "kinds", block.kind
         yield "blocks", "kernel_sizes", block.kernel_size
-        if block.kernel_size > 1:
+        if block.kernel != (1, 1):
             yield "blocks", "paddings", block.padding
         yield "blocks", "repeats", block.repeats
-        if len(KINDS[block.kind].shortcuts) > 1:
-            yield "blocks", "shortcuts", block.shortcut
-        if KINDS[block.kind].expands:
-            yield "blocks", "expansions", block.expansion
-        if KINDS[block.kind].gates:
-            yield "blocks", "squeeze_excitations", block.squeeze_excitation
+        yield from own
     ways = [block.downsampling for block in blocks]
     halving = [way for way in ways if way != "none"]
     yield "downsampling", "count", len(halving)

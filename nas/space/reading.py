@@ -68,6 +68,8 @@ class SearchSpace:
     shortcuts: Choice[str]
     expansions: Choice[int]
     squeeze_excitations: Choice[int]
+    kernel_widths: Choice[int]
+    dilations: Choice[int]
     min_width: int
     max_width: int
     spread: float
@@ -87,6 +89,8 @@ def own_options(space: SearchSpace) -> dict[str, Choice[Any]]:
         "shortcut": space.shortcuts,
         "expansion": space.expansions,
         "squeeze_excitation": space.squeeze_excitations,
+        "kernel_width": space.kernel_widths,
+        "dilation": space.dilations,
     }
 
 
@@ -141,6 +145,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "blocks": (
         *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
         *("repeats", "shortcuts", "expansions", "squeeze_excitations"),
+        *("kernel_widths", "dilations"),
     ),
     "widths": ("min", "max", "spread"),
     "downsampling": ("count", "kinds", "smallest_side"),
@@ -159,6 +164,8 @@ _DEFAULTS: dict[tuple[str, str], Any] = {
     ("blocks", "shortcuts"): ["none"],
     ("blocks", "expansions"): [1],
     ("blocks", "squeeze_excitations"): [0],
+    ("blocks", "kernel_widths"): [0],
+    ("blocks", "dilations"): [1],
     ("widths", "spread"): 3.0,
     ("downsampling", "smallest_side"): 1,
     ("dropout", "values"): [0.0],
@@ -184,6 +191,8 @@ _WEIGHTED = {
     ("blocks", "shortcuts"),
     ("blocks", "expansions"),
     ("blocks", "squeeze_excitations"),
+    ("blocks", "kernel_widths"),
+    ("blocks", "dilations"),
     ("downsampling", "kinds"),
     ("dropout", "values"),
     ("head", "kinds"),
@@ -242,6 +251,8 @@ class _Reader:
             shortcuts=self.names("blocks", "shortcuts", get_args(Shortcut)),
             expansions=self.wholes("blocks", "expansions", 1, 16),
             squeeze_excitations=self.wholes("blocks", "squeeze_excitations", 0, 64),
+            kernel_widths=self.wholes("blocks", "kernel_widths", 0, 31, odd=True),
+            dilations=self.wholes("blocks", "dilations", 1, 16),
             min_width=self.whole("widths", "min", 1, 4096),
             max_width=self.whole("widths", "max", 1, 4096),
             spread=self.number("widths", "spread", 1.0, 64.0),
@@ -271,7 +282,12 @@ class _Reader:
 
     def check_kinds(self, space: SearchSpace) -> None:
         """Refuse kinds of which no block could ever be drawn."""
-        sizes = list(product(space.kernel_sizes.options, space.paddings.options))
+        sizes = list(
+            product(
+                {*space.kernel_sizes.options, *space.kernel_widths.options} - {0},
+                space.paddings.options,
+            )
+        )
         if not any(KINDS[k].drawn(*one) for k in space.kinds.options for one in sizes):
             kinds = " and ".join(space.kinds.options)
             if space.kernel_sizes.options == (1,):
@@ -382,7 +398,7 @@ class _Reader:
         options = self._options(table, key)
         for option in options:
             self._check_whole(table, key, option, low, high)
-            if odd and option % 2 == 0:
+            if odd and option and option % 2 == 0:
                 self.refuse(table, key, f"{option} is even, give odd sizes")
         return self._choice(table, key, options)
 

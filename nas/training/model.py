@@ -177,9 +177,10 @@ def _convolution(one: Convolution) -> nn.Conv2d:
     return nn.Conv2d(
         one.in_channels,
         one.out_channels,
-        one.kernel_size,
+        one.kernel,
         stride=one.stride,
         padding=one.padding,
+        dilation=one.dilation,
         groups=one.in_channels if one.depthwise else 1,
         bias=one.bias,
     )

@@ -95,6 +95,11 @@ def refusal(block: Block) -> str | None:
             f"squeeze_excitation is {block.squeeze_excitation}; a {block.kind} block has "
             f"none: leave 0, or take {gated}"
         )
+    if (block.kernel_width, block.dilation) != (0, 1) and not kind.shaped:
+        return (
+            f"an {block.kind} block has square kernels without dilation: leave "
+            "kernel_width 0 and dilation 1"
+        )
     if block.shortcut != "none" and not block.keeps_size:
         return "a shortcut needs same padding, so that what is added has one size"
     if block.shortcut == "identity" and block.stride > 1:

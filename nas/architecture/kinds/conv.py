@@ -15,8 +15,10 @@ def main_convolution(name: str, block: Block, in_channels: int) -> Convolution:
         block.out_channels,
         block.kernel_size,
         stride=block.stride,
-        padding=block.kernel_size // 2 if block.padding == "same" else 0,
+        same=block.padding == "same",
         bias=block.has_bias,
+        kernel_width=block.kernel_width,
+        dilation=block.dilation,
     )
 
 

@@ -22,7 +22,7 @@ def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
                     each + (place < extra),
                     kernel_size,
                     stride=block.stride,
-                    padding=kernel_size // 2,
+                    same=True,
                     bias=block.has_bias,
                 )
                 for place, kernel_size in enumerate(kernels)
@@ -54,4 +54,5 @@ KIND = Kind(
     refusal=_refusal,
     least_width=_least_width,
     drawn=lambda kernel_size, padding: kernel_size > 1 and padding == "same",
+    shaped=False,
 )

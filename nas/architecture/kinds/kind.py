@@ -29,7 +29,7 @@ class Kind:
     least_width: Callable[[int], int] = lambda _: 1
     """The fewest output channels, by the kernel's size."""
     drawn: Callable[[int, str], bool] = lambda _size, _padding: True
-    """Whether spaces draw it with that kernel size and padding."""
+    """Whether spaces draw it with that padding and that longer side of the kernel."""
     shortcuts: tuple[str, ...] = ("none", "identity", "conv")
     """Those that it can have."""
     repeatable: bool = True
@@ -40,17 +40,28 @@ class Kind:
     """Whether it has an expansion."""
     gates: bool = False
     """Whether it can have squeeze-and-excitation."""
+    shaped: bool = True
+    """Whether its kernel can be wider than high, or the reverse, or dilated."""
 
     def among(self, option: str, options: Sequence[Any]) -> tuple[Any, ...]:
         """Return those of a space's options that such blocks can have.
 
         Where such blocks know nothing of the option that is its default alone.
         """
-        match option:
-            case "shortcut":
-                return tuple(one for one in options if one in self.shortcuts)
-            case "expansion":
-                return tuple(options) if self.expands else (1,)
-            case "squeeze_excitation":
-                return tuple(options) if self.gates else (0,)
-        raise NotImplementedError(option)
+        if option == "shortcut":
+            return tuple(one for one in options if one in self.shortcuts)
+        return tuple(options) if self.knows(option) else (_USUAL[option],)
+
+    def knows(self, option: str) -> bool:
+        """Return whether such blocks have the option, and not its default alone."""
+        known = {
+            "shortcut": len(self.shortcuts) > 1,
+            "expansion": self.expands,
+            "squeeze_excitation": self.gates,
+            "kernel_width": self.shaped,
+            "dilation": self.shaped,
+        }
+        return known[option]
+
+
+_USUAL = {"expansion": 1, "squeeze_excitation": 0, "kernel_width": 0, "dilation": 1}

@@ -5,27 +5,21 @@ He et al. 2015, "Deep Residual Learning for Image Recognition": the basic block.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nas.architecture.block import Block
 from nas.architecture.kinds.conv import main_convolution
 from nas.architecture.kinds.kind import Kind
-from nas.architecture.parts import Convolution, Part
+from nas.architecture.parts import Part
 
 
 def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
-    first = Part(
-        (main_convolution("conv1", block, in_channels),),
-        norm=block.norm == "batch",
-        activation=block.activation,
+    first = main_convolution("conv1", block, in_channels)
+    second = replace(first, name="conv2", in_channels=block.out_channels, stride=1)
+    return (
+        Part((first,), norm=block.norm == "batch", activation=block.activation),
+        Part((second,)),
     )
-    second = Convolution(
-        "conv2",
-        block.out_channels,
-        block.out_channels,
-        block.kernel_size,
-        padding=block.kernel_size // 2,
-        bias=block.has_bias,
-    )
-    return first, Part((second,))
 
 
 KIND = Kind(

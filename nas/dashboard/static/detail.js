@@ -81,8 +81,8 @@ function plate(shape, input, kernel, mark = "") {
     drawn("rect", {...line, x, y, width: side, height: side}));
   if (mark) picture.append(drawn("path", {class: "plus", d: mark, "stroke-width": 1.5, fill: "none"}));
   if (kernel) {
-    const size = Math.min(side - 1, Math.max(2.5, side * kernel / Math.max(shape[1], kernel)));
-    picture.append(drawn("rect", {class: "kernel", x: x + (side - size) / 2, y: y + (side - size) / 2, width: size, height: size}));
+    const [height, width] = kernel.map(taps => Math.min(side - 1, Math.max(2.5, side * taps / Math.max(shape[1], taps))));
+    picture.append(drawn("rect", {class: "kernel", x: x + (side - width) / 2, y: y + (side - height) / 2, width, height}));
   }
   return picture;
 }
@@ -100,7 +100,7 @@ function chain(found) {
       params ? element("div", {class: "bar", style: `width: ${100 * params / most}%`}) : null));
   const input = found.input_shape;
   return element("ol", {class: "chain"},
-    element("li", {}, line(plate(input, input, 0), "input", input, null)),
+    element("li", {}, line(plate(input, input, null), "input", input, null)),
     ...found.blocks.map(block => element("li", {},
       element("div", {class: "name"}, block.name, element("code", {}, block.notation)),
       ...block.layers.map(([what, kernel, shape, params]) => line(plate(shape, input, kernel, markOf(what)), what, shape, params)))),

@@ -18,6 +18,7 @@ from nas.export.c.arena import arena_size, places
 from nas.export.contract import contract
 from nas.export.integer import SIGMOID, depthwise
 from nas.export.quantise import Int8, Integers, IntegerStage
+from nas.export.stages import Stage
 
 _HERE = Path(__file__).parent
 _WIDTH = 84
@@ -34,7 +35,8 @@ def c_files(
 
     ``summary`` is a line about the network for the head of net.c and the README.
     """
-    arrays = _Arrays()
+    shapes = any(_is_shaped(stage.float_stage) for stage in table)
+    arrays = _Arrays(shapes)
     calls = list(_calls(table, arrays))
     shape = table[0].float_stage.input_shape
     kinds = {stage.second.activation for stage in table if stage.second}
@@ -51,6 +53,7 @@ def c_files(
         "has_relu6": int("relu6" in kinds),
         "has_hardswish": int("hardswish" in kinds),
         "has_silu": int("silu" in kinds),
+        "has_shapes": int(shapes),
         "has_gates": int("sigmoid" in kinds),
         "has_addition": int(any(stage.added for stage in table)),
         "has_depthwise": int(any(depthwise(stage) for stage in table)),
@@ -72,10 +75,20 @@ def c_files(
     }
 
 
+def _is_shaped(stage: Stage) -> bool:
+    """Return whether its padding differs between the sides, or its kernel is dilated."""
+    uneven = any(len(set(one.padding)) > 1 for one in stage.convolutions)
+    return uneven or stage.dilation > 1
+
+
 @dataclass
 class _Arrays:
-    """Constant arrays and layers; equal arrays are written once."""
+    """Constant arrays and layers; equal arrays are written once.
 
+    With ``shapes`` each layer has what only rectangular or dilated kernels need.
+    """
+
+    shapes: bool
     text: list[str] = field(default_factory=list)
     _names: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
 
@@ -164,7 +177,7 @@ def _layer(
         "window_h": pool.window[0] if pool else 1,
         "window_w": pool.window[1] if pool else 1,
         "stride": stage.float_stage.stride,
-        "pad": convolution.padding,
+        "pad": convolution.padding[0],
         "depthwise": int(separate),
         "shared": int(shared),
         "planes": int(planes),
@@ -180,6 +193,9 @@ def _layer(
             "added_multiplier": f"INT64_C({stage.added.multiplier})",
             "added_zero": stage.added.zero,
         }
+    if arrays.shapes:
+        values["pad_w"] = convolution.padding[1]
+        values["dilation"] = stage.float_stage.dilation
     if stage.float_stage.gates:
         values["gates"] = f"arena + {gates}"
     if second := stage.second:

@@ -29,6 +29,9 @@ struct layer {
     uint16_t out_step; /* channels of the output that this is a part of; 0: logits */
     uint16_t kernel_h, kernel_w, window_h, window_w;
     uint8_t stride, pad;
+#if NET_HAS_SHAPES
+    uint8_t pad_w, dilation; /* pad is above and below then, pad_w beside */
+#endif
     uint8_t depthwise, shared; /* shared: one bias and one multiplier for all */
     uint8_t planes;            /* the input is [channels][height][width] */
     uint8_t average, late;     /* pooling: mean or maximum; after the activation */
@@ -151,6 +154,17 @@ static int32_t finished(const struct layer *p, int64_t half, int32_t sum, int c)
     return clamp(value + p->out_zero, 0, 255);
 }
 
+/* How far apart the kernel's taps are; how many such steps, rounded up, a distance is. */
+#if NET_HAS_SHAPES
+#define PAD_W(p) ((p)->pad_w)
+#define APART(p) ((p)->dilation)
+#define STEPS(p, distance) (((distance) + (p)->dilation - 1) / (p)->dilation)
+#else
+#define PAD_W(p) ((p)->pad)
+#define APART(p) 1
+#define STEPS(p, distance) (distance)
+#endif
+
 /* What of the input the kernel covers at one place: rows and columns of the kernel that
    are inside, and the input under its first one. */
 struct view {
@@ -160,14 +174,15 @@ struct view {
 
 static struct view view_at(const struct layer *p, const uint8_t *in, int y, int x)
 {
-    const int top = y * p->stride - p->pad, left = x * p->stride - p->pad;
-    const int below = p->in_h - top, right = p->in_w - left;
+    const int top = y * p->stride - p->pad, left = x * p->stride - PAD_W(p);
+    const int below = STEPS(p, p->in_h - top), right = STEPS(p, p->in_w - left);
     struct view v;
-    v.first_row = top < 0 ? -top : 0;
+    v.first_row = top < 0 ? STEPS(p, -top) : 0;
     v.end_row = below < p->kernel_h ? below : p->kernel_h;
-    v.first = left < 0 ? -left : 0;
+    v.first = left < 0 ? STEPS(p, -left) : 0;
     v.end = right < p->kernel_w ? right : p->kernel_w;
-    v.in = in + ((int32_t)(top + v.first_row) * p->in_w + left + v.first) *
+    v.in = in + ((int32_t)(top + v.first_row * APART(p)) * p->in_w + left +
+                 v.first * APART(p)) *
                     (p->planes ? 1 : p->in_c);
     return v;
 }
@@ -224,7 +239,7 @@ static void convolve(const struct layer *p, const struct view *v, int c, int lan
     const int high = p->kernel_h, row = p->kernel_w * in_c;
     const int before = v->first * in_c, inside = (v->end - v->first) * in_c;
     const int after = row - before - inside;
-    const int32_t in_step = (int32_t)p->in_w * in_c;
+    const int32_t in_step = (int32_t)p->in_w * in_c * APART(p);
     const int8_t *weight = p->weight + (int32_t)c * high * row * planes;
     sums[0] = sums[1] = sums[2] = sums[3] = 0;
     for (int plane = 0; plane < planes; plane++) {
@@ -237,7 +252,13 @@ static void convolve(const struct layer *p, const struct view *v, int c, int lan
             }
             if (before)
                 add_padding(zero, weight, before, lanes, sums);
-            multiply(in, weight + before * lanes, inside, lanes, sums);
+#if NET_HAS_SHAPES
+            for (int x = 0; APART(p) > 1 && x < inside; x += in_c)
+                multiply(in + x * APART(p), weight + (before + x) * lanes, in_c, lanes,
+                         sums);
+            if (APART(p) == 1)
+#endif
+                multiply(in, weight + before * lanes, inside, lanes, sums);
             if (after)
                 add_padding(zero, weight + (row - after) * lanes, after, lanes, sums);
             in += in_step;
@@ -253,7 +274,8 @@ static void convolve_depthwise(const struct layer *p, const struct view *v, int 
     const int in_c = p->in_c, high = p->kernel_h, wide = p->kernel_w;
     const int column = p->planes ? 1 : in_c;
     const int32_t channel = p->planes ? (int32_t)p->in_h * p->in_w : 1;
-    const int32_t in_step = (int32_t)p->in_w * column;
+    const int32_t in_step = (int32_t)p->in_w * column * APART(p);
+    const int step = column * APART(p);
     const int columns = v->end - v->first;
     const uint8_t *in = v->in + c * channel;
     const int8_t *weight = p->weight + c;
@@ -262,14 +284,14 @@ static void convolve_depthwise(const struct layer *p, const struct view *v, int 
         const int8_t *w = weight + (ky * wide + v->first) * in_c;
         const uint8_t *value = in;
         if (lanes == LANES && !p->planes)
-            for (int kx = columns; kx > 0; kx--, value += in_c, w += in_c) {
+            for (int kx = columns; kx > 0; kx--, value += step, w += in_c) {
                 s0 += value[0] * w[0];
                 s1 += value[1] * w[1];
                 s2 += value[2] * w[2];
                 s3 += value[3] * w[3];
             }
         else
-            for (int kx = columns; kx > 0; kx--, value += column, w += in_c) {
+            for (int kx = columns; kx > 0; kx--, value += step, w += in_c) {
                 s0 += value[0] * w[0];
                 if (lanes > 1)
                     s1 += value[channel] * w[1];

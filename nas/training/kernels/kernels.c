@@ -46,16 +46,23 @@ static double lane_sum(vec a) {
 
 /* ---- convolution ------------------------------------------------------------- */
 
-/* One convolution; the gradient of the input is one, too, of `dilation` stride. */
+/* One convolution, its taps `apart`; the gradient of the input is one, too, of an input
+   whose values are `dilation` apart. */
 typedef struct {
   int groups, in_channels, height, width;  /* of the input */
   int out_channels, out_height, out_width; /* of the output */
-  int kernel_size, stride, padding, dilation;
+  int kernel_height, kernel_width, stride, above, beside, dilation, apart;
 } shape;
 
-static int padded_size(int size, int out, const shape *s) {
-  return most((out - 1) * s->stride + s->kernel_size,
-              s->padding + (size - 1) * s->dilation + 1);
+static int padded_size(int size, int out, int kernel, int padding, const shape *s) {
+  return most((out - 1) * s->stride + (kernel - 1) * s->apart + 1,
+              padding + (size - 1) * s->dilation + 1);
+}
+static int padded_height(const shape *s) {
+  return padded_size(s->height, s->out_height, s->kernel_height, s->above, s);
+}
+static int padded_width(const shape *s) {
+  return padded_size(s->width, s->out_width, s->kernel_width, s->beside, s);
 }
 
 /* Copy [C][H][W] into zeros [C][Hp][Wp], its rows and columns `dilation` apart. */
@@ -63,7 +70,7 @@ static void pad(const vec *x, vec *out, int C, int Hp, int Wp, const shape *s) {
   memset(out, 0, sizeof(vec) * C * Hp * Wp);
   for (int c = 0; c < C; c++)
     for (int i = 0; i < s->height; i++, x += s->width) {
-      vec *row = out + ((long)c * Hp + s->padding + i * s->dilation) * Wp + s->padding;
+      vec *row = out + ((long)c * Hp + s->above + i * s->dilation) * Wp + s->beside;
       if (s->dilation == 1)
         memcpy(row, x, sizeof(vec) * s->width);
       else
@@ -72,11 +79,12 @@ static void pad(const vec *x, vec *out, int C, int Hp, int Wp, const shape *s) {
 }
 
 /* Where each tap of the kernel lies in the padded input; NULL without memory. */
-static int *tap_offsets(int C, int k, int Hp, int Wp) {
-  int *offset = malloc(sizeof(int) * C * k * k), *at = offset;
+static int *tap_offsets(int C, const shape *s, int Hp, int Wp) {
+  int high = s->kernel_height, wide = s->kernel_width, apart = s->apart;
+  int *offset = malloc(sizeof(int) * C * high * wide), *at = offset;
   for (int c = 0; offset && c < C; c++)
-    for (int i = 0; i < k; i++)
-      for (int j = 0; j < k; j++) *at++ = (c * Hp + i) * Wp + j;
+    for (int i = 0; i < high; i++)
+      for (int j = 0; j < wide; j++) *at++ = (c * Hp + i * apart) * Wp + j * apart;
   return offset;
 }
 
@@ -132,16 +140,16 @@ INLINE void weight_tile(const vec *x, const int *offset, int stride, int Wp,
     case 4: COLUMNS_OF(function, 4, __VA_ARGS__) break;    \
   }
 
-/* y = x * w: w [out][in][k][k], or with `transposed`, for the input's gradient,
-   [in][out][k][k] turned by half a circle. */
+/* y = x * w: w [out][in][kh][kw], or with `transposed`, for the input's gradient,
+   [in][out][kh][kw] turned by half a circle. */
 int conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
-  int Ci = s->in_channels, Co = s->out_channels, k = s->kernel_size;
-  int Ho = s->out_height, Wo = s->out_width, area = k * k, taps = Ci * area;
-  int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
+  int Ci = s->in_channels, Co = s->out_channels, Ho = s->out_height, Wo = s->out_width;
+  int area = s->kernel_height * s->kernel_width, taps = Ci * area;
+  int Hp = padded_height(s), Wp = padded_width(s);
   int blocks = (Wo + COLUMNS - 1) / COLUMNS;
-  int *offset = tap_offsets(Ci, k, Hp, Wp);
+  int *offset = tap_offsets(Ci, s, Hp, Wp);
   float *packed = calloc((Co + 3) / 4 * 4 * taps, sizeof(float)); /* [Co/4][taps][4] */
-  int frame = Hp != s->height || Wp != s->width || s->padding;
+  int frame = Hp != s->height || Wp != s->width || s->above || s->beside;
   vec *padded = frame ? malloc(sizeof(vec) * Ci * Hp * Wp) : NULL;
   int ready = offset && packed && (padded || !frame);
   for (int o = 0; ready && o < Co; o++)
@@ -173,15 +181,15 @@ int conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
   return !ready;
 }
 
-/* Add to gw [out][in][k][k] what the input x and the output's gradient g give. */
+/* Add to gw [out][in][kh][kw] what the input x and the output's gradient g give. */
 int conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
-  int Ci = s->in_channels, Co = s->out_channels, k = s->kernel_size;
-  int Ho = s->out_height, Wo = s->out_width, taps = Ci * k * k;
-  int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
+  int Ci = s->in_channels, Co = s->out_channels, Ho = s->out_height, Wo = s->out_width;
+  int taps = Ci * s->kernel_height * s->kernel_width;
+  int Hp = padded_height(s), Wp = padded_width(s);
   int blocks = (taps + COLUMNS - 1) / COLUMNS;
   int band = 1 + 64 / Wo; /* so many rows at a time stay in the cache */
-  int *offset = tap_offsets(Ci, k, Hp, Wp);
-  int frame = Hp != s->height || Wp != s->width || s->padding;
+  int *offset = tap_offsets(Ci, s, Hp, Wp);
+  int frame = Hp != s->height || Wp != s->width || s->above || s->beside;
   vec *padded = frame ? malloc(sizeof(vec) * Ci * Hp * Wp) : NULL;
   vec *sums = calloc((long)Co * taps, sizeof(vec));
   int ready = offset && sums && (padded || !frame);
@@ -208,13 +216,13 @@ int conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
   return !ready;
 }
 
-/* As conv, each channel with its own filter w [C][k][k]. */
+/* As conv, each channel with its own filter w [C][kh][kw]. */
 int depthwise(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
-  int C = s->out_channels, k = s->kernel_size, area = k * k;
+  int C = s->out_channels, area = s->kernel_height * s->kernel_width;
   int Ho = s->out_height, Wo = s->out_width;
-  int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
+  int Hp = padded_height(s), Wp = padded_width(s);
   int blocks = (Wo + COLUMNS - 1) / COLUMNS;
-  int *offset = tap_offsets(1, k, Hp, Wp);
+  int *offset = tap_offsets(1, s, Hp, Wp);
   float *packed = calloc(4 * area, sizeof(float));
   vec *padded = malloc(sizeof(vec) * Hp * Wp);
   int ready = offset && packed && padded;
@@ -239,11 +247,11 @@ int depthwise(const vec *x, const float *w, vec *y, const shape *s, int transpos
 }
 
 int depthwise_weight(const vec *x, const vec *g, float *gw, const shape *s) {
-  int C = s->out_channels, k = s->kernel_size, area = k * k;
+  int C = s->out_channels, area = s->kernel_height * s->kernel_width;
   int Ho = s->out_height, Wo = s->out_width;
-  int Hp = padded_size(s->height, Ho, s), Wp = padded_size(s->width, Wo, s);
+  int Hp = padded_height(s), Wp = padded_width(s);
   int blocks = (area + COLUMNS - 1) / COLUMNS;
-  int *offset = tap_offsets(1, k, Hp, Wp);
+  int *offset = tap_offsets(1, s, Hp, Wp);
   vec *padded = malloc(sizeof(vec) * Hp * Wp);
   vec *sums = calloc((long)C * area, sizeof(vec));
   int ready = offset && padded && sums;

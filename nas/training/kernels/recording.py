@@ -208,32 +208,36 @@ class _Recorder:
         self, x: Tensor, layer: nn.Conv2d, *, input_gradient: bool
     ) -> tuple[Tensor, _Back]:
         """Record a convolution without its bias, or a depthwise one."""
-        stride, padding, size = (
-            layer.stride[0],
-            int(layer.padding[0]),
-            layer.kernel_size[0],
-        )
+        stride, apart = layer.stride[0], layer.dilation[0]
+        padding = [int(zeros) for zeros in layer.padding]
         name = "depthwise" if layer.groups > 1 else "conv"
-        groups, _, height, width, lanes = x.shape
-        out = [(n + 2 * padding - size) // stride + 1 for n in (height, width)]
-        y = self._pool.take((groups, layer.out_channels, *out, lanes))
+        groups, _, *sides, lanes = x.shape
         weight: Tensor = layer.weight
+        kernel = weight.shape[2:]
+        out = [
+            (side + 2 * zeros - apart * (taps - 1) - 1) // stride + 1
+            for side, zeros, taps in zip(sides, padding, kernel, strict=True)
+        ]
+        y = self._pool.take((groups, layer.out_channels, *out, lanes))
         if not weight.is_contiguous():
             contiguous = torch.empty(weight.shape)
             self._emit(_copy, contiguous, weight)
             weight = contiguous
-        forwards = _shape(x, y, size, stride, padding)
+        forwards = _shape(x, y, kernel, stride, padding, apart)
         self._emit(name, x, weight, y, forwards, 0)
 
         def back(g: Tensor) -> Tensor | None:
-            self._emit(
-                f"{name}_weight", x, g, self._gradients.place(layer.weight), forwards
-            )
+            place = self._gradients.place(layer.weight)
+            self._emit(f"{name}_weight", x, g, place, forwards)
             if not input_gradient:
                 return None
             gx = self._pool.take(x.shape)
             # The same convolution backwards; a stride becomes a dilation.
-            shape = _shape(g, gx, size, 1, size - 1 - padding, dilation=stride)
+            turned = [
+                apart * (taps - 1) - zeros
+                for taps, zeros in zip(kernel, padding, strict=True)
+            ]
+            shape = _shape(g, gx, kernel, 1, turned, apart, dilation=stride)
             self._emit(name, g, weight, gx, shape, 1)
             self._pool.give(g)
             return gx
@@ -511,8 +515,15 @@ def _address(tensor: Tensor | None) -> int | None:
 
 
 def _shape(
-    x: Tensor, y: Tensor, size: int, stride: int, padding: int, dilation: int = 1
+    x: Tensor,
+    y: Tensor,
+    kernel: Sequence[int],
+    stride: int,
+    padding: Sequence[int],
+    apart: int,
+    dilation: int = 1,
 ) -> Any:
     """Return the C struct ``shape``."""
-    numbers = (*x.shape[:4], *y.shape[1:4], size, stride, padding, dilation)
-    return (ctypes.c_int * 11)(*numbers)
+    sizes = (*x.shape[:4], *y.shape[1:4], *kernel)
+    numbers = (*sizes, stride, *padding, dilation, apart)
+    return (ctypes.c_int * len(numbers))(*numbers)
