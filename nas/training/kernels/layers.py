@@ -74,6 +74,8 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
     Gradients, batch norm's running statistics and the difference between training and
     evaluation are those of the model.
     """
+    if hasattr(model, "resize"):
+        images = model.get_submodule("resize")(images)
     count, lanes = len(images), count_lanes()
     missing = -count % lanes  # only in evaluation, where images don't mix
     if missing:
