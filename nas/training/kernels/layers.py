@@ -75,6 +75,8 @@ class Compiled:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return ``model(images)``."""
+        if hasattr(self._model, "resize"):
+            images = self._model.get_submodule("resize")(images)
         count, lanes = len(images), count_lanes()
         missing = -count % lanes  # only in evaluation, where images don't mix
         if missing:
