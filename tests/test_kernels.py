@@ -149,7 +149,7 @@ def test_a_lower_resolution_is_computed_before_the_kernels() -> None:
     images = images_of(16)
     assert kernels.supports(model, 16)
     with torch.inference_mode():
-        ours = kernels.forward(model, images)
+        ours = kernels.Compiled(model)(images)
         assert model.blocks(model.resize(images)).shape[2:] == (8, 10)
         torch.testing.assert_close(ours, model(images))
 
