@@ -340,6 +340,14 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         cbr(1, 6, (9, 1), padding=(4, 0)), nn.MaxPool2d(2), cbr(6, 8, (1, 9)),
         nn.Flatten(), nn.Linear(8 * 14 * 6, 10),
     ),
+    "images made smaller": nn.Sequential(
+        nn.AdaptiveAvgPool2d((20, 20)), cbr(1, 8), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(648, 10),
+    ),
+    "images halved": nn.Sequential(
+        nn.AvgPool2d(2), cbr(1, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 10),
+    ),
     "dilated": nn.Sequential(
         cbr(1, 6, padding=1), cbr(6, 6, padding=2, dilation=2),
         nn.Conv2d(6, 6, 3, dilation=3, groups=6, bias=False), cbr(6, 8, 1),
@@ -389,6 +397,10 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "strides that differ": (
         _ending(nn.Conv2d(1, 8, 3, (2, 1)), nn.ReLU()),
         "one stride and one dilation for rows and columns",
+    ),
+    "images squeezed": (
+        _ending(nn.AdaptiveAvgPool2d((20, 10)), nn.Conv2d(1, 8, 3)),
+        "keeps the proportions of the images; the nearest is 10x10",
     ),
     "an even kernel, padded": (
         _ending(nn.Conv2d(1, 8, (10, 4), padding=(5, 1)), nn.ReLU()),

@@ -20,6 +20,7 @@ from nas.architecture import (
     Pool,
     Shortcut,
     conv_size,
+    resized,
 )
 from nas.architecture.kinds import KINDS
 
@@ -118,7 +119,10 @@ def heads(draw: st.DrawFn, sides: tuple[int, int]) -> Head:
 def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
     """Draw an architecture that can be built, with everything that blocks know."""
     shape = draw(shapes())
-    channels, sides = shape[0], shape[1:]
+    resolution = draw(st.sampled_from([0, 0, min(shape[1:]) - 1, 4]))
+    resolution = resolution if resolution < min(shape[1:]) else 0
+    channels, height, width = resized(shape, resolution)
+    sides = height, width
     chain: list[Block] = []
     for _ in range(draw(st.integers(0, most_blocks))):
         block = draw(blocks(sides, channels))
@@ -130,7 +134,11 @@ def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
         # There are at least two classes.
         num_classes, head = (channels, head) if channels > 1 else (2, Head())
     return Architecture(
-        input_shape=shape, num_classes=num_classes, blocks=tuple(chain), head=head
+        input_shape=shape,
+        num_classes=num_classes,
+        blocks=tuple(chain),
+        head=head,
+        resolution=resolution,
     )
 
 
@@ -176,13 +184,10 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
             "paddings": draw(some(["same", "valid"])),
             "norms": draw(some(["batch", "none"])),
             "activations": draw(some(["relu", "leaky_relu", "silu", "none"], most)),
-            "expansions": draw(some([1, 2, 3], most)),
-            "squeeze_excitations": draw(some([0, 2, 4], most)),
-            "kernel_widths": draw(some([0, 1, 3, 5], most)),
-            "dilations": draw(some([1, 2, 3], most)),
             "shortcuts": draw(some(list(get_args(Shortcut)), most)),
             "repeats": [1] if tiny else sorted({1, *draw(some([1, 2, 3]))}),
         },
+        "input": {"resolution": draw(some([0, 4, 7], 1 if tiny else 3))},
         "widths": {
             "min": width,
             "max": most_width,
@@ -200,6 +205,17 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
             "hidden": draw(some([0, 1, 16], most)),
         },
     }
+    # Of the further options one has several: a tiny space has to stay one.
+    further = {
+        "expansions": [1, 2, 3],
+        "squeeze_excitations": [0, 2, 4],
+        "kernel_widths": [0, 1, 3, 5],
+        "dilations": [1, 2, 3],
+    }
+    several = draw(st.sampled_from(list(further)))
+    for key, options in further.items():
+        found = draw(some(options, most if key == several else 1))
+        tables["blocks"][key] = found
     shortcuts = tables["blocks"]["shortcuts"]
     # Some kinds take none, others cannot do without, and images have no identity.
     tables["blocks"]["shortcuts"] = (

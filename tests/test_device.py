@@ -107,6 +107,21 @@ def test_flash_is_predicted(name: str) -> None:
             assert found.flash <= cost(architecture).flash <= 1.1 * found.flash
 
 
+def test_flash_of_a_lower_resolution() -> None:
+    """The averaging of the images is counted."""
+    need("arm-none-eabi-gcc", "make")
+    net = Architecture(
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        blocks=(Block(out_channels=5), Block(out_channels=5)),
+        head=Head(),
+        resolution=20,
+    )
+    found = target.footprint(written(integer_net(net)))
+    assert found is not None
+    assert found.flash <= cost(net).flash <= 1.1 * found.flash
+
+
 @pytest.mark.parametrize(
     "block",
     [

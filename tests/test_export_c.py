@@ -176,6 +176,26 @@ def test_shortcuts_of_every_kind(activation: str) -> None:
     check(net)
 
 
+@pytest.mark.parametrize(
+    ("shape", "resolution"), [((1, 20, 28), 14), ((3, 9, 9), 8), ((2, 16, 12), 6)]
+)
+def test_images_in_a_lower_resolution(
+    shape: tuple[int, int, int], resolution: int
+) -> None:
+    """Means of areas, of which some overlap; the first block pads with their zeros."""
+    blocks = (Block(out_channels=5), Block(kind="separable", out_channels=6, stride=2))
+    net = Architecture(
+        input_shape=shape,
+        num_classes=5,
+        blocks=blocks,
+        head=Head(),
+        resolution=resolution,
+    )
+    check(net)
+    depthwise = Block(kind="mobilenet", out_channels=4, squeeze_excitation=2)
+    check(replace(net, blocks=(depthwise, *blocks)))
+
+
 @pytest.mark.parametrize("values", [{"kernel_width": 5}, {"dilation": 2}])
 def test_rectangular_and_dilated_kernels(values: dict[str, Any]) -> None:
     """Of colour images and of feature maps, padded and not, with strides and pooling."""

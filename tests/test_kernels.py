@@ -135,6 +135,25 @@ def images_of(count: int) -> torch.Tensor:
     return torch.randn(count, 2, 15, 18, generator=torch.Generator().manual_seed(7))
 
 
+@needs_kernels
+def test_a_lower_resolution_is_computed_before_the_kernels() -> None:
+    """As the model does it."""
+    architecture = Architecture(
+        input_shape=(2, 15, 18),
+        num_classes=4,
+        blocks=(Block(out_channels=5),),
+        head=Head(),
+        resolution=8,
+    )
+    model = build(architecture, seed=3).eval()
+    images = images_of(16)
+    assert kernels.supports(model, 16)
+    with torch.inference_mode():
+        ours = kernels.Compiled(model)(images)
+        assert model.blocks(model.resize(images)).shape[2:] == (8, 10)
+        torch.testing.assert_close(ours, model(images))
+
+
 def difference(ours: torch.Tensor, exact: torch.Tensor) -> float:
     """Return how far a tensor is from the exact one, relative to that one's size."""
     relative = (ours - exact).norm() / exact.norm().clamp_min(1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import architectures, examples, shapes, spaces
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture, Block, Head, feature_shapes, resized
 from nas.architecture.cost import Cost, cost
 from nas.architecture.kinds import KINDS, least_width, refusal
 from nas.errors import ArchitectureError, SpaceError
+from nas.sampling.mutation import mutate
 from nas.space import (
     Caps,
     RandomDraws,
@@ -31,7 +33,8 @@ from nas.space import (
 )
 from nas.space.completion import Completion, State
 from nas.space.encoding import FixedDraws
-from nas.space.limits import heads_of, smallest_costs
+from nas.space.limits import heads_of, inputs_of, smallest_costs
+from nas.space.reading import used_resolution
 from nas.space.widening import widths_to_cost
 
 SHAPE = (1, 28, 28)
@@ -303,6 +306,34 @@ def test_what_was_drawn_can_be_encoded(text: str, seed: int, budget: int) -> Non
     assert again.key == architecture.key
 
 
+def test_resolutions_are_drawn_told_back_and_changed() -> None:
+    """Each option that there is, under caps that the averaging itself has to fit."""
+    text = (
+        "[input]\nresolution = [7, 14, 28]\n[blocks]\ndepth = [1, 3]\n"
+        'kinds = ["conv"]\nkernel_sizes = [3]\n[widths]\nmin = 2\nmax = 20\n'
+        '[downsampling]\ncount = [0, 1]\nkinds = ["max"]\n[head]\nkinds = ["gap"]\n'
+    )
+    space = read_space(text, "lower")
+    caps = Caps(2000, 10**6, 5000)
+    nets = [draw(space, seed, caps) for seed in range(40)]
+    assert {net.resolution for net in nets} == {0, 7, 14}
+    rng = random.Random(0)
+    for net in nets:
+        assert caps.allow(cost(net))
+        values = encode(space, net, caps)
+        assert values is not None
+        draws = StrictDraws(values)
+        again = sample(space, draws, input_shape=SHAPE, num_classes=10, caps=caps)
+        assert again == net
+        changed = mutate(space, net, caps, num_params=1500, changes=3, rng=rng)
+        assert changed is None or caps.allow(cost(changed[0]))
+    # The whole image and a quarter of it are 980 bytes, more than a first block needs.
+    with pytest.raises(SpaceError, match="which has 833 bytes of activations"):
+        draw(space, 0, Caps(2000, None, 800))
+    tight = [draw(space, seed, Caps(2000, None, 900)) for seed in range(10)]
+    assert {net.resolution for net in tight} == {7}
+
+
 class StrictDraws(FixedDraws):
     """Refuses what no sampler could have drawn, as Optuna does."""
 
@@ -356,6 +387,8 @@ def enumerate_space(
     space: SearchSpace, shape: tuple[int, int, int], num_classes: int
 ) -> Iterator[tuple[State, Architecture]]:
     """Yield every architecture of a space (but for activation and dropout)."""
+    # A tiny space has one.
+    resolution = used_resolution(space.resolutions.options[0], shape)
     for norm, head in product(space.norms.options, heads_of(space)):
         for depth in range(space.depth[0], space.depth[1] + 1):
             one = [
@@ -389,6 +422,7 @@ def enumerate_space(
                         num_classes=num_classes,
                         blocks=chain,
                         head=head,
+                        resolution=resolution,
                     )
                 except ArchitectureError:
                     continue
@@ -399,7 +433,8 @@ def enumerate_space(
                 ):
                     continue
                 if roomy(architecture, space):
-                    yield State(norm, head, shape, depth, count), architecture
+                    start = resized(shape, resolution)
+                    yield State(norm, head, start, depth, count), architecture
 
 
 def of_all_widths(
@@ -452,7 +487,7 @@ def of_all_widths(
 
 def roomy(architecture: Architecture, space: SearchSpace) -> bool:
     """Return whether every feature map has the space's smallest side."""
-    height, width = architecture.input_shape[1:]
+    height, width = feature_shapes(architecture)[0][1:]
     for place, block in enumerate(architecture.blocks):
         if block.padding == "valid":
             height -= block.extent[0] - 1
@@ -497,6 +532,10 @@ def test_completion_table_equals_brute_force(
         corner.num_params + shift, corner.macs + shift, corner.peak_memory + shift
     )
     fitting = [(s, a) for s, a, found in everything if caps.allow(found)]
+    ((_, _, start),) = inputs_of(space, shape).values()
+    if not caps.allow(start):
+        assert not fitting
+        return
     for state in {state for state, _, _ in everything}:
         here = [architecture for s, architecture in fitting if s == state]
         assert table.fits(state, caps) == bool(here)

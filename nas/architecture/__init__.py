@@ -22,6 +22,7 @@ from nas.architecture.definition import (
     Shape,
     conv_size,
     feature_shapes,
+    resized,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "Shortcut",
     "conv_size",
     "feature_shapes",
+    "resized",
 ]

@@ -89,6 +89,7 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
     code = code_size(
         {block.activation for block in blocks},
         gating=gated,
+        resizing=architecture.resolution > 0,
         shaped=any(block.kernel_width or block.dilation > 1 for block in blocks),
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
@@ -113,6 +114,7 @@ def code_size(
     adding: bool = False,
     gating: bool = False,
     shaped: bool = False,
+    resizing: bool = False,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 
@@ -127,6 +129,7 @@ def code_size(
         + (170 if adding else 0)
         + (130 + sigmoid if gating else 0)
         + (530 if shaped else 0)
+        + (320 if resizing else 0)
         + sum(size for name, size in extra.items() if name in activations)
     )
 
@@ -149,7 +152,7 @@ def peak_memory(architecture: Architecture) -> int:
 def layers(architecture: Architecture) -> list[Layer]:
     """Return the network's layers in order, with the costs of each."""
     shapes = feature_shapes(architecture)
-    table = []
+    table = resize_layers(architecture.input_shape, shapes[0])
     for number, (block, shape) in enumerate(
         zip(architecture.blocks, shapes, strict=False), start=1
     ):
@@ -157,6 +160,14 @@ def layers(architecture: Architecture) -> list[Layer]:
     return table + list(
         head_layers(architecture.head, shapes[-1], architecture.num_classes)
     )
+
+
+def resize_layers(images: Shape, shape: Shape) -> list[Layer]:
+    """Return what averages the images to that shape, if they have another."""
+    if images == shape:
+        return []
+    sides = "x".join(map(str, shape[1:]))
+    return [Layer("input", f"area average to {sides}", images, shape, 0, 0)]
 
 
 def total(

@@ -67,6 +67,9 @@ class Head:
 class Architecture:
     """A whole network: ``input_shape`` (channels, height, width), blocks and a head.
 
+    ``resolution`` is how many pixels the shorter side of the images has for the first
+    block, 0 for as many as there are: smaller ones are averaged over areas, in proportion.
+
     Raises ArchitectureError when it cannot be built: a value that no block knows, or
     a feature map that shrinks to nothing.
     """
@@ -75,6 +78,7 @@ class Architecture:
     num_classes: int
     blocks: tuple[Block, ...]
     head: Head
+    resolution: int = 0
 
     def __post_init__(self) -> None:
         for number, block in enumerate(self.blocks, start=1):
@@ -87,6 +91,12 @@ class Architecture:
                 f"input_shape is {self.input_shape}: give channels, height and width, "
                 "each a whole number of at least 1"
             )
+        shorter = min(self.input_shape[1:])
+        if not _whole(self.resolution, 0) or self.resolution >= shorter:
+            raise ArchitectureError(
+                f"resolution is {self.resolution!r} and the shorter side of the images "
+                f"has {shorter} pixels: give fewer, or 0 for the images as they are"
+            )
         if not _whole(self.num_classes, 2):
             raise ArchitectureError(
                 f"num_classes is {self.num_classes!r}, give a whole number of at least 2"
@@ -96,6 +106,8 @@ class Architecture:
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers that from_dict takes back."""
         data = asdict(self)
+        if not self.resolution:
+            del data["resolution"]
         data["blocks"] = [
             {
                 key: value
@@ -164,12 +176,24 @@ def conv_size(size: int, extent: int, stride: int, padding: Padding) -> int:
     return (size + total_padding - extent) // stride + 1
 
 
+def resized(shape: Shape, resolution: int) -> Shape:
+    """Return the shape of images whose shorter side has so many pixels; 0: as it is."""
+    channels, height, width = shape
+    if not resolution:
+        return shape
+    shorter = min(height, width)
+    height, width = (
+        (2 * side * resolution + shorter) // (2 * shorter) for side in (height, width)
+    )
+    return channels, height, width
+
+
 def feature_shapes(architecture: Architecture) -> list[Shape]:
-    """Return the shape after each block, the first entry being the input's.
+    """Return the shape after each block, the first entry being the first one's input.
 
     Raises ArchitectureError where a feature map shrinks to nothing.
     """
-    shapes = [architecture.input_shape]
+    shapes = [resized(architecture.input_shape, architecture.resolution)]
     for number, block in enumerate(architecture.blocks, start=1):
         channels, height, width = shapes[-1]
         if block.repeats > 1 and channels != block.out_channels:

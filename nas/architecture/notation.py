@@ -5,6 +5,7 @@ Blocks and head stand in their order, parted by `` - ``::
     8c3 - 16c3/max - 10s5v/2 silu - gap
 
 ====================  =====================================================
+``14px``              the images averaged to a shorter side of 14 pixels
 ``8c3``               conv: 8 output channels, 3x3 kernel
 ``10s5``              separable: depthwise 5x5, then 1x1 to 10 channels
 ``8c(3,9)``           a kernel 3 high and 9 wide
@@ -49,6 +50,8 @@ from nas.architecture.kinds import KINDS
 def describe(architecture: Architecture) -> str:
     """Return the architecture in one line, as drawn above."""
     parts = [describe_block(block) for block in architecture.blocks]
+    if architecture.resolution:
+        parts.insert(0, f"{architecture.resolution}px")
     return " - ".join([*parts, describe_head(architecture.head)])
 
 

@@ -127,6 +127,9 @@ def _blocks(candidate: Candidate) -> list[dict[str, Any]]:
     parts = groupby(layers(architecture), key=lambda layer: layer.name)
     rows = {name: [_layer(layer) for layer in some] for name, some in parts}
     names = [*(f"block {n}" for n in range(1, len(notations))), "head"]
+    if architecture.resolution:
+        names.insert(0, "input")
+        notations.insert(0, f"{architecture.resolution}px")
     # A head may have nothing to compute.
     return [
         {"name": name, "notation": notation, "layers": rows.get(name, [])}

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas.export.stages import LEAKY_SLOPE, Activation, Affine, After, Pool, Stage
+from nas.export.stages import (
+    LEAKY_SLOPE,
+    Activation,
+    Affine,
+    After,
+    Pool,
+    Resize,
+    Stage,
+)
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -48,6 +56,8 @@ def follow(step: After, features: Tensor) -> Tensor:
             return functional.max_pool2d(features, window)
         case Pool(_, window):
             return functional.avg_pool2d(features, window)
+        case Resize(sides):
+            return functional.adaptive_avg_pool2d(features, sides)
         case Affine(scale, shift):
             factors = torch.from_numpy(scale).to(features.dtype).view(-1, 1, 1)
             return features * factors + torch.from_numpy(shift).to(features.dtype).view(

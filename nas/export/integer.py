@@ -20,6 +20,8 @@ from nas.export.quantise import (
     Integers,
     IntegerStage,
     Second,
+    averaged,
+    resize_of,
 )
 from nas.export.stages import Pool, reach
 
@@ -49,7 +51,7 @@ def run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integer
 def _window_values(stage: IntegerStage) -> int:
     """Return how many inputs the kernels see at all places of one image together."""
     places = math.prod(stage.float_stage.conv_shape[1:])
-    kernel = max(math.prod(c.weight.shape[1:]) for c in stage.convolutions)
+    kernel = max((math.prod(c.weight.shape[1:]) for c in stage.convolutions), default=1)
     return places * max(kernel, stage.float_stage.input_shape[0])
 
 
@@ -65,6 +67,8 @@ def apply(stage: IntegerStage, tensors: Sequence[Integers]) -> Integers:
     """Return the stage's output, ``[N, C, H, W]``, for the tensors before it."""
     source = stage.float_stage
     features = tensors[-source.takes]
+    if (step := resize_of(source)) is not None:
+        return averaged(features, step.sides)
     sums = np.concatenate(
         [_convolve(stage, c, features) for c in stage.convolutions], axis=1
     )
@@ -112,7 +116,8 @@ def _convolve(
 
 def depthwise(stage: IntegerStage) -> bool:
     """Return whether each channel is convolved by itself; pooling alone counts."""
-    return stage.float_stage.depthwise or not stage.float_stage.convolutions
+    source = stage.float_stage
+    return source.depthwise or not (source.convolutions or resize_of(source))
 
 
 def _scaled(values: Integers, shift: int) -> Integers:

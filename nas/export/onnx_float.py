@@ -9,7 +9,17 @@ import numpy as np
 from nas.architecture import Shape
 from nas.export.contract import contract
 from nas.export.graph import INPUT, OUTPUT, Graph
-from nas.export.stages import LEAKY_SLOPE, Activation, Affine, After, Pool, Stage
+from nas.export.stages import (
+    LEAKY_SLOPE,
+    Activation,
+    Affine,
+    After,
+    Array,
+    Pool,
+    Resize,
+    Stage,
+    areas,
+)
 
 
 def onnx_float(
@@ -42,7 +52,7 @@ def onnx_float(
         shape = stage.conv_shape
         for index, step in enumerate(stage.after):
             features = follow(graph, step, features, f"{prefix}.{index}", shape)
-            shape = stage.output_shape if isinstance(step, Pool) else shape
+            shape = stage.output_shape if isinstance(step, Pool | Resize) else shape
         tensors.append(features)
     graph.node("Flatten", [tensors[-1]], OUTPUT, axis=1)
     return graph.model(
@@ -102,6 +112,8 @@ def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) ->
                 kernel_shape=list(window),
                 strides=list(window),
             )
+        case Resize():
+            return resized(graph, features, name, shape, step)
         case Affine(scale, shift):
             scales = graph.constant(f"{name}.s", scale.reshape(-1, 1, 1), np.float32)
             features = graph.node("Mul", [features, scales], f"{name}.scaled")
@@ -129,3 +141,21 @@ def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) ->
             sigmoid = graph.node("Sigmoid", [features], f"{name}.sigmoid")
             return graph.node("Mul", [features, sigmoid], f"{name}.silu")
     raise NotImplementedError(step)
+
+
+def resized(graph: Graph, features: str, name: str, shape: Shape, step: Resize) -> str:
+    """Add the means over areas of features of that shape: two products of matrices."""
+    rows = _means(shape[1], step.sides[0])
+    columns = _means(shape[2], step.sides[1]).T
+    left = graph.constant(f"{name}.rows", rows, np.float32)
+    right = graph.constant(f"{name}.columns", columns, np.float32)
+    features = graph.node("MatMul", [left, features], f"{name}.lower")
+    return graph.node("MatMul", [features, right], f"{name}.resized")
+
+
+def _means(before: int, after: int) -> Array:
+    """Return the matrix [after, before] of the means that an area average takes."""
+    weights = np.zeros((after, before))
+    for place, (start, end) in enumerate(areas(before, after)):
+        weights[place, start:end] = 1 / (end - start)
+    return weights

@@ -13,8 +13,8 @@ import numpy as np
 
 from nas.export.contract import contract
 from nas.export.graph import INPUT, OUTPUT, Graph
-from nas.export.onnx_float import conv_attributes, follow, taken
-from nas.export.quantise import IntegerStage, Range
+from nas.export.onnx_float import conv_attributes, follow, resized, taken
+from nas.export.quantise import IntegerStage, Range, resize_of
 from nas.export.stages import Pool
 
 
@@ -25,15 +25,22 @@ def onnx_int8(table: Sequence[IntegerStage]) -> bytes:
     """
     graph = Graph()
     pixels = graph.node("Cast", [INPUT], "pixels", to=1)  # 1 is float
+    shape = table[0].float_stage.input_shape
+    if (step := resize_of(table[0].float_stage)) is not None:
+        pixels = resized(graph, pixels, "input", shape, step)
+        half = graph.constant("half", 0.5, np.float32)
+        pixels = graph.node("Add", [pixels, half], "above")
+        pixels = graph.node("Floor", [pixels], "rounded")
     zero = table[0].input_zero.reshape(-1, 1, 1)
     graph.constant("zero", zero, np.float32)
     graph.constant("scale", table[0].input_scale, np.float32)
     centred = graph.node("Sub", [pixels, "zero"], "centred")
     tensors = [graph.node("Mul", [centred, "scale"], "normalised")]
     for number, stage in enumerate(table):
+        if not stage.convolutions:
+            continue  # the images, which are in it already
         tensors.append(_stage(graph, stage, tensors, f"stage{number}"))
     graph.node("Flatten", [tensors[-1]], OUTPUT, axis=1)
-    shape = table[0].float_stage.input_shape
     return graph.model(shape, table[-1].output_shape[0], contract(shape))
 
 

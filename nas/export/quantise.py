@@ -15,6 +15,8 @@ One stage computes, in this order (integer.py is the executable definition)::
     fine = product >> shift              activation in fixed point, if any
     output = fine * second >> shift      saturated to uint8; logits stay int32
     output = maximum or mean             a pooling that comes after the activation
+
+Before them all the images may be averaged to a lower resolution, pixel by pixel.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +37,17 @@ from nas.architecture import Shape
 from nas.errors import ExportError
 from nas.export import floating
 from nas.export.equalise import equalised, on_pixels
-from nas.export.stages import Activation, Affine, After, Array, Pool, Stage, reach
+from nas.export.stages import (
+    Activation,
+    Affine,
+    After,
+    Array,
+    Pool,
+    Resize,
+    Stage,
+    areas,
+    reach,
+)
 
 Int8 = npt.NDArray[np.int8]
 Integers = npt.NDArray[np.int64]
@@ -140,6 +154,13 @@ def quantise(
     Raises ExportError for a net whose numbers do not fit 32 bits.
     """
     zero = np.round(255 * np.asarray(mean)).astype(np.int64)
+    table: list[IntegerStage] = []
+    resizes = resize_of(chain[0])
+    if resizes is not None:
+        # Of whole pixels; what follows takes them as it would take the images.
+        images = averaged(images, resizes.sides)
+        table.append(_averaging(chain[0], zero))
+        chain = chain[1:]
     deviations = np.asarray(std)
     chain = [
         on_pixels(stage, np.asarray(mean), deviations, zero / 255)
@@ -151,11 +172,10 @@ def quantise(
         (images.astype(np.float32) - zero.reshape(1, -1, 1, 1)) / 255
     ).float()
     chain = equalised(chain, features)
-    table: list[IntegerStage] = []
     image = _Tensor(features, float(np.float32(1 / 255)), zero)
     tensors = deque([image], maxlen=reach(chain))
     for number, stage in enumerate(chain, start=1):
-        if stage.adds > len(table):
+        if stage.adds >= number:
             raise ExportError(
                 f"{stage.name}: what it adds is the image itself, which has no place in "
                 "whole numbers: take onnx, or a block before it"
@@ -172,6 +192,48 @@ def quantise(
             output = quantised.output
             tensors.append(_Tensor(features, output.scale, np.array([output.zero])))
     return table
+
+
+def averaged(
+    images: npt.NDArray[np.integer[Any]], sides: tuple[int, int]
+) -> npt.NDArray[Any]:
+    """Return [N, C, H, W] in a lower resolution: means of areas, halves rounded up."""
+    height, width = images.shape[2:]
+    result = np.empty((*images.shape[:2], *sides), dtype=images.dtype)
+    for (y, rows), (x, columns) in product(
+        enumerate(areas(height, sides[0])), enumerate(areas(width, sides[1]))
+    ):
+        area = images[:, :, slice(*rows), slice(*columns)].astype(np.int64)
+        count = area.shape[2] * area.shape[3]
+        result[:, :, y, x] = (2 * area.sum(axis=(2, 3)) + count) // (2 * count)
+    return result
+
+
+def resize_of(stage: Stage) -> Resize | None:
+    """Return what the stage does to the images' resolution, None for any other stage."""
+    found = stage.after[0] if stage.after else None
+    return found if isinstance(found, Resize) else None
+
+
+def _averaging(stage: Stage, zero: Integers) -> IntegerStage:
+    """Return the stage of the images' resolution, which has no numbers of its own."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return IntegerStage(
+        float_stage=stage,
+        convolutions=(),
+        input_scale=float(np.float32(1 / 255)),
+        input_zero=zero,
+        weight_scale=np.zeros(0),
+        bias=nothing,
+        early=None,
+        sum_bias=nothing,
+        up=0,
+        multiplier=nothing,
+        shift=1,
+        second=None,
+        late=None,
+        output=Range(scale=float(np.float32(1 / 255)), zero=0),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -87,7 +87,7 @@ $layers
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of normalised images."""
-        features: Tensor = self.blocks(images)
+        features: Tensor = self.blocks($resized)
         logits: Tensor = self.head(features)
         return logits
 
@@ -265,6 +265,7 @@ def source(
             f"{origin(value_range, signal_length)}".strip()
             + " In Python values and layouts as nas reads them serve, too."
         ),
+        resized="self.resize(images)" if architecture.resolution else "images",
         layouts=_layouts(signal_length),
         layout_names=_layout_names(architecture.input_shape, signal_length),
         value_range=_tuple("VALUE_RANGE = ", map(repr, value_range)),
@@ -331,6 +332,9 @@ def _layers(architecture: Architecture) -> Iterator[str]:
     blocks, head = model.get_submodule("blocks"), model.get_submodule("head")
     shapes = ["x".join(map(str, shape)) for shape in feature_shapes(architecture)]
     indent = " " * 8
+    if architecture.resolution:
+        sides = tuple(feature_shapes(architecture)[0][1:])
+        yield f"{indent}self.resize = nn.AdaptiveAvgPool2d({sides})"
     if architecture.blocks:
         yield f"{indent}self.blocks = nn.Sequential("
         for index, (block, module) in enumerate(

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from nas.architecture import Architecture, Block, Head, Shape
+from nas.architecture import Architecture, Block, Head, Shape, resized
 from nas.architecture.kinds import ORDERS, finish_of, parts_of, shortcut_of
 from nas.architecture.parts import Convolution as PartConvolution
 from nas.architecture.parts import Part, SqueezeExcitation
@@ -75,7 +75,25 @@ class Activation:
     name: str
 
 
-After = Pool | Affine | Activation
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Means over the areas that make a map of that height and width, as in torch."""
+
+    sides: tuple[int, int]
+
+
+def areas(before: int, after: int) -> list[tuple[int, int]]:
+    """Return where each of ``after`` areas of ``before`` pixels begins and ends.
+
+    They are those of torch's adaptive pooling: neighbours may overlap.
+    """
+    return [
+        (place * before // after, -(-(place + 1) * before // after))
+        for place in range(after)
+    ]
+
+
+After = Pool | Affine | Activation | Resize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,7 +134,19 @@ def stages(
     """
     source = _Weights(weights)
     chain: list[Stage] = []
-    shape = architecture.input_shape
+    images = architecture.input_shape
+    shape = resized(images, architecture.resolution)
+    if shape != images:
+        chain.append(
+            Stage(
+                name="input",
+                convolutions=(),
+                after=(Resize(shape[1:]),),
+                input_shape=images,
+                conv_shape=images,
+                output_shape=shape,
+            )
+        )
     for number, block in enumerate(architecture.blocks):
         name = f"block {number + 1}"
         _check_known(block, _KNOWN_BLOCK, name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from nas.architecture import Architecture, Block, Head, Shape
+from nas.architecture import Architecture, Block, Head, Shape, resized
 from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import KINDS, ORDERS, parts_of
 from nas.errors import ArchitectureError
@@ -39,6 +39,7 @@ def assemble(chain: Chain, input_shape: Shape) -> tuple[Architecture, list[str]]
         num_classes=out_shape[0],
         blocks=tuple(_merged(parts.blocks)),
         head=head,
+        resolution=parts.resolution,
     )
     return architecture, parts.notes
 
@@ -56,6 +57,22 @@ class _Parts:
         self.notes: list[str] = list(chain.notes)
         self.norms: set[int] = set()
         self.shape: tuple[int, ...] = input_shape
+        self.resolution = 0
+        if self.layers and _resizes(self.layers[0], input_shape):
+            self.take_resize(self.layers.pop(0), input_shape)
+
+    def take_resize(self, layer: Layer, input_shape: Shape) -> None:
+        """Take what averages the images to a lower resolution."""
+        resolution = min(layer.out_shape[1:])
+        if resolution >= min(input_shape[1:]):
+            raise refuse(layer.name, "nas makes images smaller, never larger")
+        if (expected := resized(input_shape, resolution)) != layer.out_shape:
+            sides = "x".join(map(str, expected[1:]))
+            raise refuse(
+                layer.name,
+                f"nas keeps the proportions of the images; the nearest is {sides}",
+            )
+        self.resolution, self.shape = resolution, layer.out_shape
 
     def take_blocks(self) -> None:
         while self.layers and self.layers[0].kind in {"convolution", "sum"}:
@@ -369,6 +386,13 @@ class _Parts:
                 "the dropout before the first linear layer stands before the last "
                 "block's pooling, which matters in training alone"
             )
+
+
+def _resizes(layer: Layer, input_shape: Shape) -> bool:
+    """Return whether the layer averages the images; so does a mean over 2x2 pixels."""
+    halves = layer.kind == "pool" and layer.value == "avg"
+    even = all(side % 2 == 0 for side in input_shape[1:])
+    return layer.kind == "resize" or (halves and even)
 
 
 def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Block]:

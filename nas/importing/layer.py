@@ -19,6 +19,7 @@ Kind = Literal[
     "linear",
     "sum",
     "gates",
+    "resize",
 ]
 
 

@@ -163,7 +163,9 @@ class Operations:
                     name, "nas pads with zeros; the nearest is mode='constant'"
                 )
             self._pad(name, given["pad"], float(given.get("value") or 0))
-        elif target == "adaptive_avg_pool2d":
+        elif target == "adaptive_avg_pool2d" or (
+            target == "interpolate" and arguments.get("mode") == "area"
+        ):
             self._global_pool(name, after)
         elif target == "mean":
             self._mean(name, before, after)
@@ -280,6 +282,9 @@ class Operations:
         self.put("pool", name, after, value=kind)
 
     def _global_pool(self, name: str, after: Shapes) -> None:
+        if after[1:] != (1, 1) and not self.layers:
+            self.put("resize", name, after)
+            return
         if after[1:] != (1, 1):
             raise refuse(name, "nas pools 2x2, or the whole feature map to one pixel")
         self.put("gap", name, after)

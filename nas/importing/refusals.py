@@ -72,8 +72,8 @@ _MATRICES = (
 )
 _AXES = "nas takes images as channels, height, width and keeps them so; leave it out"
 _RESIZING = (
-    "nas has no resizing within a net; the nearest are images of that size, for instance "
-    "by --image-size"
+    "nas resizes by nn.AdaptiveAvgPool2d before all layers, or not at all; the nearest "
+    "are that, or images of that size, for instance by --image-size"
 )
 _ADVICE = (
     dict.fromkeys(("matmul", "einsum", "bmm", "mm"), _MATRICES)

@@ -284,6 +284,7 @@ class Evolution:
             space.dropouts.options[0],
             Head(kind=kind),
             genes,
+            _largest(space.resolutions.options),
         )
         nothing = Architecture(
             input_shape=self._input_shape,
@@ -327,3 +328,8 @@ _BOLDNESS = 0.5
 # How much worse a net gets with every factor e that it is smaller; children whose widths
 # do not come up to the wanted size are no match for those that do.
 _SHORTFALL = 0.6
+
+
+def _largest(resolutions: Sequence[int]) -> int:
+    """Return the option that leaves most of the images; 0 leaves them as they are."""
+    return 0 if 0 in resolutions else max(resolutions)

@@ -20,7 +20,13 @@ from nas.errors import ArchitectureError
 from nas.space.completion import Caps, way_of_downsampling
 from nas.space.drawing import deviations, usual_finish
 from nas.space.encoding import encode
-from nas.space.reading import Choice, SearchSpace, options_of, own_options
+from nas.space.reading import (
+    Choice,
+    SearchSpace,
+    options_of,
+    own_options,
+    used_resolution,
+)
 from nas.space.widening import widen
 
 T = TypeVar("T")
@@ -52,6 +58,7 @@ class Genome:
     dropout: float
     head: Head
     blocks: tuple[BlockGenes, ...]
+    resolution: int = 0
 
 
 def mutate(
@@ -112,7 +119,14 @@ def genome_of(space: SearchSpace, architecture: Architecture) -> Genome:
                 own=None if own == usual else own,
             )
         )
-    return Genome(norm, activation, dropout, replace(head, dropout=0.0), tuple(genes))
+    return Genome(
+        norm,
+        activation,
+        dropout,
+        replace(head, dropout=0.0),
+        tuple(genes),
+        architecture.resolution,
+    )
 
 
 def express(
@@ -147,7 +161,10 @@ def express(
     dropout = 0.0 if genome.head.kind == "pool" else genome.dropout
     try:
         narrow = replace(
-            like, blocks=tuple(blocks), head=replace(genome.head, dropout=dropout)
+            like,
+            blocks=tuple(blocks),
+            head=replace(genome.head, dropout=dropout),
+            resolution=used_resolution(genome.resolution, like.input_shape),
         )
         if not caps.allow(cost(narrow, caps.board)):
             return None
@@ -167,6 +184,8 @@ def _change(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
     # A space without such options is changed as before there were any.
     own = any(len(choice.options) > 1 for choice in own_options(space).values())
     changes = _CHANGES | ({_other_option: 3} if own else {})
+    if len(space.resolutions.options) > 1:
+        changes |= {_other_resolution: 2}
     change = rng.choices(list(changes), list(changes.values()))[0]
     return change(space, genome, rng)
 
@@ -312,6 +331,11 @@ def _other_downsampling(
         return _with(genome, place, downsampling="none")
     other = _another(space.downsampling_kinds, way, rng)
     return _with(genome, place, downsampling=other)
+
+
+def _other_resolution(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
+    value = _another(space.resolutions, genome.resolution, rng)
+    return replace(genome, resolution=value)
 
 
 def _other_head(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:

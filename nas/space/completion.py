@@ -156,6 +156,7 @@ class Completion:
             shaped=space.kernel_widths.options != (0,)
             or space.dilations.options != (1,),
             gating=self._gated,
+            resizing=space.resolutions.options != (0,),
         )
         self.best = cache(self._best)
         # Bounded: drawing comes back to few states, but the table has thousands.

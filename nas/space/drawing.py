@@ -24,7 +24,14 @@ from nas.architecture.cost import cost
 from nas.architecture.kinds import refusal
 from nas.errors import ArchitectureError, SpaceError
 from nas.space.completion import Caps, Move, State
-from nas.space.limits import completion, counts, heads_of, kinds_of_caps, smallest
+from nas.space.limits import (
+    completion,
+    counts,
+    heads_of,
+    inputs_of,
+    kinds_of_caps,
+    smallest,
+)
 from nas.space.reading import Choice, Deviation, SearchSpace, own_options
 from nas.space.widening import widen
 
@@ -78,7 +85,7 @@ def sample(
         raise SpaceError("no parameter budget: give the largest number of parameters")
     size = size_of(draws.suggest_float("size", 0.0, 1.0), least, caps.num_params, space)
     caps = replace(caps, num_params=size)
-    blocks, head = _structure(space, draws, input_shape, num_classes, caps)
+    resolution, blocks, head = _structure(space, draws, input_shape, num_classes, caps)
     activation = _pick(draws, "activation", space.activations, lambda _: True)
     dropout = _pick(draws, "dropout", space.dropouts, lambda _: True)
     narrow = Architecture(
@@ -91,6 +98,7 @@ def sample(
             for number, block in enumerate(blocks, start=1)
         ),
         head=head if head.kind == "pool" else replace(head, dropout=dropout),
+        resolution=resolution,
     )
     narrow = _deviate(narrow, space, draws, caps)
     narrow = _repeat(narrow, space, draws, caps)
@@ -223,19 +231,32 @@ def _structure(
     input_shape: Shape,
     num_classes: int,
     caps: Caps,
-) -> tuple[list[Block], Head]:
+) -> tuple[int, list[Block], Head]:
     """Draw everything but widths, activation and dropout; widths are minimal."""
     table = completion(space, num_classes, kinds_of_caps(caps))
+    depths = range(space.depth[0], space.depth[1] + 1)
+    heads = heads_of(space)
+    inputs = inputs_of(space, input_shape)
+
+    def fits(option: int) -> bool:
+        _, shape, start = inputs[option]
+        states = (
+            State(norm, head, shape, depth, count)
+            for norm, head, depth in product(space.norms.options, heads, depths)
+            for count in counts(space, depth)
+        )
+        return caps.allow(start) and any(table.fits(state, caps) for state in states)
+
+    option = _pick(draws, "resolution", space.resolutions, fits)
+    resolution, shape, _ = inputs[option]
 
     def completable(norm: str, head: Head, depths: Iterable[int]) -> bool:
         return any(
-            table.fits(State(norm, head, input_shape, depth, count), caps)
+            table.fits(State(norm, head, shape, depth, count), caps)
             for depth in depths
             for count in counts(space, depth)
         )
 
-    depths = range(space.depth[0], space.depth[1] + 1)
-    heads = heads_of(space)
     norm = _pick(
         draws,
         "norm",
@@ -275,12 +296,12 @@ def _structure(
         [
             c
             for c in counts(space, depth)
-            if table.fits(State(norm, head, input_shape, depth, c), caps)
+            if table.fits(State(norm, head, shape, depth, c), caps)
         ],
     )
     wanted = _positions(draws, depth, count)
 
-    state = State(norm, head, input_shape, depth, count)
+    state = State(norm, head, shape, depth, count)
     blocks = []
     for number in range(1, depth + 1):
         moves = [move for move in table.moves(state) if move.fits(caps)]
@@ -290,7 +311,7 @@ def _structure(
         move = _move(space, draws, number, moves, downsample=due > done)
         blocks.append(move.block)
         state, caps = move.state, caps.after(move.cost)
-    return blocks, head
+    return resolution, blocks, head
 
 
 def _move(

@@ -18,7 +18,7 @@ from nas.errors import NasError
 from nas.space.completion import Caps
 from nas.space.drawing import deviations, sample, size_of, usual_finish
 from nas.space.limits import smallest
-from nas.space.reading import Choice, SearchSpace, own_options
+from nas.space.reading import Choice, SearchSpace, own_options, used_resolution
 
 T = TypeVar("T")
 
@@ -46,27 +46,35 @@ def encode(
     None when it is not in the space, or over the caps; the caps must have a parameter
     budget. The architecture that they give has the same key.
     """
-    try:
-        values = _values(space, architecture, caps)
-        again = sample(
-            space,
-            FixedDraws(values),
-            input_shape=architecture.input_shape,
-            num_classes=architecture.num_classes,
-            caps=caps,
-        )
-    except (KeyError, ValueError, IndexError, NasError):
-        # The architecture has something that the space does not know.
-        return None
-    return values if again.key == architecture.key else None
+    activations = Counter(block.activation for block in architecture.blocks)
+    known = [
+        name
+        for name, _ in activations.most_common()
+        if name in space.activations.options
+    ]
+    # Mostly it is the commonest, and the others deviate.
+    for activation in known or space.activations.options[:1]:
+        try:
+            values = _values(space, architecture, caps, activation)
+            again = sample(
+                space,
+                FixedDraws(values),
+                input_shape=architecture.input_shape,
+                num_classes=architecture.num_classes,
+                caps=caps,
+            )
+        except (KeyError, ValueError, IndexError, NasError):
+            continue  # It has something that the space does not know.
+        if again.key == architecture.key:
+            return values
+    return None
 
 
 def _values(
-    space: SearchSpace, architecture: Architecture, caps: Caps
+    space: SearchSpace, architecture: Architecture, caps: Caps, activation: str
 ) -> dict[str, float]:
     blocks, head = architecture.blocks, architecture.head
     norm = _commonest([b.norm for b in blocks], space.norms)
-    activation = _commonest([b.activation for b in blocks], space.activations)
     if head.kind == "pool":
         dropout = _commonest([b.dropout for b in blocks], space.dropouts)
     else:
@@ -85,6 +93,8 @@ def _values(
         "activation": _point(space.activations, activation),
         "dropout": _point(space.dropouts, dropout),
     }
+    if len(space.resolutions.options) > 1:
+        values["resolution"] = _point(space.resolutions, option_of(space, architecture))
     if head.kind == "conv":
         values["head_kernel_size"] = _point(space.head_kernel_sizes, head.kernel_size)
     elif head.kind != "pool":
@@ -116,6 +126,15 @@ def _values(
         values[name + "deviation"] = _deviation(space, block, finish)
         values[name + "width"] = width
     return values
+
+
+def option_of(space: SearchSpace, architecture: Architecture) -> int:
+    """Return the space's option of its resolution; ValueError where there is none."""
+    for option in space.resolutions.options:
+        used = used_resolution(option, architecture.input_shape)
+        if used == architecture.resolution:
+            return option
+    raise ValueError(architecture.resolution)
 
 
 def _share_of_size(space: SearchSpace, architecture: Architecture, caps: Caps) -> float:

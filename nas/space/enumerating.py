@@ -12,7 +12,7 @@ from nas.architecture.kinds import refusal
 from nas.space.completion import Caps, Completion, State
 from nas.space.drawing import deviations, repeatable, usual_finish, with_block
 from nas.space.encoding import encode
-from nas.space.limits import completion, counts, heads_of, kinds_of_caps
+from nas.space.limits import completion, counts, heads_of, inputs_of, kinds_of_caps
 from nas.space.reading import SearchSpace
 from nas.space.widening import narrowest, with_widths
 
@@ -36,9 +36,13 @@ def every_net(
     seen: set[str] = set()
     table = completion(space, num_classes, kinds_of_caps(caps))
     looked = 0
-    for blocks, head in _structures(space, table, input_shape, caps):
+    for resolution, blocks, head in _structures(space, table, input_shape, caps):
         narrow = Architecture(
-            input_shape=input_shape, num_classes=num_classes, blocks=blocks, head=head
+            input_shape=input_shape,
+            num_classes=num_classes,
+            blocks=blocks,
+            head=head,
+            resolution=resolution,
         )
         for net in _finished(narrow, space, caps):
             looked += 1
@@ -56,9 +60,12 @@ def every_net(
 
 
 def _structures(
-    space: SearchSpace, table: Completion, shape: Shape, caps: Caps
-) -> Iterator[tuple[tuple[Block, ...], Head]]:
-    """Yield the blocks of minimal width, before what follows a convolution is chosen."""
+    space: SearchSpace, table: Completion, images: Shape, caps: Caps
+) -> Iterator[tuple[int, tuple[Block, ...], Head]]:
+    """Yield resolution, blocks of minimal width and head.
+
+    What follows a convolution is chosen later.
+    """
 
     def completed(
         state: State, left: Caps, blocks: tuple[Block, ...]
@@ -73,12 +80,15 @@ def _structures(
                 )
 
     depths = range(space.depth[0], space.depth[1] + 1)
-    for norm, head, depth in product(space.norms.options, heads_of(space), depths):
+    inputs = inputs_of(space, images).values()
+    for (resolution, shape, start), norm, head, depth in product(
+        inputs, space.norms.options, heads_of(space), depths
+    ):
         for count in counts(space, depth):
             state = State(norm, head, shape, depth, count)
-            if table.fits(state, caps):
+            if caps.allow(start) and table.fits(state, caps):
                 for blocks in completed(state, caps, ()):
-                    yield blocks, head
+                    yield resolution, blocks, head
 
 
 def _finished(

@@ -64,6 +64,11 @@ def _needs(
     """Yield table, key and value of all that a space needs to draw the architecture."""
     blocks, head = architecture.blocks, architecture.head
     depth = len(blocks)
+    if option := architecture.resolution:
+        yield "input", "resolution", option
+    elif 0 not in space.resolutions.options:
+        # As they are they belong beside the others, at the end of the list.
+        yield "input", "resolution", min(architecture.input_shape[1:])
     yield "blocks", "depth", depth
     for block in blocks:
         # Before the kind, which may not do without, and behind it.

@@ -6,11 +6,11 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
-from nas.architecture import Head, Shape
-from nas.architecture.cost import Cost
+from nas.architecture import Head, Shape, resized
+from nas.architecture.cost import Cost, resize_layers, total
 from nas.errors import SpaceError
 from nas.space.completion import Caps, Completion, State
-from nas.space.reading import SearchSpace
+from nas.space.reading import SearchSpace, used_resolution
 
 
 def smallest(
@@ -72,6 +72,22 @@ def kinds_of_caps(caps: Caps) -> Caps:
     )
 
 
+@lru_cache(maxsize=64)
+def inputs_of(
+    space: SearchSpace, input_shape: Shape
+) -> dict[int, tuple[int, Shape, Cost]]:
+    """Return, by the space's options, a net's resolution, its first block's input, ...
+
+    ... and what it costs to make that of the images.
+    """
+    found = {}
+    for option in space.resolutions.options:
+        used = used_resolution(option, input_shape)
+        shape = resized(input_shape, used)
+        found[option] = used, shape, total(resize_layers(input_shape, shape))
+    return found
+
+
 @lru_cache(maxsize=16)
 def completion(space: SearchSpace, num_classes: int, which: Caps) -> Completion:
     """Return the table for the space, kept once it was filled."""
@@ -85,12 +101,13 @@ def smallest_costs(
     """Return the costs of the nets that no other beats in all that is capped."""
     table = completion(space, num_classes, kinds_of_caps(caps))
     return tuple(
-        found
+        caps.relevant(start).then(found)
+        for _, shape, start in inputs_of(space, input_shape).values()
         for norm in space.norms.options
         for head in heads_of(space)
         for depth in range(space.depth[0], space.depth[1] + 1)
         for count in counts(space, depth)
-        for found in table.best(State(norm, head, input_shape, depth, count))
+        for found in table.best(State(norm, head, shape, depth, count))
     )
 
 

@@ -18,6 +18,7 @@ from nas.architecture import (
     Norm,
     Order,
     Padding,
+    Shape,
     Shortcut,
 )
 from nas.architecture.kinds import KINDS
@@ -57,6 +58,7 @@ class SearchSpace:
     name: str
     text: str
     """The TOML it was read from, of which a study keeps a copy."""
+    resolutions: Choice[int]
     towards_cap: float
     depth: tuple[int, int]
     kinds: Choice[str]
@@ -81,6 +83,11 @@ class SearchSpace:
     head_kernel_sizes: Choice[int]
     hidden: Choice[int]
     deviation: Deviation
+
+
+def used_resolution(option: int, shape: Shape) -> int:
+    """Return what an option of a space is for images of that shape: none enlarges."""
+    return option if option < min(shape[1:]) else 0
 
 
 def own_options(space: SearchSpace) -> dict[str, Choice[Any]]:
@@ -142,6 +149,7 @@ def read_space(text: str, name: str, source: str | None = None) -> SearchSpace:
 
 _TABLES: dict[str, tuple[str, ...]] = {
     "size": ("towards_cap",),
+    "input": ("resolution",),
     "blocks": (
         *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
         *("repeats", "shortcuts", "expansions", "squeeze_excitations"),
@@ -157,6 +165,7 @@ _DOWNSAMPLING_KINDS = ("max", "avg", "stride")
 # What a key left out means; a key without an entry here must be given.
 _DEFAULTS: dict[tuple[str, str], Any] = {
     ("size", "towards_cap"): 2.0,
+    ("input", "resolution"): [0],
     ("blocks", "paddings"): ["same"],
     ("blocks", "norms"): ["batch"],
     ("blocks", "activations"): ["relu"],
@@ -182,6 +191,7 @@ _DEFAULTS: dict[tuple[str, str], Any] = {
 
 # A list of options may be joined by <key>_weights, one number each.
 _WEIGHTED = {
+    ("input", "resolution"),
     ("blocks", "kinds"),
     ("blocks", "kernel_sizes"),
     ("blocks", "paddings"),
@@ -240,6 +250,7 @@ class _Reader:
         space = SearchSpace(
             name=name,
             text=self.text,
+            resolutions=self.wholes("input", "resolution", 0, 4096),
             towards_cap=self.number("size", "towards_cap", 0.1, 10.0),
             depth=self.range("blocks", "depth", 1, 32),
             kinds=self.names("blocks", "kinds", tuple(KINDS)),

@@ -8,7 +8,7 @@ from functools import cache
 from math import prod
 
 from nas.architecture import Architecture, Block, Shape, feature_shapes
-from nas.architecture.cost import Cost, cost, head_layers, total
+from nas.architecture.cost import Cost, cost, head_layers, resize_layers, total
 from nas.architecture.kinds import least_width, parts_of, shortcut_of
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps
@@ -170,6 +170,7 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
         for block, shape in zip(architecture.blocks, shapes, strict=False)
     ]
     sides = shapes[-1][1:]
+    start = total(resize_layers(architecture.input_shape, shapes[0])).peak_memory
 
     @cache
     def head(channels: int) -> Cost:
@@ -181,7 +182,8 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
 
     def cost_of(widths: Sequence[int]) -> Cost:
         channels = architecture.input_shape[0]
-        num_params = macs = peak = 0
+        num_params = macs = 0
+        peak = start
         for block_cost, width in zip(rows, widths, strict=True):
             found = block_cost(channels, width)
             num_params += found[0]

@@ -1,7 +1,8 @@
 """From an architecture to a torch model of plain, exportable layers.
 
 Every model is ``blocks`` (one module a block) and ``head``, so that weights have names
-such as ``blocks.0.conv.weight`` and ``head.classifier.bias``.
+such as ``blocks.0.conv.weight`` and ``head.classifier.bias``. Where the net takes the
+images in a lower resolution, ``resize`` comes first.
 """
 
 from __future__ import annotations
@@ -52,7 +53,12 @@ def _build(architecture: Architecture) -> nn.Sequential:
         for block, shape in zip(architecture.blocks, shapes, strict=False)
     ]
     head = _head(architecture.head, shapes[-1], architecture.num_classes)
-    return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks), head=head))
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if architecture.resolution:
+        # Means of areas; it has no weights.
+        parts["resize"] = nn.AdaptiveAvgPool2d(shapes[0][1:])
+    parts |= {"blocks": nn.Sequential(*blocks), "head": head}
+    return nn.Sequential(parts)
 
 
 class Inception(nn.Module):

@@ -17,7 +17,7 @@ import numpy as np
 from nas.export.c.arena import arena_size, places
 from nas.export.contract import contract
 from nas.export.integer import SIGMOID, depthwise
-from nas.export.quantise import Int8, Integers, IntegerStage
+from nas.export.quantise import Int8, Integers, IntegerStage, resize_of
 from nas.export.stages import Stage
 
 _HERE = Path(__file__).parent
@@ -54,6 +54,7 @@ def c_files(
         "has_hardswish": int("hardswish" in kinds),
         "has_silu": int("silu" in kinds),
         "has_shapes": int(shapes),
+        "has_resize": int(resize_of(table[0].float_stage) is not None),
         "has_gates": int("sigmoid" in kinds),
         "has_addition": int(any(stage.added for stage in table)),
         "has_depthwise": int(any(depthwise(stage) for stage in table)),
@@ -109,10 +110,16 @@ class _Arrays:
 def _calls(table: Sequence[IntegerStage], arrays: _Arrays) -> Iterator[str]:
     """Yield the statements that run the layers, and add these to the arrays."""
     offsets = places(table)
+    # The images, or these in a lower resolution.
+    first = int(resize_of(table[0].float_stage) is not None)
     for number, stage in enumerate(table, start=1):
         source = stage.float_stage
         at, to = offsets[number - source.takes], offsets[number]
         yield f"    /* {stage.name}: {_shape(stage)} */"
+        if resize_of(source) is not None:
+            sizes = (*source.input_shape, *source.output_shape[1:])
+            numbers = ", ".join(map(str, sizes))
+            yield f"    average(arena + {at}, arena + {to}, {numbers});"
         for index, convolution in enumerate(stage.convolutions):
             label = f"layer{number - 1}" + (
                 chr(ord("a") + index) if len(stage.convolutions) > 1 else ""
@@ -122,7 +129,7 @@ def _calls(table: Sequence[IntegerStage], arrays: _Arrays) -> Iterator[str]:
                 index,
                 label,
                 arrays,
-                image=source.takes == number,
+                image=number - source.takes == first,
                 added=offsets[number - source.adds] + convolution.start,
                 gates=offsets[number - source.gates],
             )

@@ -393,3 +393,28 @@ static void run(const struct layer *p, const uint8_t *in, uint8_t *out, int32_t 
 #endif
         }
 }
+
+#if NET_HAS_RESIZE
+/* Averages images [channels][height][width] over areas to a lower resolution; neighbouring
+   areas may overlap, and halves are rounded up. */
+static void average(const uint8_t *in, uint8_t *out, int channels, int height, int width,
+                    int out_height, int out_width)
+{
+    for (int c = 0; c < channels; c++, in += (int32_t)height * width)
+        for (int y = 0; y < out_height; y++) {
+            const int top = (int)((int32_t)y * height / out_height);
+            const int end = (int)(((int32_t)(y + 1) * height + out_height - 1) / out_height);
+            for (int x = 0; x < out_width; x++) {
+                const int left = (int)((int32_t)x * width / out_width);
+                const int right =
+                    (int)(((int32_t)(x + 1) * width + out_width - 1) / out_width);
+                const int32_t count = (int32_t)(end - top) * (right - left);
+                int32_t sum = 0;
+                for (int row = top; row < end; row++)
+                    for (int column = left; column < right; column++)
+                        sum += in[(int32_t)row * width + column];
+                *out++ = (uint8_t)((2 * sum + count) / (2 * count));
+            }
+        }
+}
+#endif
