@@ -34,7 +34,7 @@ from nas.space import (
 from nas.space.completion import Completion, State
 from nas.space.encoding import FixedDraws
 from nas.space.limits import heads_of, inputs_of, smallest_costs
-from nas.space.reading import used_resolution
+from nas.space.reading import options_of, used_resolution
 from nas.space.widening import widths_to_cost
 
 SHAPE = (1, 28, 28)
@@ -258,11 +258,17 @@ def check_membership(architecture: Architecture, space: SearchSpace) -> None:
     count = sum(one != "none" for one in ways)
     assert space.downsamplings[0] <= count <= space.downsamplings[1]
     assert {*ways} <= {"none", *space.downsampling_kinds.options}
+    resolutions = space.resolutions.options
+    assert architecture.resolution in {
+        used_resolution(option, architecture.input_shape) for option in resolutions
+    }
     own = space.deviation
     for number, block in enumerate(architecture.blocks):
         assert block.kind in space.kinds.options
         assert block.kernel_size in space.kernel_sizes.options
-        assert KINDS[block.kind].drawn(block.kernel_size, block.padding)
+        assert KINDS[block.kind].drawn(max(block.kernel), block.padding)
+        for name, left in options_of(space, block.kind).items():
+            assert getattr(block, name) in left
         assert block.shortcut in space.shortcuts.options
         assert number or block.shortcut != "identity"
         assert block.padding in space.paddings.options

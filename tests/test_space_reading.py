@@ -63,7 +63,7 @@ def refusal(text: str) -> str:
 @pytest.mark.parametrize(
     ("line", "changed", "told"),
     [
-        (3, "[sizes]", "[sizes]: unknown table; did you mean size? known: size, bl"),
+        (3, "[sizes]", "[sizes]: unknown table; did you mean size? known: size, in"),
         (4, "towards_cap = 0", "[size] towards_cap: is 0, give 0.1 to 10"),
         (4, "towards_cap = nan", "[size] towards_cap: is nan, give 0.1 to 10"),
         (4, "towards_cap = true", "[size] towards_cap: is True, give a number"),
@@ -77,6 +77,31 @@ def refusal(text: str) -> str:
         (7, "depth = [2, 5.0]", "[blocks] depth: is 5.0, give a whole number"),
         (7, "deph = [2, 5]", "[blocks] deph: unknown key; did you mean depth?"),
         (8, 'kinds = ["dense"]', "[blocks] kinds: 'dense' is not one of conv, separ"),
+        (
+            7,
+            "depth = [2, 5]\nkernel_widths = [4]",
+            "line 8: [blocks] kernel_widths: 4 is even",
+        ),
+        (
+            7,
+            "depth = [2, 5]\nkernel_widths = [33]",
+            "line 8: [blocks] kernel_widths: is 33, give 0 to 31",
+        ),
+        (
+            7,
+            "depth = [2, 5]\ndilations = [0]",
+            "line 8: [blocks] dilations: is 0, give 1 to 16",
+        ),
+        (
+            7,
+            "depth = [2, 5]\nsqueeze_excitations = [65]",
+            "line 8: [blocks] squeeze_excitations: is 65, give 0 to 64",
+        ),
+        (
+            6,
+            "[input]\nresolution = 14\n[blocks]",
+            "line 7: [input] resolution: is 14, give a list",
+        ),
         (8, "kinds = []", "[blocks] kinds: is [], give a list of at least one"),
         (8, 'kinds = "conv"', "[blocks] kinds: is 'conv', give a list of at least o"),
         (8, 'kinds = ["conv", "conv"]', "[blocks] kinds: 'conv' stands twice"),

@@ -196,6 +196,23 @@ def test_a_space_takes_in_what_it_lacks(space: str, name: str) -> None:
     assert include(wider, start, caps) == (wider, [])
 
 
+def test_a_space_takes_in_kernels_gates_and_a_resolution() -> None:
+    """Each is added to the options, and the net can be drawn then."""
+    gated = Block(kind="mobilenet", out_channels=4, squeeze_excitation=4, dilation=2)
+    net = Architecture(
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        blocks=(Block(out_channels=4, kernel_width=9), gated),
+        head=Head(),
+        resolution=20,
+    )
+    space, caps = find_space("mixed"), Caps(20_000)
+    wider, added = include(space, net, caps)
+    assert encode(wider, net, caps) is not None
+    assert {"input resolution 20", "kernel_widths 9", "dilations 2"} <= {*added}
+    assert {"kinds mobilenet", "squeeze_excitations 4"} <= {*added}
+
+
 @settings_of_hypothesis(max_examples=15)
 @given(architectures())
 def test_what_no_space_can_hold_keeps_the_rest_out_of_none(net: Architecture) -> None:

@@ -65,6 +65,8 @@ class Compiled:
     def __init__(self, model: nn.Module) -> None:
         """Take the model, whose parameters remain its own."""
         self._model = model
+        # Images are made smaller before they are put into lanes.
+        self._resize = getattr(model, "resize", nn.Identity())
         head = model.get_submodule("head")
         rest = [*head.children()] if isinstance(head, nn.Sequential) else [head]
         self._layers = _layers(model)
@@ -75,8 +77,7 @@ class Compiled:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return ``model(images)``."""
-        if hasattr(self._model, "resize"):
-            images = self._model.get_submodule("resize")(images)
+        images = self._resize(images)
         count, lanes = len(images), count_lanes()
         missing = -count % lanes  # only in evaluation, where images don't mix
         if missing:
