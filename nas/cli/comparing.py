@@ -21,22 +21,22 @@ def compare(
         list[str] | None,
         Argument(
             metavar="[NAME|FILE|FOLDER|STUDY:TRIAL]...",
-            help="Nets to compare with [default: all references on the data set].",
+            help="Networks to compare with [default: all references for the data set].",
         ),
     ] = None,
     *,
     study: Annotated[
         str | None,
-        Option(help="Name of the study; not needed where there is only one."),
+        Option(help="Name of the study; optional if there is only one."),
     ] = None,
     output_format: Format = "table",
     html: Annotated[
-        Path | None, Option(help="Draw the comparison into this file, too.")
+        Path | None, Option(help="Also write the comparison as an HTML file.")
     ] = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Tell what of a study's front beats hand-made nets, or yours, and by how much."""
+    """Compare a study's front with hand-made networks, or with yours."""
     from nas.references.comparison import references_for
     from nas.search.resolve import resolve
 

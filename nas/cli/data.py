@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 def data(
     dataset: Annotated[
         str | None,
-        Argument(
-            help="A data set as for nas search [default: list those with a name]."
-        ),
+        Argument(help="A data set, as for nas search [default: list the known ones]."),
     ] = None,
     *,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
     sheet: Annotated[
         Path | None,
-        Option(metavar="FILE.png", help="Draw a row of images a class into this file."),
+        Option(
+            metavar="FILE.png",
+            help="Draw a row of images of each class into this file.",
+        ),
     ] = None,
 ) -> None:
-    """List the known data sets, or show what nas understands of one."""
+    """List the known data sets, or show how nas reads one."""
     size = read_image_size(image_size)
     if dataset is None:
         if sheet is not None:

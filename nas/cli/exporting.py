@@ -19,13 +19,15 @@ def export(
         str,
         Argument(
             metavar="STUDY|FOLDER",
-            help="A study with a winner, or a folder that nas best or nas train wrote.",
+            help="A study with a winner, or a folder written by nas best or nas train.",
         ),
     ],
     *,
     to: Annotated[
         Literal["onnx", "onnx-int8", "c"],
-        Option(help="ONNX in float or int8, or C99 in int8 for a microcontroller."),
+        Option(
+            help="Format: ONNX in float or int8, or C99 in int8 for a microcontroller."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -38,14 +40,14 @@ def export(
     ] = None,
     dataset: Annotated[
         str | None,
-        Option(help="Data set that it was trained on [default: as its report says]."),
+        Option(help="Data set that it was trained on [default: from its report]."),
     ] = None,
     data_dir: DataDir = None,
     studies: Studies = Path("studies"),
 ) -> None:
-    """Write a trained net as ONNX or C, and measure its test accuracy again.
+    """Write a trained network as ONNX or C and measure its test accuracy.
 
-    int8 numbers are calibrated on training images; the test set is read once.
+    int8 is calibrated on training images; the test set is read once.
     """
     from nas.data import load_dataset
     from nas.errors import ExportError

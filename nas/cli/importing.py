@@ -17,7 +17,8 @@ def import_(
         str,
         Argument(
             metavar="FILE.py:NAME",
-            help="A torch module, or what returns one when called; the file is run.",
+            help="FILE.py:NAME of a torch module, its class, or a function that "
+            "returns one; the file is run.",
         ),
     ],
     *,
@@ -34,19 +35,18 @@ def import_(
     ] = None,
     compare: Annotated[
         str | None,
-        Option(metavar="STUDY", help="Set it against this study's front, too."),
+        Option(metavar="STUDY", help="Also compare it with this study's front."),
     ] = None,
     html: Annotated[
-        Path | None, Option(help="Draw it beside that front into this file.")
+        Path | None, Option(help="Write that comparison as an HTML file.")
     ] = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Write a net of your own, given as torch code, as an architecture file.
+    """Convert a torch module to an architecture file. This runs your code.
 
-    It runs your code. Only chains of layers that nas has can be written; of others the
-    first layer that has no place is named. The result is checked: with the same weights
-    it computes the same.
+    The module must be a chain of layers that nas has; otherwise the first other layer is
+    named. The result is checked: with the same weights it computes the same.
     """
     if html is not None and compare is None:
         raise typer.BadParameter("give --compare, too", param_hint="--html")

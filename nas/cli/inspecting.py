@@ -25,17 +25,21 @@ def front(
     *,
     all_trials: Annotated[
         bool,
-        Option("--all", help="All trials instead, with state, reason, draws, seconds."),
+        Option(
+            "--all",
+            help="All trials instead of the front, with state, reason, decisions and "
+            "seconds.",
+        ),
     ] = False,
     output_format: Annotated[
         Literal["table", "csv", "json", "md", "parquet"],
-        Option("--format", help="How to print; parquet needs pyarrow."),
+        Option("--format", help="Output format; parquet needs pyarrow."),
     ] = "table",
     board: BoardName = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Print the Pareto front: the fully trained nets that no other beats."""
+    """Print the Pareto front: the fully trained networks that no other dominates."""
     from nas.architecture.boards import find_board
     from nas.candidates.candidate import front as front_of
 
@@ -91,7 +95,7 @@ def show(
     study: StudyName = None,
     *,
     output_format: Annotated[
-        Literal["table", "json"], Option("--format", help="How to print.")
+        Literal["table", "json"], Option("--format", help="Output format.")
     ] = "table",
     board: BoardName = None,
     studies: Studies = Path("studies"),
@@ -115,12 +119,12 @@ def show(
 def list_studies(
     *,
     output_format: Annotated[
-        Literal["table", "json"], Option("--format", help="How to print.")
+        Literal["table", "json"], Option("--format", help="Output format.")
     ] = "table",
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """List the studies with their counts of trials."""
+    """List the studies and their numbers of trials."""
     from nas.study.folders import overview
 
     rows, faults = overview(studies, storage)

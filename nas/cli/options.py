@@ -14,35 +14,36 @@ if TYPE_CHECKING:
 
 StudyName = Annotated[
     str | None,
-    Argument(help="Name of the study; not needed where there is only one."),
+    Argument(help="Name of the study; optional if there is only one."),
 ]
 ArchitectureName = Annotated[
     str,
     Argument(
         metavar="NAME|FILE|STUDY:TRIAL",
-        help="A reference that comes with nas, a .toml file like theirs or an "
-        "architecture.json, or a candidate.",
+        help="Name of a bundled reference, a .toml file or architecture.json, or "
+        "a candidate as STUDY:TRIAL.",
     ),
 ]
 MaxMacs = Annotated[
-    int | None, Option(min=1, help="Hard cap: multiply-accumulates of one image.")
+    int | None, Option(min=1, help="Hard cap: multiply-accumulates per image.")
 ]
 MaxMemory = Annotated[
     int | None,
-    Option(min=1, help="Hard cap: peak of the activations in bytes, as int8."),
+    Option(min=1, help="Hard cap: peak activation memory in bytes, as int8."),
 ]
 MaxFlash = Annotated[
     int | None,
     Option(
-        min=1, help="Hard cap: bytes of the C code with its weights, on a Cortex-M."
+        min=1,
+        help="Hard cap: flash in bytes, for the C code and its weights on a Cortex-M.",
     ),
 ]
 MaxLatency = Annotated[
     str | None,
     Option(
         metavar="BOARD=MS",
-        help="Hard cap: estimated milliseconds an image on a board: esp32, nrf52840 or a "
-        ".toml file.",
+        help="Hard cap: estimated milliseconds per image on a board (esp32, "
+        "nrf52840 or a .toml file).",
     ),
 ]
 BoardName = Annotated[
@@ -50,19 +51,19 @@ BoardName = Annotated[
     Option(
         "--board",
         metavar="NAME|FILE",
-        help="Tell flash, too, and the latency on this board: esp32, nrf52840 or a .toml "
-        "file.",
+        help="Also show flash and the latency on this board: esp32, nrf52840 or "
+        "a .toml file.",
     ),
 ]
 Studies = Annotated[
     Path,
-    Option("--studies", envvar="NAS_STUDIES", help="Folder in which the studies are."),
+    Option("--studies", envvar="NAS_STUDIES", help="Folder that holds the studies."),
 ]
 Storage = Annotated[
     str | None,
     Option(
         envvar="NAS_STORAGE",
-        help="Optuna storage URL, where the study is not in its folder's journal.",
+        help="Optuna storage URL, if the trials are not in the study's folder.",
     ),
 ]
 DataDir = Annotated[
@@ -73,34 +74,35 @@ ImageSize = Annotated[
     str | None,
     Option(
         metavar="N|HxW",
-        help="Stretch images in files to this height and width in pixels [default: their "
-        "own size; of several the median, at most 64].",
+        help="Resize image files to this height and width in pixels [default: "
+        "their own size; if they differ, the median, at most 64].",
     ),
 ]
 Recipe = Annotated[
     Path | None,
     Option(
-        help="TOML file with keys of the recipe [default: what suits the data, or the "
-        "study's own]."
+        help="TOML file with keys of the recipe [default: chosen for the data, "
+        "or the study's]."
     ),
 ]
 Augment = Annotated[
     str | None,
     Option(
         metavar="none|affine,shift,flip,crop",
-        help="How training images are changed at random; kinds are combined by commas "
-        "[default: what suits the data, or the study's own].",
+        help="Random changes of the training images, separated by commas "
+        "[default: chosen for the data, or the study's].",
     ),
 ]
 Workers = Annotated[
     int | None,
     Option(
-        min=1, help="Worker processes [default: one a core; 16 a GPU, two without MPS]."
+        min=1,
+        help="Worker processes [default: one per core; 16 per GPU, two without MPS].",
     ),
 ]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
 Format = Annotated[
-    Literal["table", "csv", "json", "md"], Option("--format", help="How to print.")
+    Literal["table", "csv", "json", "md"], Option("--format", help="Output format.")
 ]
 
 

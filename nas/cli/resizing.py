@@ -24,7 +24,7 @@ def resize(
     architecture: ArchitectureName,
     *,
     budget: Annotated[
-        int, Option(min=1, help="Hard cap: most trainable parameters of the net.")
+        int, Option(min=1, help="Hard cap: trainable parameters of the network.")
     ],
     max_macs: MaxMacs = None,
     max_memory: MaxMemory = None,
@@ -37,9 +37,9 @@ def resize(
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Widen or narrow a net to a cap and write it as an architecture file.
+    """Widen or narrow a network to a cap and write it as an architecture file.
 
-    Its blocks keep their proportions; depth, kernels and all else stay.
+    Only the widths change, and keep their proportions.
     """
     from nas.architecture.boards import read_limit
     from nas.architecture.cost import cost

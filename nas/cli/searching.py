@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 def search(  # one parameter an option
     *,
     budget: Annotated[
-        int | None, Option(min=1, help="Hard cap: most trainable parameters of a net.")
+        int | None, Option(min=1, help="Hard cap: trainable parameters of a network.")
     ] = None,
     trials: Annotated[
         int,
-        Option(min=1, help="Candidates that the study is to have in all."),
+        Option(min=1, help="Total number of candidates of the study."),
     ] = 200,
     dataset: Annotated[
         str | None,
@@ -66,58 +66,71 @@ def search(  # one parameter an option
         Option(
             min=1,
             max=10_000,
-            help="Epochs of a full training; candidates begin with a fifteenth of them "
-            "[default: 15, more for small data].",
+            help="Epochs of a full training; each candidate first gets a fifteenth "
+            "of them [default: 15, more for small data].",
         ),
     ] = None,
     start_from: Annotated[
         list[str] | None,
         Option(
             metavar="NAME|FILE|STUDY:TRIAL",
-            help="Architecture of a first trial, as for nas train; may be repeated.",
+            help="Architecture to start from, as for nas train; may be repeated.",
         ),
     ] = None,
     sampler: Annotated[
         Literal["evolution", "random"] | None,
-        Option(help="How candidates are drawn [default: evolution]."),
+        Option(help="How candidates are proposed [default: evolution]."),
     ] = None,
     metric: Annotated[
         Literal["accuracy", "balanced-accuracy"] | None,
         Option(
-            help="What nets are ranked by; balanced is the mean over the classes [default: accuracy]."
+            help="What networks are ranked by; balanced accuracy is the mean over "
+            "the classes [default: accuracy]."
         ),
     ] = None,
     pruning: Annotated[
         bool | None,
-        Option("--pruning/--no-pruning", help="Stop hopeless trainings early or not."),
+        Option(
+            "--pruning/--no-pruning",
+            help="Whether to stop unpromising trainings early.",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
-        Option(min=0, help="Decides split, draws and trainings [default: 0]."),
+        Option(
+            min=0,
+            help="Seed of the validation split, the proposals and the trainings "
+            "[default: 0].",
+        ),
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
     engine: Annotated[
         Literal["local", "ray"],
-        Option(help="Where the workers are: on this machine, or on a Ray cluster."),
+        Option(help="Where the workers run: on this machine or on a Ray cluster."),
     ] = "local",
     address: Annotated[
         str | None,
-        Option(help="HOST:PORT of the Ray cluster [default: start Ray here]."),
+        Option(
+            help="HOST:PORT of the Ray cluster [default: start Ray on this machine]."
+        ),
     ] = None,
     gpus_per_worker: Annotated[
         float | None,
-        Option(min=0.0, help="GPUs of a worker on Ray [default: 0.25, if there are]."),
+        Option(
+            min=0.0,
+            help="GPUs per worker on Ray [default: 0.25 if the cluster has GPUs].",
+        ),
     ] = None,
     time_limit: Annotated[
         str | None,
-        Option(help="Stop cleanly after this time, such as 90s, 30m, 2h or 1h30m."),
+        Option(help="Stop cleanly after this time: 90s, 30m, 2h, 1h30m."),
     ] = None,
     trial_time_limit: Annotated[
         str | None,
         Option(
-            help="Replace a worker that takes longer for one candidate [default: 10m, "
-            "or ten times the longest training; 1h before there is one]."
+            help="Replace a worker that takes longer for one training [default: ten "
+            "times the longest so far, at least 10m; 1h for the first]."
         ),
     ] = None,
     target_accuracy: Annotated[
@@ -125,20 +138,22 @@ def search(  # one parameter an option
         Option(
             min=0.0,
             max=1.0,
-            help="Stop when a fully trained net has this accuracy (0 to 1) on the "
-            "validation split.",
+            help="Stop when a fully trained network reaches this validation accuracy "
+            "(0 to 1).",
         ),
     ] = None,
     study: Annotated[
         str | None,
-        Option(help="Name of the study [default: from data set and cap]."),
+        Option(
+            help="Name of the study [default: data set and cap, such as mnist-10000]."
+        ),
     ] = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Search for nets, or go on with a search that was stopped.
+    """Search for networks, or resume a search.
 
-    The same command again finishes what is left: --trials is the study's total.
+    --trials is the study's total, so the same command completes what is left.
     """
     from nas.api.progress import SearchDisplay
     from nas.api.searching import run_search

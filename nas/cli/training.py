@@ -33,23 +33,28 @@ def best(  # one parameter an option
     *,
     max_params: Annotated[
         int | None,
-        Option(min=1, help="Most parameters of the winner [default: the study's cap]."),
+        Option(
+            min=1, help="Cap on the winner's parameters [default: the study's cap]."
+        ),
     ] = None,
     min_accuracy: Annotated[
         float | None,
         Option(
             min=0.0,
             max=1.0,
-            help="Take the smallest net that reaches this validation accuracy (0 to 1) "
+            help="Take the smallest network with this validation accuracy (0 to 1) "
             "instead of the most accurate one.",
         ),
     ] = None,
     metric: Annotated[
         Literal["accuracy", "balanced-accuracy"] | None,
-        Option(help="What the choice is by [default: as the study has it]."),
+        Option(help="What the winner is chosen by [default: the study's metric]."),
     ] = None,
     finalists: Annotated[
-        int, Option(min=1, help="Contenders that are fully trained before the choice.")
+        int,
+        Option(
+            min=1, help="Number of candidates that are fully trained before the choice."
+        ),
     ] = 4,
     epochs: Annotated[
         int | None,
@@ -58,35 +63,42 @@ def best(  # one parameter an option
     recipe: Recipe = None,
     augment: Augment = None,
     seeds: Annotated[
-        int, Option(min=1, help="How often the winner is trained, each time anew.")
+        int,
+        Option(
+            min=1, help="How many times the winner is trained, each with another seed."
+        ),
     ] = 1,
     front: Annotated[
         bool,
         Option(
             "--front",
-            help="A winner for the cap, for half of it, and so on, with a table of them.",
+            help="A winner for the cap, for half of it, and so on, and a table of "
+            "them.",
         ),
     ] = False,
     sizes: Annotated[
         str | None,
-        Option(help="As --front, with these caps: 10000,5000,2500."),
+        Option(help="Like --front, for these caps: 10000,5000,2500."),
     ] = None,
     output: Annotated[
         Path | None,
         Option(
             "--output",
             "-o",
-            help="Folder for the winner [default: best/ in the study's folder]; those of "
-            "smaller caps have -CAP at its name.",
+            help="Folder for the winner [default: best/ in the study's folder]; for "
+            "smaller caps -CAP is appended.",
         ),
     ] = None,
     export: Annotated[
         list[str] | None,
-        Option(help="Also export it: onnx, onnx-int8 or c; may be given repeatedly."),
+        Option(help="Also export it: onnx, onnx-int8 or c; may be repeated."),
     ] = None,
     dataset: Annotated[
         str | None,
-        Option(help="Where the study's data set lies by now [default: as it began]."),
+        Option(
+            help="New path of the study's data set, if it moved [default: as in the "
+            "study]."
+        ),
     ] = None,
     data_dir: DataDir = None,
     workers: Workers = None,
@@ -94,7 +106,7 @@ def best(  # one parameter an option
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Retrain the winner, read the test set once, write it out ready for use."""
+    """Train the winner, measure its test accuracy and write it, ready for use."""
     from nas.api.progress import LineDisplay, ends_retraining, retraining_line
     from nas.api.trained import Trained
     from nas.api.training import discard_kept, run_best
@@ -171,11 +183,11 @@ def train(  # one parameter an option
         Option(
             min=1,
             max=100_000,
-            help="Epochs [default: the recipe's, or 15, more for small data].",
+            help="Epochs [default: the recipe's; else 15, more for small data].",
         ),
     ] = None,
     seeds: Annotated[
-        int, Option(min=1, help="How often it is trained, each time anew.")
+        int, Option(min=1, help="How many times it is trained, each with another seed.")
     ] = 1,
     recipe: Recipe = None,
     augment: Augment = None,
@@ -183,13 +195,15 @@ def train(  # one parameter an option
         bool,
         Option(
             "--like-published",
-            help="Train by the recipe of the reference's source and tell, beside the "
-            "honest number, the best epoch on the test set, as its log does.",
+            help="Use the recipe that the reference was published with; also report "
+            "the best epoch on the test set.",
         ),
     ] = False,
     dataset: Annotated[
         str | None,
-        Option(help="Data set as for nas search [default: the source's, or mnist]."),
+        Option(
+            help="Data set, as for nas search [default: the architecture's, or mnist]."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -205,7 +219,7 @@ def train(  # one parameter an option
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Train one architecture to the end and read the test set once."""
+    """Train one architecture and measure its test accuracy."""
     from nas.api.progress import LineDisplay, ends_training, training_line
     from nas.api.trained import Trained, best_epoch_in_words
     from nas.api.training import discard_kept, run_train

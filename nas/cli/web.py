@@ -13,32 +13,33 @@ from nas.cli.options import Storage, Studies, StudyName
 
 def dashboard(
     study: Annotated[
-        str | None, Argument(help="Name of the study [default: all of the folder].")
+        str | None,
+        Argument(help="Name of the study [default: all studies of the folder]."),
     ] = None,
     *,
     port: Annotated[
-        int, Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+        int, Option(min=0, max=65535, help="Port to listen on; 0 takes any free port.")
     ] = 8765,
     open_browser: Annotated[
         bool, Option("--open", help="Open the page in the browser.")
     ] = False,
     host: Annotated[
         str,
-        Option(help="Address to listen on; one that others reach needs a token."),
+        Option(help="Address to listen on; other than this machine's needs a token."),
     ] = "127.0.0.1",
     token: Annotated[
         str | None,
         Option(
             envvar="NAS_TOKEN",
-            help="What every request must bring [default: made up where needed].",
+            help="Token that every request must carry [default: generated if needed].",
         ),
     ] = None,
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Serve a page to look at studies, while they are searched and after.
+    """Serve a live web page of the studies.
 
-    It only reads. Optuna's own dashboard is one click away on it.
+    It only reads. It links to Optuna's own dashboard.
     """
     from nas.dashboard import serve
 
@@ -68,7 +69,7 @@ def report(
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Write the dashboard's page of a study as one file that needs no network."""
+    """Write a study's dashboard as one HTML file that works offline."""
     from nas.dashboard import write_report
     from nas.study.folders import find_study, only_study
 
