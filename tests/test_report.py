@@ -221,8 +221,9 @@ def test_an_unknown_format_is_refused() -> None:
 def test_the_notation_tells_architectures_apart(
     one: Architecture, other: Architecture
 ) -> None:
-    """Blocks and heads that differ have different notations, on one line."""
-    same = (one.blocks, one.head) == (other.blocks, other.head)
+    """What differs in resolution, blocks or head has another notation, on one line."""
+    parts = [(net.resolution, net.blocks, net.head) for net in (one, other)]
+    same = parts[0] == parts[1]
     assert (describe(one) == describe(other)) is same
     assert describe(one).isprintable()
 
@@ -246,11 +247,15 @@ def test_the_notation_is_as_documented() -> None:
                 dropout=0.1,
             ),
             Block(out_channels=9, pool="avg", activation="none"),
+            Block(out_channels=8, kernel_width=9, dilation=2),
+            Block(kind="mobilenet", out_channels=16, squeeze_excitation=8),
         ),
         head=Head(kind="flatten", hidden=32),
+        resolution=14,
     )
     assert describe(described) == (
-        "8c3 - 16c3/max - 10s5v/2 silu bias drop0.1 - 9c3/avg linear - flatten hidden32"
+        "14px - 8c3 - 16c3/max - 10s5v/2 silu bias drop0.1 - 9c3/avg linear - "
+        "8c(3,9)d2 - 16m3se8 - flatten hidden32"
     )
 
 

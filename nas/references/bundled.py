@@ -185,6 +185,8 @@ def write_reference(reference: Reference) -> str:
         ],
         "head": {"kind": architecture.head.kind} | _changed(architecture.head),
     }
+    if architecture.resolution:
+        data["architecture"]["resolution"] = architecture.resolution
     return tomli_w.dumps(data, multiline_strings=True)
 
 
