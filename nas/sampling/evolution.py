@@ -189,8 +189,19 @@ class Evolution:
             for _ in range(self._rule.children if self._surrogate else 1)
             if (child := self._child(wanted, rng)) is not None
         ]
+        for child in self._in_order(children, wanted, rng):
+            # Only for the chosen one, as it takes longer than the making of a child.
+            draws = encode(self._space, child.architecture, self._caps)
+            if draws is not None:
+                return replace(child, draws=draws)
+        return None
+
+    def _in_order(
+        self, children: list[Proposal], wanted: int, rng: random.Random
+    ) -> list[Proposal]:
+        """Return the children, the most promising first."""
         if self._surrogate is None or len(children) < 2:
-            return children[0] if children else None
+            return children
         described = [features(child.architecture) for child in children]
         mean, spread = self._surrogate.predict(described)
         # A draw of what each may be worth: what is uncertain gets its chance.
@@ -202,14 +213,15 @@ class Evolution:
             + self._crowd(family_of(child.architecture))
             for m, s, row, child in zip(mean, spread, described, children, strict=True)
         ]
-        return children[min(range(len(children)), key=merits.__getitem__)]
+        order = sorted(range(len(children)), key=merits.__getitem__)
+        return [children[place] for place in order]
 
     def _crowd(self, family: str) -> float:
         """Return what is held against one of many alike, so that others get a chance."""
         return self._rule.crowding * math.log(max(1, self._families[family]))
 
     def _child(self, wanted: int, rng: random.Random) -> Proposal | None:
-        """Return a parent that was changed and resized."""
+        """Return a parent that was changed and resized, as yet without its draws."""
         travels = rng.random() < self._rule.travel
         parent = self._tournament(wanted, rng, anywhere=travels)
         weights = list(self._rule.changes)
@@ -229,7 +241,7 @@ class Evolution:
         if found is None:
             return None
         origin: Origin = "mutated" if changes else "resized"
-        return Proposal(*found, origin, parent.evidence.trial)
+        return Proposal(found, {}, origin, parent.evidence.trial)
 
     def _tournament(self, wanted: int, rng: random.Random, *, anywhere: bool) -> _Known:
         """Return the best of a random few, drawn the likelier the nearer in size."""

@@ -1,7 +1,8 @@
 """Changes a few decisions of an architecture and gives it another size.
 
 The steps of the local search: a block more or less, another kernel, a pooling moved ...
-The result is in the space and within the caps, or there is none.
+The result is within the caps, or there is none. A few results are outside the space: only
+the encoding of their draws tells, which takes longer than the change itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from nas.architecture.kinds import KINDS, least_width
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps, way_of_downsampling
 from nas.space.drawing import deviations, usual_finish
-from nas.space.encoding import encode
 from nas.space.reading import (
     Choice,
     SearchSpace,
@@ -31,7 +31,7 @@ from nas.space.widening import widen
 
 T = TypeVar("T")
 
-# Changes that lead out of the space or over the caps are tried anew so often.
+# Changes that lead over the caps or to no architecture are tried anew so often.
 _ATTEMPTS = 30
 
 
@@ -69,12 +69,11 @@ def mutate(
     num_params: int,
     changes: int,
     rng: random.Random,
-) -> tuple[Architecture, dict[str, float]] | None:
+) -> Architecture | None:
     """Return the architecture with so many decisions changed, resized to a size.
 
     It is as wide as ``num_params`` and the ``caps`` allow; ``changes`` 0 only resizes
-    it. Beside it come the draws that `sample` makes it of under the caps. None where no
-    attempt stayed in the space.
+    it. None where no attempt stayed within the caps.
     """
     within = replace(caps, num_params=num_params)
     genome = genome_of(space, architecture)
@@ -83,11 +82,8 @@ def mutate(
         for _ in range(changes):
             changed = _change(space, changed, rng)
         found = express(space, changed, architecture, within)
-        if found is None:
-            continue
-        draws = encode(space, found, caps)
-        if draws is not None:
-            return found, draws
+        if found is not None:
+            return found
     return None
 
 

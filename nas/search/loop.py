@@ -139,8 +139,11 @@ class _Search:
 
     def reached(self) -> str | None:
         """Return "target accuracy" where a fully trained net has that."""
-        target, members = self.limits.target_accuracy, self.study.front()
-        if target is None or not members or not members[-1].fully_trained:
+        target = self.limits.target_accuracy
+        if target is None:  # the front of a large study takes its time
+            return None
+        members = self.study.front()
+        if not members or not members[-1].fully_trained:
             return None
         accuracy = members[-1].val_accuracy or 0.0
         return "target accuracy" if accuracy >= target else None

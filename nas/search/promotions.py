@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from nas.candidates.candidate import Candidate, Training
 from nas.candidates.promotion import Promotion, next_promotion
-from nas.candidates.ranking import rank
+from nas.candidates.ranking import Evidence, rank
 from nas.engines import Job
 from nas.study.settings import derived_seed
 from nas.study.study import Study
@@ -38,8 +38,11 @@ class Promotions:
             if c.trainings
         }
         self._again: deque[int] = deque()
-        # Trainings that have ended since the rule last had nothing to promote.
+        # What the rule judges by, and the trainings that have ended since.
+        self._evidence: list[Evidence] = []
+        self._merits: list[float] = []
         self._ended_since: float = math.inf
+        self._nothing_due = False
 
     def __contains__(self, job: int) -> bool:
         """Return whether the job is a promotion's."""
@@ -84,21 +87,26 @@ class Promotions:
     def _due(
         self, finished: int, screening: int, *, more_to_come: bool
     ) -> Promotion | None:
-        """Ask the promotion rule; only where enough has changed since its last no.
+        """Ask the promotion rule; after its last no only where enough has changed.
 
-        It ranks all candidates, which takes longer the more there are: of many thousand
-        it is asked once trainings of one in so many have ended, and always at the end.
+        All candidates are ranked for it, which takes longer the more there are: of many
+        thousand that is done once trainings of one in so many have ended, and always at
+        the end.
         """
         settings = self._study.settings
         enough = max(1, finished // _SHARE_TO_PROMOTE_ANEW) if more_to_come else 1
-        if len(settings.levels) == 1 or self._ended_since < enough:
+        changed = self._ended_since >= enough
+        if len(settings.levels) == 1 or (self._nothing_due and not changed):
             return None
-        evidence = self._study.evidence()
-        cost = settings.evolution.compute_cost
-        ranks = rank(evidence, settings.levels, compute_cost=cost)
+        if changed:
+            self._evidence = self._study.evidence()
+            cost = settings.evolution.compute_cost
+            ranks = rank(self._evidence, settings.levels, compute_cost=cost)
+            self._merits = ranks.merits.tolist()
+            self._ended_since = 0
         found = next_promotion(
-            evidence,
-            list(ranks.merits),
+            self._evidence,
+            self._merits,
             self._started,
             rule=settings.promotion,
             fidelities=settings.levels,
@@ -108,8 +116,7 @@ class Promotions:
             # Who names a net to start from wants to know what it is worth.
             always=[c.trial for c in self._starts()],
         )
-        if found is None:
-            self._ended_since = 0
+        self._nothing_due = found is None
         return found
 
     def _starts(self) -> Sequence[Candidate]:

@@ -159,8 +159,9 @@ class Completion:
             resizing=space.resolutions.options != (0,),
         )
         self.best = cache(self._best)
-        # Bounded: drawing comes back to few states, but the table has thousands.
-        self.moves = lru_cache(maxsize=4096)(self._moves)
+        # Bounded: drawing comes back to few states, but the table has thousands, each
+        # of which takes some 6 kB.
+        self.moves = lru_cache(maxsize=512)(self._moves)
         self._steps = cache(self._possible_steps)
         self._cheapest = cache(self._cheapest_steps)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 
 from nas.architecture import Architecture, Block, Shape, feature_shapes
@@ -208,6 +208,8 @@ def _device_cost(
     return cost_of
 
 
+# The children of a search have most blocks in common, each as narrow as it can be.
+@lru_cache(maxsize=256)
 def _block_cost(
     block: Block, shape: Shape
 ) -> Callable[[int, int], tuple[int, int, int]]:
@@ -225,7 +227,7 @@ def _block_cost(
     norms = 2 * block.repeats if block.norm == "batch" else 0
     adds, conv = block.shortcut != "none", block.shortcut == "conv"
 
-    @cache
+    @lru_cache(maxsize=64)
     def found(channels: int, width: int) -> tuple[int, int, int]:
         wide = replace(block, out_channels=width)
         num_params, macs, peak = norms * width, 0, 0

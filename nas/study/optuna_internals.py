@@ -21,6 +21,9 @@ KNOWN_RELEASES = ("5.0",)
 """The first two numbers of the versions with which these parts were tried."""
 
 
+_range_as_json = functools.cache(distribution_to_json)
+
+
 def share_ranges() -> None:
     """Let the trials of a journal share the ranges of their parameters.
 
@@ -70,6 +73,7 @@ class QuickInsertStorage(RDBStorage):
         space the same name always comes with the same range, and the trial is new.
         """
         from optuna.storages._rdb import models
+        from sqlalchemy import insert
 
         prepare = super()._get_prepared_new_trial
         if template_trial is None:
@@ -78,19 +82,39 @@ class QuickInsertStorage(RDBStorage):
         bare.params, bare.distributions, bare.user_attrs = {}, {}, {}
         trial = prepare(study_id, bare, session)
         kinds = template_trial.distributions
-        session.add_all(
-            models.TrialParamModel(
-                trial_id=trial.trial_id,
-                param_name=name,
-                param_value=kinds[name].to_internal_repr(value),
-                distribution_json=distribution_to_json(kinds[name]),
-            )
+        params = [
+            {
+                "trial_id": trial.trial_id,
+                "param_name": name,
+                "param_value": kinds[name].to_internal_repr(value),
+                "distribution_json": _range_as_json(kinds[name]),
+            }
             for name, value in template_trial.params.items()
-        )
-        session.add_all(
-            models.TrialUserAttributeModel(
-                trial_id=trial.trial_id, key=key, value_json=json.dumps(value)
-            )
+        ]
+        attributes = [
+            {"trial_id": trial.trial_id, "key": key, "value_json": json.dumps(value)}
             for key, value in template_trial.user_attrs.items()
-        )
+        ]
+        # As rows, not as objects of the session, which would look after each of them.
+        for model, rows in (
+            (models.TrialParamModel, params),
+            (models.TrialUserAttributeModel, attributes),
+        ):
+            if rows:
+                session.execute(insert(model.__table__), rows)
         return trial
+
+    def get_trial_number_from_id(self, trial_id: int) -> int:
+        """Return the trial's number in its study; Optuna's reads the whole trial."""
+        from optuna.storages._rdb import models
+        from sqlalchemy import select
+
+        with self.engine.connect() as connection:
+            number = connection.scalar(
+                select(models.TrialModel.number).where(
+                    models.TrialModel.trial_id == trial_id
+                )
+            )
+        if number is None:
+            raise KeyError(f"the storage holds no trial of the id {trial_id}")
+        return int(number)

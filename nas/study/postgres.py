@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Executable, text
+from sqlalchemy import Connection, Executable, event, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
@@ -131,6 +131,7 @@ class _Connector:
         return connection
 
     def _lock(self, connection: Any) -> None:
+        connection.execute("SET synchronous_commit = off")
         # If this machine loses its power or network, the server notices in a minute.
         for name, value in (("idle", 30), ("interval", 10), ("count", 3)):
             connection.execute(f"SET tcp_keepalives_{name} = {value}")
@@ -186,6 +187,8 @@ class _RetryingStorage(QuickInsertStorage):
             skip_compatibility_check=True,
             skip_table_creation=True,
         )
+        # The connection does not wait for the disk; what Optuna writes does.
+        event.listen(self.scoped_session, "after_begin", _wait_for_the_disk)
 
     def get_all_trials(self, study_id: int, *args: Any, **kw: Any) -> list[FrozenTrial]:
         """Return all trials of the study, as Optuna's does."""
@@ -220,6 +223,11 @@ class _RetryingStorage(QuickInsertStorage):
         self._unflushed.clear()
         return trial_id
 
+    def get_trial_number_from_id(self, trial_id: int) -> int:
+        """Return the trial's number in its study."""
+        read = super().get_trial_number_from_id
+        return self._retry(lambda _: read(trial_id))
+
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Write an attribute by one statement, without waiting for the server's disk.
 
@@ -240,10 +248,11 @@ class _RetryingStorage(QuickInsertStorage):
     def _write(self, statements: Sequence[Executable]) -> None:
         if not statements:
             return
-        with self.engine.begin() as connection:
-            connection.execute(text("SET LOCAL synchronous_commit = off"))
+        with self.engine.connect() as connection:
+            # Each by itself, in one round trip; none waits for the disk, see __init__.
+            each = connection.execution_options(isolation_level="AUTOCOMMIT")
             for statement in statements:
-                connection.execute(statement)
+                each.execute(statement)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """Write an attribute of the study; the same again changes nothing."""
@@ -305,6 +314,12 @@ class _RetryingStorage(QuickInsertStorage):
                         "the database is back after %.0f s", time.monotonic() - began
                     )
                 return result
+
+
+def _wait_for_the_disk(
+    _session: Any, _transaction: Any, connection: Connection
+) -> None:
+    connection.execute(text("SET LOCAL synchronous_commit = on"))
 
 
 def outage(error: BaseException) -> str | None:

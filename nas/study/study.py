@@ -105,6 +105,7 @@ class Study:
         self._candidates: dict[int, Candidate] = {}
         self._trainings: set[str] = set()
         self._counts: Counter[State] = Counter()
+        self._epochs = {"screening": 0.0, "promotion": 0.0, "seeds": 0.0}
         self._front: list[Candidate] | None = None
         self._new: list[Candidate] = []  # complete since the front was asked for
         self._keys: dict[str, int] = {}
@@ -172,14 +173,7 @@ class Study:
 
     def epochs_trained(self) -> dict[str, float]:
         """Return the epochs that went into what: screening, promotion, seeds."""
-        trained = {"screening": 0.0, "promotion": 0.0, "seeds": 0.0}
-        for candidate in self._candidates.values():
-            if candidate.curve:
-                trained["screening"] += candidate.curve[-1].epochs
-            for training in candidate.trainings:
-                purpose = "seeds" if training.seed_number else "promotion"
-                trained[purpose] += training.epochs
-        return trained
+        return self._epochs.copy()
 
     def evidence(self) -> list[Evidence]:
         """Return what the trainings of all complete candidates say, by their trials.
@@ -422,11 +416,20 @@ class Study:
         """Hold this in place of what was known of the candidate."""
         known = self._candidates.get(candidate.trial)
         if known is not None:
-            self._counts[known.state] -= 1
+            self._count(known, -1)
         self._candidates[candidate.trial] = candidate
-        self._counts[candidate.state] += 1
+        self._count(candidate, 1)
         if candidate.state == "complete":
             self._new.append(candidate)
+
+    def _count(self, candidate: Candidate, sign: int) -> None:
+        """Add the candidate to the counts of states and epochs, or take it out."""
+        self._counts[candidate.state] += sign
+        if candidate.curve:
+            self._epochs["screening"] += sign * candidate.curve[-1].epochs
+        for training in candidate.trainings:
+            purpose = "seeds" if training.seed_number else "promotion"
+            self._epochs[purpose] += sign * training.epochs
 
     def _set(self, trial: int, name: str, value: Any) -> None:
         with storage_errors(self.folder):
