@@ -18,10 +18,11 @@ PAGE = Path(__file__).with_name("python.md")
 _HEAD = """\
 # From Python
 
-`import nas` is the whole tool: on arrays, tensors and files, in a script or a notebook
-([notebook.ipynb](notebook.ipynb)). The names, defaults and errors are those of
-[the command line](cli.md); a study that was begun here can be gone on with there, and the
-other way round.
+For people who use `nas` in a script or a notebook ([notebook.ipynb](notebook.ipynb)). After this
+page you can search on arrays, tensors and files, and use the winner as a torch module.
+
+`import nas` has the names, defaults and errors of [the command line](cli.md). A study that was
+begun with one can be resumed with the other.
 
 ```python
 import numpy as np
@@ -36,7 +37,7 @@ data = nas.Data.from_arrays(
     images[:1400], labels[:1400], images[1400:], labels[1400:], name="mine"
 )
 
-# The same call again goes on where the study was.
+# The same call again resumes the study.
 study = nas.search(data, budget=2000, trials=4, epochs=2, device="cpu")
 print(study.front()[["trial", "num_params", "val_accuracy"]])
 
@@ -46,18 +47,18 @@ found = winner.predict(images[1400:])  # winner.model is the nn.Module
 winner.save()  # into studies/mine-2000/best: weights, model.py, report.json
 ```
 
-That takes a minute. `nas.search(data, budget=10_000)` with its defaults takes as long
-as `nas search` does, and `study.best(seeds=3)` gives a number with its spread. Take
-`"mnist"`, or any name or path that `--dataset` takes, in place of `data`.
+That takes a minute. `nas.search(data, budget=10_000)` with its defaults takes as long as `nas
+search`. `study.best(seeds=3)` reports mean and standard deviation. `data` can also be `"mnist"`, or
+any name or path that `--dataset` takes.
 
 - **Ctrl-C**, or the stop button of a notebook, raises KeyboardInterrupt and leaves the study
-  in order: the same call goes on.
-- **Scripts** need no `if __name__ == "__main__":`. The workers do not run the script anew.
-- **Errors** are `nas.NasError` with one line: what, where, remedy. Its kinds are in
-  `nas.errors`; a wrong value is a `UsageError`, which is a ValueError, too.
+  in order. The same call resumes it.
+- **Scripts** need no `if __name__ == "__main__":`. Workers do not run the script again.
+- **Errors** are `nas.NasError` with one line: what, where, remedy. Its subclasses are in
+  `nas.errors`. A wrong value is a `UsageError`, which is also a ValueError.
 - **Progress** is shown on a terminal (stderr) and below a notebook's cell.
-- **Data in memory** is not kept in the study. A later process gives it again
-  (`nas.search(data, ...)`, `best(data=data)`); it is known by its content.
+- **Data in memory** is not stored in the study. Pass it again in a later process
+  (`nas.search(data, ...)`, `best(data=data)`); it is recognised by its content.
 - **Types**: the package is typed (`py.typed`).
 
 This page is written by `docs/python_page.py` from the docstrings.

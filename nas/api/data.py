@@ -20,12 +20,13 @@ from nas.errors import DataError, UsageError
 
 
 class Data:
-    """Images and labels in memory, checked: what every function of nas takes as `data`.
+    """Images and labels in memory, checked: the `data` of all functions of nas.
 
-    `nas.Data("mnist")` is a set by its name, as the command line's `--dataset` has it:
-    mnist, fashion-mnist, kmnist, cifar10, svhn or digits, or the path of a .npz or of a
-    folder. `data_dir` is a folder that has the named set's files. Raises DataError, one
-    line with the remedy, for what is unknown, missing or damaged.
+    `nas.Data("mnist")` loads a data set by name, as `--dataset` does: mnist, fashion-mnist,
+    kmnist, cifar10, svhn or digits, or the path of a .npz file, a folder or a .csv file. `data_dir`
+    is a folder with the files of a named set. `image_size` resizes images in files to this
+    height and width. Raises DataError, one line with the remedy, for an unknown, missing or
+    damaged data set.
     """
 
     @in_python
@@ -55,15 +56,17 @@ class Data:
         class_names: Sequence[str] | None = None,
         name: str = "arrays",
     ) -> Self:
-        """Take numpy arrays, torch tensors, or lists that make an array; they are copied.
+        """Take numpy arrays, torch tensors, or nested lists; they are copied.
 
-        x: uint8 of 0 to 255, or other numbers, which are scaled to that by a rule that
-        `notes` tells; [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 to 4 channels, or
-        signals [N, T] or [N, C, T]. y: whole numbers [N], the classes 0, 1, 2, ..., or
-        texts. `x_val`, `y_val` are the validation split, where it is given. The test set is
-        read after the last epoch of a full training alone; otherwise a validation split
-        is held out of the training set. `name` is what the study is named after. Raises
-        DataError naming the array at fault.
+        - `x_train`, `x_test`, `x_val`: images [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 to
+          4 channels, or signals [N, T] or [N, C, T]. uint8 from 0 to 255, or other numbers,
+          which are scaled to that; `notes` tells how.
+        - `y_train`, `y_test`, `y_val`: classes [N], as integers 0, 1, 2, ... or text.
+        - `x_val`, `y_val`: the validation split. Without them it is held out of the training set.
+        - `name`: what the study is named after.
+
+        The test set is only read after the last epoch of a full training. Raises DataError
+        that names the array.
         """
         arrays = {
             "x_train": _array(x_train, f"{name}: x_train"),
@@ -87,7 +90,7 @@ class Data:
     def from_npz(cls, path: str | Path) -> Self:
         """Read a .npz file with x_train, y_train, x_test and y_test, as in `from_arrays`.
 
-        Raises DataError naming the array at fault.
+        Raises DataError that names the array.
         """
         if Path(path).suffix.lower() != ".npz":
             raise DataError(
@@ -97,9 +100,9 @@ class Data:
 
     @classmethod
     def from_folder(cls, path: str | Path) -> Self:
-        """Read a folder with train/ and test/, each with one folder of images a class.
+        """Read a folder of images: train/ and, optionally, test/, with a folder per class.
 
-        Raises DataError naming the first file at fault.
+        Raises DataError that names the unreadable files.
         """
         if not Path(path).expanduser().is_dir():
             raise DataError(f"{path} is no folder; give one with train/ and test/")
@@ -114,12 +117,12 @@ class Data:
         class_names: Sequence[str] | None = None,
         name: str = "dataset",
     ) -> Self:
-        """Take two datasets of torch, which yield (image, label) pairs; each is read once.
+        """Take two torch datasets that yield (image, label) pairs; each is read once.
 
-        An image is a PIL image, or a tensor or array [H, W], [C, H, W] or [H, W, C] as
-        in `from_arrays`: before it is normalised, and all of one size. Random
-        transforms are drawn once; nas augments itself. Without `class_names` they are
-        `train.classes`, where there are such. Raises DataError.
+        An image is a PIL image, or a tensor or array [H, W], [C, H, W] or [H, W, C] as in
+        `from_arrays`, not normalised, all of one size. Random transforms are applied only once;
+        nas does its own augmentation. Class names are `class_names`, or else `train.classes` if
+        it exists. Raises DataError.
         """
         if class_names is None:
             class_names = getattr(train, "classes", None)
@@ -137,7 +140,7 @@ class Data:
 
     @property
     def name(self) -> str:
-        """What it was asked for by: a name or a path."""
+        """The name or path that it was loaded by."""
         return self.dataset.name
 
     @property
@@ -152,12 +155,12 @@ class Data:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done to the data and what is odd in them, a line each."""
+        """Conversions and warnings, one line each."""
         return self.dataset.notes
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """One a label."""
+        """Names of the classes, in the order of the labels."""
         return self.dataset.class_names
 
     def __repr__(self) -> str:

@@ -45,22 +45,21 @@ def train(
     storage: str | None = None,
     progress: bool = True,
 ) -> Trained:
-    """Train one net to the end and read the test set once a seed: `nas train`.
+    """Train one network and measure its test accuracy: `nas train`.
 
-    `architecture` is a torch module, an `Architecture`, the name of a reference ("s0"),
-    a .toml file, an architecture.json or "STUDY:TRIAL". A module is taken apart into
-    the layers that nas has and trained from fresh weights; it stays as it is. `data` is
-    as for `nas.search`, by default what the net was made for. `recipe` and
-    `augment` are as for `nas.search`; `epochs` (by default the recipe's) replaces its
-    own.
-    `like_published` trains a reference by its source's recipe and tells the best epoch
-    on the test set beside the honest number. With several `seeds` the report has the
-    mean and the spread. `studies` and `storage` are for "STUDY:TRIAL"; `data_dir`,
-    `workers`, `device` and `progress` are as for `nas.search`.
+    - `architecture`: a torch module, an `Architecture`, the name of a reference ("s0"), a
+      .toml file, an architecture.json, or "STUDY:TRIAL". A module is converted to the layers
+      that nas has and trained from new weights; it is not changed.
+    - `data`: as for `nas.search`, by default the data set that the network was made for.
+    - `recipe`, `augment`: as for `nas.search`. `epochs` replaces the recipe's.
+    - `seeds`: how many times it is trained. The report has mean and standard deviation.
+    - `like_published`: train a reference with its published recipe, and also report the best
+      epoch on the test set.
+    - `studies`, `storage`: where to find "STUDY:TRIAL".
+    - `data_dir`, `workers`, `device`, `progress`: as for `nas.search`.
 
-    Raises ArchitectureError for a module that nas cannot take apart, naming the layer,
-    and for a net that is not for these images; RecipeError, DataError, StudyError,
-    UsageError.
+    Raises ArchitectureError for a module that nas cannot convert, naming the layer, and for a
+    network that does not fit these images; RecipeError, DataError, StudyError, UsageError.
     """
     numbers = checked(
         {
@@ -104,11 +103,11 @@ def count(
     studies: str | Path | None = None,
     storage: str | None = None,
 ) -> int:
-    """Return the trainable parameters of a net, each once, as a cap counts them.
+    """Return the number of trainable parameters, as the cap counts them.
 
-    Of a module it is every parameter with `requires_grad`; batch norm's running
-    statistics are none. Anything else is as for `nas.train`. Raises ArchitectureError
-    for a module whose lazy layers have no shape yet, and for a name that nothing has.
+    Of a module, every parameter with `requires_grad` counts once; running statistics of
+    batch norm do not. Anything else is as for `nas.train`. Raises ArchitectureError for a
+    module whose lazy layers have no shape yet, and for an unknown name.
     """
     if isinstance(architecture, nn.Module):
         parameters = list(architecture.parameters())

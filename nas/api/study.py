@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 
 class Study:
-    """What a study has found, as `nas.search` and `nas.open_study` return it.
+    """The results of a study, as `nas.search` and `nas.open_study` return it.
 
-    It stays as it was then; open it again for what another process has found since.
+    It does not change; open it again to see what another process has found since.
 
     Attributes:
         name: the study's name.
-        folder: where it is, with front.html and front.csv.
-        settings: what it was begun with, frozen; as study.toml has it.
+        folder: the study's folder, with front.html and front.csv.
+        settings: the frozen settings, as in study.toml.
         outcome: why the search ended: "done", "target accuracy", "time limit" or
-            "exhausted" (the space holds no further net under the caps); None of a study that was only opened.
-
+            "exhausted" (the space holds no further network under the caps); None for a
+            study that was only opened.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Study:
 
     @in_python
     def front(self, *, board: str | Path | None = None) -> pd.DataFrame:
-        """Return the Pareto front: one row a net that no other beats, smallest first.
+        """Return the Pareto front, smallest network first, as one row per network.
 
-        `val_accuracy` is 0 to 1, `macs` are of one image, `peak_memory` is bytes of
-        int8 activations. With a `board` ("esp32", "nrf52840" or a .toml file) there are
-        `flash`, in bytes, and `latency_ms`, estimated. As long as no net is fully
-        trained, those with a short training stand in (column `epochs`).
+        `val_accuracy` is 0 to 1, `macs` are per image, `peak_memory` is bytes of int8
+        activations. With a `board` ("esp32", "nrf52840" or a .toml file) there are also
+        `flash` (bytes) and `latency_ms` (estimated). Until a network is fully trained, the
+        front holds networks with shorter trainings (column `epochs`).
         """
         from nas.architecture.boards import find_board
         from nas.report import front_frame
@@ -91,17 +91,16 @@ class Study:
     def trials(self) -> pd.DataFrame:
         """Return all trials, one row each: `nas front --all`.
 
-        The columns are those of `front`, and `state` (running, complete, pruned or
-        failed), `reason`, `metric` (what `val_accuracy` is), `seconds` of training, all
-        of a candidate's trainings together, and `decisions`: what the sampler drew, as
-        JSON.
+        The columns are those of `front`, and `state` (running, complete, pruned or failed),
+        `reason`, `metric` (what `val_accuracy` is), `seconds` (of all of a candidate's
+        trainings), and `decisions` (the sampler's decisions, as JSON).
         """
         from nas.report import trials_frame
 
         return trials_frame(self._candidates, self._decisions, self.settings.metric)
 
     def plot(self) -> go.Figure:
-        """Return the plotly figure of all trials: accuracy against parameters, the front."""
+        """Return a plotly figure of all trials and the front: accuracy against parameters."""
         from nas.report import front_figure
 
         return front_figure(
@@ -129,22 +128,24 @@ class Study:
         device: str = "auto",
         progress: bool = True,
     ) -> Trained:
-        """Retrain the winner and read the test set once a seed: `nas best`.
+        """Train the winner and measure its test accuracy: `nas best`.
 
-        `max_params` is the most parameters of the winner. With `min_accuracy` (0 to 1,
-        on the validation split) it is the smallest net that reaches that, instead of
-        the most accurate one. `metric` is what the choice is by, by default the
-        study's. So many `finalists` are fully trained before the choice;
-        the winner is trained with so many `seeds` for so many `epochs`, by default
-        those of the study's full training. `recipe` and `augment` are as for
-        `nas.search`, by default the study's; with others the contenders are trained
-        anew. `data` is needed where the study's was in
-        memory and this is another process; `data_dir`, `workers`, `device` and
-        `progress` are as for `nas.search`. Nothing is written: see `Trained.save`.
+        - `max_params`: cap on the winner's parameters, by default the study's.
+        - `min_accuracy`: take the smallest network with this validation accuracy (0 to 1),
+          instead of the most accurate one.
+        - `finalists`: number of candidates that are fully trained before the choice.
+        - `metric`: what the choice is by, by default the study's.
+        - `seeds`: how many times the winner is trained, each with another seed.
+        - `epochs`: length of a training, by default the study's full training.
+        - `recipe`, `augment`: as for `nas.search`, by default the study's. With others the
+          candidates are trained again.
+        - `data`: needed if the study's data was in memory and this is another process.
+        - `data_dir`, `workers`, `device`, `progress`: as for `nas.search`.
 
-        Raises StudyError where there is nothing to choose from or no net is accurate
-        enough, DataError where the data is not the study's, UsageError for a value out
-        of range.
+        Nothing is written: see `Trained.save`.
+
+        Raises StudyError if there is nothing to choose from or no network is accurate enough,
+        DataError if the data is not the study's, UsageError for a value out of range.
         """
         numbers = checked(
             {
@@ -179,11 +180,11 @@ class Study:
         device: str = "auto",
         progress: bool = True,
     ) -> list[Trained]:
-        """Retrain a winner for each of several caps, largest first: `nas best --front`.
+        """Train a winner for each of several caps, largest first: `nas best --front`.
 
-        `sizes` are the caps, by default the study's and its halves, as far down as a
-        fully trained net is so small. All else is as for `best`; what two caps have in
-        common is trained once.
+        `sizes` are the caps: by default the study's cap, half of it and so on, down to the
+        smallest fully trained network. Everything else is as for `best`. Trainings that
+        several caps need run once.
 
         Raises UsageError for sizes over the study's cap, and what `best` raises.
         """
@@ -279,44 +280,71 @@ def search(
     storage: str | None = None,
     progress: bool = True,
 ) -> Study:
-    """Search for nets, or go on with a search that was stopped: `nas search`.
+    """Search for networks, or resume a search: `nas search`.
 
-    `data` is what `nas.Data` holds, or a name or path (by default mnist, or the study's
-    own); `data_dir` has the files of a named set, and images in files are stretched to
-    `image_size`. `budget` is the hard cap on the
-    trainable parameters of a net; `max_macs`, `max_memory` (bytes), `max_flash` (bytes)
-    and `max_latency` ("esp32=5", milliseconds on a board) are further ones. `space` is
-    the name of a search space (by default mixed) or a .toml file. `recipe` is a TOML
-    file with some keys of the recipe, `augment` how training images are changed at
-    random: "none", or some of "affine", "shift", "flip" and "crop", as a list or
-    "shift,flip"; by default what suits the data, see `settings.recipe`. `trials` is how many
-    candidates the study is to have in all: the same call again does what is left, after
-    a crash, too. `epochs` is a full training. `start_from` are the first candidates:
-    modules, architectures, names or files; what they have and the space lacks is added
-    to the study's own space. `sampler` is "evolution" (the default) or
-    "random"; `metric` is what nets are ranked by, "accuracy" (the default) or
-    "balanced-accuracy", the mean over the classes, and then stands wherever an accuracy
-    on the validation split does; `pruning` False trains hopeless candidates, too. `seed` decides split,
-    draws and trainings. `time_limit` ends the search, `trial_time_limit` a training
-    that hangs: seconds, or a text such as "1h30m". The search ends, too, when a fully
-    trained net has the `target_accuracy` (0 to 1) on the validation split.
+    The same call again resumes the study, also after a crash.
 
-    There are so many `workers` (by default one a core), on the `device` auto, cpu, cuda
-    or cuda:N. With the `engine` "ray" they are on the cluster at `address`
-    ("HOST:PORT"), each with so many `gpus_per_worker`.
+    What to search on:
 
-    The study stands in the folder `studies` (by default the environment's NAS_STUDIES,
-    or "studies") under the name `study` (by default from data set and cap), its trials
-    in a journal there or in Optuna's `storage` (a URL; by default NAS_STORAGE). What
-    decides its result is frozen at its birth: a keyword that differs later is refused,
-    one that is left out is as the study has it.
+    - `data`: a `nas.Data`, or a name or path; by default mnist, or the study's own.
+    - `data_dir`: folder with the files of a named data set.
+    - `image_size`: size to which images in files are resized.
 
-    How it comes along is shown on a terminal and below a notebook's cell, unless
-    `progress` is False. Ctrl-C raises KeyboardInterrupt and leaves the study in order.
-    A script needs no `if __name__ == "__main__"`.
+    What to find:
+
+    - `budget`: hard cap on the trainable parameters of a network.
+    - `max_macs`, `max_memory` (bytes), `max_flash` (bytes), `max_latency` ("esp32=5",
+      milliseconds on a board): further hard caps.
+    - `space`: name of a search space (by default mixed), or a .toml file.
+    - `metric`: what networks are ranked by: "accuracy" (the default) or
+      "balanced-accuracy", the mean over the classes. It replaces validation accuracy
+      everywhere.
+
+    How to search:
+
+    - `trials`: total number of candidates of the study.
+    - `epochs`: length of a full training.
+    - `recipe`: TOML file with keys of the recipe.
+    - `augment`: random changes of training images: "none", or some of "affine", "shift",
+      "flip" and "crop", as a list or "shift,flip". The default depends on the data; see
+      `settings.recipe`.
+    - `start_from`: first candidates: modules, architectures, names or files. What they have
+      and the space lacks is added to the study's own space.
+    - `sampler`: "evolution" (the default) or "random".
+    - `pruning`: False to train unpromising candidates to the end of their first training.
+    - `seed`: seed of validation split, proposals and trainings.
+
+    When to stop:
+
+    - `time_limit` for the search, `trial_time_limit` for a training that hangs: seconds, or
+      a text such as "1h30m".
+    - `target_accuracy`: end when a fully trained network has this validation accuracy (0 to
+      1).
+
+    Where to run:
+
+    - `workers`: number of workers, by default one per core.
+    - `device`: auto, cpu, cuda or cuda:N.
+    - `engine`: "local", or "ray" for a cluster at `address` ("HOST:PORT") with
+      `gpus_per_worker` GPUs per worker.
+    - `progress`: False to show no progress on the terminal or below the notebook's cell.
+
+    Where to store:
+
+    - `study`: name of the study, by default made of data set and cap.
+    - `studies`: folder of the studies, by default the environment's NAS_STUDIES, or
+      "studies".
+    - `storage`: an Optuna storage URL for the trials, by default NAS_STORAGE, or a journal
+      in the study's folder.
+
+    Settings that decide the result are frozen when the study begins. A different value is
+    refused later; a keyword that you leave out keeps the study's value.
+
+    Ctrl-C raises KeyboardInterrupt and leaves the study in order. A script needs no
+    `if __name__ == "__main__"`.
 
     Raises UsageError for a value out of range, DataError, SpaceError, StudyError,
-    RecipeError, DeviceError and EngineError, all of them NasError, each with one line that says
+    RecipeError, DeviceError and EngineError. All are NasError, with one line that says
     what, where and the remedy.
     """
     numbers = checked(
@@ -401,8 +429,8 @@ def open_study(
 ) -> Study:
     """Open a study for reading, also while a search writes it.
 
-    Without a name it is the only one there is. `studies` and `storage` are as for
-    `nas.search`. Raises StudyError where there is none or it is damaged.
+    Without a `name`, the only study is opened. `studies` and `storage` are as for
+    `nas.search`. Raises StudyError if there is no such study, or it is damaged.
     """
     folder = studies_folder(studies)
     stored = read_study(

@@ -28,19 +28,18 @@ from nas.training.model import build
 
 
 class Trained:
-    """A trained net, as `Study.best`, `nas.train` and `nas.load` return it.
+    """A trained network, as `Study.best`, `nas.train` and `nas.load` return it.
 
     Attributes:
-        architecture: the frozen description of the net.
-        report: what was measured and how, plain data for JSON: `test_accuracy`, one
-            number of 0 to 1 a seed, with `test_accuracy_mean` and `test_accuracy_std`;
-            `num_params`, `macs` (of one image), `peak_memory` (bytes of int8
-            activations), `recipe`, `versions`, `hardware`.
-        weights: the first seed's, the state dict of `model` as numpy arrays.
-        class_names: one a class, in the order of the logits.
-        mean: of the training images, one number a channel, for pixels of 0 to 1.
-        std: likewise, the standard deviation.
-
+        architecture: the frozen description of the network.
+        report: what was measured and how, as plain data for JSON: `test_accuracy` (0 to 1,
+            one number per seed), `test_accuracy_mean`, `test_accuracy_std`, `num_params`,
+            `macs` (per image), `peak_memory` (bytes of int8 activations), `recipe`,
+            `versions`, `hardware`.
+        weights: the state dict of `model` as numpy arrays, of the first seed.
+        class_names: names of the classes, in the order of the logits.
+        mean: mean of the training images, one number per channel, for pixels from 0 to 1.
+        std: their standard deviation, likewise.
     """
 
     def __init__(
@@ -72,10 +71,10 @@ class Trained:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The net with the first seed's weights, on the CPU, in eval mode.
+        """The network with the first seed's weights, on the CPU, in eval mode.
 
-        It takes float images [N, C, H, W] as `normalise` returns them, and returns
-        logits [N, classes].
+        It takes float images [N, C, H, W], as `normalise` returns them, and returns logits [N,
+        classes].
         """
         model = build(self.architecture)
         model.load_state_dict(
@@ -102,8 +101,8 @@ class Trained:
     def normalise(self, images: Tensor | npt.NDArray[Any]) -> Tensor:
         """Return images as `model` takes them, float [N, C, H, W].
 
-        They are raw uint8 pixels, or have the values and the layout that the training
-        images had when nas read them, as for model.py. Raises DataError for others.
+        Images are raw uint8 pixels, or have the layout and values of the training images when
+        nas read them, as for model.py. Raises DataError for others.
         """
         try:
             ready: Tensor = self._script.normalise(torch.as_tensor(images))
@@ -114,7 +113,7 @@ class Trained:
     def predict(self, images: Tensor | npt.NDArray[Any]) -> Tensor:
         """Return the classes of images, int64 [N], as indices of `class_names`.
 
-        `model` is put into eval mode. It takes and refuses what `normalise` does.
+        Puts `model` into eval mode. Takes and refuses the same images as `normalise`.
         """
         pixels = self.normalise(images)
         device = next(self.model.parameters()).device
@@ -126,9 +125,9 @@ class Trained:
     def save(self, folder: str | Path | None = None) -> Path:
         """Write weights.safetensors, architecture.json, model.py and report.json.
 
-        model.py is plain PyTorch and runs without nas. By default the folder is best/
-        in the study's, for the winner of a study. Returns the folder. Raises UsageError
-        where there is none, StudyError where it cannot be written.
+        model.py is plain PyTorch and runs without nas. By default, a study's winner is written
+        to best/ in the study's folder. Returns the folder. Raises UsageError if there is no
+        default folder, StudyError if it cannot be written.
         """
         target = self._target(folder)
         write_best(
@@ -154,13 +153,13 @@ class Trained:
         *,
         data: Data | str | Path | None = None,
     ) -> dict[str, Any]:
-        """Write the net as "onnx", "onnx-int8" or "c" and measure its test accuracy again.
+        """Write the network as "onnx", "onnx-int8" or "c" and measure its test accuracy.
 
-        By default into a folder of the format's name, where `save` writes. Returns the
-        report, which stands in export.json there. int8 numbers are calibrated on
-        training images; the test set is read once. `data` is what the net was trained on:
-        of a net that was loaded by default what its report names. Raises ExportError for an unknown
-        format, a net that it cannot hold or a library that is missing.
+        The default folder is one named like the format, in the folder where `save` writes.
+        Returns the report, as in export.json. int8 is calibrated on training images; the test
+        set is read once. `data` is the data set of the training; for a loaded network, by default
+        the one that its report names. Raises ExportError for an unknown format, a network that
+        the format cannot hold, or a missing library.
         """
         target = self._target(None) / to if folder is None else Path(folder)
         net = TrainedNet(
@@ -208,12 +207,12 @@ def _named(report: dict[str, Any]) -> dict[str, Any]:
 
 @in_python
 def load(folder: str | Path, *, studies: str | Path | None = None) -> Trained:
-    """Load a trained net with its report from the folder that `Trained.save` wrote.
+    """Load a trained network and its report from a folder.
 
-    `nas best` and `nas train --output` write such a folder, too. `folder` may be the
-    name of a study in `studies` (as for `nas.search`): then it is the study's winner. No
-    code in the folder is run. Raises ExportError where there is no such net, or its
-    files are damaged or do not belong together.
+    `folder` was written by `Trained.save`, `nas best` or `nas train --output`, or is the name of
+    a study in `studies` (as for `nas.search`), whose winner is then loaded. No code in the
+    folder is run. Raises ExportError if there is no such network, or its files are damaged
+    or do not belong together.
     """
     net = find_trained(str(folder), studies_folder(studies))
     trained = Trained(net.architecture, net.weights, net.report, net, net.folder)
