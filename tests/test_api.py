@@ -263,7 +263,11 @@ def test_there_are_ranges_to_be_tested() -> None:
         ({"budget": 900, "data": 3}, DataError, "data is a int"),
         ({"budget": 900, "max_latency": "esp32=0.001"}, SpaceError, 'cy="esp32=0.0'),
         ({"budget": 900, "start_from": "s0"}, ArchitectureError, "s0 is for 1x28x28"),
-        ({"budget": 900, "start_from": [7]}, ArchitectureError, "a int is no net"),
+        (
+            {"budget": 900, "start_from": [7]},
+            ArchitectureError,
+            "a int is not a network",
+        ),
         ({"budget": 900, "pruning": "no"}, UsageError, "pruning='no' is neither"),
     ],
 )
@@ -285,7 +289,7 @@ def test_commands_in_a_message_stay_as_they_are_typed() -> None:
     assert translated(text) == (
         "over budget=5: narrow it with `nas resize --budget 5`, or give max_macs="
     )
-    assert translated("go on with the same command") == "go on with the same call"
+    assert translated("resume with the same command") == "resume with the same call"
 
 
 # --- what import loads ------------------------------------------------------------
@@ -446,18 +450,18 @@ def of_pairs(*pairs: Any) -> Callable[[], object]:
     [
         (of_arrays(x_train=np.zeros((3, 8, 8), complex)), "arrays: x_train"),
         (of_arrays(y_test=np.zeros(3, int)), "arrays: 355 test images but 3 test"),
-        (of_arrays(x_test=[[1], [1, 2]]), "arrays: x_test is no array"),
+        (of_arrays(x_test=[[1], [1, 2]]), "arrays: x_test is not an array"),
         (of_arrays(y_train=[None] * 1442), "arrays: y_train holds Python objects"),
         (of_arrays(class_names=["a", "b"]), "10 classes have images, but there are 2"),
-        (of_pairs((np.zeros((8, 8)), 0), 5), "own: train: item 1 is no pair"),
+        (of_pairs((np.zeros((8, 8)), 0), 5), "own: train: item 1 is not a pair"),
         (
             of_pairs((np.zeros((8, 8)), 0), (np.zeros((9, 8)), 1)),
             "own: train: image 1 has shape (9, 8), the first one (8, 8)",
         ),
         (of_pairs(), "own: train is empty"),
         (lambda: nas.Data.from_dataset(3, 4), "train is a int: give a torch Dataset"),
-        (lambda: nas.Data.from_npz("x.csv"), "x.csv is no .npz file"),
-        (lambda: nas.Data.from_folder("nowhere"), "nowhere is no folder"),
+        (lambda: nas.Data.from_npz("x.csv"), "x.csv is not an .npz file"),
+        (lambda: nas.Data.from_folder("nowhere"), "nowhere is not a folder"),
         (lambda: nas.Data("mnits"), "did you mean mnist"),
         (lambda: nas.Data("mnist", data_dir="nowhere"), "check data_dir= and NAS_DATA"),
     ],
@@ -734,7 +738,7 @@ def test_a_module_that_nas_cannot_take_apart_is_refused() -> None:
         nas.train(module, "digits", **CPU)
     with pytest.raises(ArchitectureError, match="s0 is for 1x28x28"):
         nas.train("s0", "digits", **CPU)
-    with pytest.raises(ArchitectureError, match="a list is no net"):
+    with pytest.raises(ArchitectureError, match="a list is not a network"):
         nas.train([1], "digits", **CPU)  # type: ignore[arg-type]
 
 
@@ -852,7 +856,7 @@ def test_an_interrupt_leaves_the_study_in_order(tmp_path: Path) -> None:
     done = int(ended.split()[0])
     assert done >= 1
     assert stopped == (
-        f"stopped with {done} of 100000 trials finished; go on with the same call"
+        f"stopped with {done} of 100000 trials finished; resume with the same call"
     )
     assert ended == f"{done} done {done + 1}"
     assert err == ""

@@ -384,7 +384,7 @@ BAD = {
             x_train=np.zeros((6, 8, 8), dtype=np.uint8),
             y_train=np.arange(6) % 2,
         ),
-        "of each of the 2 classes; give more images, at least six a class",
+        "of each of the 2 classes; give more images, at least six per class",
     ),
     "malformed TOML": (_bad_space("[blocks]\ndepth = = 1\n"), "line 2"),
     "contradictory TOML": (
@@ -567,7 +567,7 @@ def test_a_search_stopped_while_its_workers_start_says_how_to_go_on(
     result = invoke(*NEW)
     assert result.code == 130
     assert one_line(result.err) == (
-        "nas: stopped with 0 of 200 trials finished; go on with the same command"
+        "nas: stopped with 0 of 200 trials finished; resume with the same command"
     )
 
 
@@ -868,7 +868,7 @@ def test_a_time_limit_ends_with_code_0_and_says_how_to_go_on(tmp_path: Path) -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 60
-    assert "the time is up; go on with the same command" in done.stdout
+    assert "the time is up; resume with the same command" in done.stdout
     assert read_study(tmp_path / "studies" / "digits-2000").candidates()
 
 

@@ -230,7 +230,7 @@ def test_an_interrupted_search_says_how_to_go_on(
     line = one_line(errors)
     count = len(finished(search.candidates()))
     assert f"stopped with {count} of 100000 trials finished" in line
-    assert "go on with the same command" in line
+    assert "resume with the same command" in line
     known = search.candidates()
     last = Search(tmp_path, trials=count + 2)
     last.finish()

@@ -428,7 +428,7 @@ def test_array_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
 def test_file_that_is_no_zip_is_told(tmp_path: Path, content: bytes) -> None:
     """A file of another kind under the name .npz is told as that."""
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"is no whole \.npz file"):
+    with pytest.raises(DataError, match=r"is not a complete \.npz file"):
         load_dataset(str(tmp_path / "a.npz"))
 
 
@@ -556,7 +556,7 @@ def test_wide_pixels_are_refused(folder: Path) -> None:
 def test_unreadable_image_is_named(folder: Path, content: bytes) -> None:
     """A file that is no image is told by its name."""
     (folder / "test/dog/1.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"1\.png is no readable image"):
+    with pytest.raises(DataError, match=r"1\.png is not a readable image"):
         load_dataset(str(folder))
 
 
@@ -566,7 +566,7 @@ def test_cut_image_is_named(folder: Path) -> None:
     image(1, size=(7, 6), mode="RGB").save(path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"1\.png is no readable image"):
+    with pytest.raises(DataError, match=r"1\.png is not a readable image"):
         load_dataset(str(folder))
 
 
@@ -579,7 +579,7 @@ def test_oversized_images_are_refused(
         with pytest.raises(DataError, match="at most"):
             load_dataset(str(folder))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
-    with pytest.raises(DataError, match="is no readable image"):
+    with pytest.raises(DataError, match="is not a readable image"):
         load_dataset(str(folder))
 
 

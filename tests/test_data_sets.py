@@ -330,11 +330,11 @@ def test_broken_archive_is_a_data_error(
     """A tar that is none, or lacks a file, ends in one line."""
     files = install("cifar10")
     monkeypatch.setattr(download, "fetch", lambda *_: b"no tar")
-    with pytest.raises(DataError, match="cannot be fetched"):
+    with pytest.raises(DataError, match="cannot be downloaded"):
         load_dataset("cifar10")
     files.popitem()
     monkeypatch.setattr(download, "fetch", serve(files))
-    with pytest.raises(DataError, match=r"cannot be fetched.*batches\.meta"):
+    with pytest.raises(DataError, match=r"cannot be downloaded.*batches\.meta"):
         load_dataset("cifar10")
 
 

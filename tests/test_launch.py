@@ -95,7 +95,7 @@ def test_a_study_of_the_users_own_data_works_from_any_folder(
         monkeypatch.chdir(folder)
         assert begin(studies, study=settings.name, dataset=spelling) == settings
     (home / "mine.npz").rename(tmp_path / "moved.npz")
-    with pytest.raises(NasError, match=r"begun with the data set '.*home/mine.npz'"):
+    with pytest.raises(NasError, match=r"uses the data set '.*home/mine.npz'"):
         begin(studies, study=settings.name)
     assert begin(studies, study=settings.name, dataset="moved.npz") == settings
     save_npz(tmp_path / "other.npz", 66)

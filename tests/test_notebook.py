@@ -98,7 +98,7 @@ def test_the_stop_button_leaves_the_study_in_order(kernel: Any, tmp_path: Path) 
     manager.interrupt_kernel()
     reply = client.get_shell_msg(timeout=100)["content"]
     assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
-    assert reply["evalue"].endswith("trials finished; go on with the same call")
+    assert reply["evalue"].endswith("trials finished; resume with the same call")
     done = _finished(studies)
     client.execute(f"study = nas.search('digits', trials={done + 1}, **keywords)")
     reply = client.get_shell_msg(timeout=200)["content"]

@@ -44,9 +44,9 @@ def test_another_program_on_the_port_is_told(answer: bytes) -> None:
     [
         ("127.0.0.1:1", "cannot reach the Ray cluster at 127.0.0.1:1 .*nobody listens"),
         ("no-such-host.invalid:6379", "no machine has the name no-such-host.invalid"),
-        ("6379", "'6379' is no HOST:PORT"),
-        ("host:ray", "'host:ray' is no HOST:PORT"),
-        ("host:70000", "'host:70000' is no HOST:PORT"),
+        ("6379", "'6379' is not HOST:PORT"),
+        ("host:ray", "'host:ray' is not HOST:PORT"),
+        ("host:70000", "'host:70000' is not HOST:PORT"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_told(address: str, words: str) -> None:

@@ -141,7 +141,7 @@ def test_a_killed_coordinator_is_started_again_on_the_same_cluster(
         if how == signal.SIGTERM:
             assert search.process.returncode == 130
             (line,) = told(errors)
-            assert "go on with the same command" in line
+            assert "resume with the same command" in line
         known = search.candidates()
     total = len(finished(known)) + 4
     with searching(tmp_path, total, *where) as search:

@@ -122,7 +122,7 @@ def test_the_last_epoch_stands_in_for_the_best() -> None:
         ("description", 1, "description is 1: put it in quotes"),
         ("published.epochs", None, "published.epochs is None"),
         ("published.num_params", True, "published.num_params is True"),
-        ("published.accuracy", 99.4, "give a share from 0 to 1"),
+        ("published.accuracy", 99.4, "give a number from 0 to 1"),
         ("published.accuracy", None, "give accuracy (best epoch) or last_accuracy"),
         ("published.dataset", 1, "published.dataset is 1"),
         ("published.recipe", "adam", "write it as [published.recipe]"),

@@ -94,7 +94,7 @@ def test_one_that_is_not_trained_to_the_end_yet_is_not_compared(tmp_path: Path) 
         candidates = study.candidates()
     short = [replace(c, fully_trained=c.trial != 1, trainings=()) for c in candidates]
     with pytest.raises(
-        ArchitectureError, match="go on with `nas search --study begun`"
+        ArchitectureError, match="resume with `nas search --study begun`"
     ):
         compare([Reference(name="b", architecture=STARTS[1])], short, [], settings)
 

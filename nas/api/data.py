@@ -94,7 +94,7 @@ class Data:
         """
         if Path(path).suffix.lower() != ".npz":
             raise DataError(
-                f"{path} is no .npz file; give one, or use another from_..."
+                f"{path} is not an .npz file; give one, or use another from_..."
             )
         return cls(path)
 
@@ -105,7 +105,7 @@ class Data:
         Raises DataError that names the unreadable files.
         """
         if not Path(path).expanduser().is_dir():
-            raise DataError(f"{path} is no folder; give one with train/ and test/")
+            raise DataError(f"{path} is not a folder; give one with train/ and test/")
         return cls(path)
 
     @classmethod
@@ -208,7 +208,7 @@ def _array(value: Any, source: str) -> npt.NDArray[Any]:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise DataError(
-            f"{source} is no array ({reason(error)}): give a numpy array or a tensor, "
+            f"{source} is not an array ({reason(error)}): give a numpy array or a tensor, "
             "all images of one shape"
         ) from error
     if array.dtype.kind == "O":
@@ -230,7 +230,7 @@ def _named(dataset: Dataset, class_names: Sequence[str] | None) -> Dataset:
     if len(names) != dataset.num_classes:
         raise DataError(
             f"{dataset.name}: {dataset.num_classes} classes have images, but there are "
-            f"{len(names)} class names; give one a class"
+            f"{len(names)} class names; give one per class"
         )
     return replace(dataset, class_names=names)
 
@@ -248,7 +248,7 @@ def _pairs(
             labels.append(int(label))
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"{source}: item {number} is no pair of an image and a whole number "
+                f"{source}: item {number} is not a pair of an image and a whole number "
                 f"({reason(error)})"
             ) from error
         if images[-1].shape != images[0].shape:
@@ -257,7 +257,7 @@ def _pairs(
                 f"{images[0].shape}; bring all images to one size"
             )
     if not images:
-        raise DataError(f"{source} is empty; give at least one image a class")
+        raise DataError(f"{source} is empty; give at least one image per class")
     return np.stack(images), np.array(labels, dtype=np.int64)
 
 

@@ -144,7 +144,7 @@ def reference_of(network: Network, input_shape: Shape | None) -> Reference | str
                 "a module does not say for which images it is: give --dataset"
             )
     raise ArchitectureError(  # for who has no type checker
-        f"a {type(network).__name__} is no net: give a torch module, an Architecture, or "
+        f"a {type(network).__name__} is not a network: give a torch module, an Architecture, or "
         "a name"
     )
 

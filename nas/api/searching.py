@@ -95,7 +95,9 @@ def seconds(given: str | float | None, option: str) -> float | None:
     elif isinstance(given, int | float) and not isinstance(given, bool):
         total = float(given)
     if not 0 < total < float("inf"):
-        raise UsageError(f"{option} {given!r} is no time: write 90s, 30m, 2h or 1h30m")
+        raise UsageError(
+            f"{option} {given!r} is not a duration: write 90s, 30m, 2h or 1h30m"
+        )
     return total
 
 
@@ -163,7 +165,7 @@ def _word_on_how_to_go_on(study: Study, trials: int) -> Iterator[None]:
     except KeyboardInterrupt:
         finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
         raise KeyboardInterrupt(
-            f"stopped with {finished} of {trials} trials finished; go on with the "
+            f"stopped with {finished} of {trials} trials finished; resume with the "
             "same command"
         ) from None
 

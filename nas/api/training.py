@@ -271,6 +271,6 @@ def _word_on_what_is_kept(kept: KeptTrainings | None) -> Iterator[None]:
         if kept is None:
             raise
         raise KeyboardInterrupt(
-            f"stopped; {len(kept)} finished trainings are kept in {kept.folder}: go on "
-            "with the same command"
+            f"stopped; {len(kept)} finished trainings are kept in {kept.folder}: "
+            "resume with the same command"
         ) from None

@@ -56,8 +56,7 @@ def find_board(name: str) -> Board:
     path = Path(name)
     if path.suffix != ".toml":
         raise ArchitectureError(
-            f"there is no board {name!r}: one of {', '.join(shipped)} is known, or give "
-            "a .toml file"
+            f"unknown board {name!r}: give one of {', '.join(shipped)}, or a .toml file"
         )
     boards = _read(path)
     if len(boards) != 1:
@@ -79,7 +78,7 @@ def read_limit(text: str) -> tuple[Board, float]:
         milliseconds = math.nan
     if not name or not 0 < milliseconds < math.inf:
         raise ArchitectureError(
-            f"{text!r} is no latency: give BOARD=MS, such as nrf52840=50"
+            f"{text!r} is not a latency: give BOARD=MS, such as nrf52840=50"
         )
     return find_board(name), milliseconds
 

@@ -378,14 +378,14 @@ def _check_values(part: Block | Head, where: str) -> None:
         if field.name in choices:
             if value not in choices[field.name]:
                 raise ArchitectureError(
-                    f"{where}: {field.name} is {value!r}, one of "
-                    f"{', '.join(choices[field.name])} is known"
+                    f"{where}: {field.name} is {value!r}, give one of "
+                    f"{', '.join(choices[field.name])}"
                 )
         elif field.name == "dropout":
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value < 1:
                 raise ArchitectureError(
-                    f"{where}: dropout is {value!r}, give a share from 0 to below 1"
+                    f"{where}: dropout is {value!r}, give a number from 0 to below 1"
                 )
         elif not _whole(value, _SMALLEST[field.name]):
             raise ArchitectureError(

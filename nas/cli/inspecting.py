@@ -73,7 +73,7 @@ def front(
                 if complete
                 else "no fully trained candidate"
             )
-            typer.echo(f"{what} in {name} yet: go on with `nas search --study {name}`")
+            typer.echo(f"{what} in {name} yet: resume with `nas search --study {name}`")
         return
     from nas.report import format_frame, front_frame, parquet, trials_frame
 

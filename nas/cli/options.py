@@ -114,7 +114,7 @@ def read_image_size(text: str | None) -> tuple[int, int] | None:
     size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if min(size) < 4:
         raise BadParameter(
-            f"{text!r} is no size: write 32, or 48x64 for a height of 48 and a width of "
+            f"{text!r} is not a size: write 32, or 48x64 for a height of 48 and a width of "
             "64, at least 4",
             param_hint="--image-size",
         )

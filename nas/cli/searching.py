@@ -232,7 +232,7 @@ def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
     spent = duration(outcome.timing.total)
     typer.echo(f"{finished} trials finished; this run took {spent}")
     if outcome.reason == "time limit":
-        typer.echo("the time is up; go on with the same command")
+        typer.echo("the time is up; resume with the same command")
     elif outcome.reason == "target accuracy":
         found = members[-1]
         typer.echo(

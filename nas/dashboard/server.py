@@ -45,7 +45,7 @@ def serve(
         token = secrets.token_urlsafe(16)
     if token is not None and not _TOKEN.fullmatch(token):
         raise NasError(
-            "the token is to be of 8 to 200 letters, digits, '.', '_', '~' and '-': "
+            "the token needs 8 to 200 letters, digits, '.', '_', '~' and '-': "
             "others do not go into an address"
         )
     bound = _bind(host, port)

@@ -365,6 +365,6 @@ def _flat(array: Any, source: str, notes: list[str]) -> npt.NDArray[Any]:
                 return np.asarray(array.argmax(axis=1))
     if not isinstance(array, np.ndarray) or array.ndim != 1:
         raise DataError(
-            f"{source} has shape {np.shape(array)}; give one label an image, [N]"
+            f"{source} has shape {np.shape(array)}; give one label per image, [N]"
         )
     return array

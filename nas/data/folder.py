@@ -49,7 +49,7 @@ def load_folder(name: str, root: Path, image_size: Size | None = None) -> Datase
                 empty.append(str(folder / class_name))
     if empty:
         raise DataError(
-            f"{', '.join(empty)} has no images; give at least one a class, of a kind "
+            f"{', '.join(empty)} has no images; give at least one per class, of a kind "
             "that Pillow reads"
         )
     images, notes = read_pictures(files, image_size)
@@ -78,7 +78,7 @@ def _part_folders(root: Path) -> dict[str, Path]:
         if found:
             raise DataError(
                 f"{root / 'train'} is not there, but {', '.join(p.name for p in found.values())}"
-                " is; give train/ with one folder of images a class"
+                " is; give train/ with one folder of images per class"
             )
         return {"train": root}
     # In this order whatever the names.
@@ -109,7 +109,7 @@ def _class_folders(part: Path) -> list[str]:
     if not names:
         raise DataError(
             f"{part} has no class folders; give a folder with train/ and test/, each "
-            "with one folder of images a class, or those folders alone"
+            "with one folder of images per class, or those folders alone"
         )
     return names
 

@@ -85,7 +85,7 @@ def decode_idx(raw: npt.NDArray[np.uint8], source: object) -> npt.NDArray[np.uin
     """
     head = raw[:4].tobytes()
     if len(head) < 4 or head[:3] != bytes([0, 0, UINT8]) or not head[3]:
-        raise DataError(f"{source} is no IDX file of unsigned bytes; replace it")
+        raise DataError(f"{source} is not an IDX file of unsigned bytes; replace it")
     dimensions = head[3]
     start = 4 + 4 * dimensions
     if len(raw) < start:

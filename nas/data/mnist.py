@@ -118,7 +118,7 @@ def _fetch() -> RawFiles:
         logger.info("MNIST: from %s, cached in %s", source, download.cache_dir())
         return raw
     raise DataError(
-        f"MNIST is not whole in the cache and cannot be fetched ({'; '.join(reasons)}); "
+        f"MNIST is incomplete in the cache and cannot be downloaded ({'; '.join(reasons)}); "
         f"put {', '.join(MD5)} (or each with .gz) into a folder and give it as "
         "--data-dir or NAS_DATA_DIR"
     )

@@ -29,7 +29,7 @@ def _read(path: Path) -> dict[str, Any]:
             size = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(
-            f"{path} is no whole .npz file ({reason(error)}); write it with "
+            f"{path} is not a complete .npz file ({reason(error)}); write it with "
             "numpy.savez_compressed"
         ) from error
     if size > MAX_BYTES:

@@ -200,7 +200,7 @@ def _header(path: Path, faults: list[str]) -> _Header | None:
             several = bool(getattr(image, "is_animated", False))
             mode = image.mode
     except Exception as error:  # noqa: BLE001  # damaged files raise nearly everything
-        faults.append(f"{path} is no readable image ({reason(error)})")
+        faults.append(f"{path} is not a readable image ({reason(error)})")
         return None
     if mode not in GRAY | COLOUR:
         faults.append(
@@ -219,7 +219,7 @@ def _decoded(path: Path, faults: list[str]) -> Image.Image | None:
             image.load()
             return ImageOps.exif_transpose(image)
     except Exception as error:  # noqa: BLE001  # as above
-        faults.append(f"{path} is no readable image ({reason(error)})")
+        faults.append(f"{path} is not a readable image ({reason(error)})")
         return None
 
 

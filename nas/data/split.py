@@ -43,7 +43,7 @@ def split_indices(
             raise DataError(
                 f"class {class_names[label] if class_names else label} has a single "
                 "training image; training and validation (or test, where none is given) "
-                "need one each, so give at least 2 images a class"
+                "need one each, so give at least 2 images per class"
             )
     shares = _shares(classes.tolist(), counts.tolist(), val_size)
 
@@ -68,7 +68,7 @@ def _shares(classes: list[int], counts: list[int], val_size: int) -> list[int]:
         raise DataError(
             f"cannot hold {val_size} of {total} training images out for validation: "
             f"both parts need at least one of each of the {len(classes)} classes; "
-            "give more images, at least six a class"
+            "give more images, at least six per class"
         )
     # In whole numbers: shares that are equal must compare equal everywhere.
     shares = [val_size * count // total for count in counts]

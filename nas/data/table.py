@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 def load_table(name: str, path: Path, image_size: Size | None = None) -> Dataset:
-    """Return the data set that a CSV lists: a path and a label a line, and the split.
+    """Return the data set that a CSV lists: a path and a label per line, and the split.
 
     Paths are relative to the file's own folder. The split is train, val or test; where
     there is no such column all images are for training. Classes are in the order of
@@ -77,7 +77,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, str, str, str]], list[str]]:
         lines = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{path} is no CSV in UTF-8 ({reason(error)}); save it anew"
+            f"{path} is not a CSV file in UTF-8 ({reason(error)}); save it again"
         ) from error
     rows = [
         (number, [cell.strip() for cell in cells])
@@ -85,7 +85,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, str, str, str]], list[str]]:
         if any(cell.strip() for cell in cells)
     ]
     if not rows:
-        raise DataError(f"{path} is empty; give a path and a label a line")
+        raise DataError(f"{path} is empty; give a path and a label per line")
     heading = [cell.lower() for cell in rows[0][1]]
     column = {
         what: next((n for n, head in enumerate(heading) if head in words), None)

@@ -177,7 +177,7 @@ def _complete(
             contents = fetch(relative)
         except OSError as error:
             raise DataError(
-                f"{name} is not whole in the cache and cannot be fetched ({reason(error)}); "
+                f"{name} is incomplete in the cache and cannot be downloaded ({reason(error)}); "
                 f"put {_listing(expected)}, and give that folder as --data-dir or "
                 "NAS_DATA_DIR"
             ) from error

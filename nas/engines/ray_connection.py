@@ -114,7 +114,7 @@ def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise EngineError(
-            f"--address {address!r} is no HOST:PORT: give that of the head node, such as "
+            f"--address {address!r} is not HOST:PORT: give that of the head node, such as "
             "10.0.0.5:6379"
         )
     try:

@@ -113,9 +113,7 @@ def exported_net(net: TrainedNet, to: str, dataset: Dataset) -> Exported:
 def check_format(to: str) -> None:
     """Raise ExportError for a format that nas does not know, or has no library for."""
     if to not in FORMATS:
-        raise ExportError(
-            f"there is no format {to!r}: one of {', '.join(FORMATS)} is known"
-        )
+        raise ExportError(f"unknown format {to!r}: give one of {', '.join(FORMATS)}")
     missing = [
         name
         for name in ("onnx", "onnxruntime")

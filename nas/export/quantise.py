@@ -177,8 +177,8 @@ def quantise(
     for number, stage in enumerate(chain, start=1):
         if stage.adds >= number:
             raise ExportError(
-                f"{stage.name}: what it adds is the image itself, which has no place in "
-                "whole numbers: take onnx, or a block before it"
+                f"{stage.name}: a shortcut of the input image cannot be computed in "
+                "int8: export to onnx, or put a block before it"
             )
         quantised, features = _quantised(
             stage,
@@ -265,7 +265,7 @@ def _parts(stage: Stage) -> _Parts:
     early, sign = take(Pool), take(Affine)
     activation, affine, late = take(Activation), take(Affine), take(Pool)
     if steps:
-        raise ExportError(f"{stage.name}: {steps[0]} has no place in whole numbers yet")
+        raise ExportError(f"{stage.name}: {steps[0]} cannot be computed in int8 yet")
     return _Parts(
         early=early,  # type: ignore[arg-type]
         sign=sign,  # type: ignore[arg-type]

@@ -287,7 +287,7 @@ def _published(data: Mapping[str, Any]) -> Published | None:
         if value is not None and not (
             number and math.isfinite(value) and 0 <= value <= 1
         ):
-            raise _Wrong(f"published.{name} is {value!r}, give a share from 0 to 1")
+            raise _Wrong(f"published.{name} is {value!r}, give a number from 0 to 1")
     if not any(value is not None for value in accuracies.values()):
         raise _Wrong("published: give accuracy (best epoch) or last_accuracy, or both")
     dataset = table.get("dataset", "mnist")

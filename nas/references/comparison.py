@@ -141,7 +141,7 @@ def compare(
         if candidate is not None and not candidate.fully_trained and fully:
             raise ArchitectureError(
                 f"trial {candidate.trial}, {reference.name}, has not been trained to the "
-                f"end yet: go on with `nas search --study {settings.name}`"
+                f"end yet: resume with `nas search --study {settings.name}`"
             )
         found = [
             Point(

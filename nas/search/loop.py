@@ -289,8 +289,8 @@ class _Search:
         self.last_failures.append(cause)
         if len(self.last_failures) >= _FAILURES_IN_A_ROW:
             raise StudyError(
-                f"{_FAILURES_IN_A_ROW} candidates in a row failed of the same cause, "
-                f"the last being trial {self.promotions.trial_of(job)}: {cause}; mend it "
+                f"{_FAILURES_IN_A_ROW} candidates in a row failed for the same reason, "
+                f"the last being trial {self.promotions.trial_of(job)}: {cause}; fix it "
                 "and run the same command again"
             )
 

@@ -107,7 +107,7 @@ def changed_recipe(
         if not isinstance(weights, str) and len(weights) != num_classes:
             raise RecipeError(
                 f"{change.file}: class_weights has {len(weights)} numbers, and the data "
-                f'{num_classes} classes: give one a class, or "balanced"'
+                f'{num_classes} classes: give one per class, or "balanced"'
             )
     if change.augment is not None:
         recipe = with_kinds(recipe, read_kinds(change.augment), pixels)

@@ -103,7 +103,7 @@ def load_again(
 ) -> Dataset:
     """Return the data set that the study was begun with, not yet known to be the same.
 
-    ``name`` is where it lies by now, if that is somewhere else.
+    ``name`` is its new path, if it moved.
 
     Raises DataError where there is none of that name any more, or there never was: it
     was given in memory.
@@ -111,9 +111,9 @@ def load_again(
     name = name or settings.dataset
     if name not in DATASETS and not Path(name).expanduser().exists():
         raise DataError(
-            f"the study {settings.name!r} was begun with the data set {name!r}, which is "
-            "no known name and no file or folder here: tell with --dataset where it lies "
-            "by now, or, if it was in memory, go on in Python with data="
+            f"the study {settings.name!r} uses the data set {name!r}, which is neither a "
+            "known name nor a file or folder here: give its new path with --dataset or, if "
+            "it was in memory, pass it in Python with data="
         )
     return load_dataset(name, data_dir, image_size=settings.input_shape[1:])
 
@@ -321,7 +321,7 @@ def _default_name(request: Request) -> str:
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-._") or "data"
     if request.param_budget is None:
         raise StudyError(
-            "give --budget, the largest number of parameters, to begin a study, or "
-            "--study to go on with one"
+            "give --budget, the cap on parameters, to begin a study, or --study to "
+            "resume one"
         )
     return f"{plain}-{request.param_budget}"

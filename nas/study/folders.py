@@ -74,7 +74,7 @@ def _check_new(folder: Path) -> None:
     if (folder / "study.toml").exists():
         raise StudyError(
             f"the study {folder.name!r} has just been begun by another process: run "
-            "the same command again to go on with it"
+            "the same command again to resume it"
         )
     if journal.exists() and journal.stat().st_size:
         raise StudyError(
@@ -106,13 +106,13 @@ def open_study(folder: Path, storage: str | None = None) -> Study:
         raise StudyError(
             f"the study {folder.name!r} is of an older nas (format {settings.format}), "
             "which searched in another way: it can be looked at and retrained; give a "
-            "new name with --study to search anew"
+            "new name with --study to start a new search"
         )
     if storage is None and is_packed(folder):
         raise StudyError(
             f"the study {folder.name!r} is finished and packed: give a new name with "
-            f"--study to search anew, or unpack {folder / 'journal.log.gz'} with gunzip "
-            "to go on with it"
+            f"--study to start a new search, or unpack {folder / 'journal.log.gz'} with gunzip "
+            "to resume it"
         )
     with contextlib.ExitStack() as undo:
         lock = undo.enter_context(take_lock(folder))
@@ -151,7 +151,7 @@ def _check_storage(
     if reading and storage is None and journal_of(folder) is None:
         raise StudyError(
             f"the study {folder.name!r} has no trials here (no journal.log): "
-            f"`nas search --study {folder.name}` begins it anew"
+            f"`nas search --study {folder.name}` starts it again"
         )
 
 
@@ -176,7 +176,7 @@ def check_same(stored: Settings, asked: Settings) -> None:
     if different:
         raise StudyError(
             f"the study {stored.name!r} was created with other settings "
-            f"({'; '.join(different)}): leave them out to go on with it, or give a new "
+            f"({'; '.join(different)}): leave them out to resume it, or give a new "
             "name with --study"
         )
 
@@ -186,7 +186,7 @@ def check_data(settings: Settings, fingerprint: str) -> None:
     if fingerprint != settings.data_fingerprint:
         raise StudyError(
             f"the data set {settings.dataset!r} is not the one that the study "
-            f"{settings.name!r} began with: bring the old data back, or begin a new "
+            f"{settings.name!r} began with: restore the old data, or begin a new "
             "study with --study"
         )
 

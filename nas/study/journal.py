@@ -53,7 +53,7 @@ def _unpacked(packed: Path, _written: int) -> Path:
             shutil.copyfileobj(source, copy)
     except (OSError, EOFError, zlib.error) as error:
         raise StudyError(
-            f"cannot read {packed} ({error}): bring it back from a copy"
+            f"cannot read {packed} ({error}): restore it from a copy"
         ) from error
     return target
 
@@ -132,7 +132,7 @@ def mend_journal(path: Path) -> None:
 def _no_journal(path: Path) -> StudyError:
     return StudyError(
         f"{path} is no study's journal: restore it from a copy, or move it away and "
-        "search anew"
+        "start a new search"
     )
 
 

@@ -216,7 +216,7 @@ def from_toml(text: str, source: str) -> Settings:
     ) as error:
         raise StudyError(
             f"{source} is damaged ({error}): restore it from a copy, or remove the "
-            "study's folder and search anew"
+            "study's folder and start a new search"
         ) from error
     # What the first studies were drawn by is no longer there; they can be read.
     if version > 1 and settings.sampler not in get_args(Sampler):
@@ -244,7 +244,7 @@ def _check_types(settings: Settings) -> None:
         value = getattr(settings, name)
         optional = name.startswith(("max", "effective"))
         if not (isinstance(value, int) or (value is None and optional)):
-            raise TypeError(f"{name} = {value!r} is no whole number")
+            raise TypeError(f"{name} = {value!r} is not a whole number")
     if (settings.max_latency is None) != (settings.board is None):
         raise TypeError("max_latency and board come together")
     if not isinstance(settings.majority_accuracy, float | None):
@@ -252,7 +252,7 @@ def _check_types(settings: Settings) -> None:
             f"majority_accuracy = {settings.majority_accuracy!r} is no number"
         )
     if not isinstance(settings.seed, int):
-        raise TypeError(f"seed = {settings.seed!r} is no whole number")
+        raise TypeError(f"seed = {settings.seed!r} is not a whole number")
     for name in ("name", "dataset", "data_fingerprint", "space", "space_toml"):
         if not isinstance(getattr(settings, name), str):
             raise TypeError(f"{name} is no text")

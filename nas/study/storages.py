@@ -163,20 +163,20 @@ def storage_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StudyError(
             f"cannot write the study in {folder} ({error.strerror or error}): nothing "
-            "that was finished is lost; make room or mend it, then run the same "
+            "that was finished is lost; free some space or fix it, then run the same "
             "command again"
         ) from error
     except (ValueError, KeyError, AssertionError, TypeError) as error:
         raise StudyError(
-            f"the study file {folder / 'journal.log'} is damaged or no study at all "
+            f"the study file {folder / 'journal.log'} is damaged or not a study "
             f"({type(error).__name__}: {error}): restore it from a copy, or remove the "
-            "folder and search anew"
+            "folder and start a new search"
         ) from error
     except Exception as error:
         if type(error).__module__.split(".")[0] in {"sqlalchemy", "optuna"}:
             raise StudyError(
                 f"the storage does not answer as it should ({_first_line(error)}): "
-                "nothing that was finished is lost; mend it and run the same command "
+                "nothing that was finished is lost; fix it and run the same command "
                 "again"
             ) from error
         raise
