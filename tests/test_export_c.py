@@ -258,7 +258,7 @@ def test_the_images_themselves_are_not_added() -> None:
         blocks=(Block(out_channels=3, shortcut="identity"),),
         head=Head(),
     )
-    with pytest.raises(ExportError, match="block 1: what it adds is the image itself"):
+    with pytest.raises(ExportError, match="block 1: a shortcut of the input image"):
         integer_net(net, random_images(net, 8))
 
 
