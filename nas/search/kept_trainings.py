@@ -108,7 +108,9 @@ class KeptTrainings:
         try:
             write_atomically(self._path(job), buffer.getvalue())
         except StudyError as error:
-            if not self._warned:  # a file that cannot be written must not end the training
+            if (
+                not self._warned
+            ):  # a file that cannot be written must not end the training
                 _logger.warning("what is trained cannot be kept: %s", error)
             self._warned = True
 
