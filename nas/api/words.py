@@ -1,4 +1,4 @@
-"""What is told beside a display, and the messages of the command line in the words of Python."""
+"""Notes on the data, and translation of command-line messages for Python."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KEYWORDS = {"dataset": "data"}
 
 
 def say_notes(dataset: Dataset, say: Say) -> None:
-    """Tell what was done to the data and what is odd in them, a line each."""
+    """Print conversions and warnings about the data, one line each."""
     for note in dataset.notes:
         say(f"data: {note}")
 

@@ -1,4 +1,4 @@
-"""Who trains: the workers that a search, `best` or `train` starts."""
+"""The workers that a search, `best` or `train` starts."""
 
 from __future__ import annotations
 

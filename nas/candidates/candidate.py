@@ -69,13 +69,13 @@ class Candidate:
 
     @property
     def epochs(self) -> float:
-        """How many epochs the training took whose accuracy it has; 0 before any."""
+        """Epochs of the training that its accuracy is from; 0 before any."""
         longest = max((t.epochs for t in self.trainings if t.curve), default=0)
         return longest or (self.curve[-1].epochs if self.curve else 0)
 
     @property
     def seeds(self) -> int:
-        """How many trainings its accuracy is the mean of."""
+        """Number of trainings that its accuracy is the mean of."""
         return max(1, sum(t.epochs == self.epochs for t in self.trainings if t.curve))
 
 
@@ -103,7 +103,7 @@ def mean_loss(reports: Sequence[RungReport]) -> float | None:
 
 
 def may_be_on_front(candidate: Candidate) -> bool:
-    """Return whether it came to its end and can do more than answer one class always."""
+    """Return whether it is complete and better than always answering one class."""
     if candidate.state != "complete":
         return False
     chance = candidate.chance_level
@@ -111,7 +111,7 @@ def may_be_on_front(candidate: Candidate) -> bool:
 
 
 def chance_level(share: float, images: int) -> float:
-    """Return the accuracy up to which a net may do no more than answer one class.
+    """Return the accuracy up to which a network may just answer one class.
 
     Always answering it has the accuracy ``share``; ``images`` is how many it was measured
     on. The noise is two standard errors.

@@ -20,7 +20,7 @@ from nas.candidates.ranking import Evidence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionRule:
-    """How many promotions there are for ``trials`` screened candidates.
+    """The number of promotions for ``trials`` screened candidates.
 
     ``middle``, ``full`` and ``seeds`` are shares of the trials that are trained at the
     fidelities between the first and the last one, at the last one, and once more at the
@@ -41,7 +41,7 @@ class PromotionRule:
 
 
 class Promotion(NamedTuple):
-    """A training to come: which candidate, for how many epochs, its how manieth seed."""
+    """A training that is due: candidate, epochs and the number of the seed."""
 
     trial: int
     epochs: int
@@ -161,7 +161,7 @@ def _best_of_the_neediest(
         else:
             waiting[place] = min(waiting.get(place, math.inf), score)
     if patient:
-        # One that looks better has to come up first.
+        # A candidate that looks better must be promoted first.
         best = {
             place: found
             for place, found in best.items()

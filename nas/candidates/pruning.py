@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 
 class RungResult(NamedTuple):
-    """Where a candidate stands at a rung; accuracy is 0 to 1, loss a cross entropy."""
+    """A candidate's result at a rung; accuracy is 0 to 1, loss a cross entropy."""
 
     num_params: float
     val_accuracy: float
@@ -37,13 +37,13 @@ class RungResults:
     """The results at one rung, in one array: thousands are compared at once."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self._rows = np.empty((64, 3))
         self._trials: list[int] = []  # whose result each row is
         self._places: dict[int, int] = {}
 
     def put(self, trial: int, result: RungResult) -> None:
-        """Note where a trial stands, in place of what was noted before."""
+        """Set the result of a trial."""
         place = self._places.setdefault(trial, len(self._trials))
         if place == len(self._trials):
             self._trials.append(trial)
@@ -111,7 +111,7 @@ def count_rivals(
 def should_prune(
     result: RungResult, peers: Peers, *, rule: PruningRule, val_size: int
 ) -> bool:
-    """Return whether a candidate that stands like this is to stop.
+    """Return whether a candidate with this result should stop.
 
     ``peers`` are the results of all other candidates at the same rung, whatever has
     become of them since.

@@ -32,8 +32,7 @@ _TRUST_SEEDS = 0.9
 # 15 epochs gave 0.02 to 0.08; at the upper end the search went for nets that take ten times
 # as long and are no better.
 _GAIN = 0.02
-# The trend follows the many, not the failures: deviations count up to so many times
-# their median.
+# The fit is robust: deviations count up to so many times their median.
 _HUBER = 1.5
 
 
@@ -65,7 +64,7 @@ def badness(val_loss: float | None, val_accuracy: float, val_size: int) -> float
 
 
 def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evidence:
-    """Return what all completed trainings of the candidate say.
+    """Return the evidence of all completed trainings of the candidate.
 
     ``first_epochs`` is how long the first training of a candidate is.
     """
@@ -86,7 +85,7 @@ def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evide
 
 
 def family_of(architecture: Architecture) -> str:
-    """Return what the nets of one structure share: kinds, kernels, downsampling."""
+    """Return the structure of a network: kinds, kernels, downsampling."""
     blocks = [
         f"{kind_and_kernel(block)}x{block.repeats}"
         + ("/" if block.stride > 1 or block.pool != "none" else "")
@@ -166,12 +165,12 @@ def rank(
 
 
 def _trend(sizes: Array, values: Array, *, degree: int) -> _Polynomial:
-    """Fit a polynomial that outliers hardly move; of lower degree where points are few."""
+    """Fit a polynomial robustly; of lower degree if there are few points."""
     degree = min(degree, max(0, (len(np.unique(sizes)) - 1) // 4))
     middle, spread = float(np.mean(sizes)), float(np.std(sizes)) or 1.0
     design = np.vander((sizes - middle) / spread, degree + 1)
     weights = np.ones(len(sizes))
-    # A little ridge on all but the constant: few points shall not bend it much.
+    # A small ridge penalty on all but the constant, so that few points do not bend it.
     ridge = np.diag([0.1] * degree + [0.0])
     for _ in range(5):
         weighted = design * weights[:, None]

@@ -1,4 +1,4 @@
-"""`nas front`, `show` and `studies`: what prints what there is."""
+"""`nas front`, `show` and `studies`: print what a study holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proposes the next candidate: what did well at about its size, changed a little.
+"""Proposes the next candidate: a mutation of one that did well at about its size.
 
 A regularised evolution that knows sizes. The size comes first, from a sequence that
 covers the range evenly. A parent is then chosen in a tournament among candidates of
@@ -58,7 +58,7 @@ class EvolutionRule:
     compute_cost: float = 0.05
 
     def random_share(self, number: int) -> float:
-        """Return how likely the trial of that number is drawn at random."""
+        """Return the probability that this trial is drawn at random."""
         if number < self.start:
             return 1.0
         faded = math.exp(-(number - self.start) / self.fading)
@@ -67,7 +67,7 @@ class EvolutionRule:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate to be, with the draws that make it and where it came from."""
+    """A proposed candidate, its decisions and its origin."""
 
     architecture: Architecture
     draws: dict[str, float]
@@ -83,7 +83,7 @@ class _Known:
 
 
 class Evolution:
-    """Proposes candidates for one study, and learns from how they did."""
+    """Proposes candidates for one study and learns from their results."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Evolution:
         levels: Sequence[int],
         rule: EvolutionRule = EvolutionRule(),
     ) -> None:
-        """Know nothing yet. ``levels`` are the study's fidelities in epochs."""
+        """Start without results. ``levels`` are the study's fidelities in epochs."""
         self._space, self._caps, self._rule = space, caps, rule
         self._input_shape, self._num_classes = input_shape, num_classes
         self._levels = levels
@@ -108,14 +108,14 @@ class Evolution:
         self._surrogate: Surrogate | None = None
 
     def learn(self, architecture: Architecture, evidence: Evidence) -> None:
-        """Take in what is known of a candidate, in place of what was known before."""
+        """Update the results of a candidate."""
         known = self._known.get(evidence.trial)
         described = features(architecture) if known is None else known.features
         self._known[evidence.trial] = _Known(architecture, described, evidence)
         self._learnt_since += 1
 
     def evidence(self) -> list[Evidence]:
-        """Return what is known of those with a completed training, by their trials."""
+        """Return the candidates with a complete training, by trial."""
         known = (self._known[trial].evidence for trial in sorted(self._known))
         return [evidence for evidence in known if evidence.results]
 
@@ -156,7 +156,7 @@ class Evolution:
         return size_of(size, least, self._caps.num_params or 0, self._space)
 
     def _update(self) -> None:
-        """Rank all candidates anew, if enough has happened since."""
+        """Rank all candidates again if enough trainings have ended since."""
         if self._learnt_since < max(1, len(self._known) // _SHARE_TO_RANK_ANEW):
             return
         self._learnt_since = 0
@@ -204,7 +204,7 @@ class Evolution:
             return children
         described = [features(child.architecture) for child in children]
         mean, spread = self._surrogate.predict(described)
-        # A draw of what each may be worth: what is uncertain gets its chance.
+        # Thompson sampling: uncertain children get a chance.
         merits = [
             m
             + _BOLDNESS * s * rng.gauss(0, 1)
@@ -217,16 +217,16 @@ class Evolution:
         return [children[place] for place in order]
 
     def _crowd(self, family: str) -> float:
-        """Return what is held against one of many alike, so that others get a chance."""
+        """Return the crowding penalty of a structure that was tried often."""
         return self._rule.crowding * math.log(max(1, self._families[family]))
 
     def _child(self, wanted: int, rng: random.Random) -> Proposal | None:
-        """Return a parent that was changed and resized, as yet without its draws."""
+        """Return a mutated and resized child of a parent, without its draws."""
         travels = rng.random() < self._rule.travel
         parent = self._tournament(wanted, rng, anywhere=travels)
         weights = list(self._rule.changes)
         if 0.8 < parent.evidence.num_params / wanted < 1.25:
-            weights[0] = 0.0  # nearly the same net again
+            weights[0] = 0.0  # nearly the same network again
         elif travels:
             weights[0] *= 4
         changes = rng.choices(range(len(weights)), weights)[0]
@@ -244,12 +244,12 @@ class Evolution:
         return Proposal(found, {}, origin, parent.evidence.trial)
 
     def _tournament(self, wanted: int, rng: random.Random, *, anywhere: bool) -> _Known:
-        """Return the best of a random few, drawn the likelier the nearer in size."""
+        """Tournament: return the best of a few, drawn with more weight the closer in size."""
         distance = (self._log_sizes - math.log(wanted)) / self._rule.window
         weights = np.exp(-0.5 * distance**2) + 1e-6
         if anywhere:
             weights = np.ones(len(self._parents))
-        # How many the window holds: the sum of weights, each at most 1.
+        # Effective number of candidates in the window: the sum of weights, each at most 1.
         total = float(weights.sum())
         entrants = max(2, round(total / self._rule.breeders))
         points = [rng.random() * total for _ in range(entrants)]
@@ -333,12 +333,12 @@ class Recorder:
 
 # Blocks, of how many a stage, and the share of the cap: what anyone would draw by hand.
 _PLAIN = ((3, 1, 1.0), (6, 2, 1.0), (3, 1, 0.25), (6, 2, 0.25))
-# Candidates are ranked anew once trainings of one in so many of them have ended.
+# Candidates are ranked again after trainings of one in this many of them.
 _SHARE_TO_RANK_ANEW = 200
 _LEAST_FOR_SURROGATE = 15
 _BOLDNESS = 0.5
-# How much worse a net gets with every factor e that it is smaller; children whose widths
-# do not come up to the wanted size are no match for those that do.
+# Penalty per factor e in size for children that end up smaller than the wanted size,
+# since they compete with children that reach it.
 _SHORTFALL = 0.6
 
 

@@ -1,4 +1,4 @@
-"""Changes a few decisions of an architecture and gives it another size.
+"""Mutates an architecture: changes a few decisions and resizes it.
 
 The steps of the local search: a block more or less, another kernel, a pooling moved ...
 The result is within the caps, or there is none. A few results are outside the space: only
@@ -31,7 +31,7 @@ from nas.space.widening import widen
 
 T = TypeVar("T")
 
-# Changes that lead over the caps or to no architecture are tried anew so often.
+# Number of attempts if a change leads over the caps or to no architecture.
 _ATTEMPTS = 30
 
 
@@ -51,7 +51,7 @@ class BlockGenes:
 
 @dataclass(frozen=True, slots=True)
 class Genome:
-    """An architecture as the decisions that a space leaves open, sizes apart."""
+    """An architecture as the decisions of a space, without sizes."""
 
     norm: str
     activation: str
@@ -207,7 +207,7 @@ def _other_kind(space: SearchSpace, genome: Genome, rng: random.Random) -> Genom
 def _taken(
     space: SearchSpace, kind: str, options: dict[str, Any], rng: random.Random
 ) -> dict[str, Any]:
-    """Return the options with those drawn anew that such blocks cannot have."""
+    """Return the options, with those that such blocks cannot have redrawn."""
     changed = dict(options)
     for name, left in options_of(space, kind).items():
         if changed[name] not in left:
@@ -267,7 +267,7 @@ def _other_width(space: SearchSpace, genome: Genome, rng: random.Random) -> Geno
 
 
 def _insert(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
-    """Put a block more somewhere: a copy of a neighbour, or a fresh one."""
+    """Insert a block: a copy of a neighbour or a new one."""
     if len(genome.blocks) >= space.depth[1]:
         return genome
     place = rng.randrange(len(genome.blocks) + 1)
@@ -288,7 +288,7 @@ def _insert(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
 
 
 def _remove(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
-    """Take a block away; its downsampling goes to a neighbour."""
+    """Remove a block; its downsampling moves to a neighbour."""
     if len(genome.blocks) <= space.depth[0]:
         return genome
     place = rng.randrange(len(genome.blocks))
@@ -318,7 +318,7 @@ def _move_downsampling(
 def _other_downsampling(
     space: SearchSpace, genome: Genome, rng: random.Random
 ) -> Genome:
-    """Downsample at one block more, or one less, or in another way."""
+    """Add, remove or change a downsampling."""
     place = rng.randrange(len(genome.blocks))
     way = genome.blocks[place].downsampling
     if way == "none":
@@ -358,7 +358,7 @@ def _other_norm(space: SearchSpace, genome: Genome, rng: random.Random) -> Genom
 
 
 def _other_finish(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
-    """Let a block deviate, or deviate no longer."""
+    """Switch a block's deviation on or off."""
     place = rng.randrange(len(genome.blocks))
     if genome.blocks[place].own is not None:
         return _with(genome, place, own=None)
@@ -398,7 +398,7 @@ def _drawn(choice: Choice[T], rng: random.Random) -> T:
 
 
 def _another(choice: Choice[T], current: T, rng: random.Random) -> T:
-    """Draw another option than the current one, where there is another."""
+    """Draw an option other than the current one, if there is another."""
     others = [
         (option, share)
         for option, share in zip(choice.options, choice.shares, strict=True)

@@ -1,4 +1,4 @@
-"""Predicts how good an architecture is for its size, from those that were trained.
+"""Predicts how good an architecture is for its size, from trained ones.
 
 Gaussian process regression on a few numbers that describe a net: depth, compute, where
 it downsamples, kernels, head. It is no judge; it only sorts out the worse of several
@@ -20,10 +20,10 @@ from nas.architecture.kinds import parts_of
 
 Array = npt.NDArray[np.floating[Any]]
 
-# Of a study of thousands the best informed and latest so many are enough.
+# In a study of thousands, this many of the best measured and latest are enough.
 _MOST = 400
 _LENGTH = 1.0  # in standard deviations of a feature, times the root of their number
-LOG_PARAMS, LOG_MACS = 0, 1  # their places among the features
+LOG_PARAMS, LOG_MACS = 0, 1  # indices among the features
 _NOISE = 0.5  # the share of the residuals' variance that no feature explains
 
 
@@ -78,10 +78,10 @@ class Surrogate:
     """A Gaussian process over architectures, fitted to their residuals."""
 
     def __init__(self, rows: Sequence[Array], residuals: Sequence[float]) -> None:
-        """Fit to the features and residuals of the trained; the last ones count."""
+        """Fit to features and residuals of trained architectures, if many the last ones."""
         inputs = np.array(rows[-_MOST:])
         targets = np.array(residuals[-_MOST:], dtype=np.float64)
-        # One broken training shall not stretch the scale.
+        # One failed training must not stretch the scale.
         low, high = np.percentile(targets, [0, 90])
         targets = np.clip(targets, low, high)
         self._centre = inputs.mean(axis=0)

@@ -1,4 +1,4 @@
-"""What an accuracy is worth where classes are not of one size."""
+"""Balanced accuracy, and how informative an accuracy is with unequal classes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def balance(confusions: Sequence[list[list[int]] | None]) -> dict[str, Any]:
 
 
 def effective_size(counts: Sequence[int]) -> int:
-    """Return on how many images a plain accuracy is as noisy as the balanced one here.
+    """Return the number of images on which plain accuracy has the noise of the balanced one.
 
     ``counts`` are the images of each class; those without any do not count. With the
     same share right in each class the variances are equal.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionCriteria:
-    """What the user wants: the most accurate net, or the smallest accurate enough.
+    """What the user wants: the most accurate network, or the smallest accurate enough.
 
     ``max_params`` limits both. With ``min_accuracy`` (validation, 0 to 1) it is the
     smallest member of the front that reaches it after a full training. ``finalists``
@@ -55,7 +55,7 @@ class SelectionCriteria:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressEvent:
-    """One step of a retraining, for whoever shows it."""
+    """One step of a retraining, for display."""
 
     stage: str
     trial: int
@@ -157,7 +157,7 @@ def retrain(
 
 
 class _Measured:
-    """The ends of the trainings by that recipe, in the study and since."""
+    """Results of trainings with that recipe, in the study and since."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _Measured:
         epochs = recipe.epochs
         own = replace(settings.recipe, epochs=epochs), settings.metric
         if (recipe, metric) != own:
-            return  # what the study has measured is something else
+            return  # the study's measurements used another recipe
         for c in candidates:
             ends = [t.curve[-1] for t in c.trainings if t.curve and t.epochs == epochs]
             if settings.recipe.epochs == epochs and c.curve:
@@ -193,7 +193,7 @@ class _Measured:
         return mean_loss(self._ends[candidate.key])
 
     def badness(self, candidate: Candidate) -> float:
-        """Return what the choice is by; see nas.candidates.ranking."""
+        """Return the value that the choice minimises; see nas.candidates.ranking."""
         return statistics.fmean(
             badness(end.val_loss, end.val_accuracy, self._val_size)
             for end in self._ends[candidate.key]
@@ -203,7 +203,7 @@ class _Measured:
 def allowed(
     candidates: Sequence[Candidate], criteria: SelectionCriteria, settings: Settings
 ) -> list[Candidate]:
-    """Return the candidates that may win: completely trained and small enough.
+    """Return the possible winners: candidates with a complete training that are small enough.
 
     Raises StudyError where there is none.
     """
@@ -231,12 +231,12 @@ def _most_accurate(
     runs: _Runs,
     measured: _Measured,
 ) -> Candidate:
-    """Return the best of the most promising after full trainings of them."""
+    """Fully train the most promising candidates and return the best."""
     finalists = contenders(candidates, small_enough, settings, criteria.max_params)
     finalists = finalists[: criteria.finalists]
     measured.finalists = sorted(finalists, key=lambda c: c.num_params)
     runs.finalists([c for c in finalists if not measured.count(c)], measured)
-    # Of equally good ones the smaller.
+    # Among equally good ones, the smaller.
     finalists.sort(key=lambda c: (measured.badness(c), c.num_params))
     last_two = finalists[:2]
     if len(last_two) > 1:
@@ -250,7 +250,7 @@ def _smallest_reaching(
     runs: _Runs,
     measured: _Measured,
 ) -> Candidate:
-    """Return the smallest member that is accurate enough, a few at a time from below."""
+    """Return the smallest candidate that is accurate enough; train a few at a time."""
     wanted = criteria.min_accuracy or 0.0
     if not members:
         raise StudyError(

@@ -1,4 +1,4 @@
-"""Who may win under a cap: the candidates of the study, and the best of them resized.
+"""Possible winners under a cap: a study's candidates, and the best structures resized.
 
 Candidates lie where the search drew them, seldom right below the cap that the user asks
 for. What was best at other sizes, with the widths that the cap allows, is often better.
@@ -23,7 +23,7 @@ from nas.study.settings import Settings
 # it, those further apart 0.2 (one study on MNIST, 200 candidates).
 _KEPT = 0.75
 _REACH = 1.0  # in log size
-# A structure that was tried so near the cap needs no resizing.
+# A structure that was tried this close to the cap needs no resizing.
 _NEAR = 0.9
 
 
@@ -80,7 +80,7 @@ def contenders(
 
 
 def is_resized(candidate: Candidate) -> bool:
-    """Tell whether it is no trial of the study, but one of them resized."""
+    """Whether this is a resized candidate, not itself a trial of the study."""
     return candidate.origin == "resized" and candidate.parent == candidate.trial
 
 

@@ -1,4 +1,4 @@
-"""What a `nas best` or `nas train` that was stopped has trained to the end."""
+"""Finished trainings of a `nas best` or `nas train` that was stopped."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _logger = logging.getLogger("nas")
 
 
 class Trainings(Protocol):
-    """Trainings that came to their end, by their jobs."""
+    """Finished trainings, by job."""
 
     def find(self, job: Job) -> list[Reported | Finished] | None:
         """Return the reports and the end of this job, None where it is not known."""
 
     def keep(self, job: Job, reports: Sequence[RungReport], end: Finished) -> None:
-        """Take in a training."""
+        """Keep a finished training."""
 
 
 class RememberedTrainings:
-    """Trainings that came to their end, as long as the process lives."""
+    """Finished trainings, kept in memory."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self._ended: dict[str, list[Reported | Finished]] = {}
 
     def find(self, job: Job) -> list[Reported | Finished] | None:
@@ -52,7 +52,7 @@ class RememberedTrainings:
 
 
 class KeptTrainings:
-    """Trainings that came to their end, in one file each.
+    """Finished trainings, one file each.
 
     A file is named after all that decides its training: the job and the
     ``conditions``, plain data such as the data's fingerprint and the versions. So a
@@ -95,7 +95,7 @@ class KeptTrainings:
         return [*reports, end]
 
     def keep(self, job: Job, reports: Sequence[RungReport], end: Finished) -> None:
-        """Write a training down; one line tells where that fails."""
+        """Write a training to its file; warn in one line if that fails."""
         told = {
             "reports": [asdict(report) for report in reports],
             "test_accuracy": end.test_accuracy,
@@ -108,12 +108,14 @@ class KeptTrainings:
         try:
             write_atomically(self._path(job), buffer.getvalue())
         except StudyError as error:
-            if not self._warned:  # what is trained now is worth more than this
+            if (
+                not self._warned
+            ):  # a file that cannot be written must not end the training
                 _logger.warning("what is trained cannot be kept: %s", error)
             self._warned = True
 
     def discard(self) -> None:
-        """Remove all that is kept, once the result of it all is written."""
+        """Remove all kept trainings, once the result is written."""
         with suppress(OSError):
             for path in self._files():
                 path.unlink(missing_ok=True)
@@ -129,7 +131,7 @@ class KeptTrainings:
 
 
 def _what(job: Job) -> dict[str, Any]:
-    """Return all of a job that decides its training, as plain data."""
+    """Return everything that determines a job's training, as plain data."""
     return {
         "architecture": job.architecture.to_json(),
         "recipe": asdict(job.recipe),

@@ -1,4 +1,4 @@
-"""The winners of several caps in one go: which caps, and the table of what was found."""
+"""Winners for several caps at once: the caps, and the table of results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_alone(max_params: int | None, min_accuracy: float | None) -> None:
 
 
 def sizes_from(text: str) -> list[int]:
-    """Return the caps of a text such as "10000,5000"; raise UsageError for another."""
+    """Parse caps such as "10000,5000"; raise UsageError for invalid text."""
     parts = text.replace("_", "").split(",")
     if not all(part.strip().isdecimal() for part in parts):
         raise UsageError(
@@ -54,7 +54,7 @@ def caps(
     settings: Settings,
     sizes: Sequence[int] | None = None,
 ) -> list[int]:
-    """Return the most parameters of each winner, largest first, each once.
+    """Return the winners' caps, largest first, without duplicates.
 
     By default they are the study's cap and its halves, as far down as a fully trained
     candidate has so few parameters. Raises UsageError for sizes that are no whole
@@ -83,12 +83,12 @@ def caps(
 
 
 def winner_folders(first: Path, limits: Sequence[int]) -> list[Path]:
-    """Return where the winner of each limit is written: its cap is at the name's end."""
+    """Return the output folder for each cap; the cap is appended to its name."""
     return [first, *(Path(f"{first}-{limit}") for limit in limits[1:])]
 
 
 def csv_of(limits: Sequence[int], winners: Sequence[Winner]) -> str:
-    """Return the winners as CSV, a row a cap; accuracies are 0 to 1."""
+    """Return the winners as CSV, one row per cap; accuracies are 0 to 1."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()

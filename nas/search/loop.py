@@ -1,4 +1,4 @@
-"""The one loop that joins everything: ask, train, prune, promote, record, tell."""
+"""The main loop of a search: ask, train, prune, promote, record, tell."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nas.search.pruner import Pruner
 from nas.study.study import Study
 from nas.training.report import RungReport
 
-# The same cause of failure so often in a row is no accident of one candidate.
+# So many failures in a row for the same reason are not the candidates' fault.
 _FAILURES_IN_A_ROW = 3
-# A candidate under which the worker died so often is taken to be what kills it.
+# After so many dead workers, the candidate is assumed to be the cause.
 _LOSSES = 3
-# For each so many workers one candidate is drawn before it is wanted, while nothing
-# else is to be done. With fewer, what the next draw learns is worth more than the time.
+# One candidate per so many workers is drawn ahead of time, while nothing
+# else is to be done. With fewer workers, waiting for more results is worth the time.
 _WORKERS_PER_PREFETCH = 8
 
 
@@ -42,7 +42,7 @@ def search(
     sizes are promoted to longer trainings (nas.candidates.promotion), and the search
     ends when no promotion is due any more.
 
-    Unfinished candidates of an interrupted search are trained anew first. After
+    Unfinished candidates of an interrupted search are trained again first. After
     ``time_limit`` seconds it stops; what is in training then stays unfinished. A
     training that takes more than ``trial_time_limit`` seconds loses its worker, which
     may hang, and is given to another one; at the second time it has failed. By default
@@ -168,7 +168,7 @@ class _Search:
                 self.report_progress(self.study.candidate(job.number))
 
     def next_promotion(self) -> Job | None:
-        """Return a longer training of a promising candidate, if one is due."""
+        """Return the next promotion, if one is due."""
         with timed(self.timing, "sampling"):
             return self.promotions.next(
                 finished=self.finished,
@@ -177,7 +177,7 @@ class _Search:
             )
 
     def next_screening(self) -> Job | None:
-        """Return the first, short training of another candidate, if one is wanted."""
+        """Return the screening of a new candidate, if one is wanted."""
         if self.finished + self.screening >= self.trials:
             return None
         candidate = self.next_candidate()
@@ -195,7 +195,7 @@ class _Search:
 
     @property
     def screening(self) -> int:
-        """How many candidates are in their first training."""
+        """Number of candidates in screening."""
         return sum(job not in self.promotions for job in self.running)
 
     def may_screen(self) -> bool:
@@ -239,7 +239,7 @@ class _Search:
     # -- what workers tell -----------------------------------------------------------------
 
     def judge(self, job: int, report: RungReport) -> None:
-        """Write a report down and tell the worker whether to go on."""
+        """Record a report and tell the worker whether to continue."""
         if job in self.promotions:
             self.promotions.report(job, report)
             self.engine.decide(job, proceed=True)
@@ -255,7 +255,7 @@ class _Search:
             self.end_screening(job, "pruned", reason)
 
     def finish(self, job: int) -> None:
-        """Note that a training came to its end."""
+        """Record the end of a training."""
         if job in self.promotions:
             self.end_promotion(job)
         else:
@@ -298,7 +298,7 @@ class _Search:
             )
 
     def requeue(self, job: int, *, out_of_memory: bool) -> None:
-        """Give the training of a worker that is gone to another one."""
+        """Give the training of a lost worker to another one."""
         cause = None
         if self.running.was_abandoned(job):
             cause = self.running.failure(job)

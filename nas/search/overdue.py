@@ -1,4 +1,4 @@
-"""How long running trainings have taken, and which of them take too long."""
+"""Durations of running trainings, and which of them are overdue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-# One that took too long so often is given up; the first time the machine may be to blame.
+# Given up after so many timeouts; the first one may be the machine's fault.
 _OVERDUE = 2
 # Without a limit from the user a training is overdue after so many seconds, or so many
 # times the longest that came to its end, whichever is more; before there is one, after
@@ -27,7 +27,7 @@ class TrainingTimes:
     def __init__(self, limit: float | None) -> None:
         self._limit = limit
         self._began: dict[int, float] = {}
-        # Seconds that the coordinator saw each of them train, and when it last looked.
+        # Observed training seconds of each job, and the time of the last observation.
         self._elapsed: dict[int, float] = {}
         self._looked = time.monotonic()
         self._longest: float | None = None
@@ -35,11 +35,11 @@ class TrainingTimes:
         self._times_overdue: Counter[int] = Counter()
 
     def __len__(self) -> int:
-        """Return how many run."""
+        """Return the number of running trainings."""
         return len(self._began)
 
     def __iter__(self) -> Iterator[int]:
-        """Return the jobs that run."""
+        """Return the running jobs."""
         return iter(self._began)
 
     def begin(self, job: int) -> None:
@@ -65,7 +65,7 @@ class TrainingTimes:
             self._elapsed[job] += min(self._looked - before, _LONGEST_ROUND)
 
     def overdue(self) -> list[int]:
-        """Return those that have just become overdue: their workers are to be killed."""
+        """Return newly overdue jobs, whose workers should be killed."""
         limit = self._limit
         if limit is None:
             limit = _FIRST_LIMIT

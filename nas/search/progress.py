@@ -1,4 +1,4 @@
-"""What a search tells while it runs and at its end: progress, times, how it ended."""
+"""Progress of a search: its state, its timings and how it ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a search stands; handed to whoever shows it."""
+    """The state of a search, for display."""
 
     study: Study
     """With all that has happened up to now."""
@@ -42,7 +42,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """What the rest will take at this run's pace; None before there is one."""
+        """Estimated seconds left at this run's pace; None before there is one."""
         settings = self.study.settings
         left = math.inf
         if self.time_limit is not None:

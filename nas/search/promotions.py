@@ -1,4 +1,4 @@
-"""The longer trainings of a search: which is due, which run, what they have reported."""
+"""Promotions: longer trainings that are due or running, and their reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nas.study.settings import derived_seed
 from nas.study.study import Study
 from nas.training.report import RungReport
 
-# The promotion rule is asked anew once trainings of one in so many have ended.
+# The promotion rule is asked again after trainings of one in this many candidates.
 _SHARE_TO_PROMOTE_ANEW = 200
 
 
@@ -45,12 +45,12 @@ class Promotions:
         self._nothing_due = False
 
     def __contains__(self, job: int) -> bool:
-        """Return whether the job is a promotion's."""
+        """Return whether the job is a promotion."""
         return job in self._jobs
 
     @property
     def waiting(self) -> bool:
-        """Whether one has lost its worker and waits for another."""
+        """Whether a promotion lost its worker and waits for another."""
         return bool(self._again)
 
     def trial_of(self, job: int) -> int:
@@ -113,28 +113,28 @@ class Promotions:
             trials=self._trials,
             screened=finished,
             screening=screening > 0 or more_to_come,
-            # Who names a net to start from wants to know what it is worth.
+            # The user's own candidates are always trained fully, so that they can be compared.
             always=[c.trial for c in self._starts()],
         )
         self._nothing_due = found is None
         return found
 
     def _starts(self) -> Sequence[Candidate]:
-        """Return the candidates that the user named, as far as they have begun."""
+        """Return the user's own candidates that have begun."""
         if not self._study.settings.start_from:
             return []
         return [c for c in self._study.candidates() if c.origin == "start"]
 
     def training_ended(self) -> None:
-        """Take note that there is something new to judge by."""
+        """Note that a training has ended since the rule was last asked."""
         self._ended_since += 1
 
     def report(self, job: int, report: RungReport) -> None:
-        """Note where a promotion stands."""
+        """Record a report of a promotion."""
         self._curves[job].append(report)
 
     def end(self, job: int, *, failed: bool) -> Candidate:
-        """Write a promotion down and return the candidate as it is now."""
+        """Store a finished promotion and return the updated candidate."""
         trial, epochs, seed_number = self._jobs[job]
         training = Training(
             trial=trial,
@@ -146,7 +146,7 @@ class Promotions:
         return self._study.add_training(training)
 
     def repeat(self, job: int) -> None:
-        """Begin a promotion anew, whose worker is gone."""
+        """Queue a promotion again whose worker was lost."""
         self._again.append(job)
 
 

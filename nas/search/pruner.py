@@ -1,4 +1,4 @@
-"""Which screenings end early: what candidates showed at each rung, and the rule."""
+"""Pruning of screenings: the reports at each rung, and the rule."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from nas.training.report import RungReport
 
 
 class Pruner:
-    """Judges each report by those of the candidates that are at most as large."""
+    """Compares each report with those of candidates of at most the same size."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # Where each candidate stood at each rung: the rivals of those to come.
+        # Each candidate's result at each rung, for comparison with later ones.
         self._results = [RungResults() for _ in settings.rungs]
 
     def reason_to_prune(self, candidate: Candidate, report: RungReport) -> str | None:
-        """Return why the training is to end here, None where it goes on."""
+        """Return the reason to stop the training, or None to continue."""
         settings = self._settings
         last = report.rung == len(settings.rungs) - 1
-        # Who names a net to start from wants to know what it is worth.
+        # The user's own candidates are always trained fully, so that they can be compared.
         if settings.pruning is None or last or candidate.origin == "start":
             return None
         result = _result(candidate, report)
@@ -36,11 +36,11 @@ class Pruner:
         )
 
     def note(self, candidate: Candidate, report: RungReport) -> None:
-        """Let the report be one that others are judged by."""
+        """Add a report for later comparisons."""
         self._results[report.rung].put(candidate.trial, _result(candidate, report))
 
     def forget(self, trial: int) -> None:
-        """Judge nobody by a training that failed, or begins anew."""
+        """Remove the reports of a training that failed or restarts."""
         for results in self._results:
             results.drop(trial)
 

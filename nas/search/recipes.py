@@ -1,4 +1,4 @@
-"""The recipe of a training: what the data has by default, and what the user wants instead."""
+"""The recipe of a training: the default for the data, and the user's changes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 # The epochs of the middle fidelity; one of fewer steps says little about a network.
 _MIDDLE_EPOCHS, _LEAST_STEPS = 3, 600
-# In colour, but a mirrored digit is another one, or none.
+# In colour, but a mirrored digit is not the same digit.
 _WRITING = {"svhn"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeChange:
-    """How the user changes the recipe: a file with some of its keys, the augmentation.
+    """The user's changes of the recipe: a file with some of its keys, and the augmentation.
 
     ``augment`` is as read_kinds takes it. None is the default.
     """
@@ -38,7 +38,7 @@ class RecipeChange:
         return self.file is not None or self.augment is not None
 
     def check(self) -> None:
-        """Raise what `changed_recipe` would, as far as it shows without the data."""
+        """Check the change as far as possible without the data; raises as `changed_recipe`."""
         if self.file is not None:
             load_recipe(self.file, Recipe(rotation=0.0, shear=0.0))
         if self.augment is not None:
@@ -50,7 +50,7 @@ NO_CHANGE = RecipeChange()
 
 
 def pixels_of(dataset: Dataset) -> Pixels:
-    """Return what of a data set decides how its images may be changed."""
+    """Return the properties of a data set that determine its augmentation."""
     return Pixels(
         dataset.input_shape,
         signals=dataset.signal_length > 0,
@@ -96,7 +96,7 @@ def default_recipe(
 def changed_recipe(
     recipe: Recipe, change: RecipeChange, pixels: Pixels, num_classes: int
 ) -> Recipe:
-    """Return the recipe, changed as the user wants.
+    """Return the recipe with the user's changes.
 
     Raises RecipeError for a file that is none or is for another number of classes,
     UsageError for an unknown augmentation.
@@ -130,7 +130,7 @@ def load_recipe(path: Path, default: Recipe) -> Recipe:
 
 
 def augmentation_line(recipe: Recipe) -> str:
-    """Return the line that tells at the start how images are augmented."""
+    """Return the line about augmentation that is printed at the start."""
     return (
         f"augmentation: {in_words(recipe)} (--augment changes it: none, or some of "
         "affine, shift, flip, crop)"

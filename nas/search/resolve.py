@@ -15,14 +15,14 @@ _TRIAL = re.compile(r"(?P<study>[^:/\\]+):(?P<trial>\d{1,9})")
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """An architecture that was named; ``settings`` of the study it is from, if any."""
+    """A named architecture, and the ``settings`` of its study, if any."""
 
     reference: Reference
     settings: Settings | None = None
 
     @property
     def dataset(self) -> str:
-        """The data set that it was made for, MNIST where that is not said."""
+        """The data set that it was made for, by default MNIST."""
         if self.settings is not None:
             return self.settings.dataset
         published = self.reference.published

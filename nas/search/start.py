@@ -1,4 +1,4 @@
-"""Begins the study that was asked for, or goes on with it where there is one."""
+"""Begins the requested study, or resumes it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DEFAULT_SPACE = "mixed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a user asked for; None is "as the study has it", or else the default."""
+    """The user's request. None means the study's value, or else the default."""
 
     studies: Path
     study: str | None = None
@@ -90,7 +90,7 @@ def launch(
         check_same(stored, replace(stored, **_given(request, stored, None)))
     dataset = given or load_again(stored, request.data_dir, request.dataset)
     if dataset.fingerprint == stored.data_fingerprint:
-        # It is the same data, wherever it lies by now and however that is spelt.
+        # The same data, even if it moved or its path is spelt differently.
         request = replace(request, dataset=None)
     asked = replace(stored, **_given(request, stored, dataset))
     check_same(stored, asked)
@@ -140,7 +140,7 @@ def _begin(
             f"{dataset.input_shape[1]}x{dataset.input_shape[2]}, so leave it out"
         )
     val_size = dataset.val_size
-    # The workers will split; here it shows whether that can be done.
+    # The workers make the split; this checks that it is possible.
     _, held_out = dataset.split(request.seed or 0, val_size)
     counts = dataset.labels[held_out].bincount().tolist()
     train_size = len(dataset.labels) - val_size
@@ -224,7 +224,7 @@ def _given(
         train_size = len(dataset.labels) - stored.val_size
         given |= search_training(request.epochs or recipe.epochs, train_size, recipe)
     elif request.epochs is not None:
-        # Without the data only the full epochs can be told.
+        # Without the data only the full epochs are known.
         given["fidelities"] = (*stored.levels[:-1], request.epochs)
     if request.pruning is not None and request.pruning != (stored.pruning is not None):
         given["pruning"] = PruningRule() if request.pruning else None
@@ -232,7 +232,7 @@ def _given(
 
 
 def _by_metric(metric: Metric, counts: list[int]) -> dict[str, Any]:
-    """Return what the metric decides; ``counts`` are the validation images a class."""
+    """Return the settings that follow from the metric; ``counts`` are validation images per class."""
     size = None
     chance = max(counts) / sum(counts)
     if metric == "balanced-accuracy":
@@ -245,7 +245,7 @@ def _by_metric(metric: Metric, counts: list[int]) -> dict[str, Any]:
 
 
 def _latency(request: Request) -> dict[str, Any]:
-    """Return the settings for --max-latency, none where it was not given."""
+    """Return the settings for --max-latency; empty if it was not given."""
     if request.max_latency is None:
         return {}
     board, milliseconds = read_limit(request.max_latency)
@@ -255,7 +255,7 @@ def _latency(request: Request) -> dict[str, Any]:
 def _space_with(
     space: SearchSpace, starts: Iterable[Reference], caps: Caps
 ) -> tuple[str, list[str]]:
-    """Return the space's text with what the starts have and it lacks, and what to say."""
+    """Return the space's text extended for the starts, and what to report about it."""
     notes: list[str] = []
     for start in starts:
         wider, added = include(space, start.architecture, caps)

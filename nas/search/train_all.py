@@ -1,4 +1,4 @@
-"""Trains a handful of jobs to their ends, without a study and without pruning."""
+"""Trains several jobs to the end, without a study and without pruning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nas.errors import StudyError
 from nas.search.kept_trainings import Trainings
 from nas.training.report import RungReport
 
-# A job under which the worker died so often is given up.
+# A job is given up after so many dead workers.
 _LOSSES = 3
 
 

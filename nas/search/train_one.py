@@ -37,7 +37,7 @@ _HONEST = "after the last epoch; trained on the training and validation data"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How the architecture is to be trained; ``seed`` is what all seeds follow from."""
+    """How to train the architecture; all seeds are derived from ``seed``."""
 
     dataset: str
     recipe: Recipe
@@ -91,7 +91,7 @@ def train_single(
         if isinstance(event, Finished):
             ended[job.number] = event
         else:
-            # A worker that died began anew: its later report of a rung counts.
+            # After a worker died the training restarts: the later report of a rung counts.
             curves[job.number][event.report.rung] = event.report.val_accuracy
     costs = cost(reference.architecture)
     report: dict[str, Any] = {
@@ -140,7 +140,7 @@ def choose_recipe(
     epochs: int | None = None,
     like_published: bool = False,
 ) -> Recipe:
-    """Return the source's recipe, or the default one, changed as the user wants.
+    """Return the published or the default recipe, with the user's changes.
 
     The default one is that of the study that the net is from, ``studied``, but for the
     epochs; of other nets it is what suits the data.

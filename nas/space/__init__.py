@@ -1,4 +1,4 @@
-"""Search spaces: read from TOML, drawn from under hard caps, without luck."""
+"""Search spaces: reading from TOML, and drawing under hard caps by construction."""
 
 from nas.space.completion import Caps
 from nas.space.drawing import Draws, RandomDraws, sample

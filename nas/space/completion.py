@@ -35,7 +35,7 @@ from nas.space.reading import SearchSpace, options_of
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """The hard limits; None where there is none.
+    """The hard caps; None means no cap.
 
     ``num_params`` is the parameter budget, ``macs`` multiply-accumulates of one
     image, ``peak_memory`` bytes of int8 activations, ``flash`` bytes of the C code and
@@ -66,11 +66,11 @@ class Caps:
 
     @property
     def of_device(self) -> bool:
-        """Whether there is a cap on flash or latency, which fewer have."""
+        """Whether there is a cap on flash or latency."""
         return self.flash is not None or self.latency is not None
 
     def after(self, spent: Cost) -> Caps:
-        """Return the caps for what comes next once that much is spent."""
+        """Return the caps that are left after this cost is spent."""
 
         def left(cap: int | None, used: int) -> int | None:
             return None if cap is None else cap - used
@@ -78,7 +78,7 @@ class Caps:
         return Caps(
             left(self.num_params, spent.num_params),
             left(self.macs, spent.macs),
-            # Peaks do not add up: what was spent earlier leaves no less for later.
+            # Peak memory is a maximum, so earlier blocks do not reduce what is left.
             self.peak_memory,
             left(self.flash, spent.flash),
             left(self.latency, spent.latency),
@@ -86,7 +86,7 @@ class Caps:
         )
 
     def relevant(self, cost: Cost) -> Cost:
-        """Return the cost with what no cap limits set to 0, so that fewer differ."""
+        """Return the cost with uncapped quantities set to 0, so that fewer costs differ."""
         return Cost(
             cost.num_params if self.num_params is not None else 0,
             cost.macs if self.macs is not None else 0,
@@ -98,7 +98,7 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far a drawing has come: what decides which completions there are."""
+    """The state of a drawing: what determines its possible completions."""
 
     norm: str
     head: Head
@@ -145,7 +145,7 @@ class Completion:
 
     def __init__(self, space: SearchSpace, num_classes: int, caps: Caps) -> None:
         self.space, self.num_classes, self.caps = space, num_classes, caps
-        # Activations are drawn later: none of the space's may need more flash.
+        # Activations are drawn later, so assume the one that needs the most flash.
         activations = space.activations.options
         self._activation = max(activations, key=_flash_of_activation)
         self._gated = space.squeeze_excitations.options != (0,)
@@ -282,7 +282,7 @@ def _sides_after(block: Block, shape: Shape) -> tuple[int, int]:
 def _combinations(
     space: SearchSpace, norm: str, ways: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the values of every block that the space draws, but for its width."""
+    """Yield the values of every possible block of the space, except its width."""
     for kind, kernel_size, padding, way in product(
         space.kinds.options, space.kernel_sizes.options, space.paddings.options, ways
     ):
@@ -313,7 +313,7 @@ def _flash_of_activation(activation: str) -> int:
 
 
 def _unbeaten(costs: set[Cost]) -> tuple[Cost, ...]:
-    """Return the costs that no other is at most as high as in all of them."""
+    """Return the non-dominated costs."""
     kept: list[Cost] = []
     for cost in sorted(costs, key=astuple):
         if not any(

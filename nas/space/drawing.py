@@ -107,7 +107,7 @@ def sample(
         math.exp(spread * draws.suggest_float(f"block_{number}.width", -1.0, 1.0))
         for number in range(1, len(blocks) + 1)
     ]
-    # The narrow one fits by construction.
+    # The narrowest one fits by construction.
     return widen(narrow, relative, caps, least=space.min_width, most=space.max_width)
 
 
@@ -128,7 +128,7 @@ def usual_finish(
 
 @lru_cache
 def deviations(ways: Deviation) -> tuple[dict[str, Any], ...]:
-    """Return every way of its own that a block of the space may go."""
+    """Return every possible deviation of a block."""
     names = ("norm", "bias", "activation", "order", "dropout")
     return tuple(
         dict(zip(names, values, strict=True))
@@ -141,7 +141,7 @@ def deviations(ways: Deviation) -> tuple[dict[str, Any], ...]:
 def _deviate(
     narrow: Architecture, space: SearchSpace, draws: Draws, caps: Caps
 ) -> Architecture:
-    """Let some blocks go their own way, as far as the caps allow."""
+    """Let some blocks deviate, as far as the caps allow."""
     share = space.deviation.share
     if not share:
         return narrow
@@ -305,7 +305,7 @@ def _structure(
     blocks = []
     for number in range(1, depth + 1):
         moves = [move for move in table.moves(state) if move.fits(caps)]
-        # A wanted downsampling that finds no room waits for the next block with it.
+        # A downsampling that does not fit is postponed to the next block that has one.
         due = sum(position <= number for position in wanted)
         done = count - state.downsamplings_left
         move = _move(space, draws, number, moves, downsample=due > done)
@@ -358,7 +358,7 @@ def _move(
 def _pick(
     draws: Draws, name: str, choice: Choice[T], allowed: Callable[[T], bool]
 ) -> T:
-    """Draw one of the options; where it is not allowed take the nearest that is."""
+    """Draw one of the options; if it is not allowed, take the nearest that is."""
     if len(choice.options) == 1:
         return choice.options[0]
     point = draws.suggest_float(name, 0.0, 1.0)

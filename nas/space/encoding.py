@@ -1,4 +1,4 @@
-"""The way back: the decisions that draw a given architecture from a space.
+"""Encoding: the decisions that draw a given architecture from a space.
 
 So a network that somebody made by hand can be told to a sampler as if it had been drawn.
 """
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FixedDraws:
-    """Decisions that were made before, by name."""
+    """Fixed decisions, by name."""
 
     values: dict[str, float]
 
@@ -138,7 +138,7 @@ def option_of(space: SearchSpace, architecture: Architecture) -> int:
 
 
 def _share_of_size(space: SearchSpace, architecture: Architecture, caps: Caps) -> float:
-    """Return the draw that makes the architecture's own size the one to aim at."""
+    """Return the draw that selects the architecture's own size."""
     shape, num_classes = architecture.input_shape, architecture.num_classes
     least = smallest(space, shape, num_classes, caps)
     wanted, cap = count_params(architecture), caps.num_params or 0

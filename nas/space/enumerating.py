@@ -1,4 +1,4 @@
-"""Every net of a space under the caps, where they are few enough to be told one by one."""
+"""Enumerates all networks of a small space under the caps."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _finished(
 def _deviating(
     net: Architecture, space: SearchSpace, caps: Caps, number: int
 ) -> Iterator[Architecture]:
-    """Yield the net with each way of its own of each block from that number on."""
+    """Yield the network with each deviation of each block from that number on."""
     if number > len(net.blocks) or not space.deviation.share:
         yield net
         return

@@ -1,4 +1,4 @@
-"""Gives a space what an architecture has and it lacks, so that it can draw it.
+"""Extends a space with what an architecture needs, so that the space can draw it.
 
 Options are added and ranges stretched; what the space has stays, and random draws take
 an added option as often as the rarest that was there.

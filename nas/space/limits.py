@@ -1,4 +1,4 @@
-"""The smallest nets of a space, and what to say where a cap allows none."""
+"""The smallest networks of a space, and the message if a cap allows none."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def heads_of(space: SearchSpace) -> list[Head]:
 
 
 def kinds_of_caps(caps: Caps) -> Caps:
-    """Return caps that differ only in which of them there are."""
+    """Return caps of which only the presence matters."""
 
     def kind(limit: int | None) -> int | None:
         return None if limit is None else 0
@@ -90,7 +90,7 @@ def inputs_of(
 
 @lru_cache(maxsize=16)
 def completion(space: SearchSpace, num_classes: int, which: Caps) -> Completion:
-    """Return the table for the space, kept once it was filled."""
+    """Return the space's table; it is filled once and cached."""
     return Completion(space, num_classes, which)
 
 
@@ -114,7 +114,7 @@ def smallest_costs(
 def _too_tight(
     space: SearchSpace, input_shape: Shape, num_classes: int, caps: Caps
 ) -> str:
-    """Say which caps would do."""
+    """Say which caps would be enough."""
     each = {
         "--budget": (caps.num_params, Caps(num_params=1), "num_params", "parameters"),
         "--max-macs": (caps.macs, Caps(macs=1), "macs", "MACs"),

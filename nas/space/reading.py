@@ -1,4 +1,4 @@
-"""Reads a search space from TOML and checks it, naming the line of what is wrong."""
+"""Reads a search space from TOML and checks it; errors name the line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Choice(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """How often a block goes its own way after its convolution, and which ways.
+    """How often a block deviates after its convolution, and how.
 
     Every combination of the options is as likely as every other.
     """
@@ -53,7 +53,7 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """All that a space leaves open; search_spaces/README.md explains each key."""
+    """The options of a search space; search_spaces/README.md explains each key."""
 
     name: str
     text: str
@@ -321,7 +321,7 @@ class _Reader:
                         f"{name}s",
                         f"has none that {kind} blocks take: add {takes}",
                     )
-        # Of what all blocks of the space have, the first must have one, too.
+        # The first block must have an option of everything that all blocks have.
         if space.shortcuts.options == ("identity",):
             self.refuse(
                 "blocks",

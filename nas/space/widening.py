@@ -1,4 +1,4 @@
-"""Gives an architecture the widest blocks of some proportions that its caps allow."""
+"""Scales an architecture's widths, in fixed proportions, as far as the caps allow."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def widen(
     def fits(widths: Sequence[int]) -> bool:
         return caps.allow(cost_of(widths))
 
-    # Costs never fall as the factor grows, so halving finds the largest that fits.
+    # Costs never fall as the factor grows, so bisection finds the largest that fits.
     low, high = 0.0, most / min(relative, default=1.0)
     if fits(at(high)):
         low = high
@@ -198,7 +198,7 @@ def widths_to_cost(architecture: Architecture) -> Callable[[Sequence[int]], Cost
 def _device_cost(
     architecture: Architecture, caps: Caps
 ) -> Callable[[Sequence[int]], Cost]:
-    """Return what widths_to_cost does, with flash and latency, and slowly."""
+    """Return what widths_to_cost does, but with flash and latency, and slowly."""
 
     def cost_of(widths: Sequence[int]) -> Cost:
         blocks = zip(architecture.blocks, widths, strict=True)

@@ -1,4 +1,4 @@
-"""Optuna behind a small door: the only package that imports it.
+"""Studies, stored with Optuna: the only package that imports it.
 
 ::
 

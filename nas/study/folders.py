@@ -137,7 +137,7 @@ def read_study(folder: Path, storage: str | None = None) -> Study:
 def _check_storage(
     folder: Path, settings: Settings, storage: str | None, *, reading: bool
 ) -> None:
-    """Refuse to look for a study's trials elsewhere than they are."""
+    """Refuse a storage that does not hold the study's trials."""
     journal = folder / "journal.log"
     if settings.external_storage and storage is None:
         raise StudyError(

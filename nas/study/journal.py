@@ -1,4 +1,4 @@
-"""The lock on a study's folder, and the journal that a dying process left."""
+"""The lock on a study's folder, and repair of a cut journal."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ def take_lock(folder: Path) -> IO[str]:
 
 
 def _sign(lock: IO[str]) -> None:
-    """Write down who holds the lock, where there is room for it."""
+    """Record who holds the lock, if the disk has room."""
     lock.truncate(0)
     with contextlib.suppress(OSError):
         os.write(lock.fileno(), f"process {os.getpid()}".encode())
 
 
 def mend_journal(path: Path) -> None:
-    """Cut off a last record that a dying process left unfinished.
+    """Remove an unfinished last record, left by a process that died.
 
     Only of a file that begins as a journal does: anything else is left as it is.
     """

@@ -1,4 +1,4 @@
-"""What nas uses of Optuna beyond its public interface; no other file does.
+"""Everything that nas uses beyond Optuna's public interface.
 
 Any release of Optuna may change these parts. So pyproject.toml lets only releases in that are
 known here, and a test fails on any other one: read then what changed in Optuna in the

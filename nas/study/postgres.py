@@ -1,4 +1,4 @@
-"""A study in PostgreSQL: one coordinator at a time, who outlives the server's restarts.
+"""A study in PostgreSQL: one coordinator at a time, which survives server restarts.
 
 The coordinator has a single connection. Whenever it is opened, at the start or after an
 outage, it first takes the study's advisory lock; so nothing can be written without the
@@ -49,7 +49,7 @@ _logger = logging.getLogger("nas")
 
 
 class _ConnectionLostError(Exception):
-    """The connection went in the midst of what must not simply be done again."""
+    """The connection was lost during a write that must not simply be repeated."""
 
 
 class _LockStillHeldError(Exception):
@@ -107,7 +107,7 @@ class _Connector:
             "keepalives_count": 3,
             **given,
         }
-        # So that whoever finds the lock taken learns by whom; 63 characters at most.
+        # Shown to another process that finds the lock taken; 63 characters at most.
         self.name = (
             f"nas process {os.getpid()} on {socket.gethostname()[:24]} "
             f"({secrets.token_hex(4)})"
@@ -270,7 +270,7 @@ class _RetryingStorage(QuickInsertStorage):
             try:
                 return write(trial_id, state, values)
             except UpdateFinishedTrialError:
-                if again:  # so it was written the first time
+                if again:  # so the first attempt was written
                     return True
                 raise
 
@@ -279,7 +279,7 @@ class _RetryingStorage(QuickInsertStorage):
         return done
 
     def _retry(self, action: Callable[[bool], _T]) -> _T:
-        """Do it; wait and do it again while the database is away."""
+        """Run the function; wait and repeat it while the database is away."""
         timeout = float(os.environ.get("NAS_STORAGE_TIMEOUT") or TIMEOUT)
         pause, began = _FIRST_PAUSE, None
         while True:
@@ -323,7 +323,7 @@ def _wait_for_the_disk(
 
 
 def outage(error: BaseException) -> str | None:
-    """Return in a few words what kept the database away; None for any other error."""
+    """Return the cause of an outage in a few words; None for any other error."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, _ConnectionLostError):

@@ -28,7 +28,7 @@ STATES: dict[TrialState, State] = {
 
 
 def attributes(candidate: Candidate) -> dict[str, Any]:
-    """Return what is written down of a candidate at its birth."""
+    """Return what is recorded of a candidate when it is created."""
     return {
         "architecture": candidate.architecture.to_json(),
         "num_params": candidate.num_params,
@@ -74,7 +74,7 @@ def read_trainings(attributes: dict[str, Any]) -> dict[str, Training]:
 
 
 def is_foreign(trial: FrozenTrial) -> bool:
-    """Return whether another program of Optuna's made the trial; nas leaves it alone."""
+    """Return whether another Optuna program made the trial; nas ignores such trials."""
     return "architecture" not in trial.user_attrs
 
 
@@ -117,7 +117,7 @@ def read_trial(trial: FrozenTrial, settings: Settings) -> tuple[Candidate, int]:
 
 
 def _architecture(text: str) -> Architecture:
-    """Return the architecture, with one copy of each word, as all candidates have them."""
+    """Return the architecture with interned strings, shared by all candidates."""
     return Architecture.from_dict(
         json.loads(
             text,

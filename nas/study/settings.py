@@ -37,7 +37,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All that decides what a search finds; every field is frozen at the study's birth.
+    """Everything that determines a search's result; frozen when the study is created.
 
     ``space`` is the name of the search space and ``space_toml`` a copy of its text.
     ``data_fingerprint`` is that of the loaded data set. ``rungs`` are the points of
@@ -87,7 +87,7 @@ class Settings:
 
     @property
     def noise_size(self) -> int:
-        """How many images' worth of noise a measurement on the validation split has."""
+        """The number of images that determines the noise of a validation accuracy."""
         return self.effective_val_size or self.val_size
 
     @property
@@ -168,7 +168,7 @@ def to_toml(settings: Settings) -> str:
     """Return the text of study.toml for these settings."""
     data = {k: v for k, v in asdict(settings).items() if v not in (None, ())}
     data["recipe"] = recipe_table(settings.recipe)
-    if settings.metric == "accuracy":  # as in studies that knew no other
+    if settings.metric == "accuracy":  # as in studies before this setting existed
         del data["metric"]
     data = {"format": data.pop("format")} | data
     data["pruning"] = data.get("pruning", False)
@@ -186,7 +186,7 @@ def from_toml(text: str, source: str) -> Settings:
                 "update nas to read it"
             )
         pruning = data.pop("pruning")
-        if version == 1:  # it knew neither
+        if version == 1:  # format 1 had neither
             data["evolution"] = asdict(EvolutionRule())
             data["promotion"] = asdict(PromotionRule())
         settings = Settings(
@@ -218,7 +218,7 @@ def from_toml(text: str, source: str) -> Settings:
             f"{source} is damaged ({error}): restore it from a copy, or remove the "
             "study's folder and start a new search"
         ) from error
-    # What the first studies were drawn by is no longer there; they can be read.
+    # The first studies' sampler is gone; they can still be read.
     if version > 1 and settings.sampler not in get_args(Sampler):
         raise StudyError(f"{source}: unknown sampler {settings.sampler!r}")
     if settings.metric not in get_args(Metric):
@@ -228,7 +228,7 @@ def from_toml(text: str, source: str) -> Settings:
 
 
 def _whole(kind: type[_T], data: dict[str, Any]) -> _T:
-    """Return the dataclass; a key left out is no default but a study of another age."""
+    """Return the dataclass; a missing key is an error, not a default."""
     missing = {field.name for field in fields(kind)} - set(data)  # type: ignore[arg-type]
     if missing:
         raise KeyError(f"{kind.__name__} without {', '.join(sorted(missing))}")
@@ -274,7 +274,7 @@ def differences(stored: Settings, asked: Settings) -> list[str]:
                 f"{getattr(theirs, part.name)}"
                 for part in fields(Recipe)
                 if getattr(ours, part.name) != getattr(theirs, part.name)
-                # They follow from the full epochs, which are told.
+                # They follow from the full epochs, which are compared.
                 and not (part.name == "epochs" and other_epochs)
             ]
         elif field.name == "rungs" and other_epochs:

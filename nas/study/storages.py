@@ -1,4 +1,4 @@
-"""Opens a storage, and turns what storages raise into one line."""
+"""Opens a storage, and turns storage errors into one line."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def open_storage(
 
 
 def keep_no_contents(storage: BaseStorage, trials: Iterable[FrozenTrial]) -> None:
-    """Let a journal hold no more of trials in memory than their numbers and states.
+    """Let a journal keep only numbers and states of trials in memory.
 
     For the one process that writes: it knows all else of its trials itself, and a
     search of many thousand would have everything twice.
@@ -121,7 +121,7 @@ def close_storage(storage: BaseStorage) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the line that says most: of a wrapped database error the driver's own."""
+    """Return the most informative line: for a wrapped database error, the driver's."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()
@@ -129,7 +129,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def study_id(storage: BaseStorage, name: str, *, create: bool) -> int:
-    """Return the number of the study in the storage; make it if it may."""
+    """Return the study's number in the storage; create the study if allowed."""
     try:
         return storage.get_study_id_from_name(name)
     except KeyError:
@@ -147,7 +147,7 @@ def study_id(storage: BaseStorage, name: str, *, create: bool) -> int:
 
 @contextlib.contextmanager
 def no_experimental_warning() -> Iterator[None]:
-    """Keep Optuna's word on what it may change from the user's terminal."""
+    """Hide Optuna's warnings about experimental features from the user."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
@@ -155,7 +155,7 @@ def no_experimental_warning() -> Iterator[None]:
 
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn what a storage raises into one line that says what to do."""
+    """Turn storage errors into one line with the remedy."""
     try:
         yield
     except NasError:

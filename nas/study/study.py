@@ -66,9 +66,9 @@ from nas.study.storages import (
 )
 from nas.training.report import RungReport
 
-# After so many draws in a row that the study already has, it is taken to have them all.
+# After so many duplicate draws in a row, the study is assumed to have them all.
 _DUPLICATES_IN_A_ROW = 300
-# After so many the evolution is stuck on its favourites: draw at random instead.
+# After so many duplicates the evolution is stuck: draw at random instead.
 _DUPLICATES_BEFORE_RANDOM = 10
 _NAMED = 10
 _logger = logging.getLogger("nas")
@@ -122,7 +122,7 @@ class Study:
                 ", ".join(map(str, sorted(self._foreign)[:_NAMED])),
             )
         self._load_trainings()
-        # Only who asks has to learn; a reader is open much faster.
+        # Only the coordinator needs the sampler; readers open much faster without it.
         if lock is not None:
             for candidate in self._candidates.values():
                 self._learn(candidate)
@@ -157,7 +157,7 @@ class Study:
         return self._counts.copy()
 
     def front(self) -> list[Candidate]:
-        """Return what nas.candidates.candidate.front makes of all candidates.
+        """Return the front of all candidates.
 
         It looks only at those that are complete since it was last asked for, and at all
         of them where longer trainings have ended since.
@@ -172,11 +172,11 @@ class Study:
         return list(self._front)
 
     def epochs_trained(self) -> dict[str, float]:
-        """Return the epochs that went into what: screening, promotion, seeds."""
+        """Return the epochs spent on screening, promotion and second seeds."""
         return self._epochs.copy()
 
     def evidence(self) -> list[Evidence]:
-        """Return what the trainings of all complete candidates say, by their trials.
+        """Return the evidence of all complete candidates, by trial.
 
         Only of a study that is open for searching.
         """
@@ -244,14 +244,14 @@ class Study:
 
     @property
     def space_size(self) -> int | None:
-        """How many nets the space holds under the caps; None where nobody counted.
+        """Number of networks of the space under the caps; None if not counted.
 
         Draws in vain make the study count them, where they are few enough.
         """
         return None if self._few is None else len(self._few)
 
     def add_training(self, training: Training) -> Candidate:
-        """Write a longer training of a candidate down, once it has ended."""
+        """Record a finished longer training of a candidate."""
         name, value = training_attribute(training)
         with storage_errors(self.folder):
             self._storage.set_study_user_attr(self._id, name, value)
@@ -261,7 +261,7 @@ class Study:
         return candidate
 
     def resume(self, trial: int) -> Candidate:
-        """Begin the training of an unfinished candidate anew; forget its reports."""
+        """Restart the training of an unfinished candidate; forget its reports."""
         self._attempts[trial] += 1
         self._set(trial, "attempt", self._attempts[trial])
         return self._update(
@@ -269,7 +269,7 @@ class Study:
         )
 
     def record(self, trial: int, report: RungReport) -> Candidate:
-        """Write a report down; return the candidate with its longer curve."""
+        """Record a report; return the candidate with its longer curve."""
         self._set(trial, *report_attribute(report, self._attempts[trial]))
         known = self._candidates[trial]
         return self._update(
@@ -280,7 +280,7 @@ class Study:
         )
 
     def tell(self, trial: int, state: State, reason: str | None = None) -> Candidate:
-        """Write down how a candidate ended: complete, pruned or failed, and why."""
+        """Record how a candidate ended: complete, pruned or failed, and why."""
         if reason is not None:
             self._set(trial, "reason", reason)
         candidate = self._update(trial, state=state, reason=reason)
@@ -400,7 +400,7 @@ class Study:
         self._attempts[candidate.trial] = attempt
 
     def _learn(self, candidate: Candidate) -> None:
-        """Let the evolution know how a training of the candidate ended."""
+        """Pass the end of a candidate's training to the evolution."""
         if candidate.state in {"complete", "pruned"}:
             evidence = evidence_of(
                 candidate, self.settings.noise_size, self.settings.levels[0]
@@ -413,7 +413,7 @@ class Study:
         return candidate
 
     def _keep(self, candidate: Candidate) -> None:
-        """Hold this in place of what was known of the candidate."""
+        """Replace the stored candidate."""
         known = self._candidates.get(candidate.trial)
         if known is not None:
             self._count(known, -1)
