@@ -292,13 +292,12 @@ def measure(
 def rate(arguments: argparse.Namespace) -> None:
     """Measure every combination."""
     curves = read_curves(arguments.seconds)
-    stores = ["journal", *(["postgres"] if arguments.postgres else [])]
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as place:
         folder = arguments.folder or Path(place)
         for trials in arguments.trials:
             source = filled(folder, trials, curves)
-            for store in stores:
+            for store in arguments.storages:
                 url = arguments.postgres if store == "postgres" else None
                 for sampler in arguments.samplers:
                     for workers in arguments.workers:
@@ -309,6 +308,7 @@ def rate(arguments: argparse.Namespace) -> None:
                                 "sampler": sampler,
                                 "trials_in_study": trials,
                                 "workers": workers,
+                                "seconds_per_epoch": arguments.seconds,
                                 **measure(
                                     study,
                                     workers,
@@ -338,7 +338,11 @@ def main() -> None:
     parser.add_argument("--warm", type=float, default=10.0, help="seconds")
     parser.add_argument("--run", type=float, default=60.0, help="seconds each")
     parser.add_argument("--postgres", help="address of a database to use, too")
-    rate(parser.parse_args())
+    parser.add_argument("--storages", type=lambda text: text.split(","))
+    arguments = parser.parse_args()
+    if arguments.storages is None:
+        arguments.storages = ["journal", *(["postgres"] if arguments.postgres else [])]
+    rate(arguments)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Ray's is that of a real cluster of two nodes, which all tests of this file share
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 from unittest import mock
 
 import pytest
+import torch
 from clusters import running_cluster
 from memory_errors import MEMORY_ERRORS, RungsOutOfMemory
 from studying import environment
@@ -386,6 +388,31 @@ def test_each_cause_of_workers_that_do_not_start_has_its_words(
             wait_for_the_end()
     finally:
         engine.close()
+
+
+def test_too_many_workers_for_the_open_files_are_refused_in_one_line() -> None:
+    """Ray Tune, issue 7169: many workers end in a traceback of too many open files."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(list(Path("/proc/self/fd").iterdir())) + 12
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, before[1]))
+    try:
+        with pytest.raises(EngineError, match=r"^no more than \d workers .*open files"):
+            local(20).close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_too_little_shared_memory_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray, issue 13619: a container's /dev/shm has 64 MB unless it is given more."""
+
+    def full(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(EngineError, match=r"1 MB in shared memory .*--shm-size=1g"):
+        local(1)
 
 
 def test_a_local_worker_that_dies_at_its_start_costs_no_job() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from studying import make_settings, train_made_up
 
 import nas
@@ -98,6 +99,22 @@ def test_a_quickly_added_trial_is_the_trial_that_optuna_adds(
         assert found[0].params
         assert found[0].user_attrs == trials[0].user_attrs
         read.append(found[:-1])
-        assert found[-1].state == optuna.trial.TrialState.RUNNING
+        last = found[-1]
+        assert last.state == TrialState.RUNNING
+        assert [storage.get_trial_number_from_id(t._trial_id) for t in found] == [
+            t.number for t in found
+        ]
+        assert storage.set_trial_state_values(
+            last._trial_id, TrialState.COMPLETE, [0.5, 900.0]
+        )
+        ended = storage.get_trial(last._trial_id)
+        assert (ended.state, ended.values) == (TrialState.COMPLETE, [0.5, 900.0])
+        assert ended.datetime_complete is not None
+        with pytest.raises(UpdateFinishedTrialError):
+            storage.set_trial_state_values(last._trial_id, TrialState.PRUNED)
+        with pytest.raises(KeyError):
+            storage.get_trial_number_from_id(999)
+        with pytest.raises(KeyError):
+            storage.set_trial_state_values(999, TrialState.PRUNED)
         storage.engine.dispose()
     assert read[0] == read[1]

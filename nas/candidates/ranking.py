@@ -34,6 +34,8 @@ _TRUST_SEEDS = 0.9
 _GAIN = 0.02
 # The fit is robust: deviations count up to so many times their median.
 _HUBER = 1.5
+# A mean cross entropy above it, as of weights that run away, says no more than it does.
+_WORST_LOSS = 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,14 @@ def badness(val_loss: float | None, val_accuracy: float, val_size: int) -> float
     """Return the logarithm of the geometric mean of validation loss and error.
 
     The loss tells more of nets that are nearly equal, the error is what is wanted; each
-    is noisy, and half an image's error stands for none at all.
+    is noisy, and half an image's error stands for none at all. A loss that is no
+    finite number counts as the worst: it must not spoil the trend of all others.
     """
     error = max(1 - val_accuracy, 0.5 / val_size)
     if val_loss is None:  # of a study that did not measure it
         return math.log(error)
-    return (math.log(max(val_loss, 1e-9)) + math.log(error)) / 2
+    loss = min(val_loss, _WORST_LOSS) if math.isfinite(val_loss) else _WORST_LOSS
+    return (math.log(max(loss, 1e-9)) + math.log(error)) / 2
 
 
 def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evidence:

@@ -8,6 +8,8 @@ The data set is loaded by the coordinator and shared with the workers, not copie
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import signal
 import sys
@@ -40,6 +42,8 @@ _MAX_FAILED_STARTS = 3
 # One that is not ready after so many seconds hangs: loading torch takes some seconds, on
 # a slow disk that many workers share some minutes.
 _START_SECONDS = 600.0
+# What stands in the way where no further process can be started.
+_LIMITS = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 
 
 @dataclass(slots=True, eq=False)
@@ -68,13 +72,7 @@ class LocalEngine:
         devices: Sequence[str],
     ) -> None:
         """Start so many workers, spread over the devices in turn."""
-        for tensor in (
-            dataset.images,
-            dataset.labels,
-            dataset.test_images,
-            dataset.test_labels,
-        ):
-            tensor.share_memory_()
+        _share(dataset)
         self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
         self._failed_starts = 0
         if "cpu" in devices:
@@ -163,18 +161,38 @@ class LocalEngine:
             self._mps.close()
 
     def _start_worker(self, device: str) -> _WorkerHandle:
-        ours, theirs = mp.Pipe()
+        with self._words_on_limits():
+            ours, theirs = mp.Pipe()
         config = WorkerConfig(self._split_seed, self._val_size, device)
         process = mp.get_context("spawn").Process(
             target=_train_jobs, args=(theirs, self._dataset, config), daemon=True
         )
         environment = self._mps.environment if self._mps is not None else {}
-        with _without_interrupts(), _without_main(), _environment(environment):
+        with (
+            self._words_on_limits(),
+            _without_interrupts(),
+            _without_main(),
+            _environment(environment),
+        ):
             process.start()
         # With the only other copy of this end closed, our end reads "end of file" the
         # moment the worker dies, however it dies.
         theirs.close()
         return _WorkerHandle(process, ours, device, time.monotonic())
+
+    @contextlib.contextmanager
+    def _words_on_limits(self) -> Iterator[None]:
+        """Tell in one line of a limit that lets no further worker start."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _LIMITS:
+                raise
+            raise EngineError(
+                f"no more than {len(self._workers)} workers can be started here "
+                f"({error.strerror}): give fewer --workers, or raise the limits of open "
+                "files and processes (ulimit -n, ulimit -u)"
+            ) from error
 
     def _end_if_it_hangs(self, worker: _WorkerHandle) -> None:
         """Kill a worker that does not come up; the next wait finds it dead."""
@@ -327,3 +345,22 @@ def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
+
+
+def _share(dataset: Dataset) -> None:
+    """Put the images where all workers read them; EngineError where there is no room."""
+    tensors = (
+        dataset.images,
+        dataset.labels,
+        dataset.test_images,
+        dataset.test_labels,
+    )
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()
+    except RuntimeError as error:
+        size = math.ceil(sum(tensor.nbytes for tensor in tensors) / 1e6)
+        raise EngineError(
+            f"no room for the data set's {size} MB in shared memory (/dev/shm): give it "
+            "more, in a container for instance by --shm-size=1g"
+        ) from error

@@ -142,7 +142,7 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise StudyError(
             f"a study cannot be named {name!r}: use letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit, at most 100"
+            "beginning with a letter or digit, at most 100; give another with --study"
         )
     return name
 
