@@ -106,7 +106,7 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
 
 
 # Architectures that are like each other have most blocks in common.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _block_cost(
     block: Block, shape: Shape, board: Board | None, *, gated: bool
 ) -> Cost:
