@@ -450,7 +450,7 @@ def test_a_journal_damaged_in_the_middle_is_refused_and_left_alone(
     lines[len(lines) // 2] = garbage
     journal.write_bytes(b"".join(lines))
     for use in (read_study, open_study):
-        with pytest.raises(StudyError, match="is damaged or no study"):
+        with pytest.raises(StudyError, match="is damaged or not a study"):
             use(tmp_path / "small")
         assert journal.read_bytes() == b"".join(lines)
 
