@@ -553,7 +553,7 @@ def test_data_that_was_in_memory_has_to_be_given_again(
 ) -> None:
     """A later process cannot know it; the line says what to do, on both doors."""
     opened = nas.open_study(study.name, studies=place)
-    words = "begun with the data set 'mine'"
+    words = "uses the data set 'mine'"
     with pytest.raises(DataError, match=f"{words}.*data="):
         opened.best(**CPU)
     with pytest.raises(DataError, match=words):

@@ -962,7 +962,7 @@ def test_every_command_finds_the_data_from_another_folder(
         lines = re.findall(r"^ +\d+ s  (\w+)", answer.out, re.MULTILINE)
         assert len(lines) == {"best": 3, "train": 1, "export": 0}[arguments[0]]
     (tmp_path / "mine.npz").rename(tmp_path / "moved.npz")
-    assert "with --dataset where" in invoke("best", *at, *few).err
+    assert "new path with --dataset" in invoke("best", *at, *few).err
     answer = invoke("best", *at, *few, "--dataset", "../moved.npz", "--export", "c")
     assert answer.code == 0, answer.err
 
@@ -1003,7 +1003,7 @@ def test_best_exports_what_it_wrote(
 ) -> None:
     """Each format lies beside the winner; an unknown one is refused before training."""
     done = invoke("best", *at, "--export", "pdf")
-    assert (done.code, "no format 'pdf'" in one_line(done.err)) == (1, True)
+    assert (done.code, "unknown format 'pdf'" in one_line(done.err)) == (1, True)
     folder = tmp_path / "winner"
     options = ("--finalists", 1, "--epochs", 1, "--workers", 1, "--device", "cpu")
     exports = ("--export", "c", "--export", "onnx")

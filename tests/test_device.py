@@ -230,7 +230,7 @@ def test_the_command_line_tells_caps_in_their_own_words(invoke: Invoke) -> None:
     done = invoke("show", 0, "--board", "esp32")
     assert "ms on" in done.out
     done = invoke("front", "--board", "uno")
-    assert (done.code, "no board 'uno'" in one_line(done.err)) == (1, True)
+    assert (done.code, "unknown board 'uno'" in one_line(done.err)) == (1, True)
 
 
 def test_latency_is_macs_by_kind_of_layer() -> None:
@@ -274,7 +274,7 @@ def test_a_board_of_one_s_own(tmp_path: Path) -> None:
         ("nrf52840", "give BOARD=MS"),
         ("nrf52840=-1", "give BOARD=MS"),
         ("nrf52840=fast", "give BOARD=MS"),
-        ("uno=5", "no board 'uno': one of esp32, nrf52840"),
+        ("uno=5", "unknown board 'uno': give one of esp32, nrf52840"),
         ("no.toml=5", "cannot read no.toml"),
     ],
 )

@@ -206,7 +206,7 @@ def test_an_unknown_name_and_an_unknown_format(
     )
     done = invoke("export", str(winner), "--to", "tflite")
     assert done.code == 2
-    with pytest.raises(ExportError, match="no format 'tflite': one of onnx"):
+    with pytest.raises(ExportError, match="unknown format 'tflite': give one of onnx"):
         export(read_trained(winner), "tflite", tmp_path / "out", DIGITS)
 
 
