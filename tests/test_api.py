@@ -246,7 +246,7 @@ def test_there_are_ranges_to_be_tested() -> None:
     ("given", "kind", "words"),
     [
         ({"budget": 30}, SpaceError, "budget=30 is below the smallest net"),
-        ({}, StudyError, "give budget=, the largest number"),
+        ({}, StudyError, "give budget=, the cap on parameters"),
         ({"budget": 900, "space": "mixd"}, SpaceError, "did you mean mixed"),
         ({"budget": 900, "device": "cuda:77"}, DeviceError, "no device 'cuda:77'"),
         ({"budget": 900, "time_limit": "soon"}, UsageError, "time_limit='soon' is no"),

@@ -273,7 +273,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: nn.Sequential(nn.BatchNorm2d(1), Net()), "nas itself normalises",
     ),
     "pooling before all": (
-        lambda: nn.Sequential(nn.AvgPool2d(2), Net()), "nas pools behind a convolution",
+        lambda: nn.Sequential(nn.MaxPool2d(2), Net()), "nas pools behind a convolution",
     ),
     "dropout before all": (
         lambda: nn.Sequential(nn.Dropout(), Net()), "the nearest is without it"

@@ -82,7 +82,7 @@ def test_a_finished_search_that_is_begun_again_is_done(tmp_path: Path) -> None:
     ("labels", "words"),
     [
         # AutoKeras 1120: two labels an image were taken for two classes.
-        (np.tile([[1, 1], [0, 1], [1, 0]], (10, 1)), "give one label an image"),
+        (np.tile([[1, 1], [0, 1], [1, 0]], (10, 1)), "give one label per image"),
         # AutoKeras 361: numbers of any size were taken for classes.
         (np.linspace(0, 1, 30), "give whole numbers"),
     ],

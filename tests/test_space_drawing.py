@@ -332,7 +332,7 @@ def test_resolutions_are_drawn_told_back_and_changed() -> None:
         again = sample(space, draws, input_shape=SHAPE, num_classes=10, caps=caps)
         assert again == net
         changed = mutate(space, net, caps, num_params=1500, changes=3, rng=rng)
-        assert changed is None or caps.allow(cost(changed[0]))
+        assert changed is None or caps.allow(cost(changed))
     # The whole image and a quarter of it are 980 bytes, more than a first block needs.
     with pytest.raises(SpaceError, match="which has 833 bytes of activations"):
         draw(space, 0, Caps(2000, None, 800))

@@ -469,7 +469,7 @@ def test_a_packed_journal_can_be_looked_at(tmp_path: Path) -> None:
     (row,) = overview(tmp_path)[0]
     assert row["complete"] == 3
     packed.write_bytes(packed.read_bytes()[:-20])
-    with pytest.raises(StudyError, match=r"journal\.log\.gz.*bring it back"):
+    with pytest.raises(StudyError, match=r"journal\.log\.gz.*restore it from a copy"):
         read_study(tmp_path / "small")
     with pytest.raises(StudyError, match=r"finished and packed.*--study"):
         open_study(tmp_path / "small")

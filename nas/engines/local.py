@@ -362,5 +362,5 @@ def _share(dataset: Dataset) -> None:
         size = math.ceil(sum(tensor.nbytes for tensor in tensors) / 1e6)
         raise EngineError(
             f"no room for the data set's {size} MB in shared memory (/dev/shm): give it "
-            "more, in a container for instance by --shm-size=1g"
+            "more (in a container, by the size of its /dev/shm)"
         ) from error
