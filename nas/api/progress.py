@@ -118,6 +118,7 @@ class SearchDisplay:
             else None
         )
         self._due = 0.0
+        self._last: Progress | None = None
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -126,14 +127,17 @@ class SearchDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Clear the live part; what is worth keeping the caller prints."""
+        """Show where it ended, and clear that; what is worth keeping the caller prints."""
         if self._live is not None:
+            if self._last is not None:
+                self._live.update(_dashboard(self._last), refresh=True)
             self._live.stop()
 
     def show(self, event: Progress, /) -> None:
         """Show where the search stands after some event."""
         changed = event.changed
         if self._live is not None:
+            self._last = event
             # Of a large study the front and the time left take longer than an event.
             if time.monotonic() >= self._due:
                 self._due = time.monotonic() + _SECONDS_BETWEEN_UPDATES
@@ -241,6 +245,7 @@ class NotebookDisplay(Generic[_T]):
         self._handle: Any = None
         self._pending: str | None = None
         self._due = 0.0
+        self._last: Progress | None = None
 
     def __enter__(self) -> Self:
         """Begin to show."""
