@@ -816,9 +816,12 @@ def test_a_terminal_shows_how_it_comes_along(tmp_path: Path, progress: bool) -> 
         assert text == ""
 
 
+# Where the tests run in the background, the script has inherited that SIGINT is ignored.
 INTERRUPTED = """\
+import signal
 import nas
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 given = dict(budget=900, epochs=2, device="cpu", workers=1, studies="studies")
 try:
     nas.search("digits", trials=100_000, **given)
