@@ -107,7 +107,13 @@ def _values(
         for number in range(1, len(blocks) + 1)
     ]
     for number, (block, finish, width) in enumerate(
-        zip(blocks, usual, _widths(space, blocks), strict=True), start=1
+        zip(
+            blocks,
+            usual,
+            _widths(space, blocks, pooled=head.kind == "pool"),
+            strict=True,
+        ),
+        start=1,
     ):
         name = f"block_{number}."
         if (way := block.downsampling) != "none":
@@ -152,13 +158,18 @@ def _share_of_size(space: SearchSpace, architecture: Architecture, caps: Caps) -
     return share
 
 
-def _widths(space: SearchSpace, blocks: Sequence[Block]) -> list[float]:
+def _widths(
+    space: SearchSpace, blocks: Sequence[Block], *, pooled: bool
+) -> list[float]:
     """Return the draws of the relative widths: in proportion to the widths.
 
     Whole channels can lie a little further apart than what they were rounded from: 19
     and 2 where at most 9 times as many are drawn.
     """
     widths = [block.out_channels for block in blocks]
+    if pooled:
+        # The last block has one channel for each class, whatever is drawn.
+        widths[-1] = widths[-2] if len(widths) > 1 else 1
     middle = math.sqrt(min(widths) * max(widths))
     spread = math.log(space.spread) or 1.0
     draws = [math.log(width / middle) / spread for width in widths]
