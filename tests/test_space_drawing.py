@@ -11,7 +11,7 @@ from itertools import pairwise, product
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import architectures, examples, shapes, spaces
 
@@ -306,9 +306,15 @@ def test_what_was_drawn_can_be_encoded(text: str, seed: int, budget: int) -> Non
     values = encode(space, architecture, caps)
     if cost(architecture).num_params < smallest(space, SHAPE, 10, caps):
         return  # of a net that its own ways have made smaller than all others
-    # A few nets have ways of their own that make them too small for what they were drawn as.
-    assume(values is not None)
-    assert values is not None
+    if values is None:
+        # Without norm, or with biases of its own, it has another number of parameters than
+        # the usual net of the size at which it was drawn.
+        own = [
+            b.norm not in space.norms.options or b.bias != "auto"
+            for b in architecture.blocks
+        ]
+        assert any(own)
+        return
     draws = StrictDraws(values)
     again = sample(space, draws, input_shape=SHAPE, num_classes=10, caps=caps)
     assert again.key == architecture.key

@@ -140,7 +140,7 @@ class QuickInsertStorage(RDBStorage):
             ended = session.execute(
                 update(trials)
                 .where(trials.trial_id == trial_id, trials.state.not_in(finished))
-                .values(state=state, datetime_complete=datetime.now())  # noqa: DTZ005
+                .values(state=state, datetime_complete=datetime.now())  # noqa: DTZ005  # as Optuna has it
                 .execution_options(synchronize_session=False)
             )
             if state.is_finished() and ended.rowcount:  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,15 @@ class _FusedNorm(ctypes.Structure):
         ("before", ctypes.c_int),
         ("after", ctypes.c_int),
     )
+
+
+class _NormInside(NamedTuple):
+    """Batch norm, whether a ReLU comes before and after it, and the share dropped then."""
+
+    layer: nn.BatchNorm2d
+    before: bool
+    after: bool
+    dropout: float
 
 
 class _Recorder:
@@ -161,7 +170,7 @@ class _Recorder:
 
         while layers:
             if self._training and (fused := take_norm(layers)):
-                record(self._norm(x, bias, *fused))
+                record(self._norm(x, bias, fused))
                 bias = None
                 continue
             if bias is not None:
@@ -256,15 +265,10 @@ class _Recorder:
         return x, back
 
     def _norm(
-        self,
-        x: Tensor,
-        bias: Tensor | None,
-        layer: nn.BatchNorm2d,
-        before: bool,  # noqa: FBT001
-        after: bool,  # noqa: FBT001
-        dropout: float,
+        self, x: Tensor, bias: Tensor | None, fused: _NormInside
     ) -> tuple[Tensor, _Back]:
         """Record batch norm in training, with what stands around it."""
+        layer, before, after, dropout = fused
         y = torch.empty_like(x)
         saved = torch.empty(4, x.shape[1])
         around = _FusedNorm(
@@ -450,13 +454,8 @@ class _Recorder:
         return one
 
 
-def take_norm(
-    layers: list[nn.Module],
-) -> tuple[nn.BatchNorm2d, bool, bool, float] | None:
-    """Take batch norm and its neighbours off the layers' front, if they begin so.
-
-    Returns whether there was a ReLU before it and after it, and the share dropped.
-    """
+def take_norm(layers: list[nn.Module]) -> _NormInside | None:
+    """Take batch norm and its neighbours off the layers' front, if they begin so."""
     kinds = [type(layer) for layer in layers[:4]]
     before = kinds[:2] == [nn.ReLU, nn.BatchNorm2d]
     kinds = kinds[before:]
@@ -472,7 +471,7 @@ def take_norm(
         dropout = following.p
         count += 1
     del layers[:count]
-    return norm, before, after, dropout
+    return _NormInside(norm, before, after, dropout)
 
 
 def _only_in_training(_: Tensor) -> Tensor | None:
