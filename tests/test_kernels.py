@@ -23,7 +23,7 @@ from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import OutOfMemoryError
 from nas.training import augmentation, kernels
 from nas.training.kernels import library
-from nas.training.kernels.recording import Dropped
+from nas.training.kernels.cpu import Dropped
 from nas.training.model import build
 from nas.training.recipe import Recipe
 

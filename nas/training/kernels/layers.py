@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.training.kernels.library import call, count_lanes, load, why_missing
-from nas.training.kernels.recording import LAYERS, record
+from nas.training.kernels.cpu import record
+from nas.training.kernels.recording import LAYERS
 from nas.training.kernels.tape import Tape
 from nas.training.model import Residual, Shared
 
@@ -152,6 +153,13 @@ def _layers(model: nn.Module) -> list[nn.Module]:
         else:
             layers += block.children()
     return layers
+
+
+def all_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of the blocks and the head in the order of their application."""
+    head = model.get_submodule("head")
+    rest = [*head.children()] if isinstance(head, nn.Sequential) else [head]
+    return [*_layers(model), *rest]
 
 
 def _with_bodies(layers: list[nn.Module]) -> Iterator[nn.Module]:

@@ -1,4 +1,7 @@
-"""Records a model's layers as a tape: which kernels are called, on which memory."""
+"""Goes through a model's layers and emits kernel calls: which ones, on which memory.
+
+What is the same for CPU and GPU; what differs is in ``cpu.py`` and ``gpu.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nas.training.kernels import library
-from nas.training.kernels.tape import Call, Gradients, Pool, Tape
+from nas.training.kernels.tape import Pool
 from nas.training.model import Inception, Residual, SqueezeExcitation
 
 # Emits the calls that turn the gradient of a layer's output into that of its input, and
 # returns where that will be; None where nobody needs it.
-_Back = Callable[[Tensor], Tensor | None]
+Back = Callable[[Tensor], Tensor | None]
 
 _RECTIFIERS: dict[type[nn.Module], int] = {
     nn.ReLU: 0,
@@ -42,48 +44,7 @@ LAYERS: tuple[type[nn.Module], ...] = (
 """What a tape can hold."""
 
 
-def record(
-    layers: Sequence[nn.Module], shape: Sequence[int], *, training: bool
-) -> Tape:
-    """Return the tape of the layers, which get images of that shape, ``[G, C, H, W, V]``.
-
-    In evaluation it has no backward pass.
-    """
-    return _Recorder(layers, training=training).record(shape)
-
-
-class Dropped(ctypes.Structure):
-    """The C struct ``dropped``: what is dropped follows from two random numbers."""
-
-    _fields_ = (
-        ("seeds", ctypes.c_uint32 * 2),
-        ("threshold", ctypes.c_uint32),
-        ("scale", ctypes.c_float),
-    )
-
-    def draw(self, probability: float) -> None:
-        """Drop other values than before, from torch's global random numbers."""
-        self.threshold = min(round(probability * 2**32), 2**32 - 1)
-        if self.threshold:
-            self.seeds[:] = torch.randint(0, 2**32, (2,)).tolist()
-            self.scale = 1 / (1 - self.threshold / 2**32)
-
-
-class _FusedNorm(ctypes.Structure):
-    """The C struct ``fused_norm``."""
-
-    _fields_ = (
-        ("groups", ctypes.c_int),
-        ("channels", ctypes.c_int),
-        ("area", ctypes.c_long),
-        ("bias", ctypes.c_void_p),
-        ("drop", Dropped),
-        ("before", ctypes.c_int),
-        ("after", ctypes.c_int),
-    )
-
-
-class _NormInside(NamedTuple):
+class NormInside(NamedTuple):
     """Batch norm, whether a ReLU comes before and after it, and the share dropped then."""
 
     layer: nn.BatchNorm2d
@@ -92,56 +53,39 @@ class _NormInside(NamedTuple):
     dropout: float
 
 
-class _Recorder:
-    """Records layer by layer; each gives its output and how its gradient is made."""
+class Recorder:
+    """Records layer by layer; each gives its output and how its gradient is made.
 
-    def __init__(self, layers: Sequence[nn.Module], *, training: bool) -> None:
-        compiled = library.load()
-        assert compiled is not None  # supports() has said so
-        self._kernels = compiled
-        self._layers, self._training = layers, training
-        self._calls: list[Call] = []
-        self._pool = Pool()
-        self._batch_counts: list[Tensor] = []
-        self._held: list[Tensor] = []
+    Subclasses say how a call is emitted, where a parameter's gradient goes, and how
+    batch norm in training and dropout are computed.
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Module], *, training: bool, device: torch.device
+    ) -> None:
+        """Take the layers in the order in which they are applied."""
+        self._layers, self._training, self._device = layers, training, device
+        self._pool = Pool(device)
         each = {id(p): p for layer in layers for p in layer.parameters()}
         self._parameters = list(each.values())
-        self._gradients = Gradients(self._parameters)
 
-    def record(self, shape: Sequence[int]) -> Tape:
-        """Record both passes."""
-        images = torch.empty(*shape)
-        output, back = self._chain([*self._layers], images, first=True)
-        forward, self._calls = self._calls, []
-        gradient = None
-        if self._training:
-            # What the forward pass has written is needed until the gradients are there.
-            self._pool = Pool()
-            gradient = self._pool.take(output.shape)
-            back(gradient)
-        return Tape(
-            images=images,
-            output=output,
-            gradient=gradient,
-            forward=forward,
-            backward=self._calls,
-            gradients=self._gradients,
-            parameters=self._parameters,
-            buffers=[b for layer in self._layers for b in layer.buffers()],
-            batch_counts=self._batch_counts,
-            held=(images, output, *self._held),
-        )
+    def _emit(self, name: str, *arguments: Any) -> None:
+        """Record a call of the kernel of that name."""
+        raise NotImplementedError
 
-    def _emit(self, function: str | Callable[..., Any], *arguments: Any) -> None:
-        """Record a call; of tensors the C functions get the address."""
-        if isinstance(function, str):
-            self._held += [a for a in arguments if isinstance(a, Tensor)]
-            arguments = tuple(
-                a.data_ptr() if isinstance(a, Tensor) else a for a in arguments
-            )
-            self._calls.append((getattr(self._kernels, function), arguments))
-        else:
-            self._calls.append((function, arguments))
+    def _place(self, parameter: Tensor | None) -> Any:
+        """Return what tells kernels where a parameter's gradient goes; None for none."""
+        raise NotImplementedError
+
+    def _norm(
+        self, x: Tensor, bias: Tensor | None, fused: NormInside
+    ) -> tuple[Tensor, Back]:
+        """Record batch norm in training, with what stands around it."""
+        raise NotImplementedError
+
+    def _dropout(self, x: Tensor, probability: float) -> tuple[Tensor, Back]:
+        """Record dropout in training."""
+        raise NotImplementedError
 
     def _chain(
         self,
@@ -150,17 +94,17 @@ class _Recorder:
         *,
         first: bool = False,
         keep: bool = False,
-    ) -> tuple[Tensor, _Back]:
+    ) -> tuple[Tensor, Back]:
         """Record layers one after the other; ``first`` ones need no gradient of x.
 
         In evaluation memory is used again once it is no longer needed; ``keep`` says
         that x still is.
         """
-        backs: list[_Back] = []
+        backs: list[Back] = []
         bias: Tensor | None = None  # of the last convolution, not added yet
         start = x
 
-        def record(result: tuple[Tensor, _Back]) -> None:
+        def record(result: tuple[Tensor, Back]) -> None:
             nonlocal x
             before, (x, back) = x, result
             backs.append(back)
@@ -194,7 +138,7 @@ class _Recorder:
 
         return x, back
 
-    def _layer(self, x: Tensor, layer: nn.Module) -> tuple[Tensor, _Back]:
+    def _layer(self, x: Tensor, layer: nn.Module) -> tuple[Tensor, Back]:
         if isinstance(layer, Inception):
             return self._inception(x, layer)
         if isinstance(layer, Residual):
@@ -208,6 +152,8 @@ class _Recorder:
         if isinstance(layer, nn.AdaptiveAvgPool2d):
             return self._mean(x)
         if isinstance(layer, nn.Dropout):
+            if not self._training:
+                return x, _only_in_training
             return self._dropout(x, layer.p)
         if isinstance(layer, nn.SiLU):
             return self._silu(x)
@@ -215,7 +161,7 @@ class _Recorder:
 
     def _conv(
         self, x: Tensor, layer: nn.Conv2d, *, input_gradient: bool
-    ) -> tuple[Tensor, _Back]:
+    ) -> tuple[Tensor, Back]:
         """Record a convolution without its bias, or a depthwise one."""
         stride, apart = layer.stride[0], layer.dilation[0]
         padding = [int(zeros) for zeros in layer.padding]
@@ -230,13 +176,13 @@ class _Recorder:
         y = self._pool.take((groups, layer.out_channels, *out, lanes))
         if not weight.is_contiguous():
             contiguous = torch.empty(weight.shape)
-            self._emit(_copy, contiguous, weight)
+            self._emit("copy", contiguous, weight)
             weight = contiguous
-        forwards = _shape(x, y, kernel, stride, padding, apart)
+        forwards = conv_shape(x, y, kernel, stride, padding, apart)
         self._emit(name, x, weight, y, forwards, 0)
 
         def back(g: Tensor) -> Tensor | None:
-            place = self._gradients.place(layer.weight)
+            place = self._place(layer.weight)
             self._emit(f"{name}_weight", x, g, place, forwards)
             if not input_gradient:
                 return None
@@ -246,70 +192,42 @@ class _Recorder:
                 apart * (taps - 1) - zeros
                 for taps, zeros in zip(kernel, padding, strict=True)
             ]
-            shape = _shape(g, gx, kernel, 1, turned, apart, dilation=stride)
+            shape = conv_shape(g, gx, kernel, 1, turned, apart, dilation=stride)
             self._emit(name, g, weight, gx, shape, 1)
             self._pool.give(g)
             return gx
 
         return y, back
 
-    def _bias(self, x: Tensor, bias: Tensor) -> tuple[Tensor, _Back]:
+    def _bias(self, x: Tensor, bias: Tensor) -> tuple[Tensor, Back]:
         """Record the addition of a bias in place: nobody needs what it is added to."""
-        sizes = _planes(x), x.shape[1], _area(x)
+        sizes = count_planes(x), x.shape[1], area_of(x)
         self._emit("add_bias", x, bias, *sizes)
 
         def back(g: Tensor) -> Tensor:
-            self._emit("add_bias_back", g, self._gradients.place(bias), *sizes)
+            self._emit("add_bias_back", g, self._place(bias), *sizes)
             return g
 
         return x, back
 
-    def _norm(
-        self, x: Tensor, bias: Tensor | None, fused: _NormInside
-    ) -> tuple[Tensor, _Back]:
-        """Record batch norm in training, with what stands around it."""
-        layer, before, after, dropout = fused
-        y = torch.empty_like(x)
-        saved = torch.empty(4, x.shape[1])
-        around = _FusedNorm(
-            *x.shape[:2], _area(x), _address(bias), Dropped(), before, after
-        )
-        if dropout:
-            self._emit(around.drop.draw, dropout)
-        if layer.num_batches_tracked is not None:
-            self._batch_counts.append(layer.num_batches_tracked)
-        reference = ctypes.byref(around)
-        self._emit(
-            "batch_norm",
-            *(x, y, reference, layer.weight, layer.bias),
-            *(layer.running_mean, layer.running_var, layer.momentum, layer.eps, saved),
-        )
-
-        def back(g: Tensor) -> Tensor:
-            places = map(self._gradients.place, (layer.weight, layer.bias, bias))
-            self._emit("batch_norm_back", g, x, g, reference, saved, *places)
-            return g
-
-        return y, back
-
-    def _norm_eval(self, x: Tensor, layer: nn.BatchNorm2d) -> tuple[Tensor, _Back]:
+    def _norm_eval(self, x: Tensor, layer: nn.BatchNorm2d) -> tuple[Tensor, Back]:
         """Record batch norm with the running statistics."""
         y = self._pool.take(x.shape)
         self._emit(
             "norm_eval",
-            *(x, y, *x.shape[:2], _area(x), layer.weight, layer.bias),
+            *(x, y, *x.shape[:2], area_of(x), layer.weight, layer.bias),
             *(layer.running_mean, layer.running_var, layer.eps, 0),
         )
         return y, _only_in_training
 
-    def _pooling(self, x: Tensor, *, largest: bool) -> tuple[Tensor, _Back]:
+    def _pooling(self, x: Tensor, *, largest: bool) -> tuple[Tensor, Back]:
         """Record a 2x2 pooling."""
         groups, channels, height, width, lanes = x.shape
         y = self._pool.take((groups, channels, height // 2, width // 2, lanes))
         sizes = groups * channels, height, width
         winners = []
         if largest:
-            winners = [torch.empty(y.shape, dtype=torch.uint8)]
+            winners = [torch.empty(y.shape, dtype=torch.uint8, device=self._device)]
         name = "max_pool" if largest else "avg_pool"
         self._emit(name, x, y, *winners, *sizes)
 
@@ -321,10 +239,10 @@ class _Recorder:
 
         return y, back
 
-    def _mean(self, x: Tensor) -> tuple[Tensor, _Back]:
+    def _mean(self, x: Tensor) -> tuple[Tensor, Back]:
         """Record the mean of each map."""
         y = self._pool.take((*x.shape[:2], 1, 1, x.shape[4]))
-        sizes = _planes(x), _area(x)
+        sizes = count_planes(x), area_of(x)
         self._emit("global_mean", x, y, *sizes)
 
         def back(g: Tensor) -> Tensor:
@@ -335,7 +253,7 @@ class _Recorder:
 
         return y, back
 
-    def _rectifier(self, x: Tensor, layer: nn.Module) -> tuple[Tensor, _Back]:
+    def _rectifier(self, x: Tensor, layer: nn.Module) -> tuple[Tensor, Back]:
         """Record an activation of straight pieces, or hardswish."""
         y = self._pool.take(x.shape)
         how = x.numel() // x.shape[4], getattr(layer, "negative_slope", 0.0)
@@ -348,34 +266,18 @@ class _Recorder:
 
         return y, back
 
-    def _silu(self, x: Tensor) -> tuple[Tensor, _Back]:
-        """Record SiLU as torch has it: its exponential is no kernel's work."""
+    def _silu(self, x: Tensor) -> tuple[Tensor, Back]:
+        """Record SiLU."""
         y = self._pool.take(x.shape)
-        self._emit(_silu, x, y)
+        self._emit("silu", x, y)
 
         def back(g: Tensor) -> Tensor:
-            self._emit(_silu_back, g, x)
+            self._emit("silu_back", g, x)
             return g
 
         return y, back
 
-    def _dropout(self, x: Tensor, probability: float) -> tuple[Tensor, _Back]:
-        """Record dropout, in evaluation nothing."""
-        if not self._training:
-            return x, _only_in_training
-        y = self._pool.take(x.shape)
-        drop = Dropped()
-        count, reference = x.numel() // x.shape[4], ctypes.byref(drop)
-        self._emit(drop.draw, probability)
-        self._emit("dropout", x, y, count, reference)
-
-        def back(g: Tensor) -> Tensor:
-            self._emit("dropout", g, g, count, reference)
-            return g
-
-        return y, back
-
-    def _inception(self, x: Tensor, layer: Inception) -> tuple[Tensor, _Back]:
+    def _inception(self, x: Tensor, layer: Inception) -> tuple[Tensor, Back]:
         """Record convolutions side by side."""
         convolutions = [one for one in layer.branches if isinstance(one, nn.Conv2d)]
         parts = [self._chain([one], x, keep=True) for one in convolutions]
@@ -402,10 +304,10 @@ class _Recorder:
         return y, back
 
     def _join(self, part: Tensor, whole: Tensor, start: int, *, back: int) -> None:
-        sizes = *part.shape[:2], whole.shape[1], start, _area(part)
+        sizes = *part.shape[:2], whole.shape[1], start, area_of(part)
         self._emit("join", part, whole, *sizes, back)
 
-    def _residual(self, x: Tensor, layer: Residual) -> tuple[Tensor, _Back]:
+    def _residual(self, x: Tensor, layer: Residual) -> tuple[Tensor, Back]:
         """Record what is added to the input, or to what a shortcut makes of it."""
         added, shortcut = self._chain([*layer.shortcut], x, keep=True)
         y, body = self._chain([*layer.body], x, keep=True)
@@ -416,18 +318,18 @@ class _Recorder:
 
         def back(g: Tensor) -> Tensor | None:
             copy = self._pool.take(g.shape)
-            self._emit(_copy, copy, g)
+            self._emit("copy", copy, g)
             return self._sum(body(copy), shortcut(g))
 
         return y, back
 
-    def _gated(self, x: Tensor, layer: SqueezeExcitation) -> tuple[Tensor, _Back]:
+    def _gated(self, x: Tensor, layer: SqueezeExcitation) -> tuple[Tensor, Back]:
         """Record the channels times what is made of their means."""
-        planes, area = _planes(x), _area(x)
+        planes, area = count_planes(x), area_of(x)
         means, _ = self._mean(x)
         inside = [layer.squeeze, nn.ReLU(), layer.excite]
         gates, gates_back = self._chain(inside, means)
-        self._emit(_sigmoid, gates)
+        self._emit("sigmoid", gates)
         y = self._pool.take(x.shape)
         self._emit("scale", x, gates, y, planes, area)
         if not self._training:
@@ -436,7 +338,7 @@ class _Recorder:
         def back(g: Tensor) -> Tensor:
             g_gates = self._pool.take(gates.shape)
             self._emit("scale_back", g, x, gates, g, g_gates, planes, area)
-            self._emit(_sigmoid_back, g_gates, gates)
+            self._emit("sigmoid_back", g_gates, gates)
             g_means = gates_back(g_gates)
             assert g_means is not None
             self._emit("global_mean_back", g_means, g, planes, area, 1)
@@ -454,7 +356,7 @@ class _Recorder:
         return one
 
 
-def take_norm(layers: list[nn.Module]) -> _NormInside | None:
+def take_norm(layers: list[nn.Module]) -> NormInside | None:
     """Take batch norm and its neighbours off the layers' front, if they begin so."""
     kinds = [type(layer) for layer in layers[:4]]
     before = kinds[:2] == [nn.ReLU, nn.BatchNorm2d]
@@ -471,49 +373,22 @@ def take_norm(layers: list[nn.Module]) -> _NormInside | None:
         dropout = following.p
         count += 1
     del layers[:count]
-    return _NormInside(norm, before, after, dropout)
+    return NormInside(norm, before, after, dropout)
 
 
 def _only_in_training(_: Tensor) -> Tensor | None:
     raise AssertionError("there are no gradients in evaluation")
 
 
-# Calls of torch return nothing here: what a call returns says that it failed.
-
-
-def _copy(to: Tensor, what: Tensor) -> None:
-    to.copy_(what)
-
-
-def _silu(x: Tensor, y: Tensor) -> None:
-    torch.ops.aten.silu.out(x, out=y)
-
-
-def _silu_back(g: Tensor, x: Tensor) -> None:
-    torch.ops.aten.silu_backward.grad_input(g, x, grad_input=g)
-
-
-def _sigmoid(x: Tensor) -> None:
-    x.sigmoid_()
-
-
-def _sigmoid_back(g: Tensor, y: Tensor) -> None:
-    torch.ops.aten.sigmoid_backward.grad_input(g, y, grad_input=g)
-
-
-def _planes(x: Tensor) -> int:
+def count_planes(x: Tensor) -> int:
     return x.shape[0] * x.shape[1]
 
 
-def _area(x: Tensor) -> int:
+def area_of(x: Tensor) -> int:
     return x.shape[2] * x.shape[3]
 
 
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _shape(
+def conv_shape(
     x: Tensor,
     y: Tensor,
     kernel: Sequence[int],

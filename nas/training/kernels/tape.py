@@ -113,7 +113,8 @@ def _make(calls: Sequence[Call]) -> None:
 class Pool:
     """Memory for tensors, used again once it was given back."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._free: list[Tensor] = []
         self._whole: dict[int, Tensor] = {}  # by address: all of the memory there
 
@@ -125,7 +126,7 @@ class Pool:
             whole = min(fitting, key=Tensor.numel)
             self._free = [flat for flat in self._free if flat is not whole]
         else:
-            whole = torch.empty(size)
+            whole = torch.empty(size, device=self._device)
             self._whole[whole.data_ptr()] = whole
         return whole[:size].view(*shape)
 

@@ -1,0 +1,691 @@
+"""Trains and evaluates a model by one kernel on a GPU, which does many steps a launch.
+
+A program is a list of operations in the GPU's memory, recorded once for a model and a
+number of images. ``gpu.cu`` goes through it. Feature maps are ``[G, C, H, W, 32]``: the
+32 images of a group lie side by side, one in each thread of a warp.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nas.training.kernels.cpu import kept_scale, threshold_of
+from nas.training.kernels.recording import (
+    Back,
+    NormInside,
+    Recorder,
+    area_of,
+    conv_shape,
+    count_planes,
+)
+from nas.training.kernels.tape import Pool
+from nas.training.recipe import Recipe
+
+LANES = 32
+_WARPS, _COLUMNS = 8, 7
+_THREADS = LANES * _WARPS
+MAX_TAPS = 1024
+"""A convolution's kernel may have so many; a block holds them for four channels."""
+
+_OPERATIONS = (
+    *("conv", "conv_1", "conv_3", "conv_5"),
+    *("depthwise", "depthwise_3", "depthwise_5"),
+    *("conv_weight", "conv_weight_1", "conv_weight_3", "conv_weight_5"),
+    *("depthwise_weight", "depthwise_weight_3", "depthwise_weight_5"),
+    *("add_bias", "add_bias_back", "pool", "pool_back", "global_mean"),
+    *("global_mean_back", "activate", "activate_back", "add", "copy", "join"),
+    *("scale", "scale_back", "statistics", "norm", "norm_back_sums", "norm_back"),
+    *("norm_eval", "dropout", "cross_entropy", "gather", "update"),
+)
+_CODES = {name: code for code, name in enumerate(_OPERATIONS)}
+"""By which ``execute`` in gpu.cu knows them."""
+
+# Output and input channels of a virtual block of conv_weight, by the kernel's side.
+_WEIGHT_TILES = {0: (4, 4), 1: (4, 4), 3: (4, 1), 5: (2, 1)}
+_SILU, _SIGMOID = 4, 5
+_OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8
+
+
+class _Operation(ctypes.Structure):
+    """The struct ``Op``."""
+
+    _fields_ = (
+        ("code", ctypes.c_int),
+        ("blocks_x", ctypes.c_int),
+        ("blocks_y", ctypes.c_int),
+        ("unused", ctypes.c_int),
+        ("pointers", ctypes.c_void_p * 12),
+        ("integers", ctypes.c_int * 18),
+        ("floats", ctypes.c_float * 4),
+    )
+
+
+class _Part(ctypes.Structure):
+    """The struct ``Part``."""
+
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        ("splits", ctypes.c_int),
+        ("next", ctypes.c_int),
+    )
+
+
+class _Parameter(ctypes.Structure):
+    """The struct ``Parameter``."""
+
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        ("start", ctypes.c_int),
+        ("count", ctypes.c_int),
+        ("part", ctypes.c_int),
+        ("decay", ctypes.c_float),
+    )
+
+
+class Launcher(Protocol):
+    """What runs programs on a device, all of whose ``blocks`` run at the same time."""
+
+    device: torch.device
+    blocks: int
+
+    def launch(self, operations: Tensor, count: int, times: int) -> None:
+        """Go through the operations so many times."""
+
+
+class Program:
+    """Operations in the device's memory, with the memory that they work on."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        operations: Sequence[_Operation],
+        held: Sequence[Tensor],
+    ) -> None:
+        """Take the operations in their order; ``held`` is what they have addresses of."""
+        self._launcher, self._held = launcher, held
+        self._operations = _uploaded(operations, launcher.device)
+        self._count = len(operations)
+
+    def run(self, times: int = 1) -> None:
+        """Start going through the operations so many times."""
+        self._launcher.launch(self._operations, self._count, times)
+
+
+class Evaluation:
+    """A model in evaluation, for one number of images at a time."""
+
+    def __init__(
+        self, launcher: Launcher, layers: Sequence[nn.Module], shape: Sequence[int]
+    ) -> None:
+        """Take the layers and the shape ``[N, C, H, W]`` of the images; N is any."""
+        self._count = shape[0]
+        groups = -(-shape[0] // LANES)
+        self._images = torch.zeros((groups, *shape[1:], LANES), device=launcher.device)
+        recorder = _GpuRecorder(launcher, layers, training=False)
+        self._logits, _ = recorder.chain(self._images)
+        self._program = recorder.program(self._images, self._logits)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits ``[N, K]`` of the images."""
+        missing = -len(images) % LANES
+        if missing:
+            images = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
+        self._images.copy_(grouped(images))
+        self._program.run()
+        logits = self._logits.flatten(1, 3)  # [G, K, 32]
+        return logits.transpose(1, 2).flatten(0, 1)[: self._count].clone()
+
+
+class Training:
+    """A model in training: `load` gives it batches, `run` goes through them."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        layers: Sequence[nn.Module],
+        recipe: Recipe,
+        *,
+        shape: Sequence[int],
+        batch_size: int,
+        ahead: int,
+        class_weights: Tensor | None,
+    ) -> None:
+        """Take the layers and the images' shape ``[C, H, W]``.
+
+        ``batch_size`` is a multiple of 32; ``ahead`` says how many batches are loaded at
+        most.
+        """
+        self._ahead = ahead
+        device = launcher.device
+        groups = batch_size // LANES
+        self._images = torch.zeros((ahead, groups, *shape, LANES), device=device)
+        self._labels = torch.zeros(
+            (ahead, batch_size), dtype=torch.int64, device=device
+        )
+        self._rates = torch.zeros(ahead, device=device)
+        self._seeds = torch.zeros((ahead, 2), dtype=torch.int32, device=device)
+        self._place = torch.zeros(1, dtype=torch.int32, device=device)
+        self.losses = torch.zeros((), device=device)
+        recorder = _GpuRecorder(
+            launcher, layers, training=True, seeds=self._seeds, place=self._place
+        )
+        batch = torch.zeros(self._images.shape[1:], device=device)
+        recorder.operation(
+            "copy", recorder.even(batch.numel() // 4), batch, self._images, self._place,
+            integers=(batch.numel(),),
+        )  # fmt: skip
+        logits, back = recorder.chain(batch)
+        gradient = torch.zeros_like(logits)
+        recorder.operation(
+            "cross_entropy", (1, 1), logits, gradient, self._labels, self._place,
+            class_weights, self.losses,
+            integers=(groups, logits.shape[1]),
+            floats=(recipe.label_smoothing,),
+        )  # fmt: skip
+        # What the forward pass has written is needed until the gradients are there.
+        recorder.begin_anew()
+        back(gradient)
+        self.state = recorder.change_weights(recipe, self._rates)
+        self._program = recorder.program(batch, gradient, *_given(class_weights))
+
+    def load(self, images: Tensor, labels: Tensor, rates: Tensor) -> None:
+        """Take images ``[steps * B, C, H, W]``, labels ``[steps, B]`` and learning rates.
+
+        What dropout drops in these steps follows from torch's global random numbers.
+        """
+        steps = len(labels)
+        place = self._images[:steps]
+        place.copy_(grouped(images).view(place.shape))
+        self._labels[:steps] = labels
+        self._rates[:steps] = rates
+        self._seeds.random_(-(2**31), 2**31)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Begin again with the first of the batches that were loaded."""
+        self._place.zero_()
+
+    def run(self, steps: int) -> None:
+        """Start training on so many of the next batches."""
+        self._program.run(steps)
+
+
+class _GpuRecorder(Recorder):
+    """Records operations."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        layers: Sequence[nn.Module],
+        *,
+        training: bool,
+        seeds: Tensor | None = None,
+        place: Tensor | None = None,
+    ) -> None:
+        super().__init__(layers, training=training, device=launcher.device)
+        self._launcher, self._blocks = launcher, launcher.blocks
+        self._seeds, self._place_of_step = seeds, place
+        self._operations: list[_Operation] = []
+        self._held: list[Tensor] = []
+        self._dropouts = 0
+        # Where the parts of each parameter's gradient lie, and how many there are.
+        self._parts: list[list[tuple[Tensor, int]]] = [[] for _ in self._parameters]
+        self._numbers = {id(p): n for n, p in enumerate(self._parameters)}
+
+    # ---- what is recorded -----------------------------------------------------
+
+    def chain(self, images: Tensor) -> tuple[Tensor, Back]:
+        """Record all layers; return their output and what records the way back."""
+        return self._chain([*self._layers], images, first=True)
+
+    def begin_anew(self) -> None:
+        """Use none of the memory again that was used so far."""
+        self._pool = Pool(self._device)
+
+    def program(self, *held: Tensor) -> Program:
+        """Return what was recorded."""
+        weights = [*self._parameters, *self._buffers()]
+        return Program(self._launcher, self._operations, (*self._held, *held, *weights))
+
+    def change_weights(self, recipe: Recipe, rates: Tensor) -> list[Tensor]:
+        """Record the change of the weights; return the optimizer's state."""
+        sizes = [p.numel() for p in self._parameters]
+        starts = [*itertools.accumulate(sizes, initial=0)]
+        total = starts.pop()
+        parts: list[_Part] = []
+        parameters = []
+        for parameter, start, own in zip(
+            self._parameters, starts, self._parts, strict=True
+        ):
+            first = len(parts) if own else -1
+            for number, (values, splits) in enumerate(own, start=1):
+                following = len(parts) + 1 if number < len(own) else -1
+                parts.append(_Part(values.data_ptr(), splits, following))
+                self._held.append(values)
+            decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+            parameters.append(
+                _Parameter(parameter.data_ptr(), start, parameter.numel(), first, decay)
+            )
+        described = _uploaded(parameters, self._device)
+        blocks = self.even(total)
+        gradient, squares, step, *moments = (
+            torch.zeros(size, device=self._device)
+            for size in (total, blocks[0], 1, total, total)
+        )
+        counts = len(parameters), total
+        self.operation(
+            "gather", blocks, described, _uploaded(parts, self._device), gradient,
+            squares, self._place_of_step, step, integers=counts,
+        )  # fmt: skip
+        sgd = recipe.optimizer == "sgd"
+        first_beta = recipe.momentum if sgd else _BETAS[0]
+        self.operation(
+            "update", blocks, described, gradient, squares, self._place_of_step, step,
+            rates, *moments,
+            integers=(
+                *counts, blocks[0], _OPTIMIZERS[recipe.optimizer], recipe.nesterov,
+            ),
+            floats=(recipe.clip_norm, first_beta, _BETAS[1], _EPSILON),
+        )  # fmt: skip
+        return [step, *moments]
+
+    # ---- how it is recorded ---------------------------------------------------
+
+    def operation(
+        self,
+        name: str,
+        blocks: tuple[int, int],
+        *pointers: Tensor | None,
+        integers: Sequence[int] = (),
+        floats: Sequence[float] = (),
+    ) -> _Operation:
+        """Record an operation of so many virtual blocks."""
+        operation = _Operation(_CODES[name], *blocks)
+        for number, tensor in enumerate(pointers):
+            if tensor is not None:
+                operation.pointers[number] = tensor.data_ptr()
+                self._held.append(tensor)
+        operation.integers[: len(integers)] = [int(number) for number in integers]
+        operation.floats[: len(floats)] = floats
+        self._operations.append(operation)
+        return operation
+
+    def even(self, items: int) -> tuple[int, int]:
+        """Return how many virtual blocks share work of so many threads' items."""
+        return max(1, min(self._blocks, -(-items // _THREADS))), 1
+
+    def _each(self, planes: int, area: int) -> tuple[int, int]:
+        """Return the virtual blocks for so many planes, in fours of values."""
+        wanted = -(-2 * self._blocks // planes)
+        most = -(-area * LANES // (4 * _THREADS))
+        return max(1, min(wanted, most)), planes
+
+    def _emit(self, name: str, *arguments: Any) -> None:
+        """Record what the C function of that name would do."""
+        getattr(self, f"_emit_{name}")(*arguments)
+
+    def _place(self, parameter: Tensor | None) -> int | None:
+        return self._numbers.get(id(parameter))
+
+    def _part(self, number: int | None, splits: int) -> Tensor | None:
+        """Return memory for parts of a parameter's gradient, ``[splits, *shape]``."""
+        if number is None:
+            return None
+        shape = (splits, *self._parameters[number].shape)
+        values = torch.zeros(shape, device=self._device)
+        self._parts[number].append((values, splits))
+        return values
+
+    def _buffers(self) -> list[Tensor]:
+        return [b for layer in self._layers for b in layer.buffers()]
+
+    # ---- convolutions ---------------------------------------------------------
+
+    def _emit_conv(
+        self, x: Tensor, w: Tensor, y: Tensor, shape: Any, transposed: int
+    ) -> None:
+        self._convolve("conv", 4, (x, w, y), shape, transposed)
+
+    def _emit_depthwise(
+        self, x: Tensor, w: Tensor, y: Tensor, shape: Any, transposed: int
+    ) -> None:
+        self._convolve("depthwise", 1, (x, w, y), shape, transposed)
+
+    def _convolve(
+        self,
+        name: str,
+        rows: int,
+        tensors: tuple[Tensor, Tensor, Tensor],
+        shape: Any,
+        transposed: int,
+    ) -> None:
+        groups, _, _, _, out_channels, height, width, *_ = shape
+        items = groups * height * -(-width // _COLUMNS)
+        blocks = -(-items // _WARPS), -(-out_channels // rows)
+        self.operation(
+            _specialised(name, shape), blocks, *tensors, integers=(*shape, transposed)
+        )
+
+    def _emit_conv_weight(
+        self, x: Tensor, g: Tensor, number: int | None, shape: Any
+    ) -> None:
+        name = _specialised("conv_weight", shape)
+        rows, columns = _WEIGHT_TILES[_side(name)]
+        items = -(-shape[4] // rows) * -(-shape[1] // columns)
+        self._weigh(name, items, (x, g), number, shape)
+
+    def _emit_depthwise_weight(
+        self, x: Tensor, g: Tensor, number: int | None, shape: Any
+    ) -> None:
+        name = _specialised("depthwise_weight", shape)
+        self._weigh(name, shape[4], (x, g), number, shape)
+
+    def _weigh(
+        self,
+        name: str,
+        items: int,
+        tensors: tuple[Tensor, Tensor],
+        number: int | None,
+        shape: Any,
+    ) -> None:
+        if not _side(name):
+            items *= shape[7] * shape[8]
+        rows = shape[0] * shape[5]
+        splits = max(1, min(-(-2 * self._blocks // items), -(-rows // _WARPS)))
+        part = self._part(number, splits)
+        if part is not None:
+            self.operation(name, (splits, items), *tensors, part, integers=(*shape,))
+
+    def _emit_add_bias(
+        self, x: Tensor, bias: Tensor, planes: int, channels: int, area: int
+    ) -> None:
+        sizes = planes, channels, area
+        self.operation("add_bias", self._each(planes, area), x, bias, integers=sizes)
+
+    def _emit_add_bias_back(
+        self, g: Tensor, number: int | None, planes: int, channels: int, area: int
+    ) -> None:
+        part = self._part(number, planes // channels)
+        sizes = planes, channels, area
+        self.operation("add_bias_back", (1, planes), g, part, integers=sizes)
+
+    def _layer(self, x: Tensor, layer: nn.Module) -> tuple[Tensor, Back]:
+        if isinstance(layer, nn.Flatten):
+            return self._flatten(x)
+        if isinstance(layer, nn.Linear):
+            return self._linear(x, layer)
+        return super()._layer(x, layer)
+
+    def _flatten(self, x: Tensor) -> tuple[Tensor, Back]:
+        """Record nothing: the values lie as they have to."""
+        flat = x.view(x.shape[0], -1, 1, 1, LANES)
+        return flat, lambda g: g.view(x.shape)
+
+    def _linear(self, x: Tensor, layer: nn.Linear) -> tuple[Tensor, Back]:
+        """Record a convolution of a single place."""
+        y = self._pool.take((x.shape[0], layer.out_features, 1, 1, LANES))
+        sizes = (1, 1), 1, (0, 0), 1
+        self._emit_conv(x, layer.weight, y, conv_shape(x, y, *sizes), 0)
+        add_back: Back | None = None
+        if layer.bias is not None:
+            _, add_back = self._bias(y, layer.bias)
+
+        def back(g: Tensor) -> Tensor:
+            if add_back is not None:
+                add_back(g)
+            number = self._place(layer.weight)
+            self._emit_conv_weight(x, g, number, conv_shape(x, y, *sizes))
+            gx = self._pool.take(x.shape)
+            self._emit_conv(g, layer.weight, gx, conv_shape(g, gx, *sizes), 1)
+            self._pool.give(g)
+            return gx
+
+        return y, back
+
+    # ---- batch norm and dropout -----------------------------------------------
+
+    def _drop(self, probability: float) -> tuple[int, int, float]:
+        """Return the number of a dropout, its threshold and the scale of what is kept."""
+        self._dropouts += 1
+        threshold = threshold_of(probability)
+        return self._dropouts, threshold, kept_scale(threshold)
+
+    def _norm(
+        self, x: Tensor, bias: Tensor | None, fused: NormInside
+    ) -> tuple[Tensor, Back]:
+        layer, before, after, dropout = fused
+        y = torch.empty_like(x)
+        groups, channels, area = *x.shape[:2], area_of(x)
+        *draw, scale = self._drop(dropout)
+        saved, middle = (
+            torch.empty(rows * channels, device=self._device) for rows in (4, 1)
+        )
+        assert layer.running_mean is not None  # build() makes no other
+        sums, count = self._statistics(x, bias, layer.running_mean, middle, before)
+        sizes = groups, channels, area, before, after
+        blocks = self._each(groups * channels, area)
+        self.operation(
+            "norm", blocks, x, y, sums, middle, bias, layer.weight, layer.bias,
+            layer.running_mean, layer.running_var, saved, self._seeds,
+            self._place_of_step,
+            integers=(*sizes, count, *draw),
+            floats=(layer.momentum or 0.0, layer.eps, scale),
+        )  # fmt: skip
+
+        def back(g: Tensor) -> Tensor:
+            splits, _ = self._each(channels, groups * area)
+            sums = torch.empty(splits * channels * 2, device=self._device)
+            same = bias, saved, self._seeds, self._place_of_step
+            integers = *sizes, splits, *draw
+            self.operation(
+                "norm_back_sums", (splits, channels), g, x, sums, *same,
+                integers=integers, floats=(scale,),
+            )  # fmt: skip
+            weight, shift = (
+                self._part(self._place(p), 1) for p in (layer.weight, layer.bias)
+            )
+            biases = self._part(self._place(bias), groups * blocks[0])
+            self.operation(
+                "norm_back", blocks, g, x, sums, *same, g, weight, shift, biases,
+                integers=integers, floats=(scale,),
+            )  # fmt: skip
+            return g
+
+        return y, back
+
+    def _statistics(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        running_mean: Tensor,
+        middle: Tensor,
+        before: bool,  # noqa: FBT001 - a flag of the operation
+    ) -> tuple[Tensor, int]:
+        """Return sums over x, and how many of them; a convolution makes its own."""
+        channels = x.shape[1]
+        last = self._operations[-1]
+        if _OPERATIONS[last.code].startswith(("conv", "depthwise")) and (
+            last.pointers[2] == x.data_ptr()
+        ):
+            count = last.blocks_x
+            sums = torch.empty(count * channels * 2, device=self._device)
+            for number, tensor in enumerate((sums, running_mean, middle, bias), 3):
+                if tensor is not None:
+                    last.pointers[number] = tensor.data_ptr()
+            last.integers[15] = before
+            self._held += [sums, middle]
+            return sums, count
+        count, _ = self._each(channels, x.shape[0] * area_of(x))
+        sums = torch.empty(count * channels * 2, device=self._device)
+        self.operation(
+            "statistics", (count, channels), x, sums, running_mean, middle, bias,
+            integers=(*x.shape[:2], area_of(x), before),
+        )  # fmt: skip
+        return sums, count
+
+    def _emit_norm_eval(
+        self, x: Tensor, y: Tensor, groups: int, channels: int, area: int, *rest: Any
+    ) -> None:
+        *tensors, eps, _ = rest
+        blocks = self._each(groups * channels, area)
+        self.operation(
+            "norm_eval",
+            blocks,
+            x,
+            y,
+            *tensors,
+            integers=(channels, area),
+            floats=(eps,),
+        )
+
+    def _dropout(self, x: Tensor, probability: float) -> tuple[Tensor, Back]:
+        y = self._pool.take(x.shape)
+        *draw, scale = self._drop(probability)
+
+        def drop(to: Tensor, what: Tensor) -> None:
+            self.operation(
+                "dropout", self.even(x.numel()), what, to, self._seeds,
+                self._place_of_step, integers=(x.numel(), *draw), floats=(scale,),
+            )  # fmt: skip
+
+        drop(y, x)
+
+        def back(g: Tensor) -> Tensor:
+            drop(g, g)
+            return g
+
+        return y, back
+
+    # ---- everything else ------------------------------------------------------
+
+    def _emit_max_pool(
+        self, x: Tensor, y: Tensor, winners: Tensor, _: int, height: int, width: int
+    ) -> None:
+        sizes = y.numel(), height, width, 1
+        self.operation("pool", self.even(y.numel() // 4), x, y, winners, integers=sizes)
+
+    def _emit_avg_pool(
+        self, x: Tensor, y: Tensor, _: int, height: int, width: int
+    ) -> None:
+        sizes = y.numel(), height, width, 0
+        self.operation("pool", self.even(y.numel() // 4), x, y, integers=sizes)
+
+    def _emit_max_pool_back(
+        self, g: Tensor, winners: Tensor, gx: Tensor, _: int, height: int, width: int
+    ) -> None:
+        sizes = gx.numel(), height, width, 1
+        blocks = self.even(gx.numel() // 4)
+        self.operation("pool_back", blocks, g, winners, gx, integers=sizes)
+
+    def _emit_avg_pool_back(
+        self, g: Tensor, gx: Tensor, _: int, height: int, width: int
+    ) -> None:
+        sizes = gx.numel(), height, width, 0
+        blocks = self.even(gx.numel() // 4)
+        self.operation("pool_back", blocks, g, None, gx, integers=sizes)
+
+    def _emit_global_mean(self, x: Tensor, y: Tensor, planes: int, area: int) -> None:
+        self.operation("global_mean", (1, planes), x, y, integers=(area,))
+
+    def _emit_global_mean_back(
+        self, g: Tensor, gx: Tensor, planes: int, area: int, add: int
+    ) -> None:
+        count = planes * area * LANES
+        sizes = count, area, add
+        self.operation("global_mean_back", self.even(count), g, gx, integers=sizes)
+
+    def _emit_activate(
+        self, x: Tensor, y: Tensor, count: int, slope: float, kind: int
+    ) -> None:
+        count *= LANES
+        self.operation(
+            "activate", self.even(count), x, y, integers=(count, kind), floats=(slope,)
+        )
+
+    def _emit_activate_back(
+        self, g: Tensor, x: Tensor, gx: Tensor, count: int, slope: float, kind: int
+    ) -> None:
+        count *= LANES
+        self.operation(
+            "activate_back", self.even(count), g, x, gx,
+            integers=(count, kind), floats=(slope,),
+        )  # fmt: skip
+
+    def _emit_silu(self, x: Tensor, y: Tensor) -> None:
+        self._emit_activate(x, y, x.numel() // LANES, 0.0, _SILU)
+
+    def _emit_silu_back(self, g: Tensor, x: Tensor) -> None:
+        self._emit_activate_back(g, x, g, x.numel() // LANES, 0.0, _SILU)
+
+    def _emit_sigmoid(self, x: Tensor) -> None:
+        self._emit_activate(x, x, x.numel() // LANES, 0.0, _SIGMOID)
+
+    def _emit_sigmoid_back(self, g: Tensor, y: Tensor) -> None:
+        self._emit_activate_back(g, y, g, y.numel() // LANES, 0.0, _SIGMOID)
+
+    def _emit_add(self, x: Tensor, y: Tensor, count: int) -> None:
+        blocks = self.even(count * LANES // 4)
+        self.operation("add", blocks, x, y, integers=(count * LANES,))
+
+    def _emit_copy(self, to: Tensor, what: Tensor) -> None:
+        count = to.numel()
+        self.operation("copy", self.even(count // 4), to, what, integers=(count,))
+
+    def _emit_join(self, part: Tensor, whole: Tensor, groups: int, *sizes: int) -> None:
+        count = part.numel()
+        assert groups == part.shape[0]
+        self.operation("join", self.even(count), part, whole, integers=(count, *sizes))
+
+    def _emit_scale(
+        self, x: Tensor, by: Tensor, y: Tensor, planes: int, area: int
+    ) -> None:
+        count = planes * area * LANES
+        self.operation("scale", self.even(count), x, by, y, integers=(count, area))
+
+    def _emit_scale_back(
+        self,
+        g: Tensor,
+        x: Tensor,
+        by: Tensor,
+        gx: Tensor,
+        g_by: Tensor,
+        planes: int,
+        area: int,
+    ) -> None:
+        blocks = 1, planes
+        self.operation("scale_back", blocks, g, x, by, gx, g_by, integers=(area,))
+
+
+def grouped(images: Tensor) -> Tensor:
+    """Return ``[N, C, H, W]`` as ``[N / 32, C, H, W, 32]``."""
+    return images.view(-1, LANES, *images.shape[1:]).permute(0, 2, 3, 4, 1)
+
+
+def _side(name: str) -> int:
+    """Return the kernel's side that an operation is made for, 0 for any."""
+    return int(name[-1]) if name[-1].isdigit() else 0
+
+
+def _specialised(name: str, shape: Any) -> str:
+    """Return the operation for a convolution, one of its own for the usual kernels."""
+    *_, high, wide, stride, _, _, dilation, apart = shape
+    special = f"{name}_{high}"
+    usual = high == wide and (stride, dilation, apart) == (1, 1, 1)
+    return special if usual and special in _CODES else name
+
+
+def _uploaded(structures: Sequence[ctypes.Structure], device: torch.device) -> Tensor:
+    """Return the bytes of the structures, one after the other, on the device."""
+    raw = b"".join(bytes(one) for one in structures) or bytes(8)
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8).to(device)
+
+
+def _given(tensor: Tensor | None) -> list[Tensor]:
+    return [] if tensor is None else [tensor]
