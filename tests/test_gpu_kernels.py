@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.architecture import Block
-from nas.training.kernels import gpu
+from nas.training.kernels import cuda, gpu
 from nas.training.kernels.layers import all_layers
 from nas.training.optimizer import Optimizer
 from nas.training.recipe import Recipe
@@ -54,7 +55,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert compiler is not None, "these tests need a C++ compiler"
     library = tmp_path_factory.mktemp("gpu") / "emulated.so"
     flags = ["-O2", "-std=c++17", "-shared", "-fPIC", "-pthread", "-U_FORTIFY_SOURCE"]
-    subprocess.run(  # noqa: S603 - the machine's compiler on our own source
+    subprocess.run(
         [
             *(compiler, *flags, "-Wall", "-Werror", "-Wno-unknown-pragmas"),
             *(f'-DKERNELS="{SOURCE}"', "-x", "c++", str(HERE / "gpu_emulator.hpp")),
@@ -65,10 +66,16 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.fixture(params=[1, 3], ids=["one block", "three blocks"])
-def launcher(emulated: Path, request: pytest.FixtureRequest) -> Emulator:
-    """Have an emulator."""
-    return Emulator(emulated, request.param)
+@pytest.fixture(params=["emulated", "gpu"])
+def launcher(request: pytest.FixtureRequest) -> gpu.Launcher:
+    """Have the emulator, with blocks that wait for one another, or the GPU."""
+    if request.param == "emulated":
+        return Emulator(request.getfixturevalue("emulated"), blocks=3)
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    found = cuda.launcher(torch.device("cuda:0"))
+    assert found is not None, cuda.why_missing(torch.device("cuda:0"))
+    return found
 
 
 def training_of(
@@ -129,17 +136,106 @@ def assert_alike(model: nn.Module, exact: nn.Module) -> None:
         model.state_dict().items(), exact.state_dict().values(), strict=True
     ):
         if "num_batches" not in name:
-            assert difference(ours.double(), theirs.double()) < 1e-4, name
+            torch.testing.assert_close(
+                ours.double(), theirs.double(), rtol=2e-4, atol=2e-6, msg=name
+            )
 
 
 SGD = Recipe(epochs=1, weight_decay=0.01, clip_norm=0.5, label_smoothing=0.1)
 
 
-@pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.parametrize("kind", ["gap", "conv", "flatten"])
-def test_steps_agree_with_torch(name: str, kind: Any, launcher: Emulator) -> None:
+HEADS: tuple[dict[str, Any], ...] = (
+    {"kind": "gap"},
+    {"kind": "conv"},
+    {"kind": "flatten"},
+    {"kind": "gap", "hidden": 5},
+)
+CASES = [
+    pytest.param(name, HEADS[(number + 1) % len(HEADS)], id=name)
+    for number, name in enumerate(CHAINS)
+]
+
+
+@pytest.mark.parametrize(("name", "head"), CASES)
+def test_steps_agree_with_torch(
+    name: str, head: dict[str, Any], launcher: gpu.Launcher
+) -> None:
     """Weights, statistics and loss after some steps are torch's in double precision."""
-    model = model_of(*CHAINS[name], kind=kind)
+    model = model_of(*CHAINS[name], **head)
     model, exact, ours, theirs = both_trained(launcher, model, SGD)
     assert ours == pytest.approx(theirs, rel=1e-4)
     assert_alike(model, exact)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 1.0, 2.0, 0.25])])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(epochs=1, optimizer="adam", weight_decay=0.02, clip_norm=0.0),
+        Recipe(epochs=1, optimizer="adamw", weight_decay=0.1, clip_norm=0.1),
+        Recipe(epochs=1, momentum=0.0, nesterov=False),
+        Recipe(epochs=1, momentum=0.8, nesterov=False, label_smoothing=0.0),
+    ],
+    ids=["adam", "adamw", "plain", "momentum"],
+)
+def test_optimizers_and_losses_agree_with_torch(
+    recipe: Recipe, weights: Tensor | None, launcher: gpu.Launcher
+) -> None:
+    """Weights and loss follow the recipe and what each class counts."""
+    model = model_of(Block(out_channels=5), kind="gap")
+    model, exact, ours, theirs = both_trained(launcher, model, recipe, weights)
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert_alike(model, exact)
+
+
+@pytest.mark.parametrize(("name", "head"), CASES)
+def test_evaluation_agrees_with_torch(
+    name: str, head: dict[str, Any], launcher: gpu.Launcher
+) -> None:
+    """Any number of images gives torch's logits."""
+    model = model_of(*CHAINS[name], **head)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    model.eval()
+    images = images_of(37)
+    with torch.inference_mode():
+        expected = model(images)
+        model, images = model.to(launcher.device), images.to(launcher.device)
+        evaluation = gpu.Evaluation(launcher, all_layers(model), images.shape)
+        assert difference(evaluation(images).cpu(), expected) < 1e-5
+        assert difference(evaluation(images.flip(0)).cpu(), expected.flip(0)) < 1e-5
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_dropout_drops_other_values_in_each_step(
+    norm: Any, launcher: gpu.Launcher
+) -> None:
+    """Forwards and backwards the same ones, the share that was asked, anew each step."""
+    share = 0.3
+    block = Block(
+        out_channels=16, kernel_size=1, norm=norm, activation="none", dropout=share
+    )
+    model = model_of(block, kind="flatten").to(launcher.device)
+    training = training_of(launcher, model, Recipe(epochs=1, weight_decay=0.0))
+    kept = []
+    images = torch.ones(BATCH * STEPS, 2, 15, 18, device=launcher.device)
+    if norm == "batch":  # of a constant the norm would make nothing
+        images += torch.randn(images.shape, device=launcher.device)
+    labels = torch.zeros(STEPS, BATCH, dtype=torch.int64, device=launcher.device)
+    training.load(images, labels, torch.zeros(STEPS))
+    for _ in range(STEPS):
+        training.run(1)
+        kept.append(dropped_map(training).cpu() != 0)
+    error = (share * (1 - share) / kept[0].numel()) ** 0.5
+    for one, other in itertools.pairwise(kept):
+        assert float(one.double().mean()) == pytest.approx(1 - share, abs=5 * error)
+        both = float((one & other).double().mean())
+        assert both == pytest.approx((1 - share) ** 2, abs=6 * error)
+
+
+def dropped_map(training: gpu.Training) -> Tensor:
+    """Return the map behind the dropout: the second that the program makes."""
+    held = training._program._held
+    maps = {t.data_ptr(): t for t in held if t.ndim == 5 and t.shape[1] == 16}
+    return [*maps.values()][1]

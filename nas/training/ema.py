@@ -14,7 +14,8 @@ class EMA:
     def __init__(self, model: nn.Module, total_steps: int, recipe: Recipe) -> None:
         self._model = model
         self._steps = max(1, round(total_steps * recipe.average))
-        self._start = total_steps - self._steps
+        self.start = total_steps - self._steps
+        """The first step that counts."""
         self._averages: list[Tensor] | None = None
 
     def _values(self) -> list[Tensor]:
@@ -25,13 +26,13 @@ class EMA:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the weights after this step into the average, once it is on."""
-        if step < self._start:
+        if step < self.start:
             return
         if self._averages is None:
             self._averages = [value.clone() for value in self._values()]
             return
         # The plain mean at first, then with a memory of a fifth of all its steps.
-        weight = max(1 / (step - self._start + 1), 1 / max(1.0, self._steps / 5))
+        weight = max(1 / (step - self.start + 1), 1 / max(1.0, self._steps / 5))
         torch._foreach_lerp_(self._averages, self._values(), weight)
 
     @torch.no_grad()

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.errors import TrainingError
+from nas.training import kernels
 from nas.training.cuda_graph import runner
 from nas.training.ema import EMA
 from nas.training.memory import memory_errors
 from nas.training.recipe import Recipe
 from nas.training.report import Metric, RungReport
-from nas.training.step import Step, TrainingData, normalisation, predictor
+from nas.training.step import Step, TrainingData, normalisation
 
 
 def train(
@@ -75,7 +76,8 @@ def train(
             if step.predict is model and device.type == "cpu":
                 # Takes up to a half off the time of a step.
                 model.to(memory_format=torch.channels_last)
-            for number in range(done, stop):
+            number = done
+            while number < stop:
                 if (number - done) % step.ahead == 0:
                     some = range(number, min(number + step.ahead, stop))
                     step.load(
@@ -84,9 +86,15 @@ def train(
                     )
                 if number == recent:
                     step.losses.zero_()
-                run()
+                following = some.stop
+                if number < recent:
+                    following = min(following, recent)
+                if average is not None and following > average.start:
+                    following = max(number + 1, average.start)
+                run(following - number)
                 if average is not None:
-                    average.update(number)
+                    average.update(following - 1)
+                number = following
             done = stop
             train_loss = float(step.losses) / (stop - recent)
             if not math.isfinite(train_loss):
@@ -217,7 +225,7 @@ def _answers(
     """Yield logits ``[B, num_classes]`` and labels ``[B]``, batch after batch."""
     batch_size = batch_size or (128 if images.device.type == "cpu" else 2048)
     scale, offset = normalisation(mean, std, images.device)
-    predict = predictor(model)
+    predict = kernels.predictor(model, 32)
     was_training = model.training
     model.eval()
     try:

@@ -1,14 +1,14 @@
 """One training step: forward, backward, clip, change the weights.
 
-The images are prepared some batches ahead. The step itself works on memory that stays
-where it is, and nothing in it asks the device for an answer. So a GPU can record it once
-for a candidate and replay it for every batch (cuda_graph.py); a CPU runs the same code
-as it stands.
+The images are prepared some batches ahead. On a GPU one launch of a kernel of our own then
+does all these steps (kernels/gpu.py). Where that kernel cannot be had, the step works on
+memory that stays where it is and asks the device for no answer, so that a GPU can record
+it once for a candidate and replay it for every batch (cuda_graph.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +58,25 @@ class Step:
         self.batch_size = batch_size
         self.ahead = AHEAD_ON_CPU if cpu else AHEAD_ON_GPU
         """For how many steps images are prepared at once."""
+        self.generator = torch.Generator(device)
+        self.model = model
+        self.predict = kernels.predictor(model, batch_size)
+        self._data, self._recipe = data, recipe
+        self._scale, self._offset = normalisation(data.mean, data.std, device)
+        self._weights = class_weights(recipe, data.train_labels)
+        self._warp = kernels.warp if cpu and kernels.available() else warp
+        self._resize = getattr(model, "resize", nn.Identity())
+        self._program = kernels.gpu_training(
+            model,
+            recipe,
+            shape=self._resize(data.train_images[:1].float()).shape[1:],
+            batch_size=batch_size,
+            ahead=self.ahead,
+            class_weights=self._weights,
+        )
+        if self._program is not None:
+            self.losses = self._program.losses
+            return
         # What a recording reads has to stay where it is.
         shape = (self.ahead, batch_size, *data.train_images.shape[1:])
         self._images = torch.zeros(shape, device=device)
@@ -68,15 +87,13 @@ class Step:
         self._rate = torch.zeros((), dtype=kind, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros((), device=device)
-        self.generator = torch.Generator(device)
-        self.model = model
-        self.predict = predictor(model, batch_size)
         self._parameters = list(model.parameters())
         self.optimizer = Optimizer(self._parameters, recipe, self._rate)
-        self._data, self._recipe = data, recipe
-        self._scale, self._offset = normalisation(data.mean, data.std, device)
-        self._weights = class_weights(recipe, data.train_labels)
-        self._warp = kernels.warp if cpu and kernels.available() else warp
+
+    @property
+    def records(self) -> bool:
+        """Whether a CUDA graph may record the step: kernels of our own need none."""
+        return self._program is None and self.losses.device.type == "cuda"
 
     def load(self, indices: Tensor, rates: Sequence[float]) -> None:
         """Prepare the images int64 ``[steps, B]`` and the rates of at most ``ahead`` steps."""
@@ -85,8 +102,12 @@ class Step:
         images = self._data.train_images[indices.flatten()].float()
         images = augmented(images, self._recipe, self.generator, self._warp)
         images = images * self._scale + self._offset
+        labels = self._data.train_labels[indices]
+        if self._program is not None:
+            self._program.load(self._resize(images), labels, torch.tensor(rates))
+            return
         self._images[:steps] = images.view(self._images[:steps].shape)
-        self._labels[:steps] = self._data.train_labels[indices]
+        self._labels[:steps] = labels
         self._rates[:steps] = torch.tensor(rates, dtype=self._rates.dtype)
         self.rewind()
 
@@ -94,8 +115,15 @@ class Step:
         """Begin again with the first of the batches that were loaded."""
         self._place.zero_()
 
-    def run(self) -> None:
-        """Train on the next batch."""
+    def run(self, steps: int = 1) -> None:
+        """Train on so many of the next batches."""
+        if self._program is not None:
+            self._program.run(steps)
+            return
+        for _ in range(steps):
+            self._run()
+
+    def _run(self) -> None:
         images = self._images.index_select(0, self._place)[0]  # [B, C, H, W]
         labels = self._labels.index_select(0, self._place)[0]  # [B]
         self._rate.copy_(self._rates.index_select(0, self._place)[0])
@@ -125,13 +153,6 @@ def class_weights(recipe: Recipe, labels: Tensor) -> Tensor | None:
         counts = labels.bincount()
         return len(labels) / (len(counts) * counts.float())
     return torch.tensor(recipe.class_weights, device=labels.device)
-
-
-def predictor(model: nn.Module, batch_size: int = 16) -> Callable[[Tensor], Tensor]:
-    """Return the model or what computes the same faster."""
-    if kernels.supports(model, batch_size):
-        return kernels.Compiled(model)
-    return model
 
 
 def normalisation(

@@ -1,22 +1,34 @@
-"""Faster training of tiny networks on one CPU core, by kernels in C (kernels.c).
+"""Faster training of tiny networks, by kernels of our own.
 
-Torch's own kernels put channels into the lanes of the vector registers, and tiny
-networks have too few of them; these put images there. ``available()`` compiles them
-once for this machine with its C compiler, in some three seconds, and tells whether
-that went well. Without them, and on GPUs, the model itself is trained: slower, and
-the same but for rounding.
+On a CPU they are in C (kernels.c). Torch's own kernels put channels into the lanes of the
+vector registers, and tiny networks have too few of them; these put images there.
+``available()`` compiles them once for this machine with its C compiler, in some three
+seconds, and tells whether that went well. On a GPU one kernel (gpu.cu) does whole steps;
+torch's compiler makes it once, in some ten seconds. Without them the model itself is
+trained: slower, and the same but for rounding.
 
-``library.py`` compiles them, ``recording.py`` records a model's layers as calls of them,
-``tape.py`` makes these calls, and ``layers.py`` has the function that stands in for the
-model.
+``recording.py`` goes through a model's layers. For a CPU ``cpu.py`` records them as calls
+on a tape (``tape.py``) and ``library.py`` compiles the C functions; for a GPU ``gpu.py``
+records them as a program, and ``cuda.py`` compiles and launches the kernel. ``layers.py``
+has what stands in for the model.
 """
 
 from nas.training.kernels.layers import (
     Compiled,
     available,
+    gpu_training,
+    predictor,
     supports,
     warn_if_missing,
     warp,
 )
 
-__all__ = ["Compiled", "available", "supports", "warn_if_missing", "warp"]
+__all__ = [
+    "Compiled",
+    "available",
+    "gpu_training",
+    "predictor",
+    "supports",
+    "warn_if_missing",
+    "warp",
+]

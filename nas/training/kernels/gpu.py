@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from nas.training.kernels.cpu import kept_scale, threshold_of
 from nas.training.kernels.recording import (
+    LAYERS,
     Back,
     NormInside,
     Recorder,
     area_of,
     conv_shape,
-    count_planes,
 )
 from nas.training.kernels.tape import Pool
 from nas.training.recipe import Recipe
@@ -30,8 +30,8 @@ from nas.training.recipe import Recipe
 LANES = 32
 _WARPS, _COLUMNS = 8, 7
 _THREADS = LANES * _WARPS
-MAX_TAPS = 1024
-"""A convolution's kernel may have so many; a block holds them for four channels."""
+# A convolution's kernel may have so many; a block holds them for four channels.
+_MAX_TAPS = 1024
 
 _OPERATIONS = (
     *("conv", "conv_1", "conv_3", "conv_5"),
@@ -661,6 +661,14 @@ class _GpuRecorder(Recorder):
     ) -> None:
         blocks = 1, planes
         self.operation("scale_back", blocks, g, x, by, gx, g_by, integers=(area,))
+
+
+def can_record(layer: nn.Module) -> bool:
+    """Return whether a program can hold the layer."""
+    if isinstance(layer, nn.Conv2d):
+        high, wide = layer.kernel_size
+        return high * wide <= _MAX_TAPS
+    return isinstance(layer, (*LAYERS, nn.Flatten, nn.Linear))
 
 
 def grouped(images: Tensor) -> Tensor:

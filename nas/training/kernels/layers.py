@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.training.kernels.library import call, count_lanes, load, why_missing
+from nas.training.kernels import cuda, gpu
 from nas.training.kernels.cpu import record
+from nas.training.kernels.library import call, count_lanes, load, why_missing
 from nas.training.kernels.recording import LAYERS
 from nas.training.kernels.tape import Tape
 from nas.training.model import Residual, Shared
+from nas.training.recipe import Recipe
 
 _logger = logging.getLogger("nas")
 
@@ -27,35 +29,110 @@ def available() -> bool:
     return load() is not None
 
 
-def warn_if_missing() -> None:
+def warn_if_missing(device: str = "cpu") -> None:
     """Tell the user in one line where there are no kernels though none are unwanted."""
-    reason = why_missing()
+    if device == "cpu":
+        slower, which, reason = "two to three times", "C", why_missing()
+    else:
+        slower, which = "several times", "GPU"
+        reason = cuda.why_missing(torch.device(device))
     if reason is not None:
         _logger.warning(
-            "training two to three times slower, without C kernels: %s", reason
+            "training %s slower, without %s kernels: %s", slower, which, reason
         )
 
 
 def supports(model: nn.Module, batch_size: int) -> bool:
-    """Return whether `Compiled` can stand in for ``model(images)`` in training.
+    """Return whether the kernels can stand in for the model in training.
 
-    It can for what ``nas.training.model.build`` builds, on the CPU, in batches that fill the
-    vector registers: multiples of 16 always do.
+    They can for what ``nas.training.model.build`` builds, in batches that fill the
+    vector registers of a CPU (multiples of 16 always do) or the warps of a GPU
+    (multiples of 32).
     """
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.Sequential) or not hasattr(model, "head"):
         return False
+    devices = {p.device for p in model.parameters()}
+    if len(devices) != 1 or any(p.dtype != torch.float32 for p in model.parameters()):
+        return False
+    (device,) = devices
+    if device.type == "cuda":
+        layers = [*_with_bodies(all_layers(model))]
+        return (
+            batch_size % gpu.LANES == 0
+            and all(gpu.can_record(layer) for layer in layers)
+            and cuda.launcher(device) is not None
+        )
     return (
-        all(isinstance(layer, LAYERS) for layer in _with_bodies(_layers(model)))
-        and all(p.device.type == "cpu" for p in model.parameters())
-        and all(p.dtype == torch.float32 for p in model.parameters())
+        device.type == "cpu"
+        and all(isinstance(layer, LAYERS) for layer in _with_bodies(_layers(model)))
         and available()
         and batch_size % count_lanes() == 0
     )
 
 
+def predictor(model: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
+    """Return the model, or what computes the same faster.
+
+    On a GPU that is in evaluation alone: `gpu_training` trains there.
+    """
+    if not supports(model, batch_size):
+        return model
+    device = next(model.parameters()).device
+    return Evaluated(model) if device.type == "cuda" else Compiled(model)
+
+
+def gpu_training(
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    shape: Sequence[int],
+    batch_size: int,
+    ahead: int,
+    class_weights: Tensor | None,
+) -> gpu.Training | None:
+    """Return the model's training by the GPU's kernel; None where it cannot do it.
+
+    Arguments are those of `nas.training.kernels.gpu.Training`.
+    """
+    device = next(model.parameters()).device
+    if device.type != "cuda" or not supports(model, batch_size):
+        return None
+    launcher = cuda.launcher(device)
+    assert launcher is not None  # supports() has looked
+    return gpu.Training(
+        launcher,
+        all_layers(model),
+        recipe,
+        shape=shape,
+        batch_size=batch_size,
+        ahead=ahead,
+        class_weights=class_weights,
+    )
+
+
+class Evaluated:
+    """A model on a GPU as a function that does the same in evaluation, but faster."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take the model, which `supports` takes."""
+        self._resize = getattr(model, "resize", nn.Identity())
+        self._layers = all_layers(model)
+        self._recorded: dict[torch.Size, gpu.Evaluation] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits ``[N, num_classes]`` of float images ``[N, C, H, W]``."""
+        images = self._resize(images)
+        if images.shape not in self._recorded:
+            launcher = cuda.launcher(images.device)
+            assert launcher is not None  # supports() has looked
+            evaluation = gpu.Evaluation(launcher, self._layers, images.shape)
+            self._recorded[images.shape] = evaluation
+        return self._recorded[images.shape](images)
+
+
 class Compiled:
-    """A model that `supports` takes, as a function that does the same, but faster.
+    """A model on the CPU, as a function that does the same, but faster.
 
     It takes float images ``[N, C, H, W]`` and returns logits ``[N, num_classes]``.
     Gradients, batch norm's running statistics and the difference between training and

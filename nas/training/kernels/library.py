@@ -112,7 +112,7 @@ def _found() -> tuple[ctypes.CDLL | None, str | None]:
         return None, f"{compiler} takes over {error.timeout:g} s: set CC to another"
     except OSError as error:
         return None, (
-            f"they cannot be kept in {_folder()} and loaded from there ({error}): set "
+            f"they cannot be kept in {cache_folder()} and loaded from there ({error}): set "
             "NAS_CACHE_DIR to another folder"
         )
     _declare(compiled)
@@ -127,7 +127,8 @@ def _declare(compiled: ctypes.CDLL) -> None:
         function.restype = ctypes.c_int if name in _ALLOCATING else None
 
 
-def _folder() -> Path:
+def cache_folder() -> Path:
+    """Return where compiled kernels are kept."""
     chosen = os.environ.get("NAS_CACHE_DIR")
     return Path(chosen) if chosen else platformdirs.user_cache_path("nas")
 
@@ -139,7 +140,7 @@ def _compiled(compiler: str) -> Path:
     """
     parts = (_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _processor())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    folder = _folder()
+    folder = cache_folder()
     path = folder / f"kernels-{digest}.so"
     if path.exists():
         return path

@@ -108,8 +108,8 @@ class Recorder:
             nonlocal x
             before, (x, back) = x, result
             backs.append(back)
-            free = before is not x and not (keep and before is start)
-            if free and not self._training:
+            moved = before.data_ptr() != x.data_ptr()
+            if moved and not self._training and not (keep and before is start):
                 self._pool.give(before)
 
         while layers:
@@ -381,10 +381,12 @@ def _only_in_training(_: Tensor) -> Tensor | None:
 
 
 def count_planes(x: Tensor) -> int:
+    """Return how many maps there are: groups times channels."""
     return x.shape[0] * x.shape[1]
 
 
 def area_of(x: Tensor) -> int:
+    """Return how many places a map has."""
     return x.shape[2] * x.shape[3]
 
 

@@ -1,0 +1,167 @@
+"""The GPU's kernel compiled, found in the user's cache or made there, and launched.
+
+NVRTC, the compiler that torch brings along, compiles it once for a source, a compiler and
+a kind of GPU. It is launched by the driver: all blocks have to run at the same time, which
+only a cooperative launch promises.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nas.training.kernels.library import cache_folder
+
+_SOURCE = Path(__file__).with_name("gpu.cu")
+# Threads of one warp can hold each other up before this one.
+_LEAST_CAPABILITY = (7, 0)
+_THREADS = 256
+_COOPERATIVE_LAUNCH = 95  # CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH
+
+
+class CudaLauncher:
+    """Runs programs on a GPU, see `nas.training.kernels.gpu.Launcher`."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Compile or find the kernel, and load it; RuntimeError where there is no way."""
+        self.device = device
+        with torch.cuda.device(device):
+            torch.cuda.init()
+            # The driver's calls work in torch's own context, which this makes current.
+            self._arrived = torch.zeros(1, dtype=torch.int32, device=device)
+            self._driver = ctypes.CDLL("libcuda.so.1")
+            self._module = ctypes.c_void_p()
+            cubin = _compiled(torch.cuda.get_device_capability(device))
+            self._call("cuModuleLoadData", ctypes.byref(self._module), cubin)
+            self._kernel = ctypes.c_void_p()
+            self._call(
+                "cuModuleGetFunction", ctypes.byref(self._kernel), self._module, b"run"
+            )
+        self.blocks = int(os.environ.get("NAS_GPU_BLOCKS", _BLOCKS))
+
+    def launch(self, operations: Tensor, count: int, times: int) -> None:
+        """Go through the operations so many times, on torch's current stream."""
+        with torch.cuda.device(self.device):
+            self._arrived.zero_()
+            arguments = (
+                ctypes.c_void_p(operations.data_ptr()),
+                ctypes.c_int(count),
+                ctypes.c_int(times),
+                ctypes.c_void_p(self._arrived.data_ptr()),
+            )
+            addresses = (ctypes.c_void_p * len(arguments))(
+                *(ctypes.addressof(argument) for argument in arguments)
+            )
+            stream = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
+            self._call(
+                "cuLaunchCooperativeKernel",
+                *(self._kernel, self.blocks, 1, 1, _THREADS, 1, 1, 0, stream),
+                addresses,
+            )
+
+    def _call(self, name: str, *arguments: object) -> None:
+        code = getattr(self._driver, name)(*arguments)
+        if code:
+            text = ctypes.c_char_p()
+            self._driver.cuGetErrorString(code, ctypes.byref(text))
+            reason = text.value.decode() if text.value else f"error {code}"
+            raise RuntimeError(f"CUDA error: {reason} in {name}")
+
+
+_BLOCKS = 16
+
+
+@functools.cache
+def launcher(device: torch.device) -> CudaLauncher | None:
+    """Return what runs programs on the device; None where that is not possible.
+
+    ``NAS_KERNELS=0`` in the environment turns it off.
+    """
+    return _found(device)[0]
+
+
+def why_missing(device: torch.device) -> str | None:
+    """Return why the device has no kernel; None where it has, or where none is wanted."""
+    return _found(device)[1]
+
+
+@functools.cache
+def _found(device: torch.device) -> tuple[CudaLauncher | None, str | None]:
+    if os.environ.get("NAS_KERNELS") == "0":
+        return None, None
+    if torch.version.cuda is None:
+        return None, "this torch is not made for NVIDIA's GPUs"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _LEAST_CAPABILITY:
+        name = torch.cuda.get_device_name(device)
+        return None, f"{name} is too old: it takes compute capability 7.0 or later"
+    try:
+        return CudaLauncher(device), None
+    except (OSError, RuntimeError, AttributeError) as error:
+        return None, " ".join(str(error).split())
+
+
+def _compiled(capability: tuple[int, int]) -> bytes:
+    """Return the machine code for GPUs of that compute capability."""
+    major, minor = capability
+    flags = [f"--gpu-architecture=sm_{major}{minor}", "--std=c++17"]
+    compiler = nvrtc()
+    version = ctypes.c_int(), ctypes.c_int()
+    compiler.nvrtcVersion(*map(ctypes.byref, version))
+    source = _SOURCE.read_bytes()
+    parts = "\0".join([*flags, *(str(number.value) for number in version)]).encode()
+    digest = hashlib.sha256(source + b"\0" + parts).hexdigest()[:16]
+    path = cache_folder() / f"gpu-{digest}.cubin"
+    if path.exists():
+        return path.read_bytes()
+    code = compile_source(compiler, source, flags)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        fresh = Path(temporary) / path.name
+        fresh.write_bytes(code)
+        fresh.replace(path)  # at once: other workers may be at the same
+    return code
+
+
+def nvrtc() -> ctypes.CDLL:
+    """Return NVRTC of CUDA's major version that torch was made with; OSError for none."""
+    assert torch.version.cuda is not None  # _found() has looked
+    major = torch.version.cuda.partition(".")[0]
+    beside = Path(torch.__file__).parent.parent / "nvidia"
+    for path in sorted(beside.glob(f"*/lib/libnvrtc.so.{major}")):
+        # NVRTC asks for its second half by name, and does not look beside itself.
+        for half in path.parent.glob(f"libnvrtc-builtins.so.{major}.*"):
+            ctypes.CDLL(str(half), mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(path))
+    return ctypes.CDLL(f"libnvrtc.so.{major}")
+
+
+def compile_source(compiler: ctypes.CDLL, source: bytes, flags: list[str]) -> bytes:
+    """Return the source's machine code; RuntimeError with the compiler's words."""
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    options = [flag.encode() for flag in flags]
+    code = compiler.nvrtcCreateProgram(
+        ctypes.byref(program), source, _SOURCE.name.encode(), 0, None, None
+    )
+    if code:
+        raise RuntimeError(f"NVRTC error {code}")
+    try:
+        array = (ctypes.c_char_p * len(options))(*options)
+        if compiler.nvrtcCompileProgram(program, len(options), array):
+            compiler.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+            log = ctypes.create_string_buffer(size.value)
+            compiler.nvrtcGetProgramLog(program, log)
+            raise RuntimeError(log.value.decode(errors="replace"))
+        compiler.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        code = ctypes.create_string_buffer(size.value)
+        compiler.nvrtcGetCUBIN(program, code)
+        return code.raw
+    finally:
+        compiler.nvrtcDestroyProgram(ctypes.byref(program))
