@@ -98,6 +98,11 @@ static inline unsigned atomicAdd(unsigned *at, unsigned by) {
   return __atomic_fetch_add(at, by, __ATOMIC_SEQ_CST);
 }
 
+static inline unsigned atomicOr(unsigned *at, unsigned by) {
+  return __atomic_fetch_or(at, by, __ATOMIC_SEQ_CST);
+}
+#define MOST_TRIES (1LL << 40)  // on few cores a block may wait for long
+
 #include KERNELS
 
 static const Op *given_operations;

@@ -46,6 +46,11 @@ class Emulator:
         arrived = ctypes.c_uint32(0)
         address = ctypes.c_void_p(operations.data_ptr())
         self._launch(address, count, times, ctypes.byref(arrived), self.blocks)
+        self._gave_up = bool(arrived.value >> 31)
+
+    def check(self) -> None:
+        """Hold that no block gave up."""
+        assert not self._gave_up
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def train(
                     average.update(following - 1)
                 number = following
             done = stop
-            train_loss = float(step.losses) / (stop - recent)
+            train_loss = step.mean_loss(stop - recent)
             if not math.isfinite(train_loss):
                 message = "loss became NaN"
                 raise TrainingError(message)

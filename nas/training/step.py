@@ -123,6 +123,12 @@ class Step:
         for _ in range(steps):
             self._run()
 
+    def mean_loss(self, steps: int) -> float:
+        """Return the mean of ``losses`` over so many steps; wait for the last of them."""
+        if self._program is not None:
+            self._program.check()
+        return float(self.losses) / steps
+
     def _run(self) -> None:
         images = self._images.index_select(0, self._place)[0]  # [B, C, H, W]
         labels = self._labels.index_select(0, self._place)[0]  # [B]

@@ -23,7 +23,6 @@ _SOURCE = Path(__file__).with_name("gpu.cu")
 # Threads of one warp can hold each other up before this one.
 _LEAST_CAPABILITY = (7, 0)
 _THREADS = 256
-_COOPERATIVE_LAUNCH = 95  # CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH
 
 
 class CudaLauncher:
@@ -32,19 +31,37 @@ class CudaLauncher:
     def __init__(self, device: torch.device) -> None:
         """Compile or find the kernel, and load it; RuntimeError where there is no way."""
         self.device = device
+        properties = torch.cuda.get_device_properties(device)
+        self._processors = properties.multi_processor_count
         with torch.cuda.device(device):
-            torch.cuda.init()
             # The driver's calls work in torch's own context, which this makes current.
             self._arrived = torch.zeros(1, dtype=torch.int32, device=device)
             self._driver = ctypes.CDLL("libcuda.so.1")
-            self._module = ctypes.c_void_p()
-            cubin = _compiled(torch.cuda.get_device_capability(device))
-            self._call("cuModuleLoadData", ctypes.byref(self._module), cubin)
-            self._kernel = ctypes.c_void_p()
+            module, self._kernel = ctypes.c_void_p(), ctypes.c_void_p()
+            code = _compiled((properties.major, properties.minor))
+            self._call("cuModuleLoadData", ctypes.byref(module), code)
             self._call(
-                "cuModuleGetFunction", ctypes.byref(self._kernel), self._module, b"run"
+                "cuModuleGetFunction", ctypes.byref(self._kernel), module, b"run"
             )
-        self.blocks = int(os.environ.get("NAS_GPU_BLOCKS", _BLOCKS))
+            each = ctypes.c_int()
+            self._call(
+                "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+                *(ctypes.byref(each), self._kernel, _THREADS, ctypes.c_size_t(0)),
+            )
+        self._capacity = each.value * self._processors
+        self.share(1)
+
+    def share(self, processes: int) -> None:
+        """Take the part of the GPU that is one process's where so many are at work.
+
+        All blocks of all of them have to run at the same time, and what torch does for
+        them needs room, too.
+        """
+        self.cooperative = processes == 1
+        self.blocks = self._processors
+        if processes > 1:
+            room = self._capacity - self._processors // 4
+            self.blocks = max(1, min(self.blocks, room // processes))
 
     def launch(self, operations: Tensor, count: int, times: int) -> None:
         """Go through the operations so many times, on torch's current stream."""
@@ -60,10 +77,18 @@ class CudaLauncher:
                 *(ctypes.addressof(argument) for argument in arguments)
             )
             stream = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
-            self._call(
-                "cuLaunchCooperativeKernel",
-                *(self._kernel, self.blocks, 1, 1, _THREADS, 1, 1, 0, stream),
-                addresses,
+            sizes = self.blocks, 1, 1, _THREADS, 1, 1, 0, stream, addresses
+            if self.cooperative:
+                self._call("cuLaunchCooperativeKernel", self._kernel, *sizes)
+            else:
+                self._call("cuLaunchKernel", self._kernel, *sizes, None)
+
+    def check(self) -> None:
+        """Wait for the last launch; RuntimeError where its blocks never ran together."""
+        if int(self._arrived) < 0:  # its highest bit, see gpu.cu
+            raise RuntimeError(
+                f"the kernels of all processes do not fit on {self.device} at once: is "
+                "something else at work there? Try fewer --workers, or NAS_KERNELS=0"
             )
 
     def _call(self, name: str, *arguments: object) -> None:
@@ -73,9 +98,6 @@ class CudaLauncher:
             self._driver.cuGetErrorString(code, ctypes.byref(text))
             reason = text.value.decode() if text.value else f"error {code}"
             raise RuntimeError(f"CUDA error: {reason} in {name}")
-
-
-_BLOCKS = 16
 
 
 @functools.cache

@@ -18,8 +18,12 @@ typedef unsigned int u32;
 typedef unsigned char u8;
 
 enum { LANES = 32, WARPS = 8, THREADS = LANES * WARPS, COLUMNS = 7 };
-enum { TAPS = 1024 };           /* weights of four channels held at a time */
-enum { SHARED = 4 * TAPS + 64 }; /* floats a block has in common */
+enum { ROOM = 4096 }; /* floats that the threads of a block have in common */
+enum { BATCH = 4 };   /* reads of a thread that are on their way at the same time */
+#ifndef MOST_TRIES
+#define MOST_TRIES (1 << 24) /* some seconds of waiting */
+#endif
+#define GAVE_UP 0x80000000u
 enum { POINTERS = 12, INTEGERS = 18, FLOATS = 4 };
 
 /* One operation, of so many virtual blocks. What the fields mean is up to each. */
@@ -41,6 +45,13 @@ enum { AFTER_SHAPE = 14 };
 /* What a thread reads and writes at once where each value stands for itself. */
 struct __align__(16) Four { float of[4]; };
 struct __align__(4) Bytes { u8 of[4]; };
+
+/* Read a thread's next values, `stride` apart, as far as there are `count`. */
+__device__ void fetch(Four *to, const float *from, int i, int stride, int count) {
+#pragma unroll
+  for (int u = 0; u < BATCH; u++)
+    to[u] = i + u * stride < count ? ((const Four *)from)[i + u * stride] : Four{};
+}
 
 template <class T>
 __device__ T least(T a, T b) { return a < b ? a : b; }
@@ -113,47 +124,80 @@ __device__ void dropout(const Op &o, int bx) {
 
 /* The weights of a tap for R output channels, read at once. */
 template <int R>
-struct __align__(4 * R) Weights { float of[R]; };
+struct __align__(R < 4 ? 4 * R : 16) Weights { float of[R]; };
 
 /* p: x, w, y, and where batch norm follows: sums, running_mean, middle, bias
-   n: shape, transposed, before
+   n: shape, transposed, before, together
 
    y = x * w: w [out][in][kh][kw], or `transposed`, for the input's gradient,
    [in][out][kh][kw] turned by half a circle; depthwise ones [C][kh][kw]. A warp makes R
-   output channels at COLUMNS neighbouring places. K is the kernel's side where stride and
-   taps are 1 apart, 0 for any other. */
+   output channels at COLUMNS neighbouring places; so many warps `together` make others at
+   the same places, of the same input. K is the kernel's side where stride and taps are 1
+   apart, 0 for any other. */
 template <int K, int R, bool DEPTHWISE>
 __device__ void conv(const Op &o, int bx, int by, float *shared) {
   const Shape &s = *(const Shape *)o.n;
   const float *x = o.p[0], *w = o.p[1];
   int transposed = o.n[AFTER_SHAPE], before = o.n[AFTER_SHAPE + 1];
+  int together = o.n[AFTER_SHAPE + 2];
   int Ci = DEPTHWISE ? 1 : s.in_channels, Co = s.out_channels;
   int H = s.height, W = s.width, Ho = s.out_height, Wo = s.out_width;
   int high = K ? K : s.kernel_height, wide = K ? K : s.kernel_width, area = high * wide;
   int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
   int tiles = (Wo + COLUMNS - 1) / COLUMNS;
-  int item = bx * WARPS + warp;
-  bool active = item < s.groups * Ho * tiles;
+  int item = bx * (WARPS / together) + warp / together;
   int first = item % tiles * COLUMNS, i = item / tiles % Ho, g = item / tiles / Ho;
-  int out = by * R, chunk = TAPS / area;
-  Weights<R> *packed = (Weights<R> *)shared;
+  int block = by * together * R, out = block + warp % together * R;
+  bool active = item < s.groups * Ho * tiles && out < Co;
+  int chunk = ROOM / (R * together * area);
+  Weights<R> *packed = (Weights<R> *)shared; /* [channels][taps][together] */
   float sum[R][COLUMNS] = {};
   for (int from = 0; from < Ci; from += chunk) {
     int count = least(chunk, Ci - from);
     __syncthreads();
-    for (int t = threadIdx.x; t < count * area; t += THREADS)
+    for (int t = threadIdx.x; t < count * area * together; t += THREADS) {
+      int at = t / together, c = from + at / area, mine = block + t % together * R;
+      int tap = transposed ? area - 1 - at % area : at % area;
+#pragma unroll
       for (int r = 0; r < R; r++) {
-        int tap = transposed ? area - 1 - t % area : t % area, c = from + t / area;
-        int of = DEPTHWISE ? out : transposed ? c * Co + out + r : (out + r) * Ci + c;
-        packed[t].of[r] = out + r < Co ? w[of * area + tap] : 0;
+        int of = DEPTHWISE    ? mine
+                 : transposed ? c * Co + mine + r
+                              : (mine + r) * Ci + c;
+        packed[t].of[r] = mine + r < Co ? w[of * area + tap] : 0;
       }
+    }
     __syncthreads();
     if (!active) continue;
-    for (int c = 0; c < count; c++) {
-      int channel = DEPTHWISE ? out : from + c;
-      const float *plane =
-          x + (i64)(g * (DEPTHWISE ? Co : Ci) + channel) * H * W * LANES + lane;
-      const Weights<R> *at = packed + c * area;
+    const float *plane =
+        x + (i64)(g * (DEPTHWISE ? Co : Ci) + (DEPTHWISE ? out : from)) * H * W * LANES +
+        lane;
+    const Weights<R> *at = packed + warp % together;
+    if (K == 1) {
+      constexpr int DEPTH = 4; /* channels whose values are on their way together */
+      for (int c = 0; c < count; c += DEPTH) {
+        float v[DEPTH][COLUMNS];
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++)
+#pragma unroll
+          for (int q = 0; q < COLUMNS; q++) {
+            int column = first + q - s.beside, row = i - s.above;
+            bool there = c + d < count && row >= 0 && row < H;
+            there = there && column >= 0 && column < W;
+            v[d][q] = there ? plane[((c + d) * H * W + row * W + column) * LANES] : 0;
+          }
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++) {
+          if (c + d >= count) break;
+          Weights<R> by_tap = at[(c + d) * together];
+#pragma unroll
+          for (int r = 0; r < R; r++)
+#pragma unroll
+            for (int q = 0; q < COLUMNS; q++) sum[r][q] += by_tap.of[r] * v[d][q];
+        }
+      }
+      continue;
+    }
+    for (int c = 0; c < count; c++, plane += H * W * LANES, at += area * together)
       if (K) {
 #pragma unroll
         for (int a = 0; a < K; a++) {
@@ -168,7 +212,7 @@ __device__ void conv(const Op &o, int bx, int by, float *shared) {
           }
 #pragma unroll
           for (int b = 0; b < K; b++) {
-            Weights<R> by_tap = at[a * K + b];
+            Weights<R> by_tap = at[(a * K + b) * together];
 #pragma unroll
             for (int r = 0; r < R; r++)
 #pragma unroll
@@ -181,7 +225,7 @@ __device__ void conv(const Op &o, int bx, int by, float *shared) {
           if (row < 0 || row % s.dilation || row / s.dilation >= H) continue;
           const float *line = plane + row / s.dilation * W * LANES;
           for (int b = 0; b < wide; b++) {
-            Weights<R> by_tap = at[a * wide + b];
+            Weights<R> by_tap = at[(a * wide + b) * together];
 #pragma unroll
             for (int q = 0; q < COLUMNS; q++) {
               int column = (first + q) * s.stride + b * s.apart - s.beside;
@@ -194,7 +238,6 @@ __device__ void conv(const Op &o, int bx, int by, float *shared) {
           }
         }
       }
-    }
   }
 #pragma unroll
   for (int r = 0; r < R; r++) {
@@ -220,7 +263,7 @@ __device__ void conv(const Op &o, int bx, int by, float *shared) {
           squares += d * d;
         }
       }
-      if (bx == 0 && threadIdx.x == 0) o.p[5][out + r] = middle;
+      if (item == 0 && lane == 0) o.p[5][out + r] = middle;
     }
     plain = warp_sum(plain);
     squares = warp_sum(squares);
@@ -230,42 +273,46 @@ __device__ void conv(const Op &o, int bx, int by, float *shared) {
     }
   }
   __syncthreads();
-  int k = threadIdx.x;
-  if (k < 2 * R && out + k / 2 < Co) {
+  int k = threadIdx.x; /* of [together][R][2] */
+  if (k < together * R * 2 && block + k / 2 < Co) {
     float total = 0;
-    for (int v = 0; v < WARPS; v++) total += shared[v * R * 2 + k];
-    sums[((i64)bx * Co + out) * 2 + k] = total;
+    for (int v = 0; v < WARPS / together; v++) total += shared[v * together * R * 2 + k];
+    sums[((i64)bx * Co + block) * 2 + k] = total;
   }
 }
 
-/* p: x, g, parts [blocks_x][out][in][kh][kw]; n: shape
+/* p: x, g, parts [blocks_x * 8 / together][out][in][kh][kw]; n: shape, together, items
 
-   What the input x and the output's gradient g give for the weights. A warp sums up R
-   output channels by T input channels by all taps over rows of the output; with K = 0
-   the virtual block's tap alone. */
+   What the input x and the output's gradient g give for the weights. A warp sums up an
+   item, R output channels by T input channels by all taps (with K = 0 one tap), over rows
+   of the output; so many warps `together` do different items over the same rows. */
 template <int K, int R, int T, bool DEPTHWISE>
-__device__ void conv_weight(const Op &o, int bx, int by, float *shared) {
+__device__ void conv_weight(const Op &o, int bx, int by) {
   const Shape &s = *(const Shape *)o.n;
   const float *x = o.p[0], *from = o.p[1];
   int Ci = DEPTHWISE ? 1 : s.in_channels, Co = s.out_channels;
   int planes = DEPTHWISE ? Co : Ci; /* of the input */
   int H = s.height, W = s.width, Ho = s.out_height, Wo = s.out_width;
-  int area = s.kernel_height * s.kernel_width;
+  int area = s.kernel_height * s.kernel_width, together = o.n[AFTER_SHAPE];
   int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
-  int tap = K ? 0 : by % area, rest = K ? by : by / area, blocks = (Ci + T - 1) / T;
-  int out = rest / blocks * R, in = rest % blocks * T;
+  int item = by * together + warp % together;
+  if (item >= o.n[AFTER_SHAPE + 1]) return;
+  int part = bx * (WARPS / together) + warp / together;
+  int parts = o.blocks_x * (WARPS / together);
+  int tap = K ? 0 : item % area, rest = K ? item : item / area;
+  int blocks = (Ci + T - 1) / T, out = rest / blocks * R, in = rest % blocks * T;
   int above = tap / s.kernel_width * s.apart - s.above;
   int beside = tap % s.kernel_width * s.apart - s.beside;
-  constexpr int SIDE = K ? K : 1, COUNT = R * T * SIDE * SIDE;
+  constexpr int SIDE = K ? K : 1, WIDE = R * T > 32 ? 2 : COLUMNS;
   float sum[R][T][SIDE][SIDE] = {};
-  for (int n = bx * WARPS + warp; n < s.groups * Ho; n += o.blocks_x * WARPS) {
+  for (int n = part; n < s.groups * Ho; n += parts) {
     int g = n / Ho, i = n % Ho;
-    for (int first = 0; first < Wo; first += COLUMNS) {
-      float d[R][COLUMNS];
+    for (int first = 0; first < Wo; first += WIDE) {
+      float d[R][WIDE];
 #pragma unroll
       for (int r = 0; r < R; r++)
 #pragma unroll
-        for (int q = 0; q < COLUMNS; q++)
+        for (int q = 0; q < WIDE; q++)
           d[r][q] = out + r < Co && first + q < Wo
                         ? from[((i64)((g * Co + out + r) * Ho + i) * Wo + first + q) *
                                    LANES + lane]
@@ -273,16 +320,15 @@ __device__ void conv_weight(const Op &o, int bx, int by, float *shared) {
 #pragma unroll
       for (int t = 0; t < T; t++) {
         int channel = DEPTHWISE ? out : in + t;
-        if (!DEPTHWISE && channel >= Ci) continue;
         const float *plane = x + (i64)(g * planes + channel) * H * W * LANES + lane;
 #pragma unroll
         for (int a = 0; a < SIDE; a++) {
           int row = i * s.stride + a + above;
-          bool there = row >= 0 && row < H;
+          bool there = row >= 0 && row < H && (DEPTHWISE || channel < Ci);
           const float *line = plane + row * W * LANES;
-          float v[COLUMNS + SIDE - 1];
+          float v[WIDE + SIDE - 1];
 #pragma unroll
-          for (int q = 0; q < COLUMNS + SIDE - 1; q++) {
+          for (int q = 0; q < WIDE + SIDE - 1; q++) {
             int column = (first + q) * s.stride + beside;
             v[q] = there && column >= 0 && column < W ? line[column * LANES] : 0;
           }
@@ -291,12 +337,12 @@ __device__ void conv_weight(const Op &o, int bx, int by, float *shared) {
 #pragma unroll
             for (int r = 0; r < R; r++)
 #pragma unroll
-              for (int q = 0; q < COLUMNS; q++) sum[r][t][a][b] += d[r][q] * v[q + b];
+              for (int q = 0; q < WIDE; q++) sum[r][t][a][b] += d[r][q] * v[q + b];
         }
       }
     }
   }
-  __syncthreads();
+  float *to = o.p[2] + (i64)part * Co * Ci * area;
 #pragma unroll
   for (int r = 0; r < R; r++)
 #pragma unroll
@@ -304,17 +350,10 @@ __device__ void conv_weight(const Op &o, int bx, int by, float *shared) {
 #pragma unroll
       for (int k = 0; k < SIDE * SIDE; k++) {
         float total = warp_sum(sum[r][t][k / SIDE][k % SIDE]);
-        if (lane == 0) shared[warp * COUNT + (r * T + t) * SIDE * SIDE + k] = total;
+        if (lane || out + r >= Co || in + t >= Ci) continue;
+        int of = DEPTHWISE ? out : (out + r) * Ci + in + t;
+        to[of * area + (K ? k : tap)] = total;
       }
-  __syncthreads();
-  for (int k = threadIdx.x; k < COUNT; k += THREADS) {
-    int r = k / (T * SIDE * SIDE), t = k / (SIDE * SIDE) % T;
-    if (out + r >= Co || in + t >= Ci) continue;
-    float total = 0;
-    for (int v = 0; v < WARPS; v++) total += shared[v * COUNT + k];
-    int of = (DEPTHWISE ? out : (out + r) * Ci + in + t) * area;
-    o.p[2][(i64)bx * Co * Ci * area + of + (K ? k % (SIDE * SIDE) : tap)] = total;
-  }
 }
 
 /* p: x, bias; n: planes, channels, area. The bias of a convolution, added in place. */
@@ -370,25 +409,32 @@ __device__ void pool(const Op &o, int bx) {
   }
 }
 
-/* p: g, winner, gx; n: count of gx, height, width, largest */
+/* p: g, winner, gx; n: cells of 2x2 times lanes, height, width, largest. What is left
+   over at an odd edge gets 0. */
 __device__ void pool_back(const Op &o, int bx) {
   int H = o.n[1], W = o.n[2], largest = o.n[3];
   for (int e = bx * THREADS + threadIdx.x; e < o.n[0] / 4; e += o.blocks_x * THREADS) {
-    Place at = place_of(e, H, W);
+    Place at = place_of(e, (H + 1) / 2, (W + 1) / 2);
     Four value = {};
-    if (at.row / 2 < H / 2 && at.column / 2 < W / 2) {
-      int row = at.plane * (H / 2) + at.row / 2;
-      int from = ((row * (W / 2) + at.column / 2) * LANES + at.lane) / 4;
+    Bytes winner = {};
+    if (at.row < H / 2 && at.column < W / 2) {
+      int row = at.plane * (H / 2) + at.row;
+      int from = ((row * (W / 2) + at.column) * LANES + at.lane) / 4;
       value = ((const Four *)o.p[0])[from];
-      Bytes winner = {};
       if (largest) winner = ((const Bytes *)o.p[1])[from];
-      int own = at.row % 2 * 2 + at.column % 2;
+    }
+    float *corner =
+        o.p[2] + ((i64)(at.plane * H + 2 * at.row) * W + 2 * at.column) * LANES + at.lane;
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+      if (2 * at.row + p / 2 >= H || 2 * at.column + p % 2 >= W) continue;
+      Four part;
 #pragma unroll
       for (int k = 0; k < 4; k++)
-        value.of[k] = largest ? (winner.of[k] == own ? value.of[k] : 0)
-                              : value.of[k] * 0.25f;
+        part.of[k] = !largest ? value.of[k] * 0.25f
+                              : winner.of[k] == p ? value.of[k] : 0;
+      *(Four *)(corner + (p / 2 * W + p % 2) * LANES) = part;
     }
-    ((Four *)o.p[2])[e] = value;
   }
 }
 
@@ -574,17 +620,21 @@ __device__ void norm(const Op &o, int bx, int by, float *shared) {
     o.p[8][c] += o.f[0] * (var * (count / (count - 1)) - o.p[8][c]);
   }
   Dropped d = dropped(o, 10, 6, o.f[2]);
-  int before = o.n[3], after = o.n[4];
-  for (int i = bx * THREADS + threadIdx.x; i < L / 4; i += o.blocks_x * THREADS) {
-    int at = by * L + 4 * i;
-    Four four = *(const Four *)(o.p[0] + at);
+  int before = o.n[3], after = o.n[4], stride = o.blocks_x * THREADS;
+  for (int i = bx * THREADS + threadIdx.x; i < L / 4; i += BATCH * stride) {
+    Four x[BATCH];
+    fetch(x, o.p[0] + by * L, i, stride, L / 4);
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
-      float value = activated(four.of[k], bias, before) * times + plus;
-      if (after) value = rectify(value, value);
-      four.of[k] = kept(value, at + k, d);
+    for (int u = 0; u < BATCH; u++) {
+      int at = by * L + 4 * (i + u * stride);
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        float value = activated(x[u].of[k], bias, before) * times + plus;
+        if (after) value = rectify(value, value);
+        x[u].of[k] = kept(value, at + k, d);
+      }
+      if (i + u * stride < L / 4) *(Four *)(o.p[1] + at) = x[u];
     }
-    *(Four *)(o.p[1] + at) = four;
   }
 }
 
@@ -603,18 +653,27 @@ __device__ void norm_back_sums(const Op &o, int bx, int by, float *shared) {
   float bias = o.p[3] ? o.p[3][by] : 0, mean = o.p[4][by];
   float times = o.p[4][2 * C + by], plus = o.p[4][3 * C + by], sum = 0, product = 0;
   Dropped d = dropped(o, 5, 6, o.f[0]);
-  for (int g = 0; g < o.n[0]; g++)
-    for (int i = bx * THREADS + threadIdx.x; i < L / 4; i += o.blocks_x * THREADS) {
-      int at = (g * C + by) * L + 4 * i;
-      Four x = *(const Four *)(o.p[1] + at), came = *(const Four *)(o.p[0] + at);
+  int before = o.n[3], after = o.n[4], stride = o.blocks_x * THREADS;
+  for (int g = 0; g < o.n[0]; g++) {
+    int start = (g * C + by) * L;
+    for (int i = bx * THREADS + threadIdx.x; i < L / 4; i += BATCH * stride) {
+      Four x[BATCH], came[BATCH];
+      fetch(x, o.p[1] + start, i, stride, L / 4);
+      fetch(came, o.p[0] + start, i, stride, L / 4);
 #pragma unroll
-      for (int k = 0; k < 4; k++) {
-        float value = activated(x.of[k], bias, o.n[3]);
-        float back = through(came.of[k], value, at + k, times, plus, o.n[4], d);
-        sum += back;
-        product += back * (value - mean);
+      for (int u = 0; u < BATCH; u++) {
+        if (i + u * stride >= L / 4) continue;
+        int at = start + 4 * (i + u * stride);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+          float value = activated(x[u].of[k], bias, before);
+          float back = through(came[u].of[k], value, at + k, times, plus, after, d);
+          sum += back;
+          product += back * (value - mean);
+        }
       }
     }
+  }
   sum = block_sum(sum, shared);
   product = block_sum(product, shared);
   if (threadIdx.x) return;
@@ -641,19 +700,26 @@ __device__ void norm_back(const Op &o, int bx, int by, float *shared) {
   float by_x = -times * inverse * by_weight / count;
   float constant = -times * sums[0] / count - by_x * mean, biases = 0;
   Dropped d = dropped(o, 5, 6, o.f[0]);
-  for (int i = bx * THREADS + threadIdx.x; i < L / 4; i += o.blocks_x * THREADS) {
-    int at = by * L + 4 * i;
-    Four x = *(const Four *)(o.p[1] + at), came = *(const Four *)(o.p[0] + at);
+  int before = o.n[3], after = o.n[4], stride = o.blocks_x * THREADS;
+  for (int i = bx * THREADS + threadIdx.x; i < L / 4; i += BATCH * stride) {
+    Four x[BATCH], came[BATCH];
+    fetch(x, o.p[1] + by * L, i, stride, L / 4);
+    fetch(came, o.p[0] + by * L, i, stride, L / 4);
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
-      float value = activated(x.of[k], bias, o.n[3]);
-      float back = through(came.of[k], value, at + k, times, plus, o.n[4], d);
-      back = back * times + (value * by_x + constant);
-      if (o.n[3]) back = rectify(back, value);
-      came.of[k] = back;
-      biases += back;
+    for (int u = 0; u < BATCH; u++) {
+      if (i + u * stride >= L / 4) continue;
+      int at = by * L + 4 * (i + u * stride);
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        float value = activated(x[u].of[k], bias, before);
+        float back = through(came[u].of[k], value, at + k, times, plus, after, d);
+        back = back * times + (value * by_x + constant);
+        if (before) back = rectify(back, value);
+        came[u].of[k] = back;
+        biases += back;
+      }
+      *(Four *)(o.p[7] + at) = came[u];
     }
-    *(Four *)(o.p[7] + at) = came;
   }
   if (!o.p[10]) return;
   biases = block_sum(biases, shared);
@@ -794,19 +860,19 @@ __device__ void update(const Op &o, int bx, float *shared) {
 __device__ void execute(const Op &o, int bx, int by, float *shared) {
   switch (o.code) {
     case 0: conv<0, 4, false>(o, bx, by, shared); break;
-    case 1: conv<1, 4, false>(o, bx, by, shared); break;
+    case 1: conv<1, 8, false>(o, bx, by, shared); break;
     case 2: conv<3, 4, false>(o, bx, by, shared); break;
     case 3: conv<5, 4, false>(o, bx, by, shared); break;
     case 4: conv<0, 1, true>(o, bx, by, shared); break;
     case 5: conv<3, 1, true>(o, bx, by, shared); break;
     case 6: conv<5, 1, true>(o, bx, by, shared); break;
-    case 7: conv_weight<0, 4, 4, false>(o, bx, by, shared); break;
-    case 8: conv_weight<1, 4, 4, false>(o, bx, by, shared); break;
-    case 9: conv_weight<3, 4, 1, false>(o, bx, by, shared); break;
-    case 10: conv_weight<5, 2, 1, false>(o, bx, by, shared); break;
-    case 11: conv_weight<0, 1, 1, true>(o, bx, by, shared); break;
-    case 12: conv_weight<3, 1, 1, true>(o, bx, by, shared); break;
-    case 13: conv_weight<5, 1, 1, true>(o, bx, by, shared); break;
+    case 7: conv_weight<0, 4, 4, false>(o, bx, by); break;
+    case 8: conv_weight<1, 8, 8, false>(o, bx, by); break;
+    case 9: conv_weight<3, 4, 1, false>(o, bx, by); break;
+    case 10: conv_weight<5, 2, 1, false>(o, bx, by); break;
+    case 11: conv_weight<0, 1, 1, true>(o, bx, by); break;
+    case 12: conv_weight<3, 1, 1, true>(o, bx, by); break;
+    case 13: conv_weight<5, 1, 1, true>(o, bx, by); break;
     case 14: add_bias(o, bx, by); break;
     case 15: add_bias_back(o, by, shared); break;
     case 16: pool(o, bx); break;
@@ -832,23 +898,29 @@ __device__ void execute(const Op &o, int bx, int by, float *shared) {
   }
 }
 
-/* Wait until all blocks are here, and see what they have written. `arrived` is 0 at the
-   start and counts all arrivals. */
-__device__ void wait_for_all(u32 *arrived) {
+/* Wait until all blocks are here, and see what they have written; say whether they came.
+   `arrived` is 0 at the start and counts all arrivals. Blocks that never came to run (the
+   GPU is full) would leave the others waiting without end: these give up, and the highest
+   bit tells the host. */
+__device__ bool wait_for_all(u32 *arrived) {
+  __shared__ bool came;
   __syncthreads();
   if (threadIdx.x == 0) {
     __threadfence();
     u32 ticket = atomicAdd(arrived, 1u);
     u32 all = (ticket / gridDim.x + 1) * gridDim.x;
-    while (*(volatile u32 *)arrived < all) {
-    }
+    u32 seen = 0;
+    for (i64 tries = 0; (seen = *(volatile u32 *)arrived) < all; tries++)
+      if (tries > MOST_TRIES) atomicOr(arrived, GAVE_UP);
+    came = seen < GAVE_UP;
     __threadfence();
   }
   __syncthreads();
+  return came;
 }
 
 /* Copy an operation, byte by byte: only so may it be read as what it is. */
-__device__ void fetch(Op *to, const Op *from) {
+__device__ void take(Op *to, const Op *from) {
   for (int k = threadIdx.x; k < (int)sizeof(Op); k += THREADS)
     ((char *)to)[k] = ((const char *)from)[k];
 }
@@ -856,12 +928,12 @@ __device__ void fetch(Op *to, const Op *from) {
 /* Go through `count` operations, `times` times. All blocks have to run at once. */
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     run(const Op *operations, int count, int times, u32 *arrived) {
-  __shared__ __align__(16) float shared[SHARED];
+  __shared__ __align__(16) float shared[ROOM];
   __shared__ Op ahead[2]; /* what comes next is read before it is waited for */
   int total = count * times;
   for (int n = 0; n <= total; n++) {
-    if (n) wait_for_all(arrived);
-    if (n == 0) fetch(&ahead[0], operations);
+    if (n && !wait_for_all(arrived)) return;
+    if (n == 0) take(&ahead[0], operations);
     if (n == 0) __syncthreads();
     if (n == total) break;
     const Op &o = ahead[n % 2];
@@ -870,6 +942,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
       execute(o, b % o.blocks_x, b / o.blocks_x, shared);
       __syncthreads();
     }
-    fetch(&ahead[(n + 1) % 2], operations + (n + 1) % count);
+    take(&ahead[(n + 1) % 2], operations + (n + 1) % count);
   }
 }

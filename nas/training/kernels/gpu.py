@@ -30,8 +30,12 @@ from nas.training.recipe import Recipe
 LANES = 32
 _WARPS, _COLUMNS = 8, 7
 _THREADS = LANES * _WARPS
-# A convolution's kernel may have so many; a block holds them for four channels.
-_MAX_TAPS = 1024
+# So many floats have the threads of a block in common: a convolution's weights.
+_ROOM = 4096
+_MAX_TAPS = 512
+# Work is cut into about so many virtual blocks. Were it as many as really run, sums
+# would be rounded otherwise wherever several candidates share a GPU.
+_VIRTUAL = 64
 
 _OPERATIONS = (
     *("conv", "conv_1", "conv_3", "conv_5"),
@@ -47,7 +51,7 @@ _CODES = {name: code for code, name in enumerate(_OPERATIONS)}
 """By which ``execute`` in gpu.cu knows them."""
 
 # Output and input channels of a virtual block of conv_weight, by the kernel's side.
-_WEIGHT_TILES = {0: (4, 4), 1: (4, 4), 3: (4, 1), 5: (2, 1)}
+_WEIGHT_TILES = {0: (4, 4), 1: (8, 8), 3: (4, 1), 5: (2, 1)}
 _SILU, _SIGMOID = 4, 5
 _OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -90,13 +94,15 @@ class _Parameter(ctypes.Structure):
 
 
 class Launcher(Protocol):
-    """What runs programs on a device, all of whose ``blocks`` run at the same time."""
+    """What runs programs on a device."""
 
     device: torch.device
-    blocks: int
 
     def launch(self, operations: Tensor, count: int, times: int) -> None:
-        """Go through the operations so many times."""
+        """Start going through the operations so many times."""
+
+    def check(self) -> None:
+        """Wait for what was launched last; RuntimeError where it did not end well."""
 
 
 class Program:
@@ -116,6 +122,10 @@ class Program:
     def run(self, times: int = 1) -> None:
         """Start going through the operations so many times."""
         self._launcher.launch(self._operations, self._count, times)
+
+    def check(self) -> None:
+        """Wait for the end; RuntimeError where that was not reached."""
+        self._launcher.check()
 
 
 class Evaluation:
@@ -139,6 +149,7 @@ class Evaluation:
             images = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
         self._images.copy_(grouped(images))
         self._program.run()
+        self._program.check()
         logits = self._logits.flatten(1, 3)  # [G, K, 32]
         return logits.transpose(1, 2).flatten(0, 1)[: self._count].clone()
 
@@ -216,6 +227,10 @@ class Training:
         """Start training on so many of the next batches."""
         self._program.run(steps)
 
+    def check(self) -> None:
+        """Wait for the last step; RuntimeError where it did not end well."""
+        self._program.check()
+
 
 class _GpuRecorder(Recorder):
     """Records operations."""
@@ -230,7 +245,7 @@ class _GpuRecorder(Recorder):
         place: Tensor | None = None,
     ) -> None:
         super().__init__(layers, training=training, device=launcher.device)
-        self._launcher, self._blocks = launcher, launcher.blocks
+        self._launcher = launcher
         self._seeds, self._place_of_step = seeds, place
         self._operations: list[_Operation] = []
         self._held: list[Tensor] = []
@@ -319,11 +334,11 @@ class _GpuRecorder(Recorder):
 
     def even(self, items: int) -> tuple[int, int]:
         """Return how many virtual blocks share work of so many threads' items."""
-        return max(1, min(self._blocks, -(-items // _THREADS))), 1
+        return max(1, min(2 * _VIRTUAL, -(-items // _THREADS))), 1
 
     def _each(self, planes: int, area: int) -> tuple[int, int]:
         """Return the virtual blocks for so many planes, in fours of values."""
-        wanted = -(-2 * self._blocks // planes)
+        wanted = -(-_VIRTUAL // planes)
         most = -(-area * LANES // (4 * _THREADS))
         return max(1, min(wanted, most)), planes
 
@@ -351,27 +366,38 @@ class _GpuRecorder(Recorder):
     def _emit_conv(
         self, x: Tensor, w: Tensor, y: Tensor, shape: Any, transposed: int
     ) -> None:
-        self._convolve("conv", 4, (x, w, y), shape, transposed)
+        name = _specialised("conv", shape)
+        rows = 8 if name == "conv_1" else 4
+        if name == "conv_1" and shape[10:12] == [0, 0]:
+            shape = _in_one_row(shape)
+        _, _, _, _, channels, _, _, high, wide, *_ = shape
+        room = _ROOM // (rows * high * wide)
+        together = min(_WARPS, _power(-(-channels // rows)), _power(room + 1) // 2)
+        self._convolve(name, rows, together, (x, w, y), shape, transposed)
 
     def _emit_depthwise(
         self, x: Tensor, w: Tensor, y: Tensor, shape: Any, transposed: int
     ) -> None:
-        self._convolve("depthwise", 1, (x, w, y), shape, transposed)
+        name = _specialised("depthwise", shape)
+        self._convolve(name, 1, 1, (x, w, y), shape, transposed)
 
     def _convolve(
         self,
         name: str,
         rows: int,
+        together: int,
         tensors: tuple[Tensor, Tensor, Tensor],
         shape: Any,
         transposed: int,
     ) -> None:
         groups, _, _, _, out_channels, height, width, *_ = shape
         items = groups * height * -(-width // _COLUMNS)
-        blocks = -(-items // _WARPS), -(-out_channels // rows)
-        self.operation(
-            _specialised(name, shape), blocks, *tensors, integers=(*shape, transposed)
+        blocks = (
+            -(-items // (_WARPS // together)),
+            -(-out_channels // (rows * together)),
         )
+        integers = *shape, transposed, 0, together
+        self.operation(name, blocks, *tensors, integers=integers)
 
     def _emit_conv_weight(
         self, x: Tensor, g: Tensor, number: int | None, shape: Any
@@ -398,10 +424,13 @@ class _GpuRecorder(Recorder):
         if not _side(name):
             items *= shape[7] * shape[8]
         rows = shape[0] * shape[5]
-        splits = max(1, min(-(-2 * self._blocks // items), -(-rows // _WARPS)))
-        part = self._part(number, splits)
+        together = min(_WARPS, _power(items))
+        blocks = -(-items // together)
+        splits = max(1, min(-(-_VIRTUAL // blocks), rows * together // _WARPS))
+        part = self._part(number, splits * _WARPS // together)
         if part is not None:
-            self.operation(name, (splits, items), *tensors, part, integers=(*shape,))
+            integers = *shape, together, items
+            self.operation(name, (splits, blocks), *tensors, part, integers=integers)
 
     def _emit_add_bias(
         self, x: Tensor, bias: Tensor, planes: int, channels: int, area: int
@@ -580,16 +609,22 @@ class _GpuRecorder(Recorder):
     def _emit_max_pool_back(
         self, g: Tensor, winners: Tensor, gx: Tensor, _: int, height: int, width: int
     ) -> None:
-        sizes = gx.numel(), height, width, 1
-        blocks = self.even(gx.numel() // 4)
-        self.operation("pool_back", blocks, g, winners, gx, integers=sizes)
+        self._pool_back(g, winners, gx, height, width)
 
     def _emit_avg_pool_back(
         self, g: Tensor, gx: Tensor, _: int, height: int, width: int
     ) -> None:
-        sizes = gx.numel(), height, width, 0
-        blocks = self.even(gx.numel() // 4)
-        self.operation("pool_back", blocks, g, None, gx, integers=sizes)
+        self._pool_back(g, None, gx, height, width)
+
+    def _pool_back(
+        self, g: Tensor, winners: Tensor | None, gx: Tensor, height: int, width: int
+    ) -> None:
+        planes = gx.numel() // (height * width)
+        count = planes * ((height + 1) // 2) * ((width + 1) // 2)
+        self.operation(
+            "pool_back", self.even(count // 4), g, winners, gx,
+            integers=(count, height, width, winners is not None),
+        )  # fmt: skip
 
     def _emit_global_mean(self, x: Tensor, y: Tensor, planes: int, area: int) -> None:
         self.operation("global_mean", (1, planes), x, y, integers=(area,))
@@ -679,6 +714,17 @@ def grouped(images: Tensor) -> Tensor:
 def _side(name: str) -> int:
     """Return the kernel's side that an operation is made for, 0 for any."""
     return int(name[-1]) if name[-1].isdigit() else 0
+
+
+def _power(number: int) -> int:
+    """Return the least power of two that is not below the number."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def _in_one_row(shape: Any) -> list[int]:
+    """Return the shape of a 1x1 convolution over all places as if in one row."""
+    groups, inputs, height, width, outputs, _, _, *rest = shape
+    return [groups, inputs, 1, height * width, outputs, 1, height * width, *rest]
 
 
 def _specialised(name: str, shape: Any) -> str:
