@@ -117,6 +117,8 @@ def test_two_trainers_share_a_card_and_train_alike() -> None:
     curves: dict[int, list[tuple[float, float]]] = {0: [], 1: []}
     finished = set()
     try:
+        while engine.idle < 2:
+            assert list(engine.wait(1)) == []
         for number in curves:
             engine.start(job(number))
         while len(finished) < 2:

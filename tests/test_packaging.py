@@ -66,7 +66,11 @@ def test_the_wheel_holds_nas_and_its_spaces_and_nothing_else(built: Path) -> Non
     expected = {*files(CHECKOUT / "nas")}
     expected |= {f"nas/{name}" for name in files(CHECKOUT / "search_spaces")}
     assert inside == expected
-    assert {"nas/py.typed", "nas/training/kernels/kernels.c"} <= inside
+    assert {
+        "nas/py.typed",
+        "nas/training/kernels/gpu.cu",
+        "nas/training/kernels/kernels.c",
+    } <= inside
     assert {f"{info}/licenses/LICENSE", f"{info}/entry_points.txt"} <= names
 
 

@@ -79,6 +79,7 @@ class LocalEngine:
             kernels.warn_if_missing()
         shared = workers > len(devices) and any(d.startswith("cuda") for d in devices)
         self._mps = MultiProcessService() if shared else None
+        self._wanted, self._devices = workers, len(devices)
         self._workers: list[_WorkerHandle] = []
         try:
             for number in range(workers):
@@ -163,7 +164,9 @@ class LocalEngine:
     def _start_worker(self, device: str) -> _WorkerHandle:
         with self._words_on_limits():
             ours, theirs = mp.Pipe()
-        config = WorkerConfig(self._split_seed, self._val_size, device)
+        # Without the service they take turns, each with the whole GPU.
+        processes = -(-self._wanted // self._devices) if self._mps is not None else 1
+        config = WorkerConfig(self._split_seed, self._val_size, device, processes)
         process = mp.get_context("spawn").Process(
             target=_train_jobs, args=(theirs, self._dataset, config), daemon=True
         )

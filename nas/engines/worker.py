@@ -25,6 +25,8 @@ class WorkerConfig:
     split_seed: int
     val_size: int
     device: str
+    processes: int = 1
+    """How many workers train on the device at the same time."""
 
 
 class Worker:
@@ -35,6 +37,7 @@ class Worker:
         # The kernels use one core, and torch's own get slower with more on such networks.
         torch.set_num_threads(1)
         self.device = torch.device(config.device)
+        kernels.share_gpu(self.device, config.processes)
         self._dataset = dataset
         self._indices = dataset.split(config.split_seed, config.val_size)
         self._search: TrainingData | None = None

@@ -100,13 +100,19 @@ class CudaLauncher:
             raise RuntimeError(f"CUDA error: {reason} in {name}")
 
 
-@functools.cache
 def launcher(device: torch.device) -> CudaLauncher | None:
     """Return what runs programs on the device; None where that is not possible.
 
     ``NAS_KERNELS=0`` in the environment turns it off.
     """
     return _found(device)[0]
+
+
+def share(device: torch.device, processes: int) -> None:
+    """Leave room on the device where so many processes train there at the same time."""
+    found = launcher(device)
+    if found is not None:
+        found.share(processes)
 
 
 def why_missing(device: torch.device) -> str | None:

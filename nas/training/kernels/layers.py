@@ -42,6 +42,12 @@ def warn_if_missing(device: str = "cpu") -> None:
         )
 
 
+def share_gpu(device: torch.device, processes: int) -> None:
+    """Leave room on a GPU for the other processes that train there at the same time."""
+    if device.type == "cuda":
+        cuda.share(device, processes)
+
+
 def supports(model: nn.Module, batch_size: int) -> bool:
     """Return whether the kernels can stand in for the model in training.
 
