@@ -24,6 +24,7 @@ _PACKAGES = {
     "qemu-system-arm": "qemu-system-arm",
     "make": "make",
     "cc": "gcc libc6-dev",
+    "c++": "g++",
     "mount": "mount",
     "unshare": "util-linux",
 }

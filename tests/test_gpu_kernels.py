@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from system_programs import need
 from test_kernels import CHAINS, difference, images_of, model_of
 from torch import Tensor, nn
 from torch.nn import functional
@@ -56,8 +57,9 @@ class Emulator:
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compile the GPU's source for this CPU."""
+    need("c++")
     compiler = shutil.which("c++")
-    assert compiler is not None, "these tests need a C++ compiler"
+    assert compiler is not None
     library = tmp_path_factory.mktemp("gpu") / "emulated.so"
     flags = ["-O2", "-std=c++17", "-shared", "-fPIC", "-pthread", "-U_FORTIFY_SOURCE"]
     subprocess.run(
