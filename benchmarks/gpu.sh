@@ -58,13 +58,17 @@ with_mps() { # COMMAND...: run it with NVIDIA's Multi-Process Service, where it 
 
 run_tests() {
     part 75 "GPU tests" "$python" -m pytest -q -p no:cacheprovider --timeout 25 -x --maxfail 3 \
-        tests/test_gpu.py tests/test_training.py -k "gpu or recording"
+        tests/test_gpu.py tests/test_gpu_kernels.py tests/test_training.py \
+        -k "gpu and not emulated or recording"
 }
 run_together() {
     part 110 "processes and streams" "$python" benchmarks/together.py \
         --csv "$out/together.csv" --at-once "${AT_ONCE:-1,4,8,16}"
     with_mps part 100 "processes with MPS" "$python" benchmarks/together.py \
         --ways processes --csv "$out/together-mps.csv" --at-once "${AT_ONCE:-1,4,8,16}"
+    NAS_KERNELS=0 with_mps part 100 "processes with MPS, torch's kernels" "$python" \
+        benchmarks/together.py --ways processes --csv "$out/together-torch.csv" \
+        --at-once "${AT_ONCE:-1,4,8,16}"
 }
 run_throughput() {
     part 170 "throughput" "$python" benchmarks/throughput.py --device cuda \

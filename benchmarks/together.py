@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from nas.references.bundled import find_reference
+from nas.training import kernels
 from nas.training.cuda_graph import runner
 from nas.training.loop import learning_rate, train
 from nas.training.model import build
@@ -40,10 +41,13 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return replace(RECIPE, epochs=options.epochs, batch_size=options.batch_size)
 
 
-def _candidate(options: argparse.Namespace, barrier: Any, results: Any) -> None:
+def _candidate(
+    options: argparse.Namespace, barrier: Any, results: Any, processes: int
+) -> None:
     """Be one process: train a first candidate for the warm-up, then the timed one."""
     torch.set_num_threads(1)
     device = torch.device(options.device)
+    kernels.share_gpu(device, processes)
     data = random_data(options.images, device)
     architecture = find_reference(options.net).architecture
     recipe = _recipe(options)
@@ -71,7 +75,7 @@ def processes(options: argparse.Namespace, at_once: int) -> dict[str, float]:
     context = mp.get_context("spawn")
     barrier, results = context.Barrier(at_once), context.Queue()
     workers = [
-        context.Process(target=_candidate, args=(options, barrier, results))
+        context.Process(target=_candidate, args=(options, barrier, results, at_once))
         for _ in range(at_once)
     ]
     for worker in workers:
@@ -118,7 +122,7 @@ def streams(options: argparse.Namespace, at_once: int) -> dict[str, float]:
                         device=device,
                     )
                     step.load(indices, [learning_rate(n, total, recipe) for n in some])
-                run()
+                run(1)
     torch.cuda.synchronize()
     spent = time.perf_counter() - started
     free, memory = torch.cuda.mem_get_info()
