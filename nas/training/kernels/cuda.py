@@ -139,7 +139,7 @@ def _found(device: torch.device) -> tuple[CudaLauncher | None, str | None]:
 def _compiled(capability: tuple[int, int]) -> bytes:
     """Return the machine code for GPUs of that compute capability."""
     major, minor = capability
-    flags = [f"--gpu-architecture=sm_{major}{minor}", "--std=c++17"]
+    flags = [f"-arch=sm_{major}{minor}", "-std=c++17"]
     compiler = nvrtc()
     version = ctypes.c_int(), ctypes.c_int()
     compiler.nvrtcVersion(*map(ctypes.byref, version))
