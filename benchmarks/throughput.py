@@ -189,7 +189,7 @@ def torch_only(
 ) -> Round:
     """Train as nas does where there is no C compiler."""
     with (
-        mock.patch.object(kernels, "supports", return_value=False),
+        mock.patch("nas.training.kernels.layers.supports", return_value=False),
         mock.patch.object(kernels, "available", return_value=False),
     ):
         return nas(architecture, data, batch_size)

@@ -47,7 +47,8 @@ def _candidate(
     """Be one process: train a first candidate for the warm-up, then the timed one."""
     torch.set_num_threads(1)
     device = torch.device(options.device)
-    kernels.share_gpu(device, processes)
+    if device.type == "cuda":
+        kernels.share_gpu(device, processes)
     data = random_data(options.images, device)
     architecture = find_reference(options.net).architecture
     recipe = _recipe(options)

@@ -495,7 +495,7 @@ def test_without_kernels_torch_trains_and_one_line_says_so(
     monkeypatch.setenv(variable, value(tmp_path))
     assert not kernels.available()
     assert not kernels.supports(model_of(*CHAINS["plain"]), 64)
-    kernels.warn_if_missing()
+    kernels.warn_if_missing(torch.device("cpu"))
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == bool(said)
     assert all(said in line and "\n" not in line for line in lines)

@@ -16,7 +16,6 @@ from torch import nn
 
 from nas.architecture import Architecture, Block, Head
 from nas.errors import TrainingError
-from nas.training import kernels
 from nas.training.cuda_graph import undone
 from nas.training.ema import EMA
 from nas.training.loop import evaluate, learning_rate, train, uncounted
@@ -50,7 +49,7 @@ def _one_thread() -> Iterator[None]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Train with the C kernels and with torch's own."""
     if request.param == "torch":
-        monkeypatch.setattr(kernels, "supports", lambda *_: False)
+        monkeypatch.setattr("nas.training.kernels.layers.supports", lambda *_: False)
     else:
         need_kernels()
     return str(request.param)
@@ -94,6 +93,12 @@ def test_training_learns_real_digits(digits: TrainingData) -> None:
         model, digits.val_images, digits.val_labels, digits.mean, digits.std
     )
     assert again == reports[-1].val_accuracy
+
+
+def test_each_way_is_the_one_that_trains(digits: TrainingData, way: str) -> None:
+    """Torch's own kernels train where the tests say so."""
+    model = build(SMALL, seed=1)
+    assert Step(model, digits, RECIPE, 64).uses_torch == (way == "torch")
 
 
 @pytest.mark.usefixtures("way")

@@ -98,7 +98,9 @@ def test_without_kernels_the_curve_is_the_same(
     curves = []
     for way in ("kernels", "torch"):
         if way == "torch":
-            monkeypatch.setattr(kernels, "supports", lambda *_: False)
+            monkeypatch.setattr(
+                "nas.training.kernels.layers.supports", lambda *_: False
+            )
         reports = train(build(dry, seed=0), mnist, recipe, seed=0, rungs=[0.25, 0.5, 1])
         curves.append([n for r in reports for n in (r.val_accuracy, r.train_loss)])
     assert curves[0] == pytest.approx(curves[1], abs=0.05)

@@ -76,7 +76,7 @@ class LocalEngine:
         self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
         self._failed_starts = 0
         if "cpu" in devices:
-            kernels.warn_if_missing()
+            kernels.warn_if_missing(torch.device("cpu"))
         shared = workers > len(devices) and any(d.startswith("cuda") for d in devices)
         self._mps = MultiProcessService() if shared else None
         self._wanted, self._devices = workers, len(devices)
@@ -165,8 +165,14 @@ class LocalEngine:
         with self._words_on_limits():
             ours, theirs = mp.Pipe()
         # Without the service they take turns, each with the whole GPU.
-        processes = -(-self._wanted // self._devices) if self._mps is not None else 1
-        config = WorkerConfig(self._split_seed, self._val_size, device, processes)
+        together = self._mps is not None and self._mps.running
+        config = WorkerConfig(
+            self._split_seed,
+            self._val_size,
+            device,
+            processes=-(-self._wanted // self._devices) if together else 1,
+            warns=not self._workers,
+        )
         process = mp.get_context("spawn").Process(
             target=_train_jobs, args=(theirs, self._dataset, config), daemon=True
         )

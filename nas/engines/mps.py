@@ -77,6 +77,11 @@ class MultiProcessService:
             stderr=subprocess.DEVNULL,
         )
 
+    @property
+    def running(self) -> bool:
+        """Whether processes use the GPU at the same time: by this service or another."""
+        return bool(self.environment) or "CUDA_MPS_PIPE_DIRECTORY" in os.environ
+
     def close(self) -> None:
         """End the service; its clients have to be gone."""
         if self._folder is None:

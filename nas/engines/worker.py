@@ -27,6 +27,8 @@ class WorkerConfig:
     device: str
     processes: int = 1
     """How many workers train on the device at the same time."""
+    warns: bool = True
+    """Whether it says where a GPU's kernel is missing: one worker of many is enough."""
 
 
 class Worker:
@@ -37,7 +39,10 @@ class Worker:
         # The kernels use one core, and torch's own get slower with more on such networks.
         torch.set_num_threads(1)
         self.device = torch.device(config.device)
-        kernels.share_gpu(self.device, config.processes)
+        if self.device.type == "cuda":
+            if config.warns:
+                kernels.warn_if_missing(self.device)
+            kernels.share_gpu(self.device, config.processes)
         self._dataset = dataset
         self._indices = dataset.split(config.split_seed, config.val_size)
         self._search: TrainingData | None = None

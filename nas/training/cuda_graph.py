@@ -29,7 +29,8 @@ def runner(step: Step) -> Callable[[int], None]:
     seeds them afterwards. ``NAS_CAPTURE=0`` in the environment turns recording off. A
     step that cannot be recorded is run as it stands.
     """
-    if not step.records or os.environ.get("NAS_CAPTURE") == "0":
+    recordable = step.uses_torch and step.losses.device.type == "cuda"
+    if not recordable or os.environ.get("NAS_CAPTURE") == "0":
         return step.run
     try:
         with undone(step):

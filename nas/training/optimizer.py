@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nas.training.recipe import Recipe
 
-_BETAS = (0.9, 0.999)
-_EPSILON = 1e-8
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
 
 
 class Optimizer:
@@ -82,10 +82,10 @@ class Optimizer:
                 [],
                 steps,
                 lr=self._rate,
-                beta1=_BETAS[0],
-                beta2=_BETAS[1],
+                beta1=BETAS[0],
+                beta2=BETAS[1],
                 weight_decay=weight_decay,
-                eps=_EPSILON,
+                eps=EPSILON,
                 amsgrad=False,
                 maximize=False,
             )

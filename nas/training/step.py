@@ -60,7 +60,6 @@ class Step:
         """For how many steps images are prepared at once."""
         self.generator = torch.Generator(device)
         self.model = model
-        self.predict = kernels.predictor(model, batch_size)
         self._data, self._recipe = data, recipe
         self._scale, self._offset = normalisation(data.mean, data.std, device)
         self._weights = class_weights(recipe, data.train_labels)
@@ -87,13 +86,14 @@ class Step:
         self._rate = torch.zeros((), dtype=kind, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros((), device=device)
+        self.predict = kernels.predictor(model, batch_size)
         self._parameters = list(model.parameters())
         self.optimizer = Optimizer(self._parameters, recipe, self._rate)
 
     @property
-    def records(self) -> bool:
-        """Whether a CUDA graph may record the step: kernels of our own need none."""
-        return self._program is None and self.losses.device.type == "cuda"
+    def uses_torch(self) -> bool:
+        """Whether torch's own layers do the training, and no kernels of ours."""
+        return self._program is None and self.predict is self.model
 
     def load(self, indices: Tensor, rates: Sequence[float]) -> None:
         """Prepare the images int64 ``[steps, B]`` and the rates of at most ``ahead`` steps."""

@@ -8,9 +8,10 @@ torch's compiler makes it once, in some ten seconds. Without them the model itse
 trained: slower, and the same but for rounding.
 
 ``recording.py`` goes through a model's layers. For a CPU ``cpu.py`` records them as calls
-on a tape (``tape.py``) and ``library.py`` compiles the C functions; for a GPU ``gpu.py``
-records them as a program, and ``cuda.py`` compiles and launches the kernel. ``layers.py``
-has what stands in for the model.
+on a tape (``tape.py``) and ``library.py`` compiles the C functions. For a GPU
+``gpu_recording.py`` records them as a program (``program.py``), ``cuda.py`` compiles and
+launches the kernel, and ``gpu.py`` trains and evaluates. ``layers.py`` has what stands in
+for the model.
 """
 
 from nas.training.kernels.layers import (

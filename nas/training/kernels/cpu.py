@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from nas.training.kernels import library
-from nas.training.kernels.recording import Back, NormInside, Recorder, area_of
+from nas.training.kernels.recording import (
+    Back,
+    NormInside,
+    Recorder,
+    area_of,
+    kept_scale,
+    threshold_of,
+)
 from nas.training.kernels.tape import Call, Gradients, Pool, Tape
 
 
@@ -145,16 +152,6 @@ class _CpuRecorder(Recorder):
             return g
 
         return y, back
-
-
-def threshold_of(probability: float) -> int:
-    """Return below which of 2^32 random numbers a value is dropped."""
-    return min(round(probability * 2**32), 2**32 - 1)
-
-
-def kept_scale(threshold: int) -> float:
-    """Return the factor of values that are kept, so that the mean stays."""
-    return 1 / (1 - threshold / 2**32)
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -1,8 +1,9 @@
 """The GPU's kernel compiled, found in the user's cache or made there, and launched.
 
 NVRTC, the compiler that torch brings along, compiles it once for a source, a compiler and
-a kind of GPU. It is launched by the driver: all blocks have to run at the same time, which
-only a cooperative launch promises.
+a kind of GPU. Its blocks wait for one another, so all of them have to run at the same
+time. Where one process has the GPU, a cooperative launch promises that. Where several
+share it, each takes so few blocks that those of all find room.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ import ctypes
 import functools
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nas.training.kernels.library import cache_folder
+from nas.training.kernels.library import cannot_keep, kept
 
 _SOURCE = Path(__file__).with_name("gpu.cu")
 # Threads of one warp can hold each other up before this one.
@@ -26,7 +26,7 @@ _THREADS = 256
 
 
 class CudaLauncher:
-    """Runs programs on a GPU, see `nas.training.kernels.gpu.Launcher`."""
+    """Runs programs on a GPU, see `nas.training.kernels.program.Launcher`."""
 
     def __init__(self, device: torch.device) -> None:
         """Compile or find the kernel, and load it; RuntimeError where there is no way."""
@@ -35,7 +35,7 @@ class CudaLauncher:
         self._processors = properties.multi_processor_count
         with torch.cuda.device(device):
             # The driver's calls work in torch's own context, which this makes current.
-            self._arrived = torch.zeros(1, dtype=torch.int32, device=device)
+            self._arrived = torch.zeros(2, dtype=torch.int32, device=device)
             self._driver = ctypes.CDLL("libcuda.so.1")
             module, self._kernel = ctypes.c_void_p(), ctypes.c_void_p()
             code = _compiled((properties.major, properties.minor))
@@ -66,7 +66,7 @@ class CudaLauncher:
     def launch(self, operations: Tensor, count: int, times: int) -> None:
         """Go through the operations so many times, on torch's current stream."""
         with torch.cuda.device(self.device):
-            self._arrived.zero_()
+            self._arrived[0].zero_()
             arguments = (
                 ctypes.c_void_p(operations.data_ptr()),
                 ctypes.c_int(count),
@@ -84,8 +84,9 @@ class CudaLauncher:
                 self._call("cuLaunchKernel", self._kernel, *sizes, None)
 
     def check(self) -> None:
-        """Wait for the last launch; RuntimeError where its blocks never ran together."""
-        if int(self._arrived) < 0:  # its highest bit, see gpu.cu
+        """Wait for the last launch; RuntimeError where blocks of one never ran together."""
+        if int(self._arrived[1]):
+            self._arrived.zero_()
             raise RuntimeError(
                 f"the kernels of all processes do not fit on {self.device} at once: is "
                 "something else at work there? Try fewer --workers, or NAS_KERNELS=0"
@@ -108,13 +109,6 @@ def launcher(device: torch.device) -> CudaLauncher | None:
     return _found(device)[0]
 
 
-def share(device: torch.device, processes: int) -> None:
-    """Leave room on the device where so many processes train there at the same time."""
-    found = launcher(device)
-    if found is not None:
-        found.share(processes)
-
-
 def why_missing(device: torch.device) -> str | None:
     """Return why the device has no kernel; None where it has, or where none is wanted."""
     return _found(device)[1]
@@ -132,33 +126,30 @@ def _found(device: torch.device) -> tuple[CudaLauncher | None, str | None]:
         return None, f"{name} is too old: it takes compute capability 7.0 or later"
     try:
         return CudaLauncher(device), None
+    except PermissionError as error:
+        return None, cannot_keep(error)
     except (OSError, RuntimeError, AttributeError) as error:
-        return None, " ".join(str(error).split())
+        return None, (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _compiled(capability: tuple[int, int]) -> bytes:
     """Return the machine code for GPUs of that compute capability."""
     major, minor = capability
     flags = [f"-arch=sm_{major}{minor}", "-std=c++17"]
-    compiler = nvrtc()
+    compiler = _nvrtc()
     version = ctypes.c_int(), ctypes.c_int()
     compiler.nvrtcVersion(*map(ctypes.byref, version))
     source = _SOURCE.read_bytes()
     parts = "\0".join([*flags, *(str(number.value) for number in version)]).encode()
     digest = hashlib.sha256(source + b"\0" + parts).hexdigest()[:16]
-    path = cache_folder() / f"gpu-{digest}.cubin"
-    if path.exists():
-        return path.read_bytes()
-    code = compile_source(compiler, source, flags)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-        fresh = Path(temporary) / path.name
-        fresh.write_bytes(code)
-        fresh.replace(path)  # at once: other workers may be at the same
-    return code
+
+    def make(path: Path) -> None:
+        path.write_bytes(_machine_code(compiler, source, flags))
+
+    return kept(f"gpu-{digest}.cubin", make).read_bytes()
 
 
-def nvrtc() -> ctypes.CDLL:
+def _nvrtc() -> ctypes.CDLL:
     """Return NVRTC of CUDA's major version that torch was made with; OSError for none."""
     assert torch.version.cuda is not None  # _found() has looked
     major = torch.version.cuda.partition(".")[0]
@@ -171,7 +162,7 @@ def nvrtc() -> ctypes.CDLL:
     return ctypes.CDLL(f"libnvrtc.so.{major}")
 
 
-def compile_source(compiler: ctypes.CDLL, source: bytes, flags: list[str]) -> bytes:
+def _machine_code(compiler: ctypes.CDLL, source: bytes, flags: list[str]) -> bytes:
     """Return the source's machine code; RuntimeError with the compiler's words."""
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     options = [flag.encode() for flag in flags]

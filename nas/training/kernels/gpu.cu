@@ -777,6 +777,19 @@ struct Part { const float *values; int splits, next; };
 /* A parameter's values; `start` is where it begins among all. */
 struct Parameter { float *values; int start, count, part; float decay; };
 
+/* The one of `count` parameters that value i of all belongs to. */
+__device__ const Parameter &parameter_of(const Parameter *parameters, int count, int i) {
+  int low = 0, high = count - 1;
+  while (low < high) {
+    int middle = (low + high + 1) / 2;
+    if (parameters[middle].start <= i)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return parameters[low];
+}
+
 /* p: parameters, parts, gradient, squares [blocks_x], place, step
    n: how many parameters, values
 
@@ -787,12 +800,7 @@ __device__ void gather(const Op &o, int bx, float *shared) {
   const Part *parts = (const Part *)o.p[1];
   float squares = 0;
   for (int i = bx * THREADS + threadIdx.x; i < o.n[1]; i += o.blocks_x * THREADS) {
-    int low = 0, high = o.n[0] - 1;
-    while (low < high) {
-      int middle = (low + high + 1) / 2;
-      if (parameters[middle].start <= i) low = middle; else high = middle - 1;
-    }
-    const Parameter &own = parameters[low];
+    const Parameter &own = parameter_of(parameters, o.n[0], i);
     float sum = 0;
     for (int p = own.part; p >= 0; p = parts[p].next)
       for (int s = 0; s < parts[p].splits; s++)
@@ -827,12 +835,7 @@ __device__ void update(const Op &o, int bx, float *shared) {
   float rate = o.p[5][*(const int *)o.p[3] - 1], beta = o.f[1], second = o.f[2];
   int kind = o.n[3];
   for (int i = bx * THREADS + threadIdx.x; i < o.n[1]; i += o.blocks_x * THREADS) {
-    int low = 0, high = o.n[0] - 1;
-    while (low < high) {
-      int middle = (low + high + 1) / 2;
-      if (parameters[middle].start <= i) low = middle; else high = middle - 1;
-    }
-    const Parameter &own = parameters[low];
+    const Parameter &own = parameter_of(parameters, o.n[0], i);
     if (own.part < 0) continue; /* it takes no part in the model */
     float *value = own.values + (i - own.start), g = o.p[1][i] * clip;
     if (kind == ADAMW)
@@ -856,7 +859,7 @@ __device__ void update(const Op &o, int bx, float *shared) {
 
 /* ---- going through the operations -------------------------------------------- */
 
-/* The order is that of OPERATIONS in gpu.py. */
+/* The order is that of OPERATIONS in program.py. */
 __device__ void execute(const Op &o, int bx, int by, float *shared) {
   switch (o.code) {
     case 0: conv<0, 4, false>(o, bx, by, shared); break;
@@ -899,9 +902,9 @@ __device__ void execute(const Op &o, int bx, int by, float *shared) {
 }
 
 /* Wait until all blocks are here, and see what they have written; say whether they came.
-   `arrived` is 0 at the start and counts all arrivals. Blocks that never came to run (the
-   GPU is full) would leave the others waiting without end: these give up, and the highest
-   bit tells the host. */
+   `arrived[0]` is 0 at the start and counts all arrivals. Blocks that never came to run
+   (the GPU is full) would leave the others waiting without end: these give up, and set
+   `arrived[1]`, which stays until the host has seen it. */
 __device__ bool wait_for_all(u32 *arrived) {
   __shared__ bool came;
   __syncthreads();
@@ -911,7 +914,10 @@ __device__ bool wait_for_all(u32 *arrived) {
     u32 all = (ticket / gridDim.x + 1) * gridDim.x;
     u32 seen = 0;
     for (i64 tries = 0; (seen = *(volatile u32 *)arrived) < all; tries++)
-      if (tries > MOST_TRIES) atomicOr(arrived, GAVE_UP);
+      if (tries > MOST_TRIES) {
+        atomicOr(arrived + 1, 1u);
+        atomicOr(arrived, GAVE_UP);
+      }
     came = seen < GAVE_UP;
     __threadfence();
   }

@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from nas.training.kernels import cuda, gpu
 from nas.training.kernels.cpu import record
+from nas.training.kernels.gpu_recording import can_record
 from nas.training.kernels.library import call, count_lanes, load, why_missing
+from nas.training.kernels.program import LANES
 from nas.training.kernels.recording import LAYERS
 from nas.training.kernels.tape import Tape
 from nas.training.model import Residual, Shared
@@ -29,13 +31,13 @@ def available() -> bool:
     return load() is not None
 
 
-def warn_if_missing(device: str = "cpu") -> None:
+def warn_if_missing(device: torch.device) -> None:
     """Tell the user in one line where there are no kernels though none are unwanted."""
-    if device == "cpu":
+    if device.type == "cpu":
         slower, which, reason = "two to three times", "C", why_missing()
     else:
-        slower, which = "several times", "GPU"
-        reason = cuda.why_missing(torch.device(device))
+        slower, which = "about twice", "GPU"
+        reason = cuda.why_missing(device)
     if reason is not None:
         _logger.warning(
             "training %s slower, without %s kernels: %s", slower, which, reason
@@ -44,8 +46,9 @@ def warn_if_missing(device: str = "cpu") -> None:
 
 def share_gpu(device: torch.device, processes: int) -> None:
     """Leave room on a GPU for the other processes that train there at the same time."""
-    if device.type == "cuda":
-        cuda.share(device, processes)
+    found = cuda.launcher(device)
+    if found is not None:
+        found.share(processes)
 
 
 def supports(model: nn.Module, batch_size: int) -> bool:
@@ -65,8 +68,8 @@ def supports(model: nn.Module, batch_size: int) -> bool:
     if device.type == "cuda":
         layers = [*_with_bodies(all_layers(model))]
         return (
-            batch_size % gpu.LANES == 0
-            and all(gpu.can_record(layer) for layer in layers)
+            batch_size % LANES == 0
+            and all(can_record(layer) for layer in layers)
             and cuda.launcher(device) is not None
         )
     return (

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,7 @@ def _found() -> tuple[ctypes.CDLL | None, str | None]:
     except subprocess.TimeoutExpired as error:
         return None, f"{compiler} takes over {error.timeout:g} s: set CC to another"
     except OSError as error:
-        return None, (
-            f"they cannot be kept in {cache_folder()} and loaded from there ({error}): set "
-            "NAS_CACHE_DIR to another folder"
-        )
+        return None, cannot_keep(error)
     _declare(compiled)
     return compiled, None
 
@@ -127,34 +125,51 @@ def _declare(compiled: ctypes.CDLL) -> None:
         function.restype = ctypes.c_int if name in _ALLOCATING else None
 
 
-def cache_folder() -> Path:
-    """Return where compiled kernels are kept."""
+def _folder() -> Path:
     chosen = os.environ.get("NAS_CACHE_DIR")
     return Path(chosen) if chosen else platformdirs.user_cache_path("nas")
 
 
-def _compiled(compiler: str) -> Path:
-    """Return the shared library for this source, compiler and processor.
+def cannot_keep(error: OSError) -> str:
+    """Return in words that `kept` failed, with the remedy."""
+    return (
+        f"they cannot be kept in {_folder()} and loaded from there ({error}): set "
+        "NAS_CACHE_DIR to another folder"
+    )
 
-    It stays in the user's cache, whose home may be shared by machines of all kinds.
+
+def kept(name: str, make: Callable[[Path], object]) -> Path:
+    """Return the file of that name in the user's cache; ``make`` writes a missing one.
+
+    The cache may be shared by machines of all kinds: the name tells all that the file
+    depends on. Raises OSError where it cannot be written.
     """
-    parts = (_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _processor())
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    folder = cache_folder()
-    path = folder / f"kernels-{digest}.so"
+    folder = _folder()
+    path = folder / name
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        fresh = Path(temporary) / path.name
+        fresh = Path(temporary) / name
+        make(fresh)
+        fresh.replace(path)  # at once: other workers may be at the same
+    return path
+
+
+def _compiled(compiler: str) -> Path:
+    """Return the shared library for this source, compiler and processor."""
+    parts = (_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _processor())
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    def make(path: Path) -> None:
         subprocess.run(  # noqa: S603 - the user's own compiler on our own source
-            [compiler, *_FLAGS, str(_SOURCE), "-o", str(fresh), *_LINK],
+            [compiler, *_FLAGS, str(_SOURCE), "-o", str(path), *_LINK],
             check=True,
             capture_output=True,
             timeout=300,
         )
-        fresh.replace(path)  # at once: other workers may be at the same
-    return path
+
+    return kept(f"kernels-{digest}.so", make)
 
 
 def _processor() -> str:

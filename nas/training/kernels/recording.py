@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ class NormInside(NamedTuple):
     dropout: float
 
 
-class Recorder:
+class Recorder(ABC):
     """Records layer by layer; each gives its output and how its gradient is made.
 
     Subclasses say how a call is emitted, where a parameter's gradient goes, and how
@@ -69,23 +70,23 @@ class Recorder:
         each = {id(p): p for layer in layers for p in layer.parameters()}
         self._parameters = list(each.values())
 
+    @abstractmethod
     def _emit(self, name: str, *arguments: Any) -> None:
         """Record a call of the kernel of that name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _place(self, parameter: Tensor | None) -> Any:
         """Return what tells kernels where a parameter's gradient goes; None for none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _norm(
         self, x: Tensor, bias: Tensor | None, fused: NormInside
     ) -> tuple[Tensor, Back]:
         """Record batch norm in training, with what stands around it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _dropout(self, x: Tensor, probability: float) -> tuple[Tensor, Back]:
         """Record dropout in training."""
-        raise NotImplementedError
 
     def _chain(
         self,
@@ -378,6 +379,16 @@ def take_norm(layers: list[nn.Module]) -> NormInside | None:
 
 def _only_in_training(_: Tensor) -> Tensor | None:
     raise AssertionError("there are no gradients in evaluation")
+
+
+def threshold_of(probability: float) -> int:
+    """Return below which of 2^32 random numbers a value is dropped."""
+    return min(round(probability * 2**32), 2**32 - 1)
+
+
+def kept_scale(threshold: int) -> float:
+    """Return the factor of values that are kept, so that the mean stays."""
+    return 1 / (1 - threshold / 2**32)
 
 
 def count_planes(x: Tensor) -> int:
