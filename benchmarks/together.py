@@ -105,7 +105,7 @@ def streams(options: argparse.Namespace, at_once: int) -> dict[str, float]:
     for number in range(at_once):
         model = build(architecture, seed=number).to(device).train()
         step = Step(model, data, recipe, recipe.batch_size)
-        run = runner(step)
+        run = runner(step.training)
         step.generator.manual_seed(number)
         running.append((step, run, torch.cuda.Stream()))
     torch.cuda.synchronize()

@@ -117,9 +117,7 @@ def both_trained(
     rates = [0.02, 0.03, 0.01]
     on_device = None if weights is None else weights.to(launcher.device)
     training = training_of(launcher, model, recipe, on_device)
-    training.load(
-        images.to(launcher.device), labels.to(launcher.device), torch.tensor(rates)
-    )
+    training.load(images.to(launcher.device), labels.to(launcher.device), rates)
     training.run(1)
     training.run(STEPS - 1)
     rate = torch.zeros((), dtype=torch.float64)
@@ -236,7 +234,7 @@ def test_dropout_drops_other_values_in_each_step(
     if norm == "batch":  # of a constant the norm would make nothing
         images += torch.randn(images.shape, device=launcher.device)
     labels = torch.zeros(STEPS, BATCH, dtype=torch.int64, device=launcher.device)
-    training.load(images, labels, torch.zeros(STEPS))
+    training.load(images, labels, [0.0] * STEPS)
     for _ in range(STEPS):
         training.run(1)
         kept.append(dropped_map(training).cpu() != 0)
@@ -256,7 +254,7 @@ def test_blocks_that_never_come_are_told_even_after_a_launch_that_went_well(
     for present in (1, 2):
         emulator.present = present
         labels = torch.zeros(STEPS, BATCH, dtype=torch.int64)
-        training.load(images_of(BATCH * STEPS), labels, torch.zeros(STEPS))
+        training.load(images_of(BATCH * STEPS), labels, [0.0] * STEPS)
         training.run(1)
         with pytest.raises(RuntimeError, match="gave up"):
             training.check()

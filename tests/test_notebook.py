@@ -108,7 +108,9 @@ def test_the_stop_button_leaves_the_study_in_order(kernel: Any, tmp_path: Path) 
 
 def _finished(studies: Path) -> int:
     """Return how many trials have come to their end."""
-    if not (studies / "digits-900" / "study.toml").exists():  # what `create` writes last
+    if not (
+        studies / "digits-900" / "study.toml"
+    ).exists():  # what `create` writes last
         return 0
     states = nas.open_study(studies=studies).trials()["state"]
     return int(states.isin(["complete", "pruned"]).sum())

@@ -98,7 +98,7 @@ def test_training_learns_real_digits(digits: TrainingData) -> None:
 def test_each_way_is_the_one_that_trains(digits: TrainingData, way: str) -> None:
     """Torch's own kernels train where the tests say so."""
     model = build(SMALL, seed=1)
-    assert Step(model, digits, RECIPE, 64).uses_torch == (way == "torch")
+    assert Step(model, digits, RECIPE, 64).training.uses_torch == (way == "torch")
 
 
 @pytest.mark.usefixtures("way")
@@ -320,14 +320,13 @@ def test_steps_are_taken_back_before_a_recording_is_used(
             step = Step(model, digits, recipe, 64)
             step.generator.manual_seed(0)
             step.load(torch.arange(4 * 64).view(4, 64), [0.01] * 4)
-            with undone(step):
+            with undone(step.training):
                 for _ in range(warm_up):
-                    step.run()
+                    step.training.run(1)
             assert all(
                 map(torch.equal, model.parameters(), build(DRY, seed=1).parameters())
             )
-            for _ in range(4):
-                step.run()
+            step.training.run(4)
             weights.append([*model.state_dict().values(), step.losses])
         assert all(map(torch.equal, *weights))
 

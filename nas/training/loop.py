@@ -58,7 +58,7 @@ def train(
     with memory_errors(device), _seeded(seed, device), uncounted(model, device):
         model.train()
         step = Step(model, data, recipe, images)
-        run = runner(step)
+        run = runner(step.training)
     step.generator.manual_seed(seed)
     orders = _orders(step, data)
     done = 0
@@ -73,7 +73,7 @@ def train(
             uncounted(model, device, stop - done),
         ):
             model.train()
-            if device.type == "cpu" and step.uses_torch:
+            if device.type == "cpu" and step.training.uses_torch:
                 # Takes up to a half off the time of a step.
                 model.to(memory_format=torch.channels_last)
             number = done

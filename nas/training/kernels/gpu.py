@@ -43,7 +43,9 @@ class Evaluation:
 
 
 class Training:
-    """A model in training: `load` gives it batches, `run` goes through them."""
+    """A model in training: `load` takes batches, `run` trains on the next of them."""
+
+    uses_torch = False
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class Training:
         recorder.change_weights(recipe, self._rates)
         self._program = recorder.program(batch, gradient, *_given(class_weights))
 
-    def load(self, images: Tensor, labels: Tensor, rates: Tensor) -> None:
+    def load(self, images: Tensor, labels: Tensor, rates: Sequence[float]) -> None:
         """Take images ``[steps * B, C, H, W]``, labels ``[steps, B]`` and learning rates.
 
         What dropout drops in these steps follows from torch's global random numbers.
@@ -102,7 +104,7 @@ class Training:
         place = self._images[:steps]
         place.copy_(grouped(images).view(place.shape))
         self._labels[:steps] = labels
-        self._rates[:steps] = rates
+        self._rates[:steps] = torch.tensor(rates)
         self._seeds.random_(-(2**31), 2**31)
         self.rewind()
 
