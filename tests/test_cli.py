@@ -39,7 +39,7 @@ from system_programs import need
 from nas.api import searching
 from nas.api.progress import NoDisplay
 from nas.architecture import Architecture
-from nas.search.best import ProgressEvent
+from nas.search.retraining import ProgressEvent
 from nas.study.folders import create, read_study
 from nas.study.study import Study
 from nas.training import kernels

@@ -22,8 +22,8 @@ from rich.text import Text
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate
 from nas.engines import Finished, Job, Reported
-from nas.search.best import ProgressEvent
 from nas.search.progress import Progress
+from nas.search.retraining import ProgressEvent
 
 TrainingEvent = tuple[Job, Reported | Finished]
 
@@ -297,7 +297,7 @@ def retraining_line(event: ProgressEvent) -> str | None:
     if event.report is None:
         return None
     what = f"epoch {event.report.epochs:g}: loss {event.report.train_loss:.4f}"
-    if event.stage == "finalist":
+    if event.stage != "winner":
         what += f", validation {percent(event.report.val_accuracy)}"
     return f"{who}: {what}"
 
@@ -305,7 +305,7 @@ def retraining_line(event: ProgressEvent) -> str | None:
 def ends_retraining(event: ProgressEvent) -> bool:
     """Return whether it is the end of a contender's or of the winner's training."""
     tested = event.test_accuracy is not None
-    return tested or (event.last and event.stage == "finalist")
+    return tested or (event.last and event.stage != "winner")
 
 
 def ends_training(event: TrainingEvent) -> bool:

@@ -133,7 +133,8 @@ class Study:
         - `max_params`: cap on the winner's parameters, by default the study's.
         - `min_accuracy`: take the smallest network with this validation accuracy (0 to 1),
           instead of the most accurate one.
-        - `finalists`: number of candidates that are fully trained before the choice.
+        - `finalists`: number of contenders that are fully trained before the
+          choice; six times as many are screened.
         - `metric`: what the choice is by, by default the study's.
         - `seeds`: how many times the winner is trained, each with another seed.
         - `epochs`: length of a training, by default the study's full training.

@@ -23,7 +23,6 @@ from nas.export.source import WRITTEN
 from nas.files import check_writable
 from nas.references.bundled import check_fits
 from nas.search.best import (
-    ProgressEvent,
     SelectionCriteria,
     Winner,
     allowed,
@@ -38,6 +37,7 @@ from nas.search.recipes import (
     pixels_of,
 )
 from nas.search.resolve import Resolved
+from nas.search.retraining import ProgressEvent
 from nas.search.start import load_again
 from nas.search.train_one import Plan, Trained, choose_recipe, train_single
 from nas.study.folders import check_data

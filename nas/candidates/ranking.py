@@ -67,6 +67,18 @@ def badness(val_loss: float | None, val_accuracy: float, val_size: int) -> float
     return (math.log(max(loss, 1e-9)) + math.log(error)) / 2
 
 
+def gain_of_longer_training(macs: int, epochs: int, full_epochs: int) -> float:
+    """Return how much badness a net with more compute gains by a full training.
+
+    Up to a constant that is the same for all nets.
+    """
+    return float(_gain(np.log(max(macs, 1)), epochs, full_epochs))
+
+
+def _gain(log_macs: Array, epochs: int, full_epochs: int) -> Array:
+    return _GAIN * math.log(full_epochs / epochs) * log_macs
+
+
 def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evidence:
     """Return the evidence of all completed trainings of the candidate.
 
@@ -137,7 +149,7 @@ def rank(
                 for e in evidence
             ]
         )
-        values -= _GAIN * math.log(fidelities[-1] / epochs) * compute
+        values -= _gain(compute, epochs, fidelities[-1])
         known = ~np.isnan(values)
         if not known.any():
             continue

@@ -53,7 +53,9 @@ def best(  # one parameter an option
     finalists: Annotated[
         int,
         Option(
-            min=1, help="Number of candidates that are fully trained before the choice."
+            min=1,
+            help="Number of contenders that are fully trained before the choice; six "
+            "times as many are screened.",
         ),
     ] = 4,
     epochs: Annotated[

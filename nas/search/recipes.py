@@ -72,12 +72,17 @@ def search_training(
     if epochs is None:
         middle = max(_MIDDLE_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch))
         epochs = 5 * middle
-    fidelities = tuple(sorted({max(1, round(epochs / part)) for part in (15, 5, 1)}))
+    levels = fidelities(epochs)
     return {
-        "recipe": replace(recipe, epochs=fidelities[0]),
-        "rungs": default_rungs(fidelities[0], steps_per_epoch),
-        "fidelities": fidelities,
+        "recipe": replace(recipe, epochs=levels[0]),
+        "rungs": default_rungs(levels[0], steps_per_epoch),
+        "fidelities": levels,
     }
+
+
+def fidelities(epochs: int) -> tuple[int, ...]:
+    """Return the lengths of the trainings that lead to a full one, in epochs, rising."""
+    return tuple(sorted({max(1, round(epochs / part)) for part in (15, 5, 1)}))
 
 
 def default_recipe(

@@ -1,0 +1,232 @@
+"""Trains candidates for `nas best`, and keeps what their trainings have measured."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+
+from nas.candidates.candidate import Candidate, mean_loss
+from nas.candidates.ranking import badness, gain_of_longer_training
+from nas.engines import Engine, Finished, Job, Mode, Reported, all_of
+from nas.search.contenders import is_resized
+from nas.search.kept_trainings import Trainings
+from nas.search.train_all import train_all
+from nas.study.settings import Settings, derived_seed
+from nas.training.recipe import Recipe
+from nas.training.report import Metric, RungReport
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Stage = Literal["screening", "finalist", "winner"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressEvent:
+    """One step of a retraining, for display."""
+
+    stage: Stage
+    trial: int
+    resized: bool
+    num_params: int
+    seed: int
+    report: RungReport | None = None
+    test_accuracy: float | None = None
+    last: bool = False
+    """Whether it is the last report of a training."""
+
+
+Show = Callable[[ProgressEvent], None]
+
+
+class Results:
+    """What trainings by one recipe have measured: those of the study, and later ones."""
+
+    def __init__(
+        self,
+        candidates: Iterable[Candidate],
+        recipe: Recipe,
+        metric: Metric,
+        settings: Settings,
+    ) -> None:
+        self._val_size = settings.noise_size
+        self._ends: dict[str, list[RungReport]] = {}
+        epochs = recipe.epochs
+        own = replace(settings.recipe, epochs=epochs), settings.metric
+        if (recipe, metric) != own:
+            return  # the study's measurements used another recipe
+        for c in candidates:
+            ends = [t.curve[-1] for t in c.trainings if t.curve and t.epochs == epochs]
+            if settings.recipe.epochs == epochs and c.state == "complete" and c.curve:
+                ends.insert(0, c.curve[-1])
+            if ends:
+                self._ends[c.key] = ends
+
+    def add(self, candidate: Candidate, end: RungReport) -> None:
+        """Add the last report of a training."""
+        self._ends.setdefault(candidate.key, []).append(end)
+
+    def count(self, candidate: Candidate) -> int:
+        """Return the number of trainings of that candidate."""
+        return len(self._ends.get(candidate.key, ()))
+
+    def accuracy(self, candidate: Candidate) -> float:
+        """Return the mean validation accuracy, 0 to 1."""
+        return statistics.fmean(e.val_accuracy for e in self._ends[candidate.key])
+
+    def loss(self, candidate: Candidate) -> float | None:
+        """Return the mean validation loss; None where a training did not measure it."""
+        return mean_loss(self._ends[candidate.key])
+
+    def badness(self, candidate: Candidate) -> float:
+        """Return the value that the choice minimises; see nas.candidates.ranking."""
+        return statistics.fmean(
+            badness(end.val_loss, end.val_accuracy, self._val_size)
+            for end in self._ends[candidate.key]
+        )
+
+    def are_close(self, first: Candidate, second: Candidate, least: float) -> bool:
+        """Whether another seed could turn the order of two candidates around.
+
+        That is the case where their badness differs by less than ``least``, or by less
+        than two standard deviations of what the number of validation images allows.
+        """
+        errors = max(1.0, (1 - self.accuracy(first)) * self._val_size)
+        difference = abs(self.badness(first) - self.badness(second))
+        # Half the log of a count of errors varies by 1 / (2 sqrt(errors)), a difference of
+        # two by sqrt(2) times that.
+        return difference < max(least, math.sqrt(2 / errors))
+
+
+class FinalTrainings(NamedTuple):
+    """The winner's trainings on all training images."""
+
+    test_accuracies: list[float]
+    weights: dict[str, np.ndarray]
+    """Those of the first training."""
+    confusions: list[list[list[int]] | None]
+    kernels: bool | None
+    """Whether the CPU kernels ran."""
+
+
+class Trainer:
+    """Trains candidates by one recipe, on an engine, until all have ended."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        recipe: Recipe,
+        metric: Metric,
+        candidates: Sequence[Candidate],
+        show: Show,
+        kept: Trainings | None,
+    ) -> None:
+        """Take what to train with; ``candidates`` are those with results in the study."""
+        self._engine, self._settings, self._candidates = engine, settings, candidates
+        self.recipe, self._metric = recipe, metric
+        self._show, self._kept = show, kept
+        self.results = Results(candidates, recipe, metric, settings)
+
+    def for_epochs(self, epochs: int) -> Self:
+        """Return a trainer by the same recipe with another number of epochs."""
+        return type(self)(
+            self._engine,
+            self._settings,
+            replace(self.recipe, epochs=epochs),
+            self._metric,
+            self._candidates,
+            self._show,
+            self._kept,
+        )
+
+    def train(self, some: Sequence[Candidate], stage: Stage) -> None:
+        """Train each once more on the training split, with a seed of its own."""
+        jobs = []
+        for number, c in enumerate(some):
+            who = f"{c.trial} {c.key}" if is_resized(c) else c.trial
+            seed = derived_seed(
+                self._settings.seed,
+                "promote",
+                who,
+                self.recipe.epochs,
+                self.results.count(c),
+            )
+            jobs.append(self._job(c, number, seed, "search"))
+        ends: dict[int, RungReport] = {}
+        for job, event in self._run(jobs, some, stage):
+            if isinstance(event, Reported):
+                ends[job.number] = event.report
+        for number, c in enumerate(some):
+            self.results.add(c, ends[number])
+
+    def expected_badness(self, candidate: Candidate, full_epochs: int) -> float:
+        """Return the badness to expect after a full training, up to a constant."""
+        gain = gain_of_longer_training(candidate.macs, self.recipe.epochs, full_epochs)
+        return self.results.badness(candidate) - gain
+
+    def final(self, winner: Candidate, seeds: int) -> FinalTrainings:
+        """Train on training and validation data, once for each seed, and test."""
+        jobs = [
+            self._job(winner, number, final_seed(self._settings, number), "final")
+            for number in range(seeds)
+        ]
+        ended: dict[int, Finished] = {}
+        for job, event in self._run(jobs, [winner] * seeds, "winner"):
+            if isinstance(event, Finished):
+                ended[job.number] = event
+        ends = [ended[number] for number in range(seeds)]
+        return FinalTrainings(
+            [end.test_accuracy or 0.0 for end in ends],
+            ends[0].weights or {},
+            [end.test_confusion for end in ends],
+            all_of(end.kernels for end in ends),
+        )
+
+    def _job(self, candidate: Candidate, number: int, seed: int, mode: Mode) -> Job:
+        return Job(
+            number=number,
+            architecture=candidate.architecture,
+            recipe=self.recipe,
+            seed=seed,
+            rungs=tuple(float(epoch) for epoch in range(1, self.recipe.epochs + 1)),
+            mode=mode,
+            metric=self._metric,
+        )
+
+    def _run(
+        self, jobs: Sequence[Job], candidates: Sequence[Candidate], stage: Stage
+    ) -> list[tuple[Job, Reported | Finished]]:
+        """Train all jobs; return their reports and ends. Any failure is an error."""
+
+        def show(job: Job, event: Reported | Finished) -> None:
+            self._show(_event(stage, job, candidates[job.number], event))
+
+        names = [
+            f"trial {candidate.trial}" + (" resized" if is_resized(candidate) else "")
+            for candidate in candidates
+        ]
+        return train_all(self._engine, jobs, names, show, self._kept)
+
+
+def final_seed(settings: Settings, number: int) -> int:
+    """Return the seed of the winner's training of that number."""
+    return derived_seed(settings.seed, "final", number)
+
+
+def _event(
+    stage: Stage, job: Job, candidate: Candidate, event: Reported | Finished
+) -> ProgressEvent:
+    return ProgressEvent(
+        stage=stage,
+        trial=candidate.trial,
+        resized=is_resized(candidate),
+        num_params=candidate.num_params,
+        seed=job.seed,
+        report=event.report if isinstance(event, Reported) else None,
+        test_accuracy=event.test_accuracy if isinstance(event, Finished) else None,
+        last=isinstance(event, Reported) and event.report.rung == len(job.rungs) - 1,
+    )
