@@ -1,4 +1,4 @@
-"""What the command line checks before a command begins, for its keywords in Python."""
+"""Checks keyword arguments as the command line checks its options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_args
 from nas.errors import UsageError
 from nas.training.report import Metric
 
-# The least and the most of each number, as the options have them.
+# The minimum and maximum of each number, as for the options.
 RANGES: dict[str, tuple[float, float]] = {
     "budget": (1, math.inf),
     "trials": (1, math.inf),
@@ -35,14 +35,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 FLAGS = ("pruning", "like_published", "progress")
 SEARCH_EPOCHS = 10_000
-"""The most epochs of a search's full training; a single training may have more."""
+"""The maximum epochs of a search's full training; a single training may have more."""
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values, those of numpy as Python's own, which files can hold.
+    """Return the values, with numpy numbers as Python's, which can be serialised.
 
-    Raises UsageError for the first that its option cannot have. None is a default
-    everywhere; what has no range here is returned as it is.
+    Raises UsageError for the first value that is out of its option's range. None always
+    stands for the default. Values without a range are returned unchanged.
     """
     _check(given)
     return {name: _plain(name, value) for name, value in given.items()}

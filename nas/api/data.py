@@ -1,4 +1,4 @@
-"""A data set from wherever a Python program has it."""
+"""`Data`: a data set from a Python program's arrays, files or torch datasets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Data:
         data_dir: str | Path | None = None,
         image_size: int | tuple[int, int] | None = None,
     ) -> None:
-        """Load it; images in files are stretched to ``image_size``, height and width."""
+        """Load the data set; image files are stretched to ``image_size`` (h, w)."""
         folder = None if data_dir is None else Path(data_dir)
         self.dataset = load_dataset(
             str(name), folder, image_size=image_size_of(image_size)
@@ -175,9 +175,9 @@ class Data:
 def dataset_of(
     data: Data | str | Path | None, data_dir: str | Path | None
 ) -> Dataset | None:
-    """Return the data set that is in memory; None for a name, which is loaded later.
+    """Return a data set that is in memory; None for a name, which is loaded later.
 
-    Raises UsageError for the folder of one that is in memory, DataError for no data.
+    Raises UsageError for a ``data_dir`` with data in memory, DataError for no data.
     """
     if isinstance(data, Data):
         if data_dir is not None:
@@ -194,14 +194,14 @@ def dataset_of(
 
 
 def name_of(data: Data | str | Path | None) -> str | None:
-    """Return the name of a data set that is to be loaded later."""
+    """Return the name of a data set to load later, else None."""
     return str(data) if isinstance(data, str | Path) else None
 
 
 def _array(value: Any, source: str) -> npt.NDArray[Any]:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
-        if value.dtype is torch.bfloat16:  # numpy has none
+        if value.dtype is torch.bfloat16:  # numpy lacks bfloat16
             value = value.float()
         return np.asarray(value.numpy())
     try:
@@ -217,7 +217,7 @@ def _array(value: Any, source: str) -> npt.NDArray[Any]:
 
 
 def _image(value: Any, source: str) -> npt.NDArray[Any]:
-    # Of PIL's kinds of pixels only these are numbers of gray or red, green and blue.
+    # Only these PIL modes have plain gray or RGB values.
     if hasattr(value, "convert") and getattr(value, "mode", "L") not in {"L", "RGB"}:
         value = value.convert("RGB")
     return _array(value, source)
@@ -238,7 +238,7 @@ def _named(dataset: Dataset, class_names: Sequence[str] | None) -> Dataset:
 def _pairs(
     dataset: Iterable[Any], source: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the images and the labels of a dataset of torch."""
+    """Return the images and the labels of a torch dataset."""
     images: list[npt.NDArray[Any]] = []
     labels: list[int] = []
     for number, pair in enumerate(_items(dataset, source)):
@@ -262,7 +262,7 @@ def _pairs(
 
 
 def _items(dataset: Any, source: str) -> Iterator[Any]:
-    # Not all of torch's datasets end when they are iterated over by index.
+    # Some torch datasets never raise IndexError, so iterating over them would not end.
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
         return (dataset[number] for number in range(len(dataset)))
     if hasattr(dataset, "__iter__"):

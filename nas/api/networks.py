@@ -1,4 +1,4 @@
-"""One net, in whatever way a Python program has it: trained, counted, named."""
+"""Trains and counts a network given as a torch module, an architecture or a name."""
 
 from __future__ import annotations
 
@@ -125,10 +125,10 @@ def count(
 
 
 def reference_of(network: Network, input_shape: Shape | None) -> Reference | str:
-    """Return the net with its architecture, or the name that it is still to be found by.
+    """Return the network as a reference, or its name if it must still be looked up.
 
-    A module needs the shape of the images. Raises ArchitectureError for one that is no
-    chain of the layers that nas has, and for what is no net.
+    A module needs the shape of the images. Raises ArchitectureError for a module that
+    is not a chain of nas's layers, and for an object that is not a network.
     """
     match network:
         case str() | Path():
@@ -143,7 +143,7 @@ def reference_of(network: Network, input_shape: Shape | None) -> Reference | str
             raise ArchitectureError(
                 "a module does not say for which images it is: give --dataset"
             )
-    raise ArchitectureError(  # for who has no type checker
+    raise ArchitectureError(  # for callers without a type checker
         f"a {type(network).__name__} is not a network: give a torch module, an Architecture, or "
         "a name"
     )
@@ -155,7 +155,7 @@ def _imported(module: nn.Module, input_shape: Shape) -> Reference:
 
     model = copy.deepcopy(
         unwrapped(module)
-    ).cpu()  # its weights are changed by the check
+    ).cpu()  # a copy, as the check changes its weights
     chain = trace(model, input_shape)
     architecture, _ = assemble(chain, input_shape)
     check_same(model, chain, architecture)

@@ -1,7 +1,7 @@
-"""How a search or a training comes along: on a terminal, in a notebook, or not shown.
+"""Displays the progress of a search or a training: terminal, notebook or none.
 
-The command line shows it on stdout and writes plain lines where that is no terminal;
-`import nas` shows it on stderr or below a notebook's cell, and nothing anywhere else.
+The command line shows it on stdout, as plain lines if that is not a terminal. `import
+nas` shows it on a terminal's stderr or below a notebook's cell, and nowhere else.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _SECONDS_BETWEEN_UPDATES = 0.25
 
 
 class Display(Protocol[_T_contra]):
-    """Shows events, between its beginning and its end."""
+    """Shows events while it is entered as a context."""
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the display."""
 
     def __exit__(self, *_: object) -> None:
-        """Take away what is not worth keeping."""
+        """End the display and remove its transient output."""
 
     def show(self, event: _T_contra, /) -> None:
-        """Show where things stand after an event."""
+        """Show the progress after an event."""
 
 
 class NoDisplay:
@@ -60,7 +60,7 @@ class NoDisplay:
 
 
 def search_display(*, progress: bool) -> Display[Progress]:
-    """Return what shows a search from Python; nothing unless ``progress``."""
+    """Return the display of a search from Python; it is empty unless ``progress``."""
     if progress and _in_notebook():
         return NotebookDisplay(_as_text)
     return SearchDisplay(_stderr()) if progress and _on_terminal() else NoDisplay()
@@ -69,7 +69,7 @@ def search_display(*, progress: bool) -> Display[Progress]:
 def training_display(
     line: Callable[[_T], str | None], *, progress: bool
 ) -> Display[_T]:
-    """Return what shows from Python a training of which each event is one line."""
+    """Return the display of a training from Python, with one line per event."""
     if progress and _in_notebook():
         return NotebookDisplay(line)
     if not (progress and _on_terminal()):
@@ -86,14 +86,14 @@ def _stderr() -> Console:
 
 
 def _in_notebook() -> bool:
-    """Return whether a notebook's kernel runs this, whose cells can show it."""
+    """Return whether this runs in a notebook's kernel, whose cells can show output."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return hasattr(shell, "kernel")
 
 
 def percent(accuracy: float | None) -> str:
-    """Return an accuracy of 0 to 1 with two decimals of a percent."""
+    """Return an accuracy from 0 to 1 as a percentage with two decimals."""
     return "-" if accuracy is None else f"{100 * accuracy:.2f} %"
 
 
@@ -108,7 +108,7 @@ def duration(seconds: float) -> str:
 
 
 class SearchDisplay:
-    """One live display of a search on a terminal, plain lines anywhere else."""
+    """A live display of a search on a terminal, plain lines anywhere else."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -127,18 +127,18 @@ class SearchDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Show where it ended, and clear that; what is worth keeping the caller prints."""
+        """Clear the live display; the caller prints the result."""
         if self._live is not None:
             if self._last is not None:
                 self._live.update(_dashboard(self._last), refresh=True)
             self._live.stop()
 
     def show(self, event: Progress, /) -> None:
-        """Show where the search stands after some event."""
+        """Show the search's progress after an event."""
         changed = event.changed
         if self._live is not None:
             self._last = event
-            # Of a large study the front and the time left take longer than an event.
+            # In a large study the front and the time left take longer than an event.
             if time.monotonic() >= self._due:
                 self._due = time.monotonic() + _SECONDS_BETWEEN_UPDATES
                 self._live.update(_dashboard(event))
@@ -182,12 +182,12 @@ def _dashboard(progress: Progress) -> Group:
             percent(member.val_accuracy),
             Text(describe(member.architecture), style="dim", overflow="ellipsis"),
         )
-    # Padding ends the bar's line, which a bar does not.
+    # A bar does not end its line; the padding does.
     return Group(Padding(bar, 0), Text(counted), Text(paced), best)
 
 
 def _three(members: Sequence[Candidate]) -> list[Candidate]:
-    """Return the front's best in three sizes: its largest, and two far smaller."""
+    """Return the front's best at three sizes: the largest, and two far smaller."""
     if not members:
         return []
     largest = members[-1].num_params
@@ -200,9 +200,9 @@ def _three(members: Sequence[Candidate]) -> list[Candidate]:
 
 
 class LineDisplay(Generic[_T]):
-    """Says how a training comes along: one line a report on a terminal.
+    """Prints the progress of a training: one line per report on a terminal.
 
-    Anywhere else there is one line a training, when it has come to its end.
+    Anywhere else it prints one line per training, when that has ended.
     """
 
     def __init__(
@@ -211,23 +211,23 @@ class LineDisplay(Generic[_T]):
         line: Callable[[_T], str | None],
         ends: Callable[[_T], bool],
     ) -> None:
-        """Print there what ``line`` makes of an event; None is not worth a line.
+        """Print ``line(event)`` for each event, unless it is None.
 
-        ``ends`` tells whether an event is the last one of a training with a line.
+        ``ends`` returns whether an event is the last one of a training with a line.
         """
         self._console, self._line, self._ends = console, line, ends
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Begin to count the time."""
+        """Start the clock."""
         self._began = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave what has been printed."""
+        """Keep the printed lines."""
 
     def show(self, event: _T, /) -> None:
-        """Print one line, if it is worth it."""
+        """Print the event's line, if it has one."""
         if not (self._console.is_terminal or self._ends(event)):
             return
         text = self._line(event)
@@ -237,10 +237,10 @@ class LineDisplay(Generic[_T]):
 
 
 class NotebookDisplay(Generic[_T]):
-    """One text below a notebook's cell, replaced again and again; the last one stays."""
+    """One text below a notebook's cell, replaced at each update; the last one stays."""
 
     def __init__(self, text: Callable[[_T], str | None]) -> None:
-        """Show what ``text`` makes of an event; None is not worth it."""
+        """Show ``text(event)`` for each event, unless it is None."""
         self._text = text
         self._handle: Any = None
         self._pending: str | None = None
@@ -252,11 +252,11 @@ class NotebookDisplay(Generic[_T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the last event's text."""
+        """Show the last event's text."""
         self._put()
 
     def show(self, event: _T, /) -> None:
-        """Replace the text, a few times a second at most."""
+        """Replace the text, at most a few times a second."""
         text = self._text(event)
         if text is not None:
             self._pending = text
@@ -276,8 +276,8 @@ class NotebookDisplay(Generic[_T]):
 
 
 def _as_text(progress: Progress) -> str:
-    """Return what a terminal would show of a search."""
-    # In a notebook rich would show what it prints there by itself.
+    """Return the text that a terminal would show for a search."""
+    # Without force_jupyter=False rich would itself display its output in a notebook.
     console = Console(
         file=io.StringIO(), width=100, color_system=None, force_jupyter=False
     )
@@ -287,7 +287,7 @@ def _as_text(progress: Progress) -> str:
 
 
 def retraining_line(event: ProgressEvent) -> str | None:
-    """Return a line for an event of a retraining, None for one that needs none."""
+    """Return a line for an event of a retraining; None if it needs none."""
     resized = ", resized" if event.resized else ""
     who = f"{event.stage} trial {event.trial} ({event.num_params} params{resized})"
     if event.stage == "winner":
@@ -303,18 +303,18 @@ def retraining_line(event: ProgressEvent) -> str | None:
 
 
 def ends_retraining(event: ProgressEvent) -> bool:
-    """Return whether it is the end of a contender's or of the winner's training."""
+    """Return whether the event ends a finalist's or the winner's training."""
     tested = event.test_accuracy is not None
     return tested or (event.last and event.stage != "winner")
 
 
 def ends_training(event: TrainingEvent) -> bool:
-    """Return whether it is the end of a training of one architecture."""
+    """Return whether the event ends a training of one architecture."""
     return isinstance(event[1], Finished)
 
 
 def training_line(event: TrainingEvent) -> str:
-    """Return a line for an event of the training of one architecture."""
+    """Return a line for an event of a training of one architecture."""
     job, happened = event
     if isinstance(happened, Finished):
         what = f"test accuracy {percent(happened.test_accuracy)}"

@@ -1,7 +1,7 @@
-"""What `nas search` does, and `nas.search` alike.
+"""The common part of `nas search` and `nas.search`.
 
-It searches, and writes the files of the study's folder. Nothing is printed: a display is
-shown every event.
+It runs the search and writes the files of the study's folder. It prints nothing; a
+display gets every event.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from nas.search.start import Request, launch
 from nas.study.settings import Settings
 from nas.study.study import Study
 
-# The time between two writings of front.html, which take some 30 ms each; in studies of
-# many thousand trials over a second, and then no more than this share of the time.
+# The minimum time between two writes of front.html. A write takes about 30 ms, but over
+# a second with many thousand trials; it may then take at most this share of the time.
 _SECONDS_BETWEEN_FRONTS = 20.0
 _SHARE_OF_FRONTS = 0.02
 
@@ -45,13 +45,14 @@ def run_search(
     data: Dataset | None = None,
     say: Say = lambda _: None,
 ) -> tuple[Study, Outcome, Dataset]:
-    """Begin the study, or go on with it; return it closed, how it ended, and its data.
+    """Start or resume a study; return it closed, the search's outcome and the data.
 
-    ``say`` gets a line for whatever is to be told before training, here and below.
-    Raises UsageError before anything is loaded, what launch and nas.search.loop.search
-    raise, and KeyboardInterrupt with a line on how to go on; the study is closed then.
+    ``say`` gets one line for each note before the training.
+    Raises UsageError before anything is loaded, the errors of launch and
+    nas.search.loop.search, and KeyboardInterrupt with a line on how to resume; the
+    study is closed then.
     """
-    # What draws the front, loaded now: Ctrl-C in the midst of an import can be lost.
+    # Import the report's libraries now, as Ctrl-C during a later import can be lost.
     import nas.report  # noqa: F401 - pandas and plotly, which only searches need
 
     limit = seconds(time_limit, "--time-limit")
@@ -68,7 +69,7 @@ def run_search(
                 study, engine, trials, limit, trial_limit, target_accuracy, display
             )
         except BaseException:
-            # The error that led here is the one to tell.
+            # Report the original error, not one of drawing.
             with contextlib.suppress(NasError):
                 draw(study)
             raise
@@ -80,7 +81,7 @@ def run_search(
 
 
 def seconds(given: str | float | None, option: str) -> float | None:
-    """Return the seconds of a time such as 90s, 30m, 2h or 1h30m; numbers are seconds.
+    """Return a duration such as 90s, 30m, 2h or 1h30m in seconds; so are numbers.
 
     Raises UsageError for anything else.
     """
@@ -110,7 +111,7 @@ def search_and_draw(
     target: float | None,
     display: Display[Progress],
 ) -> Outcome:
-    """Search, and write the study's front now and then."""
+    """Run the search and write the study's front at intervals."""
     due = 0.0
 
     def show(progress: Progress) -> None:
@@ -137,7 +138,7 @@ def search_and_draw(
 
 def draw(study: Study) -> None:
     """Write front.csv and front.html of the study."""
-    from nas.report import write_front  # run_search says why it is not loaded above
+    from nas.report import write_front  # not at the top, as it loads pandas and plotly
 
     settings = study.settings
     write_front(
@@ -150,7 +151,7 @@ def draw(study: Study) -> None:
 
 
 def title_of(settings: Settings) -> str:
-    """Return what stands above the picture of a study's front."""
+    """Return the title of the plot of a study's front."""
     return (
         f"{settings.name}: {settings.data_title}, at most "
         f"{settings.param_budget:,} parameters"
@@ -159,7 +160,7 @@ def title_of(settings: Settings) -> str:
 
 @contextlib.contextmanager
 def _word_on_how_to_go_on(study: Study, trials: int) -> Iterator[None]:
-    """Tell who stops the search, while its workers are starting too, what it has."""
+    """Add the finished trials and how to resume to a KeyboardInterrupt."""
     try:
         yield
     except KeyboardInterrupt:

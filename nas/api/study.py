@@ -1,4 +1,4 @@
-"""Searching, and what a study has found."""
+"""Searches for networks, and a study's results."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class Study:
         data_dir: str | Path | None,
         device: str,
     ) -> list[Trained]:
-        """Retrain a winner for each limit, with numbers that have been checked."""
+        """Retrain a winner for each limit; ``numbers`` have been checked."""
         folder, name = path_of(data_dir), name_of(data)
         given = dataset_of(data, data_dir)
         if name is not None:
@@ -416,7 +416,7 @@ def search(
         target_accuracy=numbers["target_accuracy"],
         data=given,
     )
-    # The writer's own does not hold what was drawn.
+    # The study that wrote the trials lacks the sampler's decisions.
     with read_study(stored.folder, request.storage) as found:
         return Study(found, data=dataset, outcome=outcome.reason)
 

@@ -1,4 +1,4 @@
-"""A net that was trained to the end: its model, its report, its files."""
+"""A fully trained network: its model, its report, its files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Trained:
         data: Dataset | TrainedNet,
         folder: Path | None = None,
     ) -> None:
-        """Put together what a training returned; ``folder`` is where save writes."""
+        """Combine the results of a training; ``folder`` is the default of save."""
         self.architecture, self.weights, self.report = architecture, weights, report
         self.class_names, self.mean, self.std = data.class_names, data.mean, data.std
         self._read_as, self._folder = data, folder
@@ -84,7 +84,7 @@ class Trained:
 
     @cached_property
     def _script(self) -> ModuleType:
-        """What `save` writes as model.py: how images are read stands there alone."""
+        """The module that `save` writes, the only definition of how images are read."""
         text = source(
             self.architecture,
             mean=self.mean,
@@ -176,7 +176,7 @@ class Trained:
         return export(net, to, target, self._dataset(data))
 
     def _dataset(self, data: Data | str | Path | None) -> Dataset:
-        """Return what was given, or what the net was trained on."""
+        """Return the given data set, or the one that the net was trained on."""
         given, name = dataset_of(data, None), name_of(data)
         if given is None and name is None and isinstance(self._read_as, Dataset):
             return self._read_as
@@ -193,11 +193,11 @@ class Trained:
         return self._folder
 
 
-# What every report of nas has, and a summary needs.
+# The keys that every report of nas has and a summary needs.
 _TOLD = {
     *("num_params", "epochs", "seeds", "dataset"),
     *("test_accuracy", "test_accuracy_mean", "test_accuracy_std"),
-    "architecture",  # or the trial that it was
+    "architecture",  # or the trial's number
 }
 
 
@@ -222,7 +222,7 @@ def load(folder: str | Path, *, studies: str | Path | None = None) -> Trained:
             "the file or train the net again"
         )
     try:
-        _ = trained.model  # it is built here, and not at its first use
+        _ = trained.model  # build it now, so that damaged weights are reported here
     except RuntimeError as error:
         line = str(error).splitlines()[0].rstrip(": ")
         raise ExportError(
@@ -233,7 +233,7 @@ def load(folder: str | Path, *, studies: str | Path | None = None) -> Trained:
 
 
 def best_epoch_in_words(report: dict[str, Any]) -> str:
-    """Return what stands beside the honest number of `like_published`, with what it is."""
+    """Return the best epoch's test accuracy of `like_published`, labelled as such."""
     text = (
         "best epoch, selected on the test set: "
         f"{percent(report['test_accuracy_best_epoch_mean'])}"
@@ -253,7 +253,7 @@ def best_epoch_in_words(report: dict[str, Any]) -> str:
 
 def _trial_in_words(report: dict[str, Any]) -> str:
     return f"trial {report['trial']}" + (
-        " resized" if report.get("resized") else ""  # older reports do not say
+        " resized" if report.get("resized") else ""  # older reports lack this
     )
 
 

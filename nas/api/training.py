@@ -1,7 +1,7 @@
-"""What `nas best` and `nas train` do, and the functions of `import nas` alike.
+"""The common part of `nas best` and `nas train` and their Python functions.
 
-What is trained is kept until the result is written, so that a stopped command goes on.
-Nothing is printed: a display is shown every event.
+Finished trainings are kept until the result is written, so that a stopped command can
+resume. This module prints nothing; a display gets every event.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from nas.study.settings import Settings
 from nas.training.report import Metric
 
 UNFINISHED = "unfinished"
-"""The folder, in the one for the result, of what a stopped command has trained."""
+"""The subfolder of the result's folder for a stopped command's finished trainings."""
 
 
 def run_best(
@@ -68,16 +68,16 @@ def run_best(
     epochs: int | None = None,
     seeds: int = 1,
 ) -> tuple[list[Winner], Dataset]:
-    """Choose a winner for each limit and train it; return them, and the data set.
+    """Choose and train a winner for each limit; return the winners and the data set.
 
-    A limit is the most parameters of its winner.
+    A limit is the maximum number of parameters of its winner.
 
-    Without ``data`` it is the study's own, by its name, or by ``data_name``, where it
-    lies by now. ``recipe`` and ``metric`` are what is wanted instead of the study's.
-    With ``folders`` for the winners, in which ``exports`` will have folders
-    of their own, it is known beforehand that they can be written, and what is trained is
-    kept in the first until `discard_kept`, so that the same call goes on after a stop.
-    Raises what load_again, check_data and nas.search.best.retrain do.
+    Without ``data`` the study's own data set is loaded by its name, or by
+    ``data_name``, its present path. ``recipe`` and ``metric`` replace the study's.
+    ``folders`` are for the winners; each of ``exports`` gets a folder in them. With
+    ``folders``, all are first checked to be writable, and finished trainings are kept
+    in the first until `discard_kept`, so that the same call resumes after a stop.
+    Raises the errors of load_again, check_data and nas.search.best.retrain.
     """
     devices, count = devices_for(workers.device, workers.workers)
     recipe.check()
@@ -99,7 +99,7 @@ def run_best(
         kept = _kept(
             folders[0], dataset, settings.seed, settings.val_size, devices, say
         )
-    # Not "kept or": one that has nothing yet is empty, and so false.
+    # Not `kept or ...`: an empty KeptTrainings is false.
     trainings: Trainings = RememberedTrainings() if kept is None else kept
     criteria = [
         SelectionCriteria(
@@ -114,7 +114,7 @@ def run_best(
         for limit in limits
     ]
     for one in criteria:
-        allowed(candidates, one, settings)  # before a worker is started
+        allowed(candidates, one, settings)  # check before a worker is started
     say(augmentation_line(chosen))
     with _word_on_what_is_kept(kept):
         engine = LocalEngine(
@@ -161,8 +161,8 @@ def run_train(
     """Train one architecture; return its weights and report, and the data set.
 
     ``data`` is a data set or its name, by default the one that the architecture was
-    made for. ``folder`` is as for `run_best`. Raises what choose_recipe and train_single do, ArchitectureError where it
-    is for other images.
+    made for. ``folder`` is as for `run_best`. Raises the errors of choose_recipe and
+    train_single, and ArchitectureError for an architecture for other images.
     """
     if like_published and recipe:
         raise UsageError(
@@ -234,7 +234,7 @@ def _kept(
     devices: list[str],
     say: Say,
 ) -> KeptTrainings:
-    """Refuse a folder that cannot be written; return what an earlier run has trained."""
+    """Check that the folder can be written; return an earlier run's trainings."""
     check_writable(folder, WRITTEN)
     here = hardware(devices)
     kept = KeptTrainings(
@@ -258,13 +258,13 @@ def _kept(
 
 
 def discard_kept(folder: Path) -> None:
-    """Remove what was kept for a stop, once the result of it all is written."""
+    """Remove the kept trainings once the result is written."""
     KeptTrainings(folder / UNFINISHED, {}).discard()
 
 
 @contextlib.contextmanager
 def _word_on_what_is_kept(kept: KeptTrainings | None) -> Iterator[None]:
-    """Tell who stops a training what of it is kept."""
+    """Add the number of kept trainings and their folder to a KeyboardInterrupt."""
     try:
         yield
     except KeyboardInterrupt:

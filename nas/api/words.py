@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nas.data import Dataset
 
 Say = Callable[[str], None]
-"""Tells a line."""
+"""A function that shows one line to the user."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -33,7 +33,7 @@ def say_notes(dataset: Dataset, say: Say) -> None:
 
 
 def in_python(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let the errors of a function name keywords where they named options."""
+    """Make the errors of a function name keywords instead of command-line options."""
 
     @wraps(function)
     def speaking(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -50,8 +50,8 @@ def in_python(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def translated(text: str) -> str:
-    """Return the text with ``budget=9`` for ``--budget 9``; commands stay as they are."""
-    parts = text.split("`")  # every second one is what somebody may type in a shell
+    """Return the text with ``budget=9`` for ``--budget 9``; commands are unchanged."""
+    parts = text.split("`")  # every second part is a shell command
     parts[::2] = [_OPTION.sub(_keyword, part) for part in parts[::2]]
     return "`".join(parts).replace("the same command", "the same call")
 

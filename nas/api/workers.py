@@ -15,12 +15,12 @@ from nas.study.study import Study
 EngineName = Literal["local", "ray"]
 
 Start = Callable[[Dataset, Study], tuple[Engine, list[str], int]]
-"""Starts the workers of a search; returns them, their devices and how many there are."""
+"""Starts the workers of a search; returns the engine, its devices and the number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersWanted:
-    """Who trains: how many, on which devices, on this machine or on a Ray cluster."""
+    """The wanted workers: number, devices, on this machine or on a Ray cluster."""
 
     device: str = "auto"
     workers: int | None = None
@@ -30,7 +30,7 @@ class WorkersWanted:
 
 
 def starter(wanted: WorkersWanted) -> Start:
-    """Check what can be checked beforehand; return what starts the workers."""
+    """Check the options that need no data; return a function to start the workers."""
     if wanted.engine == "ray":
         return _on_ray(wanted)
     if wanted.address is not None or wanted.gpus_per_worker is not None:
@@ -51,7 +51,7 @@ def starter(wanted: WorkersWanted) -> Start:
 
 
 def _on_ray(wanted: WorkersWanted) -> Start:
-    from nas.engines.ray import RayEngine  # Ray must be installed
+    from nas.engines.ray import RayEngine  # here, as Ray may not be installed
 
     def start(dataset: Dataset, study: Study) -> tuple[Engine, list[str], int]:
         engine = RayEngine(

@@ -1,7 +1,7 @@
-"""The command line: parses, calls one function a command, prints.
+"""The command line: each command parses, calls one function and prints.
 
-Commands of one kind share a file; they import what they need when they run, so
-`nas --help` answers without torch. `handler.py` turns every error into one line.
+Related commands share a file. They import what they need when they run, so that
+`nas --help` works without torch. `handler.py` turns every error into one line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # it takes "[default: ...]" for markup and drops it
+    rich_markup_mode=None,  # rich would drop "[default: ...]" as markup
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -44,7 +44,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  # Typer passes the flag's v
 @app.callback()
 def _options(
     *,
-    version: Annotated[  # its callback acts on it
+    version: Annotated[  # used by its callback
         bool,
         Option(
             "--version", callback=_version, is_eager=True, help="Print the version."
@@ -71,5 +71,5 @@ app.command()(report)
 
 
 def main() -> None:
-    """Run the command line; every error ends as one line and an exit code."""
+    """Run the command line; every error becomes one line and an exit code."""
     handler.run(app)

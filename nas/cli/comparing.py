@@ -1,4 +1,4 @@
-"""`nas compare`, and how `nas import --compare` shows the same of one net."""
+"""`nas compare`, and the same output for one net in `nas import --compare`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def show_comparison(
     output_format: Format = "table",
     html: Path | None = None,
 ) -> None:
-    """Print the references beside the study's front, and draw that into a page."""
+    """Print the comparison with the study's front; ``html`` also gets it as a page."""
     from nas.references.comparison import compare as set_against
     from nas.references.comparison import read_winners
 

@@ -1,4 +1,4 @@
-"""`nas data`: what data sets there are, and what nas understands of one."""
+"""`nas data`: lists the known data sets, or shows how nas reads one."""
 
 from __future__ import annotations
 

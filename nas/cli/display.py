@@ -1,4 +1,4 @@
-"""What the terminal shows when something has come to its end: tables and curves."""
+"""Results on the terminal: tables and curves."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from nas.references.comparison import Comparison, Point
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-# Wider than a terminal and no help to the eye; report.json has it all.
+# With more columns the table is too wide for a terminal; report.json has all counts.
 _MOST_ANSWERS = 12
 
 
 def confusion_table(report: dict[str, Any], class_names: Sequence[str]) -> Table:
-    """Return each class's test images and accuracy, and what was answered instead."""
-    # As Text: rich would take a name in brackets for markup.
+    """Return each class's test images, accuracy and counts by prediction."""
+    # As Text, since rich would treat a name in brackets as markup.
     answers = [Text(name) for name in class_names]
     answers = answers if len(answers) <= _MOST_ANSWERS else []
     table = Table(title="test images by class (rows), and the answers (columns)")
@@ -46,7 +46,7 @@ def confusion_table(report: dict[str, Any], class_names: Sequence[str]) -> Table
 def front_table(
     members: Sequence[Candidate], title: str, board: Board | None = None
 ) -> Table:
-    """Return the front as a table, smallest first; with flash and latency for a board."""
+    """Return the front as a table, smallest first; a board adds flash and latency."""
     table = Table(title=title)
     for heading in ("trial", "params", "val accuracy", "MACs", "memory"):
         table.add_column(heading, justify="right", overflow="fold")
@@ -67,7 +67,7 @@ def front_table(
 
 
 def winners_table(limits: Sequence[int], reports: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the winners of several caps, a row each, as `nas best --front` has them."""
+    """Return the winners of several caps, one row each, for `nas best --front`."""
     table = Table(title="the winner under each cap")
     for heading in (
         "at most",
@@ -96,7 +96,7 @@ def winners_table(limits: Sequence[int], reports: Sequence[Mapping[str, Any]]) -
 
 
 def trials_table(candidates: Sequence[Candidate], name: str) -> Table:
-    """Return all trials in their order: state, size, accuracy, and why they ended."""
+    """Return all trials in order, with state, size, accuracy and reason of the end."""
     table = Table(title=f"{name}: all trials")
     table.add_column("trial", justify="right")
     table.add_column("state")
@@ -122,7 +122,7 @@ def _on_board(costs: Cost, board: Board | None) -> list[str]:
 
 
 def comparison_view(rows: Sequence[Comparison], title: str) -> Group:
-    """Return what beats each reference, one table for each kind of accuracy."""
+    """Return the nets that beat each reference, one table per kind of accuracy."""
     kinds = dict.fromkeys(row.found_accuracy_is for row in rows)
     return Group(
         *(
@@ -171,7 +171,7 @@ def _costs(net: Comparison | Point) -> list[str]:
 def candidate_view(candidate: Candidate, board: Board | None = None) -> Group:
     """Return the layer table of a candidate and its learning curve.
 
-    With a board it has each layer's bytes of flash and its estimated milliseconds.
+    A board adds each layer's flash in bytes and its estimated latency in milliseconds.
     """
     table = Table(title=f"trial {candidate.trial}, {candidate.state}")
     table.add_column("part", overflow="fold")
@@ -226,7 +226,7 @@ def _curve_table(candidate: Candidate) -> Table:
 
 
 def studies_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return the studies with their counts."""
+    """Return the studies with their numbers of trials."""
     table = Table()
     headings = ("name", "complete", "pruned", "failed", "running", "budget")
     for heading in headings:

@@ -1,4 +1,4 @@
-"""Printing on terminals that cannot show every character."""
+"""Prints on terminals whose encoding lacks some characters."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import io
 import sys
 
 _NAME = "nas"
-# What nas itself prints beyond ASCII, each as one character, so that tables stay in line.
+# ASCII replacements for nas's own characters, one for one to keep tables aligned.
 _PLAIN = str.maketrans("▁▂▃▄▅▆▇█×–…→·━┃│─", "12345678x-.>.-||-")
 
 
 def print_on_any_terminal() -> None:
-    """Let stdout and stderr replace what their encoding lacks instead of failing.
+    """Make stdout and stderr replace characters that their encoding lacks.
 
-    What nas draws with becomes plain characters, anything else is escaped as in
-    Python's source: a name is still to be told from another.
+    nas's drawing characters become ASCII. Others are escaped as in Python source, so
+    that different names stay distinguishable.
     """
     codecs.register_error(_NAME, _replace)
     for stream in (sys.stdout, sys.stderr):

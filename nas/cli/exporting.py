@@ -1,4 +1,4 @@
-"""`nas export`: the winner in the formats that devices take."""
+"""`nas export`: writes the winner in formats for devices."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def export(
 
 
 def write_export(folder: Path, to: str, output: Path | None, dataset: Dataset) -> None:
-    """Export the net in the folder and print the result and where it is."""
+    """Export the net in the folder and print the result and its location."""
     from nas.export.deliver import export as deliver
     from nas.export.trained import read_trained
 

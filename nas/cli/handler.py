@@ -1,7 +1,7 @@
-"""The single error handler: every error ends as one line and an exit code.
+"""The single error handler: every error becomes one line and an exit code.
 
-Exit codes: 0 fine, 1 an error with one line that says what, where and the remedy,
-2 wrong usage, 3 a bug in nas (a traceback goes to a log file that the line names),
+Exit codes: 0 success, 1 an error with one line that says what, where and the remedy,
+2 wrong usage, 3 a bug in nas (the line names a log file with the traceback),
 130 interrupted.
 """
 
@@ -24,12 +24,12 @@ from nas.errors import NasError, UsageError
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
-class Interrupted(Exception):  # noqa: N818  # the user's choice, no error
-    """Ctrl-C came; the text says how to go on."""
+class Interrupted(Exception):  # noqa: N818  # the user's choice, not an error
+    """Interrupted by Ctrl-C; the text says how to resume."""
 
 
 def run(app: typer.Typer) -> None:
-    """Run the command line; every error ends here, as one line and an exit code."""
+    """Run the command line; turn every error into one line and an exit code."""
     print_on_any_terminal()
     interrupted = False
 
@@ -38,12 +38,12 @@ def run(app: typer.Typer) -> None:
         interrupted = True
         if not _importing(frame):
             raise KeyboardInterrupt
-        # An exception in the midst of loading a library such as torch may abort the
-        # process: ask again soon.
+        # An exception while a library such as torch is imported may abort the process.
+        # So try again soon.
         signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_LOOKS)
 
-    # `kill` ends a search as Ctrl-C does: cleanly, and with word on how to go on.
+    # `kill` ends a search like Ctrl-C: cleanly, with a line on how to resume.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:
@@ -56,11 +56,11 @@ def run(app: typer.Typer) -> None:
     except (KeyboardInterrupt, Interrupted) as stop:
         sys.exit(_complain(str(stop) or "interrupted", 130))
     except BrokenPipeError:
-        # Whoever read our output, `head` say, has had enough.
+        # The reader of our output, such as `head`, has closed the pipe.
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # the last resort
-        if interrupted:  # in the midst of an import it can come out as any error
+        if interrupted:  # during an import an interrupt can surface as any error
             sys.exit(_complain("interrupted", 130))
         sys.exit(_usage_error(error) or _bug(error))
     # Typer turns a KeyboardInterrupt into the code 130.
@@ -68,7 +68,7 @@ def run(app: typer.Typer) -> None:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Return whether this frame is, at any depth, part of an import."""
+    """Return whether an import is running in this frame or one of its callers."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -77,8 +77,8 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _usage_error(error: Any) -> int | None:
-    """Show what Typer has against the command line; None for any other error."""
-    # Typer's exceptions are Click's or its own copy of them, by its version.
+    """Print Typer's error about the command line; return None for any other error."""
+    # Depending on its version, Typer's exceptions are Click's or copies of them.
     if type(error).__name__ == "Abort":
         return _complain("interrupted", 130)
     if not hasattr(error, "format_message"):
@@ -86,7 +86,7 @@ def _usage_error(error: Any) -> int | None:
     context = getattr(error, "ctx", None)
     command = "nas" if context is None else context.command_path
     if type(error).__name__ == "NoArgsIsHelpError":  # `nas` alone
-        # Its message is the help, where that has not been shown yet.
+        # The message is the help text, if that has not been shown yet.
         sys.stdout.write(f"{error.format_message()}\n")
         return int(error.exit_code)
     message = error.format_message().rstrip(".").replace("Value error, ", "")

@@ -1,4 +1,4 @@
-"""`nas import`: a user's own torch module as a reference."""
+"""`nas import`: converts a user's own torch module to a reference."""
 
 from __future__ import annotations
 

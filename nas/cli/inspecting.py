@@ -1,4 +1,4 @@
-"""`nas front`, `show` and `studies`: print what a study holds."""
+"""`nas front`, `show` and `studies`: print the content of studies."""
 
 from __future__ import annotations
 

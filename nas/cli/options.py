@@ -1,4 +1,4 @@
-"""What several commands share: options, the console, a study opened."""
+"""Shared code of several commands: options, the console, opening a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, BadParameter, Option
 
-# The commands import what they need: `nas --help` answers without torch.
+# Not imported at run time, so that `nas --help` works without torch.
 if TYPE_CHECKING:
     from nas.study.study import Study
 
@@ -107,7 +107,7 @@ Format = Annotated[
 
 
 def read_image_size(text: str | None) -> tuple[int, int] | None:
-    """Return height and width of N or HxW; typer's usage error for anything else."""
+    """Return height and width from N or HxW; raise typer's usage error otherwise."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text.strip().lower())
@@ -122,14 +122,14 @@ def read_image_size(text: str | None) -> tuple[int, int] | None:
 
 
 def console() -> Any:
-    """Return rich's console on stdout, which knows whether it is a terminal."""
+    """Return rich's console on stdout, which detects whether it is a terminal."""
     from rich.console import Console
 
     return Console()
 
 
 def read(name: str | None, studies: Path, storage: str | None) -> Study:
-    """Return the study of that name, or the only one there is, for reading."""
+    """Open the study of that name, or the only one that exists, for reading."""
     from nas.study.folders import find_study, only_study, read_study
 
     return read_study(

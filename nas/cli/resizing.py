@@ -1,4 +1,4 @@
-"""`nas resize`: a net widened or narrowed to a cap."""
+"""`nas resize`: widens or narrows a net to a cap."""
 
 from __future__ import annotations
 

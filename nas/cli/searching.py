@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nas.study.study import Study
 
 
-def search(  # one parameter an option
+def search(  # one parameter per option
     *,
     budget: Annotated[
         int | None, Option(min=1, help="Hard cap: trainable parameters of a network.")
@@ -206,7 +206,7 @@ def search(  # one parameter an option
 
 
 def _exhausted(study: Study) -> str:
-    """Return why no candidate is left to train, and what would bring others."""
+    """Return why no candidate is left to train, and the remedy."""
     remedy = "larger caps or another --space, in a new study, have more"
     if study.space_size is not None:
         count = study.space_size
@@ -250,7 +250,7 @@ def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
 
 
 def _warn_of_majority(study: Study, best: float, data: Dataset) -> None:
-    """Say so where no net beats the answer that is always the largest class."""
+    """Warn if no net is better than always predicting the largest class."""
     from nas.api.progress import percent
     from nas.search.balance import no_better_than_majority
 
@@ -260,7 +260,7 @@ def _warn_of_majority(study: Study, best: float, data: Dataset) -> None:
     share = int(counts.max()) / len(held_out)
     remedy = "give the other classes more images, or search longer"
     if settings.metric == "balanced-accuracy":
-        share = 1 / int((counts > 0).sum())  # one class is always right, no other
+        share = 1 / int((counts > 0).sum())  # 1 for that class, 0 for the rest
     else:
         remedy += (
             ', or try --metric balanced-accuracy with class_weights = "balanced" in a '

@@ -1,4 +1,4 @@
-"""`nas best` and `nas train`: what trains to the end and reads the test set."""
+"""`nas best` and `nas train`: train fully and measure on the test set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nas.data import Dataset
 
 
-def best(  # one parameter an option
+def best(  # one parameter per option
     study: StudyName = None,
     *,
     max_params: Annotated[
@@ -122,7 +122,7 @@ def best(  # one parameter an option
     if export:
         from nas.export.deliver import check_format
 
-        for name in export:  # before hours of training
+        for name in export:  # check before hours of training
             check_format(name)
     opened = read(study, studies, storage)
     folder = output or winner_folder(opened.folder)
@@ -177,7 +177,7 @@ def best(  # one parameter an option
         typer.echo(f"the table is in {table}")
 
 
-def train(  # one parameter an option
+def train(  # one parameter per option
     architecture: ArchitectureName,
     *,
     epochs: Annotated[
@@ -259,7 +259,7 @@ def train(  # one parameter an option
 
 
 def _say_classes(report: dict[str, Any], dataset: Dataset) -> None:
-    """Print what the accuracy is worth, class by class, where that was counted."""
+    """Print the accuracy of each class, if the report has it."""
     from nas.api.progress import percent
     from nas.cli.display import confusion_table
     from nas.search.balance import no_better_than_majority

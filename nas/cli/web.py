@@ -1,4 +1,4 @@
-"""`nas dashboard` and `nas report`: pages for the browser."""
+"""`nas dashboard` and `nas report`: web pages of studies."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""The live page of a search, and the same page as one file.
+"""The live page of a search, and the same page as a single file.
 
 ::
 
     columns.py    candidates as columns of numbers
-    details.py    all about one candidate
+    details.py    the details of one candidate
     progress.py   hypervolume, speed, epochs saved, sizes
-    markers.py    the retrained winner, beside the candidates
+    markers.py    the retrained winners and the references
     optuna_bridge.py times, importances and Optuna's own dashboard; imports optuna
-    live.py       one study, followed
+    live.py       one study, kept up to date
     catalogue.py  all studies; their comparison
     assets.py     the page's own files
-    guard.py      method, host, token: what stands in front of every request
+    guard.py      checks each request's method, host and token
     app.py        the server's answers
     server.py     serve: binds the address and answers
     export.py     write_report: the single file

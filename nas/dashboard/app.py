@@ -15,15 +15,15 @@ from nas.dashboard.guard import Application
 from nas.dashboard.optuna_bridge import optuna_page
 from nas.errors import NasError
 
-# Optuna's page asks for these absolute paths, so they cannot be moved below another.
+# Optuna's page requests these absolute paths, so they cannot be moved below another.
 _OPTUNAS = ("/dashboard", "/api", "/static", "/csv", "/favicon.ico")
 _READY_TIMEOUT = 0.3
-"""Seconds to wait for a study that is being read, before saying so."""
+"""Seconds to wait for a study that is being read before reporting it as not ready."""
 _WORTH_PACKING = 1000
 
 
 def application(catalogue: Catalogue) -> Application:
-    """Return the whole dashboard as a WSGI application, unguarded."""
+    """Return the whole dashboard as a WSGI application, without the guard."""
     ours, theirs = _our_page(catalogue), optuna_page(catalogue.places)
 
     def choose(

@@ -19,7 +19,7 @@ from nas.report import axes
 from nas.report.figure import FRONT_COLOUR, GREY, GRID, MARKS
 from nas.report.labels import STATES
 
-# In the order in which they build on each other; one script in the browser.
+# In order of dependency; the browser gets them as one script.
 _SCRIPTS = (
     "base",
     "plots",
@@ -33,7 +33,7 @@ _SCRIPTS = (
 
 
 def text_of(name: str) -> str:
-    """Return one of the files that lie beside the code."""
+    """Return the text of one of the page's files."""
     place = files("nas.dashboard") / "static" / name
     return place.read_text(encoding="utf-8")
 
@@ -49,7 +49,7 @@ def script() -> str:
 def assets() -> dict[str, tuple[str, bytes]]:
     """Return content type and gzipped bytes of each asset by its name.
 
-    A name holds the digest of the content, so that browsers may keep it for good.
+    A name contains the digest of the content, so that browsers may cache it forever.
     """
     contents = {
         "style.css": ("text/css", text_of("style.css")),
@@ -68,7 +68,7 @@ def assets() -> dict[str, tuple[str, bytes]]:
 def page(*, title: str, policy: str, head: str, boot: dict[str, Any], tail: str) -> str:
     """Return the page with its style and scripts given as markup.
 
-    ``boot`` is what the script begins with. ``policy`` is the content security policy.
+    ``boot`` is the script's initial data. ``policy`` is the content security policy.
     """
     return Template(text_of("page.html")).substitute(
         title=escape(title),
@@ -80,7 +80,7 @@ def page(*, title: str, policy: str, head: str, boot: dict[str, Any], tail: str)
 
 
 def live_page(boot: dict[str, Any]) -> str:
-    """Return the page of the server: style and scripts by their address."""
+    """Return the server's page, which refers to style and scripts by address."""
     by_name = {name.partition("-")[2]: name for name in assets()}
     return page(
         title="nas dashboard",
@@ -89,16 +89,16 @@ def live_page(boot: dict[str, Any]) -> str:
         boot=boot,
         tail="".join(
             f'<script src="/nas/assets/{by_name[name]}" defer></script>'
-            # Ours first: it asks for the study while the browser reads plotly.
+            # Our script first: it requests the study while the browser loads plotly.
             for name in ("app.js", "plotly.js")
         ),
     )
 
 
 def policy_of_server() -> str:
-    """Return the content security policy of the live page: nothing but this server.
+    """Return the live page's content security policy: requests to this server only.
 
-    Plotly's WebGL plots compile code of their own, hence unsafe-eval; its SVG plots
+    Plotly's WebGL plots compile code at run time, hence unsafe-eval; its SVG plots
     style their elements, hence unsafe-inline for styles.
     """
     return (
@@ -109,7 +109,7 @@ def policy_of_server() -> str:
 
 
 def drawing() -> dict[str, Any]:
-    """Return the marks, colours and ticks that the still and live plots share."""
+    """Return the marks, colours and ticks that the static and live plots share."""
     sizes = axes.one_two_five(1, 1e10)
     errors = axes.one_two_five(axes.SMALLEST_ERROR / 10, 0.9)
     return {
@@ -125,6 +125,6 @@ def drawing() -> dict[str, Any]:
 
 
 def script_json(data: Any) -> str:
-    """Return JSON that may stand in a script element: no text can end it."""
+    """Return JSON that is safe in a script element, which no text in it can end."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028")

@@ -14,11 +14,11 @@ from nas.study.folders import all_studies, find_study, load_settings
 from nas.study.settings import check_name
 
 _SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
-"""Of the largest cap: the sizes at which studies are compared."""
+"""The sizes at which studies are compared, as fractions of the largest cap."""
 
 
 class Catalogue:
-    """Opens each study when it is first looked at and follows it from then on."""
+    """Opens each study on first use and keeps it up to date from then on."""
 
     def __init__(
         self, studies: Path, storage: str | None = None, only: str | None = None
@@ -26,13 +26,13 @@ class Catalogue:
         self._studies, self._storage, self._only = studies, storage, only
         self._lock = threading.Lock()
         self._live: dict[str, LiveStudy] = {}
-        # Optuna's dashboard counts the studies; a number once given stays.
+        # Optuna's dashboard identifies studies by number, so a number must not change.
         self._numbers: list[str] = []
         if only is not None:
             load_settings(find_study(self._studies, check_name(only)))
 
     def names(self) -> list[str]:
-        """Return the names of the studies there are now."""
+        """Return the names of the present studies."""
         if self._only is not None:
             return [self._only]
         return sorted(folder.name for folder in all_studies(self._studies))
@@ -40,7 +40,7 @@ class Catalogue:
     def live(self, name: str) -> LiveStudy:
         """Return one study; raise StudyError for a name that is not in the folder.
 
-        Only names from the folder's own listing are known, so no name leads out of it.
+        Only names in the folder's listing are accepted, so no name can lead outside it.
         """
         if name not in self.names():
             raise StudyError(f"no study {name!r} here")
@@ -52,7 +52,7 @@ class Catalogue:
             return self._live[name]
 
     def forget(self, name: str) -> None:
-        """Read the study anew when it is next asked for: it may be mended by then."""
+        """Read the study again on its next use, as it may be repaired by then."""
         with self._lock:
             self._live.pop(name, None)
 
@@ -64,7 +64,7 @@ class Catalogue:
             return self._numbers.index(name)
 
     def places(self) -> list[Place | None]:
-        """Return where the studies are, by their numbers; None for an unreadable one."""
+        """Return the places of the studies by number; None for an unreadable one."""
         for name in self.names():
             self.number(name)
         found: list[Place | None] = []
@@ -72,15 +72,15 @@ class Catalogue:
             try:
                 found.append(self.live(name).place)
             except NasError:
-                # Unreadable or removed; its number must not pass to another study.
+                # Unreadable or removed; no other study may take its number.
                 found.append(None)
         return found
 
     def baseline(self, name: str) -> dict[str, Any] | None:
-        """Return how a random search on the same data under the same cap went.
+        """Return the progress of a random search on the same data and cap.
 
-        The first study with ``--sampler random`` other than the named one; None where
-        there is none.
+        It is the first study with ``--sampler random`` other than the named one; None
+        if there is none.
         """
         ours = load_settings(find_study(self._studies, name))
         for other in self.names():
@@ -99,10 +99,10 @@ class Catalogue:
         return None
 
     def compare(self) -> dict[str, Any]:
-        """Return the fronts of all studies, their hypervolumes and best at some sizes.
+        """Return all studies' fronts, hypervolumes and best accuracies at some sizes.
 
-        Studies of one data set share the hypervolume's reference point; numbers of
-        different data sets cannot be compared.
+        Studies on one data set share the hypervolume's reference point; numbers on
+        different data sets are not comparable.
         """
         opened, faults = [], []
         for name in self.names():

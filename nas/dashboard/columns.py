@@ -1,4 +1,4 @@
-"""Candidates as columns of plain numbers, small enough to send 10,000 of them."""
+"""Candidates as columns of plain numbers, compact enough to send 10,000 of them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from nas.report.labels import STATES
 from nas.study.settings import Settings
 
 SIZES = ("num_params", "macs", "peak_memory", "flash", "latency")
-"""What the front can be drawn against; latency in milliseconds, the others whole."""
+"""The sizes to draw the front against: latency in milliseconds, the others integers."""
 
 _USUAL_BOARD = "nrf52840"
 
 
 Row = tuple[Any, ...]
-"""The values of one candidate, a column each."""
+"""The values of one candidate, one per column."""
 
-# The bits of the column "kinds", from the lowest; the last is no kind of its own.
+# The bits of the column "kinds", from the lowest; the last is not a kind of block.
 BITS = (*KINDS, "shared")
 
 _NAMES = (
@@ -41,19 +41,19 @@ _NAMES = (
 
 
 def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Return one list a column, in the order of the rows."""
+    """Return one list per column, in the order of the rows."""
     values = zip(*rows, strict=True) if rows else [()] * len(_NAMES)
     return {name: list(column) for name, column in zip(_NAMES, values, strict=True)}
 
 
 def board_of(settings: Settings) -> Board:
-    """Return the board whose latency a study's page tells: its cap's, or the usual."""
+    """Return the board for the page's latency: that of the cap, or the default."""
     return settings.board or find_board(_USUAL_BOARD)
 
 
 @lru_cache(maxsize=1 << 15)
 def device_sizes(architecture: Architecture, board: Board) -> dict[str, float]:
-    """Return the sizes that depend on a device: flash, and latency on the board."""
+    """Return the device-dependent sizes: flash, and latency on the board."""
     costs = cost(architecture, board)
     return {"flash": costs.flash, "latency": round(costs.latency / 1e6, 4)}
 
@@ -66,13 +66,14 @@ def fronts(
 ) -> dict[str, list[int]]:
     """Return, for each size, the trials on the front of accuracy against it.
 
-    ``candidates`` are found by their trials. Only those that were on the
-    fronts before, or have changed, can be on them now. Once some are fully trained,
-    only those are members.
+    ``candidates`` are keyed by trial. Only candidates that were on the fronts
+    ``before``, or that have ``changed``, can be on them now. Once some are fully
+    trained, only those are members.
     """
     found = {}
     if any(candidate.trainings for candidate in candidates.values()):
-        # Few are trained fully, and a second seed can make a member worse.
+        # Compute the fronts anew: a second seed can make a member worse, and the fully
+        # trained candidates are few.
         fit = [c for c in candidates.values() if may_be_on_front(c)]
         full = [c.trial for c in fit if c.fully_trained] or [c.trial for c in fit]
         before, changed = dict.fromkeys(SIZES, full), ()
@@ -96,9 +97,9 @@ def _size(candidate: Candidate, size: str, board: Board) -> float:
 
 
 def row(candidate: Candidate, board: Board) -> Row:
-    """Return what the plot needs of one candidate.
+    """Return the data of one candidate for the plot.
 
-    ``state`` is the place in STATES, ``kinds`` a mask with the bits of BITS;
+    ``state`` is the index in STATES, ``kinds`` a mask with the bits of BITS.
     ``val_accuracy`` is None before the first report.
     """
     accuracy = candidate.val_accuracy

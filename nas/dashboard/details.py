@@ -1,4 +1,4 @@
-"""All that the page tells of one candidate when its point is clicked."""
+"""The details of one candidate, which the page shows when its point is clicked."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nas.study.settings import Settings
 from nas.training.report import RungReport
 
 _PEERS = 12
-"""How many curves still can be told apart behind the candidate's own."""
+"""The number of curves that remain distinguishable behind the candidate's own."""
 _KERNEL = re.compile(r"(\d+)x(\d+)")
 
 
 class Peers:
-    """Finds the candidates of similar size, among many in no time."""
+    """Finds candidates of similar size quickly, even among many."""
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         self._sorted = sorted(
@@ -31,7 +31,7 @@ class Peers:
         self._sizes = [c.num_params for c in self._sorted]
 
     def of(self, candidate: Candidate) -> list[Candidate]:
-        """Return up to twelve others with a curve, the nearest in size."""
+        """Return up to twelve others that have a curve, the nearest in size."""
         place = bisect_left(self._sizes, candidate.num_params)
         near = self._sorted[max(0, place - _PEERS) : place + _PEERS + 1]
         others = [c for c in near if c.trial != candidate.trial]
@@ -44,7 +44,7 @@ def details(
 ) -> dict[str, Any]:
     """Return plain data: costs, blocks with shapes, curve, peers, recipe, commands.
 
-    A curve is a list of (epochs, val_accuracy, train_loss, seconds) a rung.
+    A curve is a list of (epochs, val_accuracy, train_loss, seconds), one per rung.
     """
     architecture = candidate.architecture
     return {
@@ -83,7 +83,7 @@ def peer_curves(peers: Sequence[Candidate]) -> list[dict[str, Any]]:
 
 
 def commands(candidate: Candidate, study: str) -> list[list[str]]:
-    """Return pairs of what a command does and the command, ready to copy."""
+    """Return pairs of a description and a command, ready to copy."""
     net = f"{study}:{candidate.trial}"
     folder = f"{study}-{candidate.trial}"
     return [
@@ -130,7 +130,7 @@ def _blocks(candidate: Candidate) -> list[dict[str, Any]]:
     if architecture.resolution:
         names.insert(0, "input")
         notations.insert(0, f"{architecture.resolution}px")
-    # A head may have nothing to compute.
+    # A head may have no layers.
     return [
         {"name": name, "notation": notation, "layers": rows.get(name, [])}
         for name, notation in zip(names, notations, strict=True)
@@ -138,7 +138,7 @@ def _blocks(candidate: Candidate) -> list[dict[str, Any]]:
 
 
 def _layer(layer: Layer) -> list[Any]:
-    # Of several side by side the largest.
+    # Of several parallel kernels the largest.
     kernels = _KERNEL.findall(layer.description) if layer.macs else []
     return [
         layer.description,

@@ -14,7 +14,7 @@ from nas.dashboard.catalogue import Catalogue
 from nas.dashboard.details import Peers, details
 from nas.files import write_atomically
 
-# Nothing may be asked for at all, from any host.
+# Forbids every request, to any host.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
@@ -27,7 +27,7 @@ def write_report(
 ) -> None:
     """Write the study's page as one HTML file, whole or not at all.
 
-    Raises StudyError where the study cannot be read or the file not be written.
+    Raises StudyError if the study cannot be read or the file cannot be written.
     """
     catalogue = Catalogue(studies, storage, study)
     write_atomically(output, report_html(catalogue, study))
@@ -36,7 +36,7 @@ def write_report(
 def report_html(catalogue: Catalogue, study: str) -> str:
     """Return the page with all its data and scripts, gzipped, for any browser.
 
-    Holds every candidate with its layers and curve, some 60 bytes each when packed.
+    It contains every candidate with its layers and curve, about 60 bytes each gzipped.
     """
     data = script_json(_everything(catalogue, study))
     return page(

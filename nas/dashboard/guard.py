@@ -1,6 +1,6 @@
-"""What stands in front of every request: method, host, token, headers.
+"""Checks the method, host and token of every request and sets security headers.
 
-Optuna's dashboard has none of it, and would delete a study for any web page that asks.
+Optuna's dashboard does none of this and would delete a study for any web page.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ HEADERS = [
 
 
 class Guard:
-    """A WSGI application that lets only reading through, for those who may read.
+    """A WSGI application that only lets authorised read requests through.
 
-    ``host`` is the address that the server is bound to; requests that name any other
-    host are refused, so that no web page can reach it by a name of its own (DNS
-    rebinding). ``token``, where there is one, is asked of every request: as a bearer
-    token, as the cookie that the first visit with ``?token=`` sets, or as that itself.
+    ``host`` is the address that the server is bound to. Requests that name any other
+    host are refused, so that no web page can reach the server by its own host name (DNS
+    rebinding). If there is a ``token``, every request must have it: as a bearer token,
+    as ``?token=``, or as the cookie that a first visit with ``?token=`` sets.
     """
 
     def __init__(
         self, application: Application, *, host: str, port: int, token: str | None
     ) -> None:
         self._application, self._token = application, token
-        # Cookies know no ports: two dashboards on one machine need two names.
+        # Cookies ignore the port, so two dashboards on one machine need two names.
         self._cookie = f"nas-token-{port}"
         self._names = {"localhost", host.lower()}
         self._any_address = not is_loopback(host)
@@ -62,7 +62,7 @@ class Guard:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             own = {name.lower() for name, _ in headers}
             ours = [pair for pair in HEADERS if pair[0].lower() not in own]
-            # Optuna's artifacts would be open to every web page.
+            # With this header Optuna's artifacts would be open to every web page.
             kept = [p for p in headers if p[0].lower() != "access-control-allow-origin"]
             return start_response(status, kept + ours, *rest)
 
@@ -94,7 +94,7 @@ class Guard:
         if given is not None:
             if not self._fits(given):
                 return answer("401 Unauthorized", _ASK)
-            # Out of the address, which browsers keep and people copy.
+            # Remove the token from the address, which browsers store and people copy.
             query = urlencode([pair for pair in asked if pair[0] != "token"])
             path = quote("/" + environ.get("PATH_INFO", "/").lstrip("/\\"))
             return answer(
@@ -111,7 +111,7 @@ class Guard:
         return self._application(environ, start)
 
     def _is_ours(self, header: str) -> bool:
-        # The port may be another one where it is forwarded, over ssh say.
+        # Ignore the port, which differs if it is forwarded, for example over ssh.
         name = header.rpartition(":")[0] if _has_port(header) else header
         name = name.strip("[]").lower()
         if name in self._names:
@@ -120,7 +120,7 @@ class Guard:
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        # No name can be bent to an address that is asked for as such.
+        # DNS rebinding needs a name; a request for an address is safe.
         return self._any_address or address.is_loopback
 
     def _fits(self, token: str) -> bool:
@@ -138,7 +138,7 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a server that is bound to this host."""
+    """Return whether only this machine can reach a server bound to this host."""
     if host.lower() == "localhost":
         return True
     try:

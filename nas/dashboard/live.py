@@ -1,4 +1,4 @@
-"""One study as the page sees it: read once, then only what has changed."""
+"""One study as the page sees it: read once, then updated with the changes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from nas.study.settings import Settings
 from nas.study.study import Study
 
 _FRESH = 0.5
-"""Seconds for which what was read is new enough: many open pages cost as one."""
+"""Seconds for which a read is reused, so that many open pages cost as much as one."""
 
 
 class Snapshot(NamedTuple):
-    """What a study held at one moment."""
+    """The content of a study at one moment."""
 
     settings: Settings
     candidates: Sequence[Candidate]
@@ -36,15 +36,15 @@ class Snapshot(NamedTuple):
 
 
 class LiveStudy:
-    """A study that is read in the background and then followed; for many threads.
+    """A study that is read in the background and kept up to date; thread-safe.
 
-    Every method may raise StudyError: the study may be unreadable, or be removed while
-    its page is open.
+    Every method may raise StudyError, as the study may be unreadable or be removed
+    while its page is open.
     """
 
     def __init__(self, folder: Path, storage: str | None) -> None:
         self.folder = folder
-        # Where the study has its trials decides, not where others have theirs.
+        # A study with its own journal does not use the storage.
         own = journal_of(folder) is not None
         self._storage = None if own else storage
         self._lock = threading.RLock()
@@ -54,7 +54,7 @@ class LiveStudy:
         self._journal: tuple[int, int] | None = None
         self._known: dict[int, Candidate] = {}
         self._rows: dict[int, Row] = {}
-        # The trials in the order in which they last changed, an entry a change.
+        # One trial number per change, in order; its length is the version.
         self._changes: list[int] = []
         self._fronts: dict[str, list[int]] = {size: [] for size in SIZES}
         self._importances: tuple[int, list[tuple[str, float]]] = (0, [])
@@ -67,11 +67,11 @@ class LiveStudy:
 
     @property
     def place(self) -> Place:
-        """Where the study is, for Optuna's own dashboard."""
+        """The storage and the number of the study, for Optuna's own dashboard."""
         return place_of(self._opened())
 
     def snapshot(self) -> Snapshot:
-        """Return what the study holds now."""
+        """Return the current content of the study."""
         with self._lock:
             study = self._refresh()
             return Snapshot(
@@ -79,9 +79,9 @@ class LiveStudy:
             )
 
     def changes(self, since: int) -> dict[str, Any]:
-        """Return the rows that changed after that version, and where the study stands.
+        """Return the rows changed after the version ``since`` and the study's state.
 
-        Version 0 is before the first. Rows are the columns of nas.dashboard.columns.
+        Version 0 precedes the first change. Rows are as in nas.dashboard.columns.
         """
         with self._lock:
             study = self._refresh()
@@ -112,7 +112,7 @@ class LiveStudy:
             }
 
     def details(self, trial: int) -> dict[str, Any]:
-        """Return all about one candidate, with the curves of those of its size."""
+        """Return the details of one candidate, with curves of others of its size."""
         with self._lock:
             study = self._refresh()
             candidate = study.candidate(trial)
@@ -121,17 +121,17 @@ class LiveStudy:
             return found | {"peers": peer_curves(peers)}
 
     def progress(self, bound: Point | None = None) -> dict[str, Any]:
-        """Return how the search goes; ``bound`` is the hypervolume's reference."""
+        """Return the progress; ``bound`` is the hypervolume's reference point."""
         settings, candidates, times = self.snapshot()
         bound = bound or reference_point([settings])
         found = progress(candidates, times, settings, bound)
         return found | {"timing": timing(self.folder)}
 
     def importances(self) -> list[tuple[str, float]]:
-        """Return the sampler's choices by how much they decide the accuracy at a size.
+        """Return the importance of the sampler's choices for the accuracy at a size.
 
-        The most important first; empty while too few candidates are complete. Computed
-        anew when a tenth more are.
+        The most important comes first; the list is empty while too few candidates are
+        complete. It is computed again when a tenth more are.
         """
         with self._lock:
             study = self._refresh()
@@ -155,7 +155,7 @@ class LiveStudy:
             self._study = read_study(self.folder, self._storage)
         except NasError as error:
             self._error = error
-        except Exception as error:  # noqa: BLE001  # a thread's error is seen by nobody
+        except Exception as error:  # noqa: BLE001  # nobody sees an error in a thread
             self._error = StudyError(
                 f"cannot read the study {self.folder.name!r}: "
                 f"{type(error).__name__}: {error}"
@@ -176,7 +176,7 @@ class LiveStudy:
         return study
 
     def _journal_state(self) -> tuple[int, int] | None:
-        """Return what changes with every record of the journal; None for a database."""
+        """Return a value that changes with each journal record; None for a database."""
         if self._storage is not None:
             return None
         journal = journal_of(self.folder)
@@ -206,7 +206,7 @@ class LiveStudy:
 
 
 def _waiting(candidates: Sequence[Candidate], settings: Settings) -> str | None:
-    """Return what to tell while nothing can be shown yet, None once there is a trial."""
+    """Return the message to show until a trial has finished, then None."""
     if any(c.state in {"complete", "pruned"} for c in candidates):
         return None
     running = [c for c in candidates if c.state == "running"]

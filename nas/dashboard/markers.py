@@ -1,7 +1,7 @@
-"""Nets beside the candidates: the retrained winners and the hand-made references.
+"""Nets shown beside the candidates: the retrained winners and hand-made references.
 
-Their accuracies are on the test set, a different kind of number than a candidate's
-on the validation split; the page draws them so that nobody can mix them up.
+Their accuracies are on the test set, while those of candidates are on the validation
+split. The page draws them differently so that they cannot be confused.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def markers(folder: Path, settings: Settings) -> list[dict[str, Any]]:
     """Return the nets to mark in the study's plot, references before the winners.
 
     Each has ``kind``, ``name``, the sizes of columns.py, ``test_accuracy``, its standard
-    deviation ``spread`` over ``seeds`` trainings, and ``trial`` where it came from one.
-    References are those on the study's data set of at most twice its budget; their
-    accuracy is the published one, and ``what`` says of which epoch.
+    deviation ``spread`` over ``seeds`` trainings, and ``trial`` if it came from one.
+    References are those on the study's data set of at most twice its cap. Their
+    accuracy is the published one; ``what`` names its epoch.
     """
     near = 2 * settings.param_budget
     board = board_of(settings)
@@ -67,10 +67,10 @@ def _references(dataset: str, board: Board) -> list[dict[str, Any]]:
 
 
 def _winners(folder: Path, board: Board) -> list[dict[str, Any]]:
-    """Return what `nas best` wrote into the study's folder: best/ and the like."""
+    """Return the nets that `nas best` wrote into folders below the study's."""
     found = []
     for path in sorted(folder.glob("*/report.json")):
-        # Half written, of another version or something else of that name: the plot goes on.
+        # Skip a report that is incomplete, of another version or not from `nas best`.
         with suppress(OSError, ValueError, KeyError, TypeError):
             report = json.loads(path.read_text(encoding="utf-8"))
             found.append(_winner(report, path.parent, board))
@@ -97,7 +97,7 @@ def _winner(report: dict[str, Any], folder: Path, board: Board) -> dict[str, Any
 
 
 def _winner_on(board: Board, path: Path) -> dict[str, float]:
-    """Return the winner's sizes on a device, none where its description is not there."""
+    """Return the winner's sizes on a device; empty if its description is missing."""
     try:
         architecture = Architecture.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, ArchitectureError):

@@ -1,7 +1,7 @@
-"""What the dashboard takes from Optuna: times, importances, Optuna's own dashboard.
+"""The dashboard's use of Optuna: times, importances, Optuna's own dashboard.
 
-Beside nas/study/ the only importer of optuna: that dashboard wants a storage of
-Optuna's own class, and the importances want one of its studies.
+Apart from nas/study/ this is the only importer of optuna: that dashboard needs a
+storage of Optuna's class, and the importances need one of its studies.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from nas.study.records import is_foreign
 from nas.study.study import Study
 
 Place = tuple[BaseStorage, int]
-"""Where a study is: its storage and its number there."""
+"""A study's storage and its number there."""
 
 _MOST_TRIALS = 1000
 """The importances of 1,000 trials take about a second and hardly change with more."""
 
 
 def place_of(study: Study) -> Place:
-    """Return the storage that the study is open in, and its number there."""
-    return study._storage, study._id  # noqa: SLF001  # Study has no public way yet
+    """Return the study's open storage and its number there."""
+    return study._storage, study._id  # noqa: SLF001  # Study has no public access yet
 
 
 def trial_times(study: Study) -> list[tuple[datetime | None, datetime | None]]:
-    """Return when each trial was begun and when it ended, in the order of trials."""
+    """Return the start and the end of each trial, in the order of trials."""
     storage, number = place_of(study)
     trials = storage.get_all_trials(number, deepcopy=False)
     return [
@@ -47,11 +47,11 @@ def trial_times(study: Study) -> list[tuple[datetime | None, datetime | None]]:
 
 
 def importances(study: Study, losses: Mapping[int, float]) -> dict[str, float]:
-    """Return how much each of the sampler's choices decides a loss; they sum to 1.
+    """Return the importance of each of the sampler's choices for a loss; sum 1.
 
-    ``losses`` gives a number, the lower the better, for each trial that counts; an
-    even sample of them where they are many. By PED-ANOVA (Watanabe et al. 2023,
-    Optuna's default), of the choices that at least half of these trials have made.
+    ``losses`` has a loss, lower is better, for each trial that counts; of very many an
+    even sample is used. The method is PED-ANOVA (Watanabe et al. 2023, Optuna's
+    default), on the choices that at least half of these trials have made.
     """
     storage, number = place_of(study)
     trials = [
@@ -73,7 +73,7 @@ def importances(study: Study, losses: Mapping[int, float]) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = get_param_importances(judged, evaluator=PedAnovaImportanceEvaluator())
-    # What few trials have decides by chance: the seventh block of a handful.
+    # A choice of few trials, such as a seventh block, seems important by chance.
     having = Counter(name for trial in counted for name in trial.params)
     kept = {n: share for n, share in found.items() if 2 * having[n] >= len(counted)}
     total = sum(kept.values())
@@ -85,17 +85,17 @@ def optuna_page(
 ) -> Callable[..., Iterable[bytes]]:
     """Return Optuna's own dashboard as a WSGI application over these studies.
 
-    In it a study has the number of its place in the list.
+    In it the number of a study is its index in the list.
     """
     application: Callable[..., Iterable[bytes]] = wsgi(JoinedStorage(places))
     return application
 
 
 class JoinedStorage(BaseStorage):
-    """Studies of several storages as one storage that can only be read.
+    """Studies of several storages as one read-only storage.
 
-    Optuna's dashboard shows one storage, and keeps what it has computed by a study's
-    number alone; so each study needs a number that no other one has.
+    Optuna's dashboard shows a single storage and caches results by study number, so
+    each study needs a unique number.
     """
 
     def __init__(self, places: Callable[[], Sequence[Place | None]]) -> None:
@@ -134,7 +134,7 @@ class JoinedStorage(BaseStorage):
         return storage.get_study_name_from_id(number)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Return what is to become of each objective."""
+        """Return the direction of each objective."""
         storage, number = self._place(study_id)
         return storage.get_study_directions(number)
 
@@ -159,11 +159,11 @@ class JoinedStorage(BaseStorage):
         return storage.get_all_trials(number, deepcopy=deepcopy, states=states)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Know no trial by itself: two storages may use one number."""
+        """Refuse: two storages may use the same trial number."""
         raise KeyError(trial_id)
 
     def create_new_study(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse, as all that would write does."""
+        """Refuse, like every method that would write."""
         _refuse()
 
     def delete_study(self, *_: Any, **__: Any) -> NoReturn:

@@ -1,4 +1,4 @@
-"""How a search goes: hypervolume, speed, epochs saved, sizes; pure arithmetic."""
+"""A search's progress: hypervolume, speed, epochs saved, sizes; pure arithmetic."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _NEIGHBOURS = 25
 
 
 def reference_point(all_settings: Iterable[Settings]) -> Point:
-    """Return the point that bounds the hypervolume: the largest cap, and chance.
+    """Return the reference point of the hypervolume: the largest cap and chance level.
 
-    One past the cap, so that a net exactly at it counts.
+    It is one past the cap, so that a net exactly at the cap counts.
     """
     known = list(all_settings)
     return (
@@ -39,10 +39,10 @@ def reference_point(all_settings: Iterable[Settings]) -> Point:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A training came to its end: when, after how long, and the candidate as it was then.
+    """The end of a training, with the candidate's state at that time.
 
-    ``end`` is in seconds since 1970, ``taken`` in seconds; ``epochs`` are those that were
-    trained, of a pruned candidate not all.
+    ``end`` is in seconds since 1970, ``taken`` is the duration in seconds. ``epochs``
+    is the number of trained epochs, fewer than planned for a pruned candidate.
     """
 
     end: float
@@ -54,10 +54,10 @@ class Moment:
 def moments(
     candidates: Sequence[Candidate], times: Times, settings: Settings
 ) -> list[Moment]:
-    """Return the ends of all trainings in their order: the short ones, and the longer.
+    """Return the ends of all trainings, short and longer ones, in order of time.
 
-    Those of older studies, which did not note when a longer training ended, count as
-    if they had been part of the candidate's first.
+    Older studies did not record when a longer training ended; their longer trainings
+    count as part of the candidate's first.
     """
     found = []
     for candidate, (begun, ended) in zip(candidates, times, strict=False):
@@ -93,10 +93,10 @@ def _screened(candidate: Candidate, settings: Settings) -> Candidate:
 
 
 def active_seconds(ended: Sequence[Moment]) -> list[float]:
-    """Return for each moment the time so far, without pauses of the search.
+    """Return for each moment the active seconds since the search first began.
 
-    Only time in which something was in training counts; how long that took its last
-    report tells. In seconds since the search first began.
+    Only time in which a training ran counts, not pauses of the search. A training's
+    last report has its duration.
     """
     active, until = 0.0, -math.inf
     found = []
@@ -110,11 +110,11 @@ def active_seconds(ended: Sequence[Moment]) -> list[float]:
 def hypervolumes(
     candidates: Iterable[Candidate], bound: Point
 ) -> list[tuple[int, float]]:
-    """Return (how many were seen, hypervolume) wherever it changed, and at the end.
+    """Return (candidates so far, hypervolume) at each change, and at the end.
 
-    The candidates come in the order in which their trainings ended; one that comes again
-    takes its own place. Each costs a search in the front so far; the area is computed
-    only where the front changed.
+    ``candidates`` are in the order in which their trainings ended; a repeated one
+    replaces its earlier entry. Each costs one search in the front so far; the area is
+    computed only when the front changes.
     """
     sizes: list[float] = []
     accuracies: list[float] = []
@@ -142,7 +142,7 @@ def hypervolumes(
             float(candidate.num_params),
             candidate.val_accuracy,
         )
-        if again:  # another seed: its mean may be lower than what it was
+        if again:  # another seed, which may have lowered the mean
             sizes.clear()
             accuracies.clear()
             for point in latest.values():
@@ -183,10 +183,10 @@ def progress(
 
 
 def timing(folder: Path) -> dict[str, float]:
-    """Return where the time of the study's searches went, as shares of 0 to 1.
+    """Return how the study's searches spent their time, as shares from 0 to 1.
 
-    From timing.json; empty where there is none yet. Training is the share of the
-    workers' time, the others shares of the coordinator's.
+    They come from timing.json; empty if there is none yet. Training is a share of the
+    workers' time, the others are shares of the coordinator's.
     """
     try:
         runs = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
@@ -206,10 +206,10 @@ def timing(folder: Path) -> dict[str, float]:
 
 
 def losses_at_size(candidates: Iterable[Candidate]) -> dict[int, float]:
-    """Return how much worse each complete candidate is than those of its size.
+    """Return how much worse each complete candidate is than others of its size.
 
-    The difference of the logarithm of its error to the median of its 25 neighbours
-    in size on either side: what the size itself explains is taken out.
+    A loss is the log error minus the median log error of the 25 neighbours in size on
+    either side, which removes the effect of the size itself.
     """
     complete = sorted(
         (c for c in candidates if c.state == "complete" and c.val_accuracy is not None),
@@ -224,7 +224,7 @@ def losses_at_size(candidates: Iterable[Candidate]) -> dict[int, float]:
 
 
 def _speed(trained: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Return epochs a minute in bins of equal time, from (minute, epochs so far)."""
+    """Return epochs per minute in bins of equal time, from (minute, epochs so far)."""
     if not trained or trained[-1][0] <= 0:
         return {"minutes": [], "per_minute": []}
     bins = max(1, min(_SPEED_BINS, len(trained) // 6))

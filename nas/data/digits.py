@@ -16,10 +16,10 @@ TEST_EVERY = 5
 def load_digits() -> Dataset:
     """Return the digits: 1,442 training and 355 test images of 1x8x8, ten classes.
 
-    The set has no official split. Ours is fixed: of each class, in the set's own
-    order, every fifth image is a test image. Its values 0 to 16 become 0 to 255.
+    The set has no official split. Ours is fixed: every fifth image of each class, in
+    the set's own order, is a test image. The values 0 to 16 become 0 to 255.
     """
-    # Here, not above: scikit-learn is slow to import.
+    # Imported here as scikit-learn is slow to import.
     from sklearn.datasets import (  # type: ignore[import-untyped,unused-ignore]
         load_digits as load_sklearn,
     )

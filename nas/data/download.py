@@ -1,4 +1,4 @@
-"""The cache, and downloads that end in time."""
+"""The cache, and downloads with time limits."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from nas.errors import DataError, StudyError
 from nas.files import write_together
 
 ANSWER_SECONDS = 3.0
-"""How long one mirror may take to answer, and to go on once it has."""
+"""Time limit for a mirror's first answer and for each later read."""
 
 TOTAL_SECONDS = 900.0
-"""How long one file may take in all."""
+"""Time limit for one whole file."""
 
 MAX_BYTES = 1 << 30
-"""What one file may hold; the largest here is SVHN's, under 200 MB."""
+"""Size limit for one file; the largest here is SVHN's, under 200 MB."""
 
 logger = logging.getLogger("nas")
 
 
 def cache_dir() -> Path:
-    """Return the folder for downloads: NAS_CACHE_DIR, or the system's place for it."""
+    """Return the folder for downloads: NAS_CACHE_DIR, or the system's cache folder."""
     chosen = os.environ.get("NAS_CACHE_DIR")
     return Path(chosen) if chosen else platformdirs.user_cache_path("nas")
 
@@ -47,8 +47,8 @@ def md5(data: bytes | memoryview) -> str:
 def store(contents: Mapping[str, bytes]) -> None:
     """Write files into the cache, by their paths below it, all of them or none.
 
-    No one, at any time, sees a part of a file; processes that store the same ones at
-    once all succeed. Raises DataError if they cannot be written.
+    Readers never see a partly written file. Processes that store the same files at the
+    same time all succeed. Raises DataError if they cannot be written.
     """
     folder = cache_dir()
     try:
@@ -58,10 +58,10 @@ def store(contents: Mapping[str, bytes]) -> None:
 
 
 def fetch(urls: Sequence[str], expected_md5: str | None = None) -> bytes:
-    """Return the content of the first of ``urls`` that gives it.
+    """Return the content of the first of ``urls`` that works.
 
     No step waits longer than ANSWER_SECONDS, not even a name look-up that hangs.
-    Raises OSError with one reason for each address.
+    Raises OSError with one reason for each address if all fail.
     """
     reasons: list[str] = []
     for url in urls:
@@ -91,18 +91,19 @@ def _fetch_one(url: str) -> bytes:
 
 
 def _open(url: str) -> Any:
-    """Open an address within ANSWER_SECONDS; a thread, as a look-up has no time limit.
+    """Open an address within ANSWER_SECONDS, in a thread.
 
-    A thread that hangs is left behind: as a daemon it holds nobody up.
+    A name look-up has no time limit of its own. A hanging thread is abandoned; as a
+    daemon it does not delay the exit.
     """
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
             answer.put(urllib.request.urlopen(url, timeout=ANSWER_SECONDS))  # noqa: S310 - torchvision's addresses
-        except Exception as error:  # noqa: BLE001 - raised again by the one who waits
+        except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
             if isinstance(error, HTTPError):
-                error.close()  # it carries the open answer
+                error.close()  # it holds the open response
             answer.put(error)
 
     threading.Thread(target=ask, daemon=True, name="nas-download").start()

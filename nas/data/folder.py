@@ -16,17 +16,17 @@ PARTS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-"""The names that a part's folder may have, in small or capital letters."""
+"""The allowed names of each part's folder, in any case."""
 
 
 def load_folder(name: str, root: Path, image_size: Size | None = None) -> Dataset:
     """Return the data set below ``root``.
 
-    The folders below train/ are the classes, in the order of their names; val/ and
-    test/, where they are, have the same. Where there is no train/, the folders below
-    ``root`` are the classes. Sizes and pixels become alike by the rules of
-    nas.data.pictures; ``image_size`` is height and width. What is skipped is told in
-    the notes. Raises DataError naming the files at fault.
+    The folders below train/ are the classes, ordered by name; val/ and test/, if
+    present, have the same ones. Without train/, the folders below ``root`` are the
+    classes. nas.data.pictures has the rules that bring images to one size and pixel
+    format. ``image_size`` is height and width. The notes list skipped files. Raises
+    DataError naming the files at fault.
     """
     folders = _part_folders(root)
     skipped = _beside(root, set(folders.values()))
@@ -64,7 +64,7 @@ def load_folder(name: str, root: Path, image_size: Size | None = None) -> Datase
 
 
 def _part_folders(root: Path) -> dict[str, Path]:
-    """Return the folder of each part; ``root`` itself is "train" where there are none."""
+    """Return the folder of each part; without any, ``root`` itself is "train"."""
     found: dict[str, Path] = {}
     for path in _folders(root):
         for part, names in PARTS.items():
@@ -81,7 +81,7 @@ def _part_folders(root: Path) -> dict[str, Path]:
                 " is; give train/ with one folder of images per class"
             )
         return {"train": root}
-    # In this order whatever the names.
+    # The order of PARTS, whatever the names.
     return {part: found[part] for part in PARTS if part in found}
 
 
@@ -94,7 +94,7 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _beside(place: Path, used: set[Path]) -> list[Path]:
-    """Return what lies in a folder and is not used; nothing if that is all of it."""
+    """Return the unused entries of a folder."""
     if place in used:
         return [path for path in place.iterdir() if not _is_class(path)]
     return [path for path in place.iterdir() if path not in used]
@@ -117,7 +117,7 @@ def _class_folders(part: Path) -> list[str]:
 def _check_classes(
     root: Path, train: Path, classes: list[str], folder: Path, part: str
 ) -> None:
-    """Raise DataError unless a part has the classes of the training part."""
+    """Raise DataError unless a part has the same classes as the training part."""
     odd = sorted(set(classes) ^ {path.name for path in _folders(folder)})
     if folder == train or not odd:
         return

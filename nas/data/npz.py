@@ -17,13 +17,13 @@ from nas.errors import DataError
 def load_npz(name: str, path: Path) -> Dataset:
     """Return the data set in a ``.npz`` by the rules of nas.data.arrays.
 
-    Nothing pickled is read. Raises DataError naming the array at fault.
+    Pickled arrays are not read. Raises DataError naming the array at fault.
     """
     return load_arrays(name, str(path), _read(path))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the arrays of KEYS, and None by the name of every other one."""
+    """Return the arrays of KEYS, and None for every other name."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())

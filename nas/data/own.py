@@ -1,4 +1,4 @@
-"""What every set of the user's own goes through, whether it came as arrays or files."""
+"""The steps that all of the user's own sets share, from arrays or from files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Part = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 """Images uint8 [N, C, H, W] and labels [N]."""
 
 TEST_SEED = 0
-"""Of the split of a set that comes without a test part: the same for ever."""
+"""The seed of the test split of a set without one; it must never change."""
 
 _CHUNK = 4096
 _NAMED = 10
@@ -34,11 +34,11 @@ def assemble(
     value_range: tuple[float, float] = (0.0, 1.0),
     signal_length: int = 0,
 ) -> Dataset:
-    """Return the data set of the parts "train" and, where they are, "val" and "test".
+    """Return the data set of the parts "train" and, if present, "val" and "test".
 
-    Without a test part one is drawn from the training part, each class in proportion,
-    always the same. What is odd, and what was done, is told in the notes. Raises
-    DataError where the parts make up no classification problem.
+    Without a test part, a stratified one is drawn from the training part, always the
+    same. The notes list oddities and conversions. Raises DataError if the parts do not
+    form a classification problem.
     """
     told = list(notes)
     images, labels = parts["train"]
@@ -92,7 +92,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _oddities(dataset: Dataset) -> list[str]:
-    """Return a line for constant images, repeated ones and a class that outweighs."""
+    """Return warnings: constant or repeated images, rare or dominant classes."""
     lines = []
     images, test_images = dataset.images.numpy(), dataset.test_images.numpy()
     for part, some in (("training", images), ("test", test_images)):
@@ -128,7 +128,7 @@ def _oddities(dataset: Dataset) -> list[str]:
 
 
 def _constant(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Return the numbers of the images that hold one value in each channel."""
+    """Return the indices of the images that are constant in each channel."""
     found = []
     for start in range(0, len(images), _CHUNK):
         flat = images[start : start + _CHUNK].reshape(

@@ -1,10 +1,10 @@
-"""Image files to arrays of one size and one kind of pixel, by stated rules.
+"""Reads image files into arrays of one size and pixel format, by fixed rules.
 
-Size: the one asked for; else that of all images where they are of one size; else the
-median height and width of the training images, scaled down to at most 64. An image of
-another size is stretched to it, as ``image.resize((width, height))`` does.
-Pixels: gray if every image is stored as gray, else RGB. Transparent pixels are put on
-white, or on black where what is visible is lighter than middle gray on the average of
+Size: the requested one; else the common size of all images; else the median height and
+width of the training images, scaled down to at most 64. An image of another size is
+stretched to it, as ``image.resize((width, height))`` does.
+Pixels: gray if every image is stored as gray, else RGB. Transparent images are put on
+white, or on black if their visible pixels are lighter than middle gray on average over
 the whole set. The camera's rotation (EXIF) is applied.
 """
 
@@ -29,21 +29,21 @@ from nas.errors import DataError
 
 GRAY = {"1", "L", "LA"}
 COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-"""PIL's names for the ways to store a pixel; those with over 8 bits are in neither."""
+"""PIL's pixel modes; GRAY and COLOUR leave out those with more than 8 bits."""
 
 ALPHA = {"LA", "PA", "RGBA"}
 
 NOT_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that PIL knows but reads with another program, or that are no pictures."""
+"""Formats of PIL that need another program or are not pictures."""
 
 LARGEST_SIDE = 64
-"""Of images of several sizes; tiny networks see no more."""
+"""Maximum side for images of several sizes; larger is too much for tiny networks."""
 
 LARGE_SIDE = 128
-"""Images of one size stay as they are, but beyond this the cost is worth a word."""
+"""Images of one size keep it; above this side a note warns about the cost."""
 
 _TURNED = {5, 6, 7, 8}
-"""EXIF orientations that exchange height and width."""
+"""EXIF orientations that swap height and width."""
 
 _ORIENTATION = 0x0112
 _MOST_FAULTS = 50
@@ -61,7 +61,7 @@ class _Header:
 
 
 def suffixes() -> set[str]:
-    """Return the suffixes, in small letters with the dot, that count as images."""
+    """Return the suffixes of image files, in lower case with the dot."""
     Image.init()
     return {
         suffix
@@ -71,9 +71,9 @@ def suffixes() -> set[str]:
 
 
 def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the image files below a folder, and what is skipped, by their names.
+    """Return the image files below a folder and the skipped paths, both sorted.
 
-    Skipped are files of other kinds and what is hidden; a hidden folder counts as one.
+    Other files and hidden ones are skipped; a hidden folder counts as one path.
     """
     known = suffixes()
     found: list[Path] = []
@@ -85,7 +85,7 @@ def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
         for name in files:
             is_picture = Path(name).suffix.lower() in known and not name.startswith(".")
             (found if is_picture else skipped).append(Path(place, name))
-    # By parts, not by the system's own order, so that it is the same everywhere.
+    # By path parts, so that the order is the same on every system.
     found.sort(key=lambda path: path.parts)
     return found, sorted(skipped)
 
@@ -93,9 +93,9 @@ def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
 def read_pictures(
     parts: dict[str, list[Path]], image_size: Size | None
 ) -> tuple[dict[str, npt.NDArray[np.uint8]], list[str]]:
-    """Return the images of each part, uint8 [N, C, H, W], and what was done to them.
+    """Return the images of each part, uint8 [N, C, H, W], and notes on conversions.
 
-    Raises DataError that names all files that cannot be read at once.
+    Raises one DataError for all files that cannot be read.
     """
     faults: list[str] = []
     paths = [path for some in parts.values() for path in some]
@@ -192,7 +192,7 @@ def _size_for(training: Sequence[_Header], everything: Sequence[_Header]) -> Siz
 
 
 def _header(path: Path, faults: list[str]) -> _Header | None:
-    """Return what the file says of its image; a fault is added to the list."""
+    """Return the image's header, or add a fault to the list and return None."""
     try:
         with _strict(), Image.open(path) as image:
             width, height = image.size
@@ -213,7 +213,7 @@ def _header(path: Path, faults: list[str]) -> _Header | None:
 
 
 def _decoded(path: Path, faults: list[str]) -> Image.Image | None:
-    """Return an image, turned the right way up; a fault is added to the list."""
+    """Return the image upright, or add a fault to the list and return None."""
     try:
         with _strict(), Image.open(path) as image:
             image.load()
@@ -235,7 +235,7 @@ def _see_through(image: Image.Image) -> bool:
 
 
 def _visible_brightness(image: Image.Image) -> float | None:
-    """Return how bright what is visible is, 0 to 255; None of an opaque image."""
+    """Return the mean gray value of visible pixels, 0 to 255; None if opaque."""
     if not _see_through(image):
         return None
     whole = image.convert("RGBA")
@@ -263,7 +263,7 @@ def _pixels(
 
 
 def _raise(faults: Sequence[str]) -> NoReturn:
-    """Raise the DataError that tells all faults."""
+    """Raise a DataError that lists the faults."""
     shown = "; ".join(faults[:_MOST_FAULTS])
     rest = len(faults) - _MOST_FAULTS
     more = f"; and {rest:,} more" if rest > 0 else ""
@@ -272,7 +272,7 @@ def _raise(faults: Sequence[str]) -> NoReturn:
 
 
 def skipped_note(skipped: Sequence[Path], root: Path) -> str:
-    """Return the line that counts and names what is skipped."""
+    """Return the note that counts and names the skipped files."""
     names = [str(path.relative_to(root)) for path in skipped]
     files = "file is" if len(names) == 1 else "files are"
     return (

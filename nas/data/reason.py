@@ -1,4 +1,4 @@
-"""Why something failed, in the few words that fit into a one-line error."""
+"""The cause of an error, short enough for a one-line message."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from urllib.error import URLError
 
 
 def reason(error: BaseException) -> str:
-    """Return an exception's text on one line; its type's name where it has none."""
-    # urllib wraps the cause, and its own text is in angle brackets.
+    """Return an exception's text on one line, or its type's name if it has none."""
+    # urllib wraps the cause; the wrapper's own text is in angle brackets.
     if isinstance(error, URLError) and isinstance(error.reason, OSError):
         error = error.reason
     text = error.strerror if isinstance(error, OSError) else None

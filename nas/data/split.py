@@ -10,7 +10,7 @@ import torch
 from nas.errors import DataError
 
 DEFAULT_VAL_SIZE = 10_000
-"""Images held out of MNIST's 60,000; smaller sets give a sixth."""
+"""Images held out of MNIST's 60,000; of a smaller set it is a sixth."""
 
 
 def default_val_size(images: int) -> int:
@@ -25,14 +25,14 @@ def split_indices(
     val_size: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split a training set, each class in proportion, the same for the same seed.
+    """Split a training set, stratified by class and determined by the seed.
 
-    ``labels`` is int64 [N]; ``val_size`` the number of validation images, by default
+    ``labels`` is int64 [N]. ``val_size`` is the number of validation images, by default
     10,000 or a sixth of N, whichever is less. Returns the indices of the training and
-    of the validation images, int64, each in rising order. ``class_names`` are for the
-    error's words alone.
+    of the validation images, int64, each sorted. ``class_names`` are only used in error
+    messages.
 
-    Raises DataError where a part would miss a class.
+    Raises DataError if a part would miss a class.
     """
     values = labels.cpu().numpy()
     if val_size is None:
@@ -47,8 +47,8 @@ def split_indices(
             )
     shares = _shares(classes.tolist(), counts.tolist(), val_size)
 
-    # numpy promises never to change what RandomState draws, so that a study's split
-    # outlives an update of numpy or torch; neither default_rng nor randperm does.
+    # numpy guarantees a stable RandomState stream, so a study's split survives updates
+    # of numpy and torch; default_rng and randperm have no such guarantee.
     words = [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]
     random = np.random.RandomState(words)
     held_out = np.zeros(len(values), dtype=bool)
@@ -62,7 +62,7 @@ def split_indices(
 
 
 def _shares(classes: list[int], counts: list[int], val_size: int) -> list[int]:
-    """Return the validation images of each class: largest remainders, none left out."""
+    """Return how many images each class gives, by largest remainders, at least one."""
     total = sum(counts)
     if not len(classes) <= val_size <= total - len(classes) or not classes:
         raise DataError(
@@ -70,14 +70,14 @@ def _shares(classes: list[int], counts: list[int], val_size: int) -> list[int]:
             f"both parts need at least one of each of the {len(classes)} classes; "
             "give more images, at least six per class"
         )
-    # In whole numbers: shares that are equal must compare equal everywhere.
+    # Integers, so that equal shares compare equal on every machine.
     shares = [val_size * count // total for count in counts]
     by_remainder = sorted(
         range(len(counts)), key=lambda i: (-(val_size * counts[i] % total), i)
     )
     for index in by_remainder[: val_size - sum(shares)]:
         shares[index] += 1
-    # A rare class takes one from the class with most of them, and gives likewise.
+    # A rare class takes one from the class with the most, or gives one to it.
     for index, count in enumerate(counts):
         while shares[index] < 1:
             shares[max(range(len(shares)), key=shares.__getitem__)] -= 1

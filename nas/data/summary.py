@@ -1,4 +1,4 @@
-"""What nas understood of a data set: in numbers, and as a sheet of its images."""
+"""Summarises a data set as counts per class and as a contact sheet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = {
     "svhn": "73,257 + 26,032 of 3x32x32",
     "digits": "1,442 + 355 of 1x8x8",
 }
-"""Training and test images of the sets that are known by name."""
+"""Numbers of training and test images of the named sets."""
 
 _CACHED = {
     "mnist": f"{mnist.LAYOUT}/train-images-idx3-ubyte",
@@ -35,7 +35,7 @@ _GAP = 2
 
 
 def whereabouts(name: str) -> str:
-    """Return where a set that is known by name is: here, or fetched when first used."""
+    """Return where a named set is: here, or to be fetched when first used."""
     if name not in _CACHED:
         return "comes with scikit-learn"
     if (download.cache_dir() / _CACHED[name]).exists():
@@ -45,7 +45,7 @@ def whereabouts(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """How many images of one class the parts have."""
+    """The number of images of one class in each part."""
 
     name: str
     train: int
@@ -56,7 +56,7 @@ class ClassRow:
 def class_rows(dataset: Dataset, seed: int = 0) -> list[ClassRow]:
     """Return the counts of each class, with the validation split of that seed.
 
-    Raises DataError where the set cannot be split.
+    Raises DataError if the set cannot be split.
     """
     train, val = dataset.split(seed, dataset.val_size)
     count = dataset.num_classes
@@ -71,10 +71,10 @@ def class_rows(dataset: Dataset, seed: int = 0) -> list[ClassRow]:
 
 
 def contact_sheet(dataset: Dataset) -> bytes:
-    """Return a PNG: a row of up to 12 training images a class, spread over the set.
+    """Return a PNG with a row of up to 12 training images per class.
 
-    Of more than 50 classes the first 50 are shown. Images of 1 channel are gray, of 3
-    RGB; of any other number the first channel is shown.
+    The images are spread evenly over the set. At most the first 50 classes are shown.
+    Images with 3 channels are shown as RGB; of others the first channel is shown.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The user's own images as a table: a CSV of path and label, and of the split."""
+"""The user's own images listed in a CSV: path, label and, optionally, split."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ COLUMNS = {
     "label": ("label", "class", "class_name", "category", "target"),
     "split": ("split", "part", "subset", "set"),
 }
-"""The headings that a column may have, in small or capital letters."""
+"""The allowed headings of each column, in any case."""
 
 
 def load_table(name: str, path: Path, image_size: Size | None = None) -> Dataset:
-    """Return the data set that a CSV lists: a path and a label per line, and the split.
+    """Return the data set that a CSV lists: per line path, label and optional split.
 
-    Paths are relative to the file's own folder. The split is train, val or test; where
-    there is no such column all images are for training. Classes are in the order of
-    their numbers, or else of their names. Without a heading the first column is the
-    path and the second the label. Raises DataError naming the lines at fault.
+    Paths are relative to the file's own folder. The split is train, val or test;
+    without that column all images are for training. Classes are ordered by number, or
+    by name if not all are numbers. Without a heading the first column is the path and
+    the second the label. Raises DataError naming the lines at fault.
     """
     rows, notes = _rows(path)
     parts: dict[str, tuple[list[Path], list[str]]] = {}
@@ -68,11 +68,11 @@ def load_table(name: str, path: Path, image_size: Size | None = None) -> Dataset
 
 
 def _rows(path: Path) -> tuple[list[tuple[int, str, str, str]], list[str]]:
-    """Return (line, path, label, split) of each image, and what is not used."""
+    """Return (line, path, label, split) of each image, and notes on unused columns."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         first = text.partition("\n")[0]
-        # A stable choice: the comma where none of them stands in the first line.
+        # max returns the first of equals: the comma if the first line has none of them.
         delimiter = max(",;\t", key=first.count)
         lines = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -124,7 +124,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, str, str, str]], list[str]]:
 
 
 def _in_order(labels: set[str]) -> list[str]:
-    """Return the class names in the order of their numbers, or else as text."""
+    """Return the class names in numeric order if all are numbers, else sorted."""
     if all(label.isdecimal() for label in labels):
         return sorted(labels, key=int)
     return sorted(labels)

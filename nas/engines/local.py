@@ -1,8 +1,8 @@
 """Workers as processes on this machine: started once, kept warm, replaced if they die.
 
-Where memory runs out there is one fewer on that device.
+A worker that runs out of memory is removed, unless it is the last on its device.
 
-The data set is loaded by the coordinator and shared with the workers, not copied.
+The coordinator loads the data set and shares it with the workers without a copy.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import DeviceError, EngineError
 from nas.training import kernels
 
-# A worker that dies this often before it was ever ready cannot be helped.
+# After this many workers that died before they were ready, give up.
 _MAX_FAILED_STARTS = 3
-# One that is not ready after so many seconds hangs: loading torch takes some seconds, on
-# a slow disk that many workers share some minutes.
+# A worker that is not ready after this time hangs. Loading torch takes some seconds, or
+# some minutes on a slow disk that many workers share.
 _START_SECONDS = 600.0
-# What stands in the way where no further process can be started.
+# The errors of a system limit that keeps further processes from starting.
 _LIMITS = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 
 
@@ -56,7 +56,7 @@ class _WorkerHandle:
     hangs: bool = False
     job: Job | None = None
     alone: bool = False
-    """Whether no other shared its device when the job began."""
+    """Whether no other worker shared its device when the job began."""
 
 
 class LocalEngine:
@@ -71,7 +71,7 @@ class LocalEngine:
         workers: int,
         devices: Sequence[str],
     ) -> None:
-        """Start so many workers, spread over the devices in turn."""
+        """Start the workers, spread over the devices in turn."""
         _share(dataset)
         self._dataset, self._split_seed, self._val_size = dataset, split_seed, val_size
         self._failed_starts = 0
@@ -84,13 +84,13 @@ class LocalEngine:
         try:
             for number in range(workers):
                 self._workers.append(self._start_worker(devices[number % len(devices)]))
-        except BaseException:  # Ctrl-C in a notebook, whose process lives on
+        except BaseException:  # Ctrl-C in a notebook does not end the process
             self.close()
             raise
 
     @property
     def idle(self) -> int:
-        """How many workers have come up and have nothing to do."""
+        """The number of workers that are ready and have no job."""
         return sum(worker.ready and worker.job is None for worker in self._workers)
 
     @property
@@ -103,15 +103,15 @@ class LocalEngine:
         worker = next(w for w in self._workers if w.ready and w.job is None)
         worker.job = job
         worker.alone = self._workers_on(worker.device) == 1
-        # A dead worker is found by the next wait.
+        # The next wait detects a dead worker.
         with contextlib.suppress(OSError):
             worker.pipe.send(job)
 
     def wait(self, timeout: float) -> Sequence[Event]:
-        """Return what has happened; wait up to timeout seconds for the first event.
+        """Return the events so far; wait up to ``timeout`` seconds for the first.
 
-        It also returns, with nothing, when a worker has come up. Raises EngineError
-        where none can.
+        Also returns, without events, when a worker becomes ready. Raises EngineError
+        if no worker can start.
         """
         pipes = [worker.pipe for worker in self._workers]
         happened = wait(pipes, timeout)
@@ -137,7 +137,7 @@ class LocalEngine:
         return events
 
     def decide(self, job: int, *, proceed: bool) -> None:
-        """Tell the worker that reported whether to train on."""
+        """Tell the worker that reported whether to continue training."""
         for worker in self._workers:
             if worker.job is not None and worker.job.number == job:
                 if not proceed:
@@ -149,7 +149,7 @@ class LocalEngine:
         """Kill the worker of a job that takes too long; WorkerLost follows."""
         for worker in self._workers:
             if worker.job is not None and worker.job.number == job:
-                # Unlike any other signal it reaches a stopped process, too.
+                # Unlike other signals, SIGKILL also ends a stopped process.
                 worker.process.kill()
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ class LocalEngine:
     def _start_worker(self, device: str) -> _WorkerHandle:
         with self._words_on_limits():
             ours, theirs = mp.Pipe()
-        # Without the service they take turns, each with the whole GPU.
+        # Without the service the workers take turns, each with the whole GPU.
         together = self._mps is not None and self._mps.running
         config = WorkerConfig(
             self._split_seed,
@@ -184,14 +184,14 @@ class LocalEngine:
             _environment(environment),
         ):
             process.start()
-        # With the only other copy of this end closed, our end reads "end of file" the
-        # moment the worker dies, however it dies.
+        # Closing our copy of the worker's end makes our end read "end of file" as soon
+        # as the worker dies, for whatever reason.
         theirs.close()
         return _WorkerHandle(process, ours, device, time.monotonic())
 
     @contextlib.contextmanager
     def _words_on_limits(self) -> Iterator[None]:
-        """Tell in one line of a limit that lets no further worker start."""
+        """Turn a system limit that stops a worker from starting into EngineError."""
         try:
             yield
         except OSError as error:
@@ -204,13 +204,13 @@ class LocalEngine:
             ) from error
 
     def _end_if_it_hangs(self, worker: _WorkerHandle) -> None:
-        """Kill a worker that does not come up; the next wait finds it dead."""
+        """Kill a worker that takes too long to start; the next wait replaces it."""
         if not worker.ready and time.monotonic() - worker.began > _START_SECONDS:
             worker.hangs = True
             worker.process.kill()
 
     def _replace(self, dead: _WorkerHandle) -> list[Event]:
-        """Replace a dead worker; return the loss of its job, if it had one."""
+        """Replace a dead worker; return WorkerLost if it had a job."""
         _stop_worker(dead)
         if not dead.ready:
             self._failed_starts += 1
@@ -222,7 +222,7 @@ class LocalEngine:
         return [] if dead.job is None else [WorkerLost(dead.job.number)]
 
     def _drop_worker(self, worker: _WorkerHandle, job: int) -> Event:
-        """Let a worker that ran out of memory go, unless it is its device's last."""
+        """Remove a worker that ran out of memory unless it is its device's last."""
         device = worker.device
         others = self._workers_on(device) - 1
         if others:
@@ -237,7 +237,7 @@ class LocalEngine:
 
 
 def _why_it_died(code: int | None, *, hangs: bool) -> str:
-    """Return why workers die at their start, by the exit code of one, and the remedy."""
+    """Return why workers die at their start, from an exit code, and the remedy."""
     if hangs:
         return (
             f"the workers do not come up within {_START_SECONDS:g} s: is the disk or the "
@@ -265,11 +265,11 @@ def _stop_worker(worker: _WorkerHandle) -> None:
 def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
     """Return the devices and the number of workers for ``--device`` and ``--workers``.
 
-    ``device`` is "auto" (GPUs where there are any), "cpu", "cuda" or "cuda:N". By
-    default one worker a core on a CPU and, on GPUs, 16 a GPU but no more than cores: a
-    tiny network leaves most of a GPU idle. Where they would have to take turns on the
-    GPU (no Multi-Process Service) two are enough.
-    Raises DeviceError if the device is not there.
+    ``device`` is "auto" (GPUs if there are any), "cpu", "cuda" or "cuda:N". The default
+    is one worker per core on a CPU, and 16 per GPU but at most one per core, as a tiny
+    network leaves most of a GPU idle. Without the Multi-Process Service, where workers
+    take turns on the GPU, it is two per GPU.
+    Raises DeviceError if the device does not exist.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     cores = len(os.sched_getaffinity(0))
@@ -290,7 +290,7 @@ def devices_for(device: str, workers: int | None) -> tuple[list[str], int]:
 
 @contextlib.contextmanager
 def _environment(changes: dict[str, str]) -> Iterator[None]:
-    """Give a process that is started here these variables, too."""
+    """Add these variables to the environment of processes started in this context."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -305,10 +305,10 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Let a process that is started here not run the user's script anew.
+    """Keep processes started in this context from running the user's script again.
 
-    A spawned process imports the file of ``__main__`` first. A worker needs nothing of
-    it, and a script without an ``if __name__ == "__main__"`` would begin another search.
+    A spawned process first imports the file of ``__main__``. A worker does not need it,
+    and a script without ``if __name__ == "__main__"`` would start another search.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -320,12 +320,12 @@ def _without_main() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Let a process that is started here never hear Ctrl-C.
+    """Keep Ctrl-C from processes started in this context.
 
-    That goes to the whole terminal; the coordinator decides what becomes of it. A
-    signal that is blocked stays so in the new process, from its first moment.
+    The terminal sends it to all its processes, but only the coordinator handles it. A
+    new process inherits the blocked signal and so has it blocked from the start.
     """
-    # Starting it, which happens but once, would unblock the signal.
+    # Start it here, as its first start would unblock the signal.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -335,7 +335,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _train_jobs(pipe: Connection, dataset: Dataset, config: WorkerConfig) -> None:
-    """Be a worker: take jobs from the pipe until the coordinator is gone."""
+    """Run a worker process: take jobs from the pipe until the coordinator is gone."""
     threading.Thread(
         target=_exit_with_parent, args=(os.getppid(),), daemon=True
     ).start()
@@ -350,14 +350,14 @@ def _train_jobs(pipe: Connection, dataset: Dataset, config: WorkerConfig) -> Non
 
 
 def _exit_with_parent(parent: int) -> None:
-    """End this process once the coordinator is dead, in the midst of an epoch too."""
+    """End this process once the coordinator is dead, even within an epoch."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 def _share(dataset: Dataset) -> None:
-    """Put the images where all workers read them; EngineError where there is no room."""
+    """Move the arrays to shared memory; EngineError if there is no room."""
     tensors = (
         dataset.images,
         dataset.labels,

@@ -1,7 +1,7 @@
 """NVIDIA's Multi-Process Service: it lets several processes use a GPU at the same time.
 
-Without it their kernels take turns, and tiny networks leave most of the card idle: on an
-H100, 16 processes then trained no faster than one, with it 3.6 times as fast.
+Without it their kernels take turns, and tiny networks leave most of the GPU idle. On an
+H100, 16 processes trained no faster than one without it, and 3.6 times as fast with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PROGRAM = "nvidia-cuda-mps-control"
 _SECONDS = 20.0
 _logger = logging.getLogger("nas")
 
-# Ends the service once the process that started it is gone, however it ended.
+# Stops the service once the process that started it is gone, even if it was killed.
 _WATCH = """
 while kill -0 "$1" 2>/dev/null && [ -d "$2" ]; do sleep 1; done
 [ -d "$2" ] && echo quit | "$3" >/dev/null 2>&1
@@ -26,19 +26,19 @@ rm -rf "$2"
 
 
 def available() -> bool:
-    """Return whether the service can be used: it is installed and not switched off."""
+    """Return whether the service is installed and not disabled by ``NAS_MPS=0``."""
     return shutil.which(_PROGRAM) is not None and os.environ.get("NAS_MPS") != "0"
 
 
 class MultiProcessService:
-    """A service of this process's own, with its pipes and logs in a temporary folder.
+    """A private service of this process, with pipes and logs in a temporary folder.
 
-    ``environment`` is what a process needs to use it: empty where the service did not
-    start, or where the user's own environment names one already.
+    ``environment`` has the variables that a process needs to use it. It is empty if
+    the service did not start or the user's environment already names one.
     """
 
     def __init__(self) -> None:
-        """Start it, if it is there; otherwise say why in the log and go on without."""
+        """Start the service if it is available; log a warning if it does not start."""
         self.environment: dict[str, str] = {}
         self._folder: Path | None = None
         if "CUDA_MPS_PIPE_DIRECTORY" in os.environ or not available():
@@ -79,11 +79,11 @@ class MultiProcessService:
 
     @property
     def running(self) -> bool:
-        """Whether processes use the GPU at the same time: by this service or another."""
+        """Whether processes share the GPU concurrently, by this service or another."""
         return bool(self.environment) or "CUDA_MPS_PIPE_DIRECTORY" in os.environ
 
     def close(self) -> None:
-        """End the service; its clients have to be gone."""
+        """Stop the service; its clients must have exited."""
         if self._folder is None:
             return
         try:
@@ -99,4 +99,4 @@ class MultiProcessService:
             _logger.warning("NVIDIA's Multi-Process Service does not end: %s", error)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder, self.environment = None, {}
-        self._watch.wait()  # it sees the folder gone within a second
+        self._watch.wait()  # it notices the missing folder within a second

@@ -1,8 +1,7 @@
-"""Memory that runs out: one worker fewer, and its candidate goes to another.
+"""Handles a worker that runs out of memory: drop it, give its candidate to another.
 
-What a training lacks the other workers on its device may hold. So an engine that hears
-of it keeps one worker fewer there, and only a training that had the device to
-itself has failed.
+The other workers on the device may hold the missing memory. So the engine keeps one
+worker fewer there. A training has failed only if it had the device to itself.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _logger = logging.getLogger("nas")
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """A worker found no memory for its job. For the engine alone."""
+    """A worker ran out of memory on its job. Only the engine sees this."""
 
     job: int
 
@@ -34,7 +33,7 @@ def out_of_memory_event(job: int, device: str, *, alone: bool) -> WorkerLost | F
 
 
 def warn_fewer_workers(where: str, workers: int) -> None:
-    """Tell the user how many workers are left there."""
+    """Warn the user how many workers are left on ``where``."""
     _logger.warning(
         "out of memory on %s: from now on %d worker%s at a time there, one fewer",
         where,

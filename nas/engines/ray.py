@@ -1,8 +1,8 @@
 """Workers as Ray actors: placed by Ray on the nodes of a cluster, kept warm, replaced.
 
-A worker that dies, alone or with its node, is replaced; Ray places the new one where
-there is room. One that finds no room waits until a node joins. The data set is put into
-Ray's object store once; each node fetches one copy, which its workers share.
+A worker that dies, alone or with its node, is replaced. Ray places the new one where
+there is room; if there is none, it waits until a node joins. The data set is put into
+Ray's object store once. Each node fetches one copy, which its workers share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Above all that imports ray: it tells where there is none.
+# Before anything that imports ray: this one raises the error if Ray is not installed.
 from nas.engines.ray_connection import connect, last_line  # isort: skip
 
 import ray
@@ -35,10 +35,10 @@ from nas.engines.out_of_memory import (
 from nas.engines.worker import Worker, WorkerConfig
 from nas.errors import EngineError
 
-# So many workers that die at their start in a row, per worker that is wanted, cannot
-# be helped. A node that dies takes several with it that were just starting.
+# After this many failed starts in a row, per worker wanted, give up. It is per worker
+# as a node that dies takes several starting workers with it.
 _MAX_FAILED_STARTS = 3
-# After so many seconds without any worker the user is told what is waited for.
+# After this many seconds without any worker, tell the user what the search waits for.
 _WARN_AFTER = 20.0
 _GPUS_PER_WORKER = 0.25
 
@@ -47,7 +47,7 @@ _logger = logging.getLogger("nas")
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a worker came to be, and with which versions."""
+    """The place and the versions of a worker."""
 
     pid: int
     node: str
@@ -56,21 +56,21 @@ class _Place:
 
 
 class _Actor:
-    """A worker in a process that Ray started; it is driven one event at a time."""
+    """A worker in a process that Ray started; each call returns one event."""
 
     def __init__(self, arrays: dict[str, Any], config: WorkerConfig) -> None:
-        """Take the data, which lies in the memory that all workers of a node share."""
+        """Take the data, which is in memory that all workers of a node share."""
         self._worker = Worker(_from_arrays(arrays), config)
         self._events: Iterator[Event | OutOfMemory] = iter(())
 
     def hello(self) -> _Place:
-        """Tell where this is, which also tells that it is ready."""
+        """Return the worker's place, which also signals that it is ready."""
         here = ray.get_runtime_context()
         gpus = here.get_accelerator_ids().get("GPU", [])
         return _Place(os.getpid(), here.get_node_id(), gpus, _versions())
 
     def begin(self, job: Job) -> Event | OutOfMemory:
-        """Begin a job, dropping what is left of the one before."""
+        """Start a job, dropping an unfinished one; return its first event."""
         self._events = self._worker.events(job)
         return next(self._events)
 
@@ -83,11 +83,11 @@ class _Actor:
 class _WorkerHandle:
     actor: Any
     call: Any
-    """What it is doing: coming up, or training towards the next event."""
+    """The pending Ray call: starting up, or training to the next event."""
     place: _Place | None = None
     job: Job | None = None
     alone: bool = False
-    """Whether no other shared its node and GPUs when the job began."""
+    """Whether no other worker shared its node and GPUs when the job began."""
 
 
 class RayEngine:
@@ -107,15 +107,15 @@ class RayEngine:
         """Connect to the cluster at the address, or start one on this machine.
 
         Each worker takes one CPU and ``gpus_per_worker`` GPUs, by default a quarter of
-        one where the cluster has any. ``workers`` is by default as many as find room.
-        Raises EngineError where the cluster cannot be reached or has no such room.
+        one if the cluster has any. ``workers`` is by default as many as fit.
+        Raises EngineError if the cluster cannot be reached or no worker fits.
         """
         connect(address)
         try:
             resources = ray.cluster_resources()
             gpus = _gpus(device, gpus_per_worker, resources)
             room = _room(gpus, resources)
-            # To a cluster given by its address nodes may still come.
+            # Nodes may still join a cluster that is given by its address.
             self.num_workers = workers or room if room or address else 0
             _check_room(self.num_workers, gpus, resources)
             self.device = "cuda" if gpus else "cpu"
@@ -135,17 +135,17 @@ class RayEngine:
 
     @property
     def idle(self) -> int:
-        """How many workers have come up and have nothing to do."""
+        """The number of workers that are ready and have no job."""
         return sum(w.place is not None and w.job is None for w in self._workers)
 
     @property
     def pids(self) -> list[int]:
-        """The process ids, each on its own node, of the workers that have come up."""
+        """The process ids of the ready workers, each valid on its own node."""
         return [w.place.pid for w in self._workers if w.place is not None]
 
     @property
     def nodes(self) -> list[str]:
-        """The nodes of the workers that have come up."""
+        """The nodes of the ready workers."""
         return [w.place.node for w in self._workers if w.place is not None]
 
     def start(self, job: Job) -> None:
@@ -156,9 +156,9 @@ class RayEngine:
         worker.call = worker.actor.begin.remote(job)
 
     def wait(self, timeout: float) -> Sequence[Event]:
-        """Return what has happened; wait up to timeout seconds for the first event.
+        """Return the events so far; wait up to ``timeout`` seconds for the first.
 
-        It also returns, with nothing, when a worker has come up.
+        Also returns, without events, when a worker becomes ready.
         """
         if self._lost:
             timeout = 0.0
@@ -178,7 +178,7 @@ class RayEngine:
         return events
 
     def decide(self, job: int, *, proceed: bool) -> None:
-        """Tell the worker that reported whether to train on."""
+        """Tell the worker that reported whether to continue training."""
         for worker in self._workers:
             if worker.job is not None and worker.job.number == job:
                 if proceed:
@@ -193,7 +193,7 @@ class RayEngine:
                 self._lost += self._replace(worker)
 
     def close(self) -> None:
-        """Stop all workers at once; stop Ray, too, if it was started here."""
+        """Stop all workers at once; also stop Ray if this process started it."""
         for worker in self._workers:
             _kill(worker)
         self._workers = []
@@ -204,7 +204,7 @@ class RayEngine:
         return _WorkerHandle(actor, actor.hello.remote())
 
     def _collect(self, worker: _WorkerHandle) -> list[Event]:
-        """Take what a worker's call has come to."""
+        """Return the events that result from a worker's finished call."""
         call, worker.call = worker.call, None
         try:
             result = ray.get(call)
@@ -216,7 +216,7 @@ class RayEngine:
                 return [Failed(number, f"{type(error).__name__}: {last_line(error)}")]
             return self._replace(worker)
         except ray.exceptions.RayError:
-            # Its answer was lost with the node on which it lay.
+            # The result was lost with the node that stored it.
             return self._replace(worker)
         if isinstance(result, _Place):
             self._on_ready(worker, result)
@@ -239,7 +239,7 @@ class RayEngine:
         self._without_any = None
 
     def _replace(self, dead: _WorkerHandle) -> list[Event]:
-        """Replace a worker; return the loss of its job, if it had one."""
+        """Replace a worker; return WorkerLost if it had a job."""
         _kill(dead)
         self._workers[self._workers.index(dead)] = self._start_worker()
         if self._without_any is None and not self.pids:
@@ -247,7 +247,7 @@ class RayEngine:
         return [] if dead.job is None else [WorkerLost(dead.job.number)]
 
     def _drop_worker(self, worker: _WorkerHandle, job: int) -> Event:
-        """Let a worker that ran out of memory go, unless it is the last there."""
+        """Remove a worker that ran out of memory unless it is the last there."""
         others = self._others_beside(worker)
         if others:
             self._workers.remove(worker)
@@ -256,14 +256,14 @@ class RayEngine:
         return out_of_memory_event(job, self.device, alone=worker.alone and not others)
 
     def _others_beside(self, worker: _WorkerHandle) -> int:
-        """Return how many others share the worker's node and GPUs: its memory."""
+        """Return how many others share the worker's node and GPUs, so its memory."""
         places = [(w.place.node, w.place.gpus) for w in self._workers if w.place]
         here = worker.place
         return places.count((here.node, here.gpus)) - 1 if here else 0
 
     def _count_failed_start(self, error: Exception) -> None:
         self._failed_starts += 1
-        # An error of its own making meets every worker; a node's death does not.
+        # An error in the worker's own start hits every worker; a node's death does not.
         own = getattr(error, "actor_init_failed", False)
         limit = _MAX_FAILED_STARTS * (1 if own else self.num_workers + 1)
         if self._failed_starts >= limit:
@@ -297,7 +297,7 @@ def _gpus(device: str, asked: float | None, resources: dict[str, float]) -> floa
 
 
 def _room(gpus: float, resources: dict[str, float]) -> int:
-    """Return how many workers find room."""
+    """Return how many workers fit."""
     room = int(resources.get("CPU", 0))
     return min(room, int(resources.get("GPU", 0) / gpus + 1e-6)) if gpus else room
 
@@ -332,7 +332,7 @@ def _kill(worker: _WorkerHandle) -> None:
 
 
 def _to_arrays(dataset: Dataset) -> dict[str, Any]:
-    """Return the data set as Ray shares it without a copy: tensors as arrays."""
+    """Return the data set with tensors as arrays, which Ray shares without a copy."""
     parts = {field.name: getattr(dataset, field.name) for field in fields(dataset)}
     return {
         name: part.numpy() if isinstance(part, torch.Tensor) else part
@@ -342,7 +342,7 @@ def _to_arrays(dataset: Dataset) -> dict[str, Any]:
 
 def _from_arrays(arrays: dict[str, Any]) -> Dataset:
     with warnings.catch_warnings():
-        # The shared memory is not to be written to, and nobody does.
+        # The shared memory is read-only, and no code writes to it.
         warnings.filterwarnings("ignore", message=".*not writable.*")
         parts: dict[str, Any] = {
             name: torch.from_numpy(part) if isinstance(part, np.ndarray) else part

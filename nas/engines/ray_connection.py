@@ -1,8 +1,7 @@
-"""Connects to a Ray cluster, and tells apart why that fails.
+"""Connects to a Ray cluster and reports the cause if that fails.
 
-Ray itself says "failed to connect" of everything, after a minute or never: of an
-address where another program listens, of a token that is missing or another one, of
-other versions.
+Ray itself reports "failed to connect", after a minute or never, for every cause: an
+address where another program listens, a missing or wrong token, other versions.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ except ModuleNotFoundError as error:
         "--engine ray needs Ray: pip install 'nas-under-cap[ray]'"
     ) from error
 
-# What a client of HTTP/2, which a head node speaks, says first, with no settings; a
-# server answers it at once with settings of its own, whose frame is of the type 4.
+# A head node speaks HTTP/2. This is a client's first message, with no settings; a
+# server answers at once with its own settings, in a frame of type 4.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _SETTINGS = 4
 _SECONDS_TO_ANSWER = 10.0
 
 
 def connect(address: str | None) -> None:
-    """Connect to a cluster, or start one here; Ray is kept quiet, signals are ours.
+    """Connect to a cluster, or start one here; silence Ray, keep our signal handlers.
 
-    Raises EngineError with the cause and what to do about it.
+    Raises EngineError with the cause and the remedy.
     """
-    # Ray would report how it is used to its makers.
+    # Ray would send usage statistics to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Without GPUs of their own workers must not see those of others; Ray's new way.
+    # Workers without GPUs must not see those of others; this is Ray's new behaviour.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     if address is not None:
@@ -55,7 +54,7 @@ def connect(address: str | None) -> None:
     try:
         with _own_signals(), _heard(hear):
             ray.init(
-                # "local" starts a new one whatever else runs on this machine.
+                # "local" starts a new cluster whatever else runs on this machine.
                 address=address or "local",
                 configure_logging=True,
                 logging_level=logging.CRITICAL,
@@ -70,7 +69,7 @@ def connect(address: str | None) -> None:
 
 
 def _cause(address: str | None, error: Exception, said: str) -> str:
-    """Return why Ray did not connect, in one line with the remedy."""
+    """Return in one line why Ray did not connect, and the remedy."""
     behind = error.__cause__ or error
     if address is None:
         return f"cannot start Ray ({last_line(behind)}): look at the messages above"
@@ -89,7 +88,7 @@ def _cause(address: str | None, error: Exception, said: str) -> str:
 
 
 def _token_remedy() -> str:
-    """Return what to do where the cluster did not take our token, or there is none."""
+    """Return the remedy for a token that is missing or that the cluster rejected."""
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
     if os.environ.get("RAY_AUTH_TOKEN"):
         token = "the one in RAY_AUTH_TOKEN"  # noqa: S105 - where it is
@@ -105,7 +104,7 @@ def _token_remedy() -> str:
 
 
 def _check_answers(address: str) -> None:
-    """Raise EngineError where no head node listens; Ray itself would try for minutes.
+    """Raise EngineError if no head node listens; Ray itself would try for minutes.
 
     "auto" and addresses with a scheme are left to Ray.
     """
@@ -153,16 +152,16 @@ def _speaks_http2(connection: socket.socket) -> bool:
             if not part:
                 return False
             head += part
-    except OSError:  # it hung up, or has nothing to say
+    except OSError:  # closed the connection or timed out
         return False
     return head[3] == _SETTINGS
 
 
 @contextlib.contextmanager
 def _heard(hear: Callable[[str], None]) -> Iterator[None]:
-    """Keep from the terminal what Ray's own libraries write to it, and pass it on.
+    """Capture stderr of Ray's native libraries and pass the text to ``hear``.
 
-    They alone say why a cluster refuses, in lines of their own and past Python.
+    Only these lines say why a cluster refuses; they bypass Python's streams.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as file:
@@ -184,11 +183,10 @@ def _text(file: IO[bytes]) -> str:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep the handlers that nas has set; Ray sets its own when it starts.
+    """Restore the signal handlers of nas, which Ray replaces when it starts.
 
-    What it starts never hears Ctrl-C, which goes to the whole terminal: the
-    coordinator decides what becomes of it. A signal that is blocked stays so in new
-    processes.
+    Also block Ctrl-C in Ray's processes, which inherit the blocked signal: the terminal
+    sends it to all its processes, but only the coordinator handles it.
     """
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}
@@ -203,6 +201,6 @@ def _own_signals() -> Iterator[None]:
 
 
 def last_line(error: BaseException) -> str:
-    """Return the last line of an error's text, or its kind."""
+    """Return the last line of an error's text, or its type if it has none."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What a worker does with a job, whichever engine started it."""
+"""Runs jobs in a worker process; all engines use it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from nas.training.step import TrainingData
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What a worker needs to know once, at its start."""
+    """The settings of a worker for its whole life."""
 
     split_seed: int
     val_size: int
     device: str
     processes: int = 1
-    """How many workers train on the device at the same time."""
+    """The number of workers that train on the device at the same time."""
     warns: bool = True
-    """Whether it says where a GPU's kernel is missing: one worker of many is enough."""
+    """Whether to warn if a GPU's kernel is missing; one worker of many is enough."""
 
 
 class Worker:
-    """Trains one job after the other; the data stays on its device in between."""
+    """Trains one job after another; the data stays on the device in between."""
 
     def __init__(self, dataset: Dataset, config: WorkerConfig) -> None:
-        """Take the data; it is put on the device when it is first needed."""
-        # The kernels use one core, and torch's own get slower with more on such networks.
+        """Keep the data; move it to the device when it is first needed."""
+        # Our kernels use one core; torch's get slower with more on tiny networks.
         torch.set_num_threads(1)
         self.device = torch.device(config.device)
         if self.device.type == "cuda":
@@ -48,9 +48,9 @@ class Worker:
         self._search: TrainingData | None = None
 
     def events(self, job: Job) -> Iterator[Event | OutOfMemory]:
-        """Train and yield a report at each rung, at last how it ended.
+        """Train; yield a report at each rung, then an event for the outcome.
 
-        Whoever drives it ends the training by asking for no more.
+        The caller stops the training by not asking for the next event.
         """
         end: Failed | OutOfMemory
         try:
@@ -66,13 +66,13 @@ class Worker:
         else:
             return
         if isinstance(end, OutOfMemory):
-            # The error is gone, and with it the model: what torch keeps of their memory
-            # goes to the other workers. Without a GPU this does nothing.
+            # The exception and the model are gone by now. Return the memory that torch
+            # has cached to the other workers; without a GPU this does nothing.
             torch.cuda.empty_cache()
         yield end
 
     def _training(self, job: Job) -> Iterator[Event]:
-        """Train to the end, and yield all that happens up to there."""
+        """Train to the end and yield the events."""
         model = build(job.architecture, seed=job.seed).to(self.device)
         data = self._data(job)
         ran = kernels.supports(model, images_per_step(job.recipe, data))
@@ -98,7 +98,7 @@ class Worker:
         yield Finished(job.number, accuracy, weights, counts.tolist(), ran)
 
     def _data(self, job: Job) -> TrainingData:
-        """Return what the job trains on and measures on."""
+        """Return the job's training and validation data, on the device."""
         if job.mode != "search":
             nothing = torch.empty(0, dtype=torch.int64)
             everything = torch.arange(len(self._dataset.labels))
@@ -115,7 +115,7 @@ class Worker:
         return self._search
 
     def _test_confusion(self, model: torch.nn.Module) -> torch.Tensor:
-        """Read the test set: how often each class got each answer."""
+        """Measure on the test set: return counts by class (row) and prediction."""
         dataset = self._dataset
         return confusion(
             model,

@@ -1,8 +1,8 @@
-"""The winner as files that need no nas: weights and plain PyTorch, ONNX, int8, C.
+"""Exports the winner as files that do not need nas: plain PyTorch, ONNX, int8, C.
 
-``source.py`` writes what `nas best` hands over, ``deliver.py`` what `nas export` does.
-Every format but the source is written from the chain of ``stages.py``; ``quantise.py``
-turns that into whole numbers, and ``integer.py`` says what they mean.
+``source.py`` writes the files of `nas best`, ``deliver.py`` those of `nas export`.
+Every format but the source is written from the stages of ``stages.py``.
+``quantise.py`` turns these into integers; ``integer.py`` defines their arithmetic.
 """
 
 from nas.export.source import source, write_best

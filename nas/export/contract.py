@@ -1,18 +1,18 @@
-"""What an exported net takes as input: one sentence, the same in every file."""
+"""The input format of an exported net, in one sentence that all files share."""
 
 from __future__ import annotations
 
 from nas.architecture import Shape
 
 BYTES = (0.0, 1.0)
-"""The values that the bytes 0 and 255 stand for where the data were bytes."""
+"""The values of the bytes 0 and 255 if the data were bytes."""
 
 FIXED_RANGES = (BYTES, (0.0, 255.0), (-128.0, 127.0))
-"""Those that follow from the type of the data; any other was measured on them."""
+"""The ranges that follow from the data's type; others were measured on the data."""
 
 
 def contract(input_shape: Shape) -> str:
-    """Return the one contract of model.py, ONNX and C for images of that shape."""
+    """Return the contract that model.py, ONNX and C share, for this image shape."""
     channels, height, width = input_shape
     return (
         f"Input: raw images, uint8 from 0 to 255, {channels} x {height} x {width} "
@@ -22,7 +22,7 @@ def contract(input_shape: Shape) -> str:
 
 
 def origin(value_range: tuple[float, float], signal_length: int) -> str:
-    """Return how the bytes come from the data as they were, "" where they are those."""
+    """Return how the bytes derive from the original data; "" if they are the same."""
     low, high = value_range
     text = ""
     if value_range != BYTES:

@@ -1,6 +1,6 @@
-"""One trained net to one format: written, checked against the original, measured again.
+"""Exports a trained net to one format, checks it against the original and measures it.
 
-Nothing is chosen by what is measured here: calibration sees training images alone, and
+No choice depends on these measurements: calibration uses training images only, and
 the test set is read once for the float net and once for the exported one.
 """
 
@@ -42,7 +42,7 @@ Format = Literal["onnx", "onnx-int8", "c"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 CALIBRATION_IMAGES = 1000
-"""Drawn from the training set, always the same ones."""
+"""The number of calibration images, always the same ones from the training set."""
 _MOST_VALUES = 50_000_000
 
 _TOLERANCE = 1e-4  # of ONNX's float logits, as a share of the largest where above 1
@@ -52,18 +52,18 @@ _LOGITS = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exported:
-    """The files by name, not yet written, and the report: plain data for JSON."""
+    """The files by name, not yet written, and the report as plain data for JSON."""
 
     files: dict[str, bytes | str]
     report: dict[str, Any]
 
 
 def export(net: TrainedNet, to: str, output: Path, dataset: Dataset) -> dict[str, Any]:
-    """Write the net in that format into the folder, with export.json; return that.
+    """Write the net in the format ``to`` and export.json; return the latter's content.
 
-    Raises ExportError for an unknown format, a net that it cannot hold, a missing
-    library or another data set than the net's, and StudyError where the folder cannot
-    be written. Then nothing is written.
+    Raises ExportError for an unknown format, a net that the format cannot represent, a
+    missing library or a data set other than the net's, and StudyError if the folder
+    cannot be written. Nothing is written in these cases.
     """
     check_writable(output, ["export.json"])  # before the test set is read
     exported = exported_net(net, to, dataset)
@@ -74,7 +74,7 @@ def export(net: TrainedNet, to: str, output: Path, dataset: Dataset) -> dict[str
 
 
 def exported_net(net: TrainedNet, to: str, dataset: Dataset) -> Exported:
-    """Return the files and the report that export would write."""
+    """Return the files and the report that ``export`` would write."""
     check_format(to)
     _check_dataset(net, dataset)
     chain = stages(net.architecture, net.weights)
@@ -111,7 +111,7 @@ def exported_net(net: TrainedNet, to: str, dataset: Dataset) -> Exported:
 
 
 def check_format(to: str) -> None:
-    """Raise ExportError for a format that nas does not know, or has no library for."""
+    """Raise ExportError if the format is unknown or its library is missing."""
     if to not in FORMATS:
         raise ExportError(f"unknown format {to!r}: give one of {', '.join(FORMATS)}")
     missing = [
@@ -129,10 +129,10 @@ def check_format(to: str) -> None:
 def calibration_images(
     architecture: Architecture, dataset: Dataset
 ) -> npt.NDArray[np.uint8]:
-    """Return the training images that activations' ranges are measured on.
+    """Return the training images for measuring the ranges of activations.
 
-    Fewer than a thousand where a thousand of the largest feature map would take more
-    than some 200 MB.
+    They are fewer than a thousand if a thousand copies of the largest feature map would
+    take more than about 200 MB.
     """
     largest = max(math.prod(layer.output_shape) for layer in layers(architecture))
     count = max(1, min(CALIBRATION_IMAGES, _MOST_VALUES // largest))
@@ -156,7 +156,7 @@ def _check_dataset(net: TrainedNet, dataset: Dataset) -> None:
 
 
 def _torch_net(net: TrainedNet) -> _LOGITS:
-    """Return the trained model of torch as a function of raw images."""
+    """Return the trained torch model as a function of raw images."""
     model = build(net.architecture)
     state = {name: torch.from_numpy(value) for name, value in net.weights.items()}
     try:
@@ -180,7 +180,7 @@ def _torch_net(net: TrainedNet) -> _LOGITS:
 
 
 def _session(model: bytes) -> _LOGITS:
-    """Return an ONNX model in onnxruntime, on the CPU, as such a function."""
+    """Return an ONNX model in onnxruntime on the CPU as a function of raw images."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -264,7 +264,7 @@ def _to_c(
 def _on_target(
     files: dict[str, str], calibration: npt.NDArray[np.uint8]
 ) -> dict[str, Any]:
-    """Return flash and RAM on a Cortex-M4, as far as the tools for it are here."""
+    """Return flash and RAM on a Cortex-M4, as far as its tools are installed."""
     found: dict[str, Any] = {}
     if (taken := target.footprint(files)) is not None:
         found["flash_measured"] = taken.flash
@@ -278,7 +278,7 @@ def _on_target(
 def _by_compiler(
     files: dict[str, str], images: npt.NDArray[np.uint8]
 ) -> npt.NDArray[Any] | None:
-    """Return the classes that the program gives, None without make and a compiler."""
+    """Return the C program's predictions; None without make and a compiler."""
     make = shutil.which("make")
     if make is None or shutil.which("cc") is None:
         return None

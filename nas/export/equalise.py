@@ -1,4 +1,4 @@
-"""Changes of weights that leave the function as it is and whole numbers more exact."""
+"""Rescales weights for more exact quantisation without changing the function."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nas.export.stages import Array, Convolution, Stage, reach
 
 
 def on_pixels(stage: Stage, mean: Array, std: Array, zero: Array) -> Stage:
-    """Return a stage of the image as it works on ``pixel / 255 - zero``, no bias lost.
+    """Return a stage on the image for inputs ``pixel / 255 - zero``, unnormalised.
 
-    Only where a kernel reaches over the edge it sees zero instead of mean, by less
-    than half a level of the pixels.
+    The output stays the same, except that padding has the value ``zero`` instead of the
+    mean. These differ by at most half a pixel level.
     """
     channels = stage.input_shape[0]
     if not stage.convolutions:
@@ -35,13 +35,13 @@ def on_pixels(stage: Stage, mean: Array, std: Array, zero: Array) -> Stage:
 
 
 def equalised(chain: Sequence[Stage], features: Tensor) -> list[Stage]:
-    """Return the net with depthwise convolutions whose channels are all of one range.
+    """Return the net with the channels of each depthwise convolution in one range.
 
-    Nothing comes between a separable block's two convolutions, so what the first is
-    divided by, the second is multiplied with (Nagel et al. 2019, cross-layer
-    equalisation); in a repeated block by the same numbers each time.
+    No operation lies between the two convolutions of a separable block. So the first is
+    divided by the factors that the second is multiplied with (Nagel et al. 2019,
+    cross-layer equalisation). A repeated block uses the same factors each time.
     """
-    # What is gated has no convolution behind it that could make up for a factor.
+    # A gated stage is not followed by a convolution that could undo the factors.
     gated = {
         chain[number - stage.takes].name
         for number, stage in enumerate(chain)
@@ -56,7 +56,7 @@ def equalised(chain: Sequence[Stage], features: Tensor) -> list[Stage]:
             largest[stage.name] = np.maximum(largest.get(stage.name, 0.0), peak)
         tensors.append(floating.apply(stage, tensors))
     equal: list[Stage] = []
-    factors: list[Array | None] = [None]  # of what each stage gives
+    factors: list[Array | None] = [None]  # of each stage's output
     for stage in chain:
         before, factor = factors[-stage.takes], None
         if before is not None:
@@ -71,7 +71,7 @@ def equalised(chain: Sequence[Stage], features: Tensor) -> list[Stage]:
 
 
 def _with_weights(stage: Stage, factors: Array) -> Stage:
-    """Return the stage with its one convolution's weights times the factors."""
+    """Return the stage with its single convolution scaled by the factors."""
     (convolution,) = stage.convolutions
     bias = convolution.bias
     if stage.depthwise:

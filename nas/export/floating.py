@@ -1,4 +1,4 @@
-"""The stages in float on torch: what calibration measures."""
+"""Runs the stages in float with torch, for calibration."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def convolve(stage: Stage, features: Tensor) -> Tensor:
 
 
 def follow(step: After, features: Tensor) -> Tensor:
-    """Return what follows the convolutions, applied to ``[N, C, H, W]``."""
+    """Return ``[N, C, H, W]`` after one step that follows the convolutions."""
     match step:
         case Pool("max", window):
             return functional.max_pool2d(features, window)
@@ -68,13 +68,13 @@ def follow(step: After, features: Tensor) -> Tensor:
 
 
 def taken(stage: Stage, tensors: Sequence[Tensor]) -> Tensor:
-    """Return what the stage takes of the tensors before it, with its gates."""
+    """Return the stage's input from the tensors before it, times its gates if any."""
     features = tensors[-stage.takes]
     return features * tensors[-stage.gates] if stage.gates else features
 
 
 def apply(stage: Stage, tensors: Sequence[Tensor]) -> Tensor:
-    """Return the stage's output, ``[N, C, H, W]``, for the tensors before it."""
+    """Return the stage's output, ``[N, C, H, W]``, from the tensors before it."""
     features = convolve(stage, taken(stage, tensors))
     added = tensors[-stage.adds] if stage.adds else None
     if added is not None:

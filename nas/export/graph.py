@@ -1,4 +1,4 @@
-"""ONNX graphs in as few words as possible: nodes, constants, the checked model."""
+"""A short way to build ONNX graphs: nodes, constants, the checked model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nas.architecture import Shape
 from nas.errors import ExportError
 
 OPSET = 17
-"""Of 2022: onnxruntime since 1.12 and today's converters take it; HardSwish needs 14."""
-_IR_VERSION = 8  # the one that came with it
+"""From 2022; onnxruntime 1.12 and today's converters accept it. HardSwish needs 14."""
+_IR_VERSION = 8  # released with this opset
 
 INPUT, OUTPUT = "image", "logits"
 
 
 class Graph:
-    """Nodes in order; every method that adds some returns the name of its output."""
+    """Nodes in order; each method that adds nodes returns the name of the output."""
 
     def __init__(self) -> None:
         self._nodes: list[Any] = []
@@ -45,7 +45,7 @@ class Graph:
     def model(self, input_shape: Shape, num_classes: int, about: str) -> bytes:
         """Return the serialised model: uint8 images in, float logits out.
 
-        Raises ExportError where onnx.checker has something against it, a bug in nas.
+        Raises ExportError if onnx.checker rejects it, which is a bug in nas.
         """
         import onnx
         from onnx import TensorProto, helper

@@ -1,7 +1,7 @@
-"""The arithmetic of the int8 net, defined by numpy; the C code gives the same bits.
+"""The numpy definition of the int8 net's arithmetic; the C code gives the same bits.
 
-Sums are taken in float64, which holds every whole number up to 2**53, so that numpy's
-matrix product does the work; none exceeds 2**31 (quantise checks that).
+Sums use float64, which is exact for integers up to 2**53, so that numpy's matrix
+product can compute them. No sum exceeds 2**31 (quantise checks that).
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from nas.export.quantise import (
 from nas.export.stages import Pool, reach
 
 _CHUNK = 100
-_MOST_VALUES = 20_000_000  # of a chunk's windows, 160 MB
+_MOST_VALUES = 20_000_000  # in the windows of one chunk, 160 MB
 SIGMOID_SHIFT = 4
-"""The sigmoid's table has 16 entries a unit, from 0 to 8."""
+"""The sigmoid's table has 16 entries per unit, from 0 to 8."""
 SIGMOID = np.round(65536 / (1 + np.exp(-np.arange(129) / 16))).astype(np.int64)
-"""Of 2**16; between its entries it is a straight line, and above 8 it is one."""
+"""In units of 2**-16; linear between the entries, and one above 8."""
 LEAKY = 10486
-"""0.01 as a share of 2**20."""
+"""0.01 in units of 2**-20."""
 
 
 def classify(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integers:
-    """Return the class of each image, uint8 ``[N, C, H, W]``; the first of equals."""
+    """Return the class of each image, uint8 ``[N, C, H, W]``; ties go to the first."""
     classes: Integers = run(table, images).argmax(axis=1)
     return classes
 
 
 def run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Integers:
-    """Return the logits ``[N, num_classes]``, each ``2**-logit_bits``."""
+    """Return the logits ``[N, num_classes]`` in units of ``2**-logit_bits``."""
     size = max(1, min(_CHUNK, _MOST_VALUES // max(map(_window_values, table))))
     chunks = [images[i : i + size] for i in range(0, len(images), size)]
     return np.concatenate([_run(table, chunk) for chunk in chunks])
 
 
 def _window_values(stage: IntegerStage) -> int:
-    """Return how many inputs the kernels see at all places of one image together."""
+    """Return the number of window values of one image, over all output positions."""
     places = math.prod(stage.float_stage.conv_shape[1:])
     kernel = max((math.prod(c.weight.shape[1:]) for c in stage.convolutions), default=1)
     return places * max(kernel, stage.float_stage.input_shape[0])
@@ -64,7 +64,7 @@ def _run(table: Sequence[IntegerStage], images: npt.NDArray[np.uint8]) -> Intege
 
 
 def apply(stage: IntegerStage, tensors: Sequence[Integers]) -> Integers:
-    """Return the stage's output, ``[N, C, H, W]``, for the tensors before it."""
+    """Return the stage's output, ``[N, C, H, W]``, from the tensors before it."""
     source = stage.float_stage
     features = tensors[-source.takes]
     if (step := resize_of(source)) is not None:
@@ -121,13 +121,13 @@ def depthwise(stage: IntegerStage) -> bool:
 
 
 def _scaled(values: Integers, shift: int) -> Integers:
-    """Return the values divided by 2**shift, rounded down, in 31 bits."""
+    """Return the values divided by 2**shift, rounded down, clipped to ±2**30."""
     scaled: Integers = np.clip(values >> shift, -(2**30), 2**30)
     return scaled
 
 
 def _windows(pool: Pool, values: Integers) -> Integers:
-    """Return the values by windows, ``[N, C, H, W, h * w]``."""
+    """Return the values grouped by window, ``[N, C, H, W, h * w]``."""
     high, wide = pool.window
     count, channels, height, width = values.shape
     rows, columns = height // high, width // wide
@@ -155,7 +155,7 @@ def _pool_numbers(pool: Pool | None, numbers: Integers) -> Integers:
     if pool.kind == "max":
         pooled: Integers = windows.max(axis=4)
         return pooled
-    # A quarter of the sum, halves to the even number: as ONNX rounds.
+    # A quarter of the sum, with halves rounded to even as in ONNX.
     total: Integers = windows.sum(axis=4)
     return (total + 1 + ((total >> 2) & 1)) >> 2
 

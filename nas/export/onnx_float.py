@@ -1,4 +1,4 @@
-"""The float ONNX model: raw uint8 images in, the logits of the torch model out."""
+"""Writes the float ONNX model: raw uint8 images in, the torch model's logits out."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def onnx_float(
 ) -> bytes:
     """Return the model as bytes, checked by onnx.checker.
 
-    It takes ``image``, uint8 ``[batch, C, H, W]``, normalises it inside and gives
-    ``logits``, float ``[batch, num_classes]``.
+    Its input is ``image``, uint8 ``[batch, C, H, W]``, which it normalises itself; its
+    output is ``logits``, float ``[batch, num_classes]``.
     """
     graph = Graph()
     tensors = [_normalised(graph, mean, std)]
@@ -80,7 +80,7 @@ def _convolved(graph: Graph, stage: Stage, features: str, index: int, name: str)
 
 
 def taken(graph: Graph, stage: Stage, tensors: Sequence[str], name: str) -> str:
-    """Add the gates of what the stage takes, if it has any; return the product."""
+    """Return the name of the stage's input; add a Mul node first if it is gated."""
     features = tensors[-stage.takes]
     if not stage.gates:
         return features
@@ -88,7 +88,7 @@ def taken(graph: Graph, stage: Stage, tensors: Sequence[str], name: str) -> str:
 
 
 def conv_attributes(stage: Stage, index: int) -> dict[str, int | list[int]]:
-    """Return the attributes of the ONNX Conv of a stage's convolution."""
+    """Return the ONNX Conv attributes of a stage's convolution."""
     convolution = stage.convolutions[index]
     return {
         "kernel_shape": list(convolution.weight.shape[2:]),
@@ -100,7 +100,7 @@ def conv_attributes(stage: Stage, index: int) -> dict[str, int | list[int]]:
 
 
 def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) -> str:
-    """Add what follows a convolution; ``shape`` is the features' before it."""
+    """Add a step that follows a convolution; ``shape`` is that of its input."""
     match step:
         case Pool("avg", window) if window == shape[1:]:
             return graph.node("GlobalAveragePool", [features], f"{name}.pool")
@@ -144,7 +144,7 @@ def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) ->
 
 
 def resized(graph: Graph, features: str, name: str, shape: Shape, step: Resize) -> str:
-    """Add the means over areas of features of that shape: two products of matrices."""
+    """Add the average over areas as two matrix products; ``shape`` is the input's."""
     rows = _means(shape[1], step.sides[0])
     columns = _means(shape[2], step.sides[1]).T
     left = graph.constant(f"{name}.rows", rows, np.float32)
@@ -154,7 +154,7 @@ def resized(graph: Graph, features: str, name: str, shape: Shape, step: Resize) 
 
 
 def _means(before: int, after: int) -> Array:
-    """Return the matrix [after, before] of the means that an area average takes."""
+    """Return the matrix [after, before] that averages areas along one axis."""
     weights = np.zeros((after, before))
     for place, (start, end) in enumerate(areas(before, after)):
         weights[place, start:end] = 1 / (end - start)

@@ -1,8 +1,8 @@
 """The int8 ONNX model: the float graph with QuantizeLinear and DequantizeLinear pairs.
 
-Weights are int8, a scale an output channel; activations int8, a scale a tensor. It
-stands for the same numbers as the C code (its uint8 activations less 128). What comes
-before the first quantised convolution is exact in float.
+Weights are int8 with one scale per output channel; activations are int8 with one scale
+per tensor. The numbers are those of the C code, whose uint8 activations are 128 larger.
+The part before the first quantised convolution is exact in float.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nas.export.stages import Pool
 def onnx_int8(table: Sequence[IntegerStage]) -> bytes:
     """Return the model as bytes, checked by onnx.checker.
 
-    Input and output are those of onnx_float: raw uint8 images and float logits.
+    Input and output are as in onnx_float: raw uint8 images and float logits.
     """
     graph = Graph()
     pixels = graph.node("Cast", [INPUT], "pixels", to=1)  # 1 is float
@@ -38,7 +38,7 @@ def onnx_int8(table: Sequence[IntegerStage]) -> bytes:
     tensors = [graph.node("Mul", [centred, "scale"], "normalised")]
     for number, stage in enumerate(table):
         if not stage.convolutions:
-            continue  # the images, which are in it already
+            continue  # the images, which the graph already has
         tensors.append(_stage(graph, stage, tensors, f"stage{number}"))
     graph.node("Flatten", [tensors[-1]], OUTPUT, axis=1)
     return graph.model(shape, table[-1].output_shape[0], contract(shape))

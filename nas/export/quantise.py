@@ -1,22 +1,22 @@
-"""From float stages to whole numbers: int8 weights, uint8 activations, int32 sums.
+"""Quantises the float stages: int8 weights, uint8 activations, int32 sums.
 
-Weights are symmetric, one scale an output channel; activations are uint8 with a scale
-and a zero point a tensor, whose range is measured on training images (min to max, or
-narrower where that makes the squared error smaller). The image itself is a tensor of
-scale 1/255, its zero point the training images' mean: so padding adds nothing, and
+Weights are symmetric with one scale per output channel. Activations are uint8 with one
+scale and zero point per tensor; the range is measured on training images (min to max,
+or narrower if that has a smaller squared error). The image itself is a tensor of scale
+1/255 with the training images' mean as its zero point. So padding adds nothing, and
 normalisation is folded into the first convolution.
 
 One stage computes, in this order (integer.py is the executable definition)::
 
-    sums = convolution + bias            int32; zeros around the image are zero points
+    sums = convolution + bias            int32; padding has the value of the zero point
     sums = sums * gate                   a uint8 number for each channel, if any
-    sums = maximum or sum over a window  a pooling that comes before the activation
+    sums = maximum or sum over a window  a pooling before the activation
     product = (sums << up) * multiplier  plus (added - zero) * its multiplier, if any
     fine = product >> shift              activation in fixed point, if any
     output = fine * second >> shift      saturated to uint8; logits stay int32
-    output = maximum or mean             a pooling that comes after the activation
+    output = maximum or mean             a pooling after the activation
 
-Before them all the images may be averaged to a lower resolution, pixel by pixel.
+Before the first stage the images may be averaged to a lower resolution, as uint8.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ Int8 = npt.NDArray[np.int8]
 Integers = npt.NDArray[np.int64]
 
 FINE_LIMIT = 2**27
-"""Largest magnitude of a value in the fixed point in which activations work."""
+"""Largest magnitude of an activation's fixed-point input."""
 _INT32 = 2**31 - 1
-_MOST_SHIFT = 46  # so that zero points and sums, shifted so far, stay within 63 bits
-_FINE_BITS = 16  # after the point, where the values are small enough
-_SAMPLES = 200_000  # values that a tensor's range is chosen from
+_MOST_SHIFT = 46  # keeps shifted zero points and sums within 63 bits
+_FINE_BITS = 16  # fractional bits if the values are small enough
+_SAMPLES = 200_000  # values for choosing a tensor's range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class IntegerConvolution:
-    """int8 ``weight`` [O, I, kh, kw]; its outputs begin at channel ``start``."""
+    """int8 ``weight`` [O, I, kh, kw]; the outputs start at channel ``start``."""
 
     weight: Int8
     padding: tuple[int, int]
@@ -79,10 +79,10 @@ class IntegerConvolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Second:
-    """What turns the activation's fixed point into output numbers.
+    """Converts the activation's fixed-point values into output numbers.
 
-    ``output = (fine * multiplier + offset) >> shift``; one number each, or one each a
-    channel. ``fraction`` is how many bits of ``fine`` stand after the point.
+    ``output = (fine * multiplier + offset) >> shift``; each is a single number or one
+    per channel. ``fraction`` is the number of fractional bits of ``fine``.
     """
 
     activation: str
@@ -94,7 +94,7 @@ class Second:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """A tensor that is added: ``(number - zero) * multiplier``, before the shift."""
+    """A tensor to add before the shift, as ``(number - zero) * multiplier``."""
 
     zero: int
     multiplier: int
@@ -102,12 +102,12 @@ class Added:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class IntegerStage:
-    """A stage in whole numbers, and the scales that they stand for.
+    """A stage in integers, with their scales.
 
-    ``input_zero`` holds one zero point, or one a channel for the image. ``bias`` is in
-    units of ``input_scale * weight_scale`` for each channel; ``sum_bias`` is what is
-    added to the sums: it makes up for the zero point, and covers a whole window where
-    one is summed. ``output`` is None for the logits, which are ``2**-logit_bits`` each.
+    ``input_zero`` holds one zero point, or one per channel for the image. ``bias`` is
+    in units of ``input_scale * weight_scale`` for each channel. ``sum_bias`` is added
+    to the sums; it corrects for the zero point and covers all of a window that is
+    summed. ``output`` is None for the logits, whose unit is ``2**-logit_bits``.
     """
 
     float_stage: Stage
@@ -119,7 +119,7 @@ class IntegerStage:
     early: Pool | None
     sum_bias: Integers
     up: int
-    """Bits that no sum uses; with them a shift of 32 and more loses none that matter."""
+    """Spare bits of the sums; using them keeps a shift of 32 or more precise."""
     multiplier: Integers
     shift: int
     second: Second | None
@@ -130,12 +130,12 @@ class IntegerStage:
 
     @property
     def name(self) -> str:
-        """Where in the network it is."""
+        """The stage's place in the network."""
         return self.float_stage.name
 
     @property
     def output_shape(self) -> Shape:
-        """Channels, height and width of what it gives."""
+        """Channels, height and width of the output."""
         return self.float_stage.output_shape
 
 
@@ -146,10 +146,10 @@ def quantise(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> list[IntegerStage]:
-    """Return the network in whole numbers, calibrated on these training images.
+    """Return the network in integers, calibrated on these training images.
 
-    ``images`` is uint8 ``[N, C, H, W]``; a thousand are plenty. ``mean`` and ``std``
-    hold one number a channel, for pixels of 0 to 1.
+    ``images`` is uint8 ``[N, C, H, W]``; a thousand are enough. ``mean`` and ``std``
+    hold one number per channel, for pixels of 0 to 1.
 
     Raises ExportError for a net whose numbers do not fit 32 bits.
     """
@@ -157,7 +157,7 @@ def quantise(
     table: list[IntegerStage] = []
     resizes = resize_of(chain[0])
     if resizes is not None:
-        # Of whole pixels; what follows takes them as it would take the images.
+        # The averages are whole numbers, so the next stages treat them like images.
         images = averaged(images, resizes.sides)
         table.append(_averaging(chain[0], zero))
         chain = chain[1:]
@@ -197,7 +197,7 @@ def quantise(
 def averaged(
     images: npt.NDArray[np.integer[Any]], sides: tuple[int, int]
 ) -> npt.NDArray[Any]:
-    """Return [N, C, H, W] in a lower resolution: means of areas, halves rounded up."""
+    """Return [N, C, H, W] in a lower resolution: area means, halves rounded up."""
     height, width = images.shape[2:]
     result = np.empty((*images.shape[:2], *sides), dtype=images.dtype)
     for (y, rows), (x, columns) in product(
@@ -210,13 +210,13 @@ def averaged(
 
 
 def resize_of(stage: Stage) -> Resize | None:
-    """Return what the stage does to the images' resolution, None for any other stage."""
+    """Return the resize step if the stage lowers the images' resolution, else None."""
     found = stage.after[0] if stage.after else None
     return found if isinstance(found, Resize) else None
 
 
 def _averaging(stage: Stage, zero: Integers) -> IntegerStage:
-    """Return the stage of the images' resolution, which has no numbers of its own."""
+    """Return the stage that lowers the images' resolution; it has no parameters."""
     nothing = np.zeros(0, dtype=np.int64)
     return IntegerStage(
         float_stage=stage,
@@ -247,7 +247,7 @@ class _Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """What follows a convolution, by its place; ``sign`` comes before the activation."""
+    """The steps after a convolution, in order; ``sign`` precedes the activation."""
 
     early: Pool | None
     sign: Affine | None
@@ -283,11 +283,11 @@ def _quantised(
     *,
     logits: bool,
 ) -> tuple[IntegerStage, Tensor]:
-    """Return the stage in whole numbers and its float outputs."""
+    """Return the stage in integers and its float outputs."""
     scale, zero = tensor.scale, tensor.zero
     parts = _parts(stage)
     if logits and (parts.activation != "none" or parts.late):
-        # A pool head has made the last block the classifier; it has a stage of its own.
+        # A pool head makes the last block the classifier, but has a stage of its own.
         raise ExportError(f"{stage.name}: the logits cannot have an activation")
     before = floating.convolve(stage, tensor.features)
     if gates is not None:
@@ -307,7 +307,7 @@ def _quantised(
     )
     convolutions, weight_scale, bias = _weights(stage, scale, sums_over)
     sum_bias = (bias - _padding_sums(stage, convolutions, zero)) * sums_over
-    # A gate is a number of 0 to 255, whose zero is 0.
+    # A gate is a number from 0 to 255 with zero point 0.
     most_times = sums_over if gates is None else 255
     up = _spare_bits(stage, convolutions, sum_bias, most_times)
     signs = parts.sign.scale if parts.sign else np.ones_like(weight_scale)
@@ -318,9 +318,9 @@ def _quantised(
     if parts.activation == "sigmoid":
         output = Range(scale=float(np.float32(1 / 255)), zero=0)
     if not stage.convolutions and len(zero) == 1 and output and _is_maximum(parts):
-        # A maximum is one of its numbers.
+        # A maximum is one of the input numbers, so their scale is exact.
         output = Range(scale=scale, zero=int(zero[0]))
-    # So that a shift is of more than 32 bits, which spares a processor of 32 bits work.
+    # This makes the shift exceed 32 bits, which is cheaper on a 32-bit processor.
     most_bits = math.floor(math.log2(0.25 / abs(real).max()))
     logit_bits = _bits_for(outputs, 2**28, most_bits) if logits else 0
     second = None
@@ -329,8 +329,8 @@ def _quantised(
     elif parts.activation == "none" or (
         parts.activation in {"relu", "relu6"} and parts.affine is None
     ):
-        # Zero is the least number of what a relu gives, and the largest stands for no
-        # more than was measured: saturation does its work.
+        # Saturation does the work of relu and relu6: the range starts at zero and ends
+        # at most at the measured maximum.
         real = real / output.scale
     else:
         fraction = _bits_for(before, FINE_LIMIT / 4, most_bits)
@@ -339,7 +339,7 @@ def _quantised(
     unit = _unit(second, output)
     most_shift = _MOST_SHIFT
     if added is not None:
-        # Shifted so far its numbers stay within 61 bits.
+        # This shift keeps the added numbers within 61 bits.
         most_shift = min(most_shift, 52 - math.frexp(added.scale / unit)[1])
     multiplier, shift = _fixed_point(real, most_shift)
     quantised = IntegerStage(
@@ -385,12 +385,12 @@ def _weights(
     convolutions = []
     for convolution in stage.convolutions:
         largest = abs(convolution.weight).max(axis=(1, 2, 3))
-        # A bias far larger than the weights has to fit 32 bits, too.
+        # A bias far larger than the weights must fit 32 bits, too.
         least = abs(convolution.bias) * sums_over / (input_scale * 2**29)
         scale = np.maximum(largest / 127, least)
         scale = np.where(scale > 1e-30, scale, 1.0)
         weight = np.round(convolution.weight / scale[:, None, None, None])
-        # As ONNX has it, so that both compute with the same numbers.
+        # ONNX stores float32; so both compute with the same numbers.
         scale = scale.astype(np.float32).astype(float)
         convolutions.append(
             IntegerConvolution(
@@ -408,7 +408,7 @@ def _weights(
 def _padding_sums(
     stage: Stage, convolutions: tuple[IntegerConvolution, ...], zero: Integers
 ) -> Integers:
-    """Return what the zero point adds to the sums of each output channel."""
+    """Return the zero point's contribution to the sums of each output channel."""
     channels = stage.input_shape[0]
     zeros = np.broadcast_to(zero, (channels,))
     axis = (-1, 1, 1, 1) if stage.depthwise or not stage.convolutions else (1, -1, 1, 1)
@@ -426,9 +426,9 @@ def _spare_bits(
     sum_bias: Integers,
     sums_over: int,
 ) -> int:
-    """Return how many times sums can be doubled within 31 bits, whatever the input.
+    """Return how many times the sums can be doubled within 31 bits, for any input.
 
-    Raises ExportError where they could leave 32 bits.
+    Raises ExportError if they could exceed 32 bits.
     """
     weights = np.concatenate(
         [abs(c.weight.astype(np.int64)).sum(axis=(1, 2, 3)) for c in convolutions]
@@ -443,14 +443,14 @@ def _spare_bits(
 
 
 def _second(parts: _Parts, fraction: int, output: Range) -> Second:
-    """Return what follows the activation: its affine and the output's range."""
+    """Return the step after the activation, from its affine and the output's range."""
     scale = parts.affine.scale if parts.affine else np.ones(1)
     moved = parts.affine.shift if parts.affine else np.zeros(1)
     real = scale / output.scale / 2.0**fraction
     if parts.activation == "hardswish":
         real = real / 6  # the fixed point holds x * clip(x + 3, 0, 6)
     elif parts.activation == "sigmoid":
-        real = 1 / output.scale / np.full(1, 2.0**16)  # as its table is
+        real = 1 / output.scale / np.full(1, 2.0**16)  # the unit of its table
     multiplier, shift = _fixed_point(real)
     offset = np.round((moved / output.scale + output.zero + 0.5) * 2.0**shift)
     return Second(
@@ -467,14 +467,14 @@ def _is_maximum(parts: _Parts) -> bool:
 
 
 def _unit(second: Second | None, output: Range | None) -> float:
-    """Return what one stands for in the numbers that the shift leaves."""
+    """Return the value of one unit of the numbers after the shift."""
     if second is not None:
         return 2.0**-second.fraction
     return 1.0 if output is None else output.scale
 
 
 def _fixed_point(real: Array, most_shift: int = _MOST_SHIFT) -> tuple[Integers, int]:
-    """Return 32-bit multipliers and one shift: ``real`` is about their quotient."""
+    """Return 32-bit multipliers and one shift with ``real ≈ multiplier / 2**shift``."""
     largest = float(abs(real).max())
     shift = max(1, most_shift)
     if largest > 0:
@@ -483,16 +483,16 @@ def _fixed_point(real: Array, most_shift: int = _MOST_SHIFT) -> tuple[Integers, 
 
 
 def _bits_for(values: Tensor, limit: float, most: int) -> int:
-    """Return how many bits after the point leave these values below the limit."""
+    """Return the number of fractional bits that keeps these values below the limit."""
     largest = float(values.abs().max()) or 1.0
     return max(4, min(_FINE_BITS, most, math.floor(math.log2(limit / largest))))
 
 
 def _range(values: Tensor) -> Range:
-    """Return the range for uint8 whose squared error on these values is least.
+    """Return the uint8 range with the smallest squared error on these values.
 
-    Its ends are the least and the largest value, or shares of them; zero is always a
-    number of its own, which padding and relu need.
+    Its ends are the minimum and the maximum, or fractions of them. Zero is always
+    represented exactly, which padding and relu need.
     """
     flat = values.flatten()
     some = flat[:: max(1, len(flat) // _SAMPLES)].double().numpy()

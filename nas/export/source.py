@@ -1,7 +1,7 @@
-"""The winner as files that outlive nas: weights, description, source and report.
+"""Writes the winner as files that do not need nas: weights, source and report.
 
-The source is rendered from the model that nas.training.model builds, layer by layer, so the
-names of its weights cannot drift from those that were trained.
+The source is rendered layer by layer from the model that nas.training.model builds, so
+the names of its weights always match the trained ones.
 """
 
 from __future__ import annotations
@@ -193,11 +193,11 @@ def write_best(
 ) -> None:
     """Write weights.safetensors, architecture.json, model.py and report.json.
 
-    ``state`` is the state dict of nas.training.model.build's model, on any device; ``report``
-    is plain data for JSON. The rest is as for source. All four are written or none.
-
-    Raises StudyError where they cannot be written, RuntimeError for a state that is
-    not of this architecture and ValueError for a report with a NaN or infinity.
+    ``state`` is the state dict of the model that nas.training.model.build returns, on
+    any device. ``report`` is plain data for JSON. The other arguments are as for
+    ``source``. Either all four files are written or none.
+    Raises StudyError if they cannot be written, RuntimeError if the state does not fit
+    the architecture and ValueError for a report with a NaN or infinity.
     """
     build(architecture).load_state_dict(dict(state), strict=True)
     tensors = {
@@ -236,12 +236,11 @@ def source(
 ) -> str:
     """Return a Python module with this one network in plain torch, without nas.
 
-    ``mean`` and ``std`` hold one number a channel, for pixels of 0 to 1, as in
-    nas.data.Dataset, and so ``value_range`` and ``signal_length``; ``class_names`` has
-    one name a class. ``notes`` are lines for its
-    docstring, such as the test accuracy and how it was measured.
-
-    Raises ValueError where one of the three does not fit the architecture.
+    ``mean``, ``std`` (one number per channel, for pixels of 0 to 1), ``value_range``
+    and ``signal_length`` are as in nas.data.Dataset. ``class_names`` has one name per
+    class. ``notes`` are lines for the module's docstring, such as the test accuracy and
+    how it was measured.
+    Raises ValueError if mean, std or class_names do not fit the architecture.
     """
     channels = architecture.input_shape[0]
     if not len(mean) == len(std) == channels:
@@ -283,7 +282,7 @@ def source(
 
 
 def _margin(value_range: tuple[float, float]) -> float:
-    """Return how far beyond a measured range values of the same kind may well lie."""
+    """Return how far new values may plausibly exceed a measured range."""
     low, high = value_range
     return 0.0 if value_range in FIXED_RANGES else high - low
 
@@ -313,13 +312,13 @@ if images.shape[1:] == (channels, length):
 
 
 def _layouts(signal_length: int) -> str:
-    """Return the lines that bring every layout to channels first."""
+    """Return the source lines that bring every layout to channels first."""
     lines = _SIGNAL_LAYOUTS if signal_length else _IMAGE_LAYOUTS
     return textwrap.indent(lines, "    ")
 
 
 def _layout_names(input_shape: Shape, signal_length: int) -> str:
-    """Return the layouts in words that end no string and fit a line."""
+    """Return the layouts as text without quotes that fits on a line."""
     channels, height, width = input_shape
     if signal_length:
         return f"(N, {channels}, {signal_length})"
@@ -327,7 +326,7 @@ def _layout_names(input_shape: Shape, signal_length: int) -> str:
 
 
 def _layers(architecture: Architecture) -> Iterator[str]:
-    """Yield the lines of __init__ that build blocks and head."""
+    """Yield the lines of __init__ that build the blocks and the head."""
     model = build(architecture)
     blocks, head = model.get_submodule("blocks"), model.get_submodule("head")
     shapes = ["x".join(map(str, shape)) for shape in feature_shapes(architecture)]
@@ -354,7 +353,7 @@ def _layers(architecture: Architecture) -> Iterator[str]:
 
 
 def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
-    """Yield the lines that make a module, as an argument of that name or of none."""
+    """Yield the lines that construct a module, as a keyword argument if named."""
     start = f"{indent}{name}=" if name else indent
     match module:
         case nn.Sequential():
@@ -397,14 +396,14 @@ def _named_layers(module: nn.Module, indent: str) -> Iterator[str]:
 
 
 def _classes(architecture: Architecture) -> str:
-    """Return the source of the modules that torch does not have and the model needs."""
+    """Return the source of the modules that the model needs and torch lacks."""
     used = {type(module) for module in build(architecture).modules()}
     needed = [kind for kind in OWN_MODULES if kind in used]
     return "".join(f"\n{inspect.getsource(kind)}\n" for kind in needed)
 
 
 def _arguments(layer: nn.Module) -> Iterator[str]:
-    """Yield the arguments that make such a layer, without those of torch's defaults."""
+    """Yield the constructor arguments of a layer that differ from torch's defaults."""
     match layer:
         case nn.Conv2d():
             yield from map(str, (layer.in_channels, layer.out_channels))
@@ -443,13 +442,13 @@ def _arguments(layer: nn.Module) -> Iterator[str]:
 
 
 def _side(size: Any) -> str:
-    """Return torch's pair for height and width as one number where they are equal."""
+    """Return torch's pair of height and width, as one number if they are equal."""
     pair = size if isinstance(size, tuple) else (size, size)
     return str(pair[0]) if pair[0] == pair[1] else repr(pair)
 
 
 def _tuple(start: str, items: Iterable[str]) -> str:
-    """Return ``start`` and a tuple, broken as the formatter would."""
+    """Return ``start`` and a tuple, with the formatter's line breaks."""
     listed = list(items)
     line = f"{start}({', '.join(listed)}{',' * (len(listed) == 1)})"
     if len(line) <= _LINE_LENGTH:
@@ -458,14 +457,14 @@ def _tuple(start: str, items: Iterable[str]) -> str:
 
 
 def _string(text: str) -> str:
-    """Return a literal in double quotes, unless those would need escapes."""
+    """Return a string literal in double quotes, unless they would need escapes."""
     literal = repr(text)
     return literal if '"' in literal else f'"{literal[1:-1]}"'
 
 
 def _paragraph(text: str, indent: str = "") -> str:
-    """Return text wrapped for the docstring, with nothing in it that could end it."""
-    # Python source takes no null byte, a file no lone surrogate.
+    """Return text wrapped for a docstring, without characters that could end it."""
+    # Python source allows no null byte, and a file no lone surrogate.
     safe = "".join(letter if letter.isprintable() else " " for letter in text)
     return textwrap.fill(
         safe.replace("\\", "\\\\").replace('"""', "'''"),
@@ -479,7 +478,7 @@ def _paragraph(text: str, indent: str = "") -> str:
 
 def _json(data: Mapping[str, Any]) -> str:
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A row of a table on one line: no string holds a line break within brackets.
+    # Put each row of a table on one line; no string has a line break within brackets.
     return re.sub(
         r"\[\n[-+.\de,\s]+\]",
         lambda row: " ".join(row[0].split()).replace("[ ", "[").replace(" ]", "]"),

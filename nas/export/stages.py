@@ -1,13 +1,12 @@
-"""A trained network as a chain of stages: what every export is written from.
+"""A trained network as a chain of stages, the common input of all exports.
 
-A stage is one convolution (or several side by side) and what follows it. Batch norm is
-folded into the convolution wherever that is exact, also across a pooling; where it is
-not, what is left of it stands in ``after`` as an Affine. Linear layers are convolutions
-whose kernel covers their whole input. A stage may add what an earlier one gave: a
-shortcut.
+A stage is one convolution (or several in parallel) and the steps after it. Batch norm
+is folded into the convolution if that is exact, also across a pooling; otherwise the
+remainder is an Affine in ``after``. Linear layers are convolutions whose kernel covers
+their whole input. A stage may add an earlier stage's output, as a shortcut.
 
-A block's stages are its parts. What is unknown here is refused by name, and so are
-weights that no part has asked for.
+A block has one stage per part. Unknown fields of a block are refused by name, and so
+are weights that no part uses.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from nas.errors import ExportError
 
 Array = npt.NDArray[np.float64]
 
-_EPSILON = 1e-5  # torch's default in BatchNorm2d
+_EPSILON = 1e-5  # torch's default for BatchNorm2d
 LEAKY_SLOPE = 0.01
-"""Torch's default in LeakyReLU."""
+"""Torch's default for LeakyReLU."""
 
 _KNOWN_BLOCK = {
     *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
@@ -44,7 +43,7 @@ _ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
 class Convolution:
     """``weight`` [O, I, kh, kw] (I is 1 if depthwise), ``bias`` [O].
 
-    ``padding`` is how many rows and columns of zeros stand on each side of its input.
+    ``padding`` is the number of rows and columns of zeros on each side of the input.
     """
 
     weight: Array
@@ -54,7 +53,7 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Maximum or mean over windows of that height and width, rounding down."""
+    """Maximum or mean over windows (height, width), dropping incomplete ones."""
 
     kind: Literal["max", "avg"]
     window: tuple[int, int]
@@ -62,7 +61,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
-    """``x * scale + shift`` with one number each a channel."""
+    """``x * scale + shift`` with one scale and shift per channel."""
 
     scale: Array
     shift: Array
@@ -70,22 +69,22 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """relu, leaky_relu, hardswish, silu, relu6 or, for gates, sigmoid, value by value."""
+    """relu, leaky_relu, hardswish, silu, relu6 or, for gates, sigmoid."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """Means over the areas that make a map of that height and width, as in torch."""
+    """Adaptive average pooling, as in torch, to ``sides`` (height and width)."""
 
     sides: tuple[int, int]
 
 
 def areas(before: int, after: int) -> list[tuple[int, int]]:
-    """Return where each of ``after`` areas of ``before`` pixels begins and ends.
+    """Return the start and end of each of ``after`` areas of ``before`` pixels.
 
-    They are those of torch's adaptive pooling: neighbours may overlap.
+    They are the areas of torch's adaptive pooling: neighbours may overlap.
     """
     return [
         (place * before // after, -(-(place + 1) * before // after))
@@ -98,16 +97,17 @@ After = Pool | Affine | Activation | Resize
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stage:
-    """Convolutions side by side, their outputs joined, and what follows.
+    """Parallel convolutions, their outputs concatenated, and the steps after them.
 
-    The applications of a repeated block have stages of the same names.
+    A repeated block yields stages of the same name for each application.
     ``input_shape``, ``conv_shape`` (after the convolutions) and ``output_shape`` (after
-    all) are channels, height and width. Without convolutions it only pools.
+    all steps) are channels, height and width. Without convolutions a stage only pools.
 
-    ``takes`` says whose output it takes: 1 that of the stage before it, 2 that of the
-    one before that, and so on (before the first stage stands the image). In the same
-    way ``adds`` says what is added to the convolutions' sums, and ``gates`` whose
-    channels, a number each, are multiplied with what it takes; 0 for nothing.
+    ``takes`` is the distance to the stage whose output is the input: 1 is the previous
+    stage, 2 the one before it, and so on; the image precedes the first stage. Likewise
+    ``adds`` is the distance to the output that is added to the convolutions' sums, and
+    ``gates`` to the one whose channels, one number each, are multiplied with the input;
+    0 for none.
     """
 
     name: str
@@ -129,8 +129,8 @@ def stages(
 ) -> list[Stage]:
     """Return the network's stages; ``weights`` is the state dict as numpy arrays.
 
-    Raises ExportError for a part that cannot be exported, and for weights that are not
-    those of this architecture.
+    Raises ExportError for a part that cannot be exported, and for weights that do not
+    fit the architecture.
     """
     source = _Weights(weights)
     chain: list[Stage] = []
@@ -160,12 +160,12 @@ def stages(
 
 
 def reach(chain: Sequence[Stage]) -> int:
-    """Return how many of the latest outputs have to be kept for the stages to come."""
+    """Return how many of the latest outputs later stages may still need."""
     return max(max(stage.takes, stage.adds, stage.gates) for stage in chain)
 
 
 class _Weights:
-    """The state dict; knows which of it has been asked for."""
+    """The state dict; records which entries have been used."""
 
     def __init__(self, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:
         self._weights = weights
@@ -202,7 +202,7 @@ class _Weights:
 
 
 def _check_known(part: Block | Head, known: set[str], where: str) -> None:
-    """Refuse what a block or a head has that nothing here looks at."""
+    """Raise ExportError for a set field of a block or head that no code here reads."""
     for field in fields(part):
         value = getattr(part, field.name)
         usual = None if field.default is MISSING else field.default
@@ -249,7 +249,7 @@ def _block_stages(
 def _adding_stages(
     block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
-    """Yield the stages of a block with a shortcut; it pools in a stage of its own."""
+    """Yield the stages of a block with a shortcut; its pooling is a separate stage."""
     inside = f"{prefix}.residual"
     parts = parts_of(block, shape[0])
     *inner, last = _part_stages(parts, shape, name, weights, f"{inside}.body")
@@ -264,7 +264,7 @@ def _adding_stages(
             norm = _norm(weights, f"{inside}.shortcut.norm", shortcut.out_channels)
             stage = replace(stage, after=(norm,))
         yield replace(stage, takes=adds)
-        # Behind the shortcut's stage.
+        # The stage of the shortcut lies between the last stage and its input.
         last = replace(last, takes=2)
         adds = 1
     finish = finish_of(block)
@@ -288,7 +288,7 @@ def _adding_stages(
 def _part_stages(
     parts: Sequence[Part], shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
-    """Yield the stages of a block's parts, without what follows the last one."""
+    """Yield the stages of a block's parts, without the steps after the last one."""
     for number, part in enumerate(parts, start=1):
         output = (part.out_channels, *part.sides(*shape[1:]))
         last = number == len(parts)
@@ -321,7 +321,7 @@ def _part_stages(
 def _gate_stages(
     gates: SqueezeExcitation, shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
-    """Yield what makes gates of the stage before, and the product of both."""
+    """Yield the stages that compute gates from the previous stage and apply them."""
     means = (gates.channels, 1, 1)
     yield Stage(
         name=f"{name} squeeze pool",
@@ -381,7 +381,7 @@ def _followed(
     *,
     pools: bool = True,
 ) -> Stage:
-    """Return the stage with those steps behind it: norm, activation and pooling."""
+    """Return the stage with these steps appended: norm, activation and pooling."""
     channels, height, width = stage.output_shape
     after = list(stage.after)
     for step in steps:
@@ -397,7 +397,7 @@ def _followed(
 
 
 def _norm(weights: _Weights, prefix: str, channels: int) -> Affine:
-    """Return batch norm as it works after training: by its running statistics."""
+    """Return batch norm in inference mode, with its running statistics."""
     gain, shift, mean, variance = (
         weights.take(f"{prefix}.{part}", (channels,))
         for part in ("weight", "bias", "running_mean", "running_var")
@@ -484,13 +484,12 @@ def _classifier(
 
 
 def _folded(stage: Stage, *, repeated: bool) -> Stage:
-    """Return the stage with batch norm in the convolutions where that is exact.
+    """Return the stage with batch norm folded into the convolutions if that is exact.
 
     A mean commutes with ``x * scale + shift``. A maximum does so for a positive scale;
-    for a negative one ``scale * max(x) + shift`` is
-    ``-max(|scale| * x - shift)``, so only the sign stays behind. It also does where
-    the block is repeated: the applications' weights then are multiples of each other,
-    and the same int8 numbers serve for all.
+    for a negative one ``scale * max(x) + shift`` is ``-max(|scale| * x - shift)``, so
+    only the sign stays behind. It also stays behind in a repeated block, so that the
+    weights of the applications are positive multiples and share their int8 numbers.
     """
     match stage.after:
         case (Affine() as norm, *rest) if not repeated:
@@ -511,7 +510,7 @@ def _folded(stage: Stage, *, repeated: bool) -> Stage:
 def _scaled(
     stage: Stage, scale: Array, shift: Array, after: tuple[After, ...]
 ) -> Stage:
-    """Return the stage with its convolutions' outputs times scale, plus shift."""
+    """Return the stage with its convolutions' outputs scaled and shifted."""
     convolutions, start = [], 0
     for convolution in stage.convolutions:
         part = slice(start, start + len(convolution.bias))

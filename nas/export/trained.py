@@ -1,4 +1,4 @@
-"""A trained net read back from the folder that `nas best` or `nas train -o` wrote."""
+"""Reads a trained net from the folder that `nas best` or `nas train -o` wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FILES = ("architecture.json", "weights.safetensors", "model.py", "report.json")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedNet:
-    """What such a folder holds; ``mean`` and ``std`` are for pixels of 0 to 1."""
+    """The content of such a folder; ``mean`` and ``std`` are for pixels of 0 to 1."""
 
     folder: Path
     architecture: Architecture
@@ -32,13 +32,13 @@ class TrainedNet:
     class_names: tuple[str, ...]
     report: dict[str, Any]
     value_range: tuple[float, float] = BYTES
-    """What the bytes 0 and 255 stand for in the data as they were."""
+    """The values of the original data that became the bytes 0 and 255."""
     signal_length: int = 0
-    """Steps of a signal, which is folded into rows; 0 of images."""
+    """The number of steps of a signal, which is folded into rows; 0 for images."""
 
     @property
     def dataset(self) -> str | None:
-        """The data set that it was trained on, where the report says so."""
+        """The data set that the net was trained on, if the report names it."""
         name = self.report.get("dataset")
         return name if isinstance(name, str) else None
 
@@ -46,7 +46,7 @@ class TrainedNet:
 def find_trained(name: str, studies: Path) -> TrainedNet:
     """Return the net of a folder, or of a study's ``best/``.
 
-    Raises ExportError where neither has one, or its files do not belong together.
+    Raises ExportError if neither has one, or its files do not belong together.
     """
     given, best = Path(name), studies / name / "best"
     folder = best if not (given / _FILES[0]).exists() and best.is_dir() else given
@@ -64,9 +64,9 @@ def find_trained(name: str, studies: Path) -> TrainedNet:
 
 
 def read_trained(folder: Path) -> TrainedNet:
-    """Return the net of such a folder; no code in it is run.
+    """Return the net of such a folder, without running code from it.
 
-    Raises ExportError where a file cannot be read or does not fit the others.
+    Raises ExportError if a file cannot be read or does not fit the others.
     """
     path = folder
     try:
@@ -97,7 +97,7 @@ def read_trained(folder: Path) -> TrainedNet:
 
 
 def _constants(text: str) -> dict[str, Any]:
-    """Return the literals that a module gives names to; others are left out."""
+    """Return the literals that a module assigns to names, without running it."""
     found = {}
     for statement in ast.parse(text).body:
         match statement:
@@ -127,7 +127,7 @@ def _numbers(
 
 
 def _value_range(constants: dict[str, Any], path: Path) -> tuple[float, float]:
-    if "VALUE_RANGE" not in constants:  # of an older nas, which had bytes alone
+    if "VALUE_RANGE" not in constants:  # written by an older nas, which only had bytes
         return BYTES
     values = constants["VALUE_RANGE"]
     if (

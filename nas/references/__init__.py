@@ -1,1 +1,1 @@
-"""Hand-made networks: those that come with nas, and how a front compares with them."""
+"""Hand-made networks: those included in nas, and how a front compares with them."""

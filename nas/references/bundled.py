@@ -1,7 +1,7 @@
-"""References: architectures that somebody made by hand, as data.
+"""References: hand-made architectures as data.
 
-search_spaces/references/ has those that come with nas; a user's own file has the same
-format, `[published]` left out. Reading one runs no code.
+search_spaces/references/ has those included in nas. A user's own file has the same
+format without `[published]`. Reading one runs no code.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from nas.training.recipe import Recipe, read_recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What the source says of its network, and how it was trained.
+    """The published results of a network and its training recipe.
 
     ``accuracy`` (0 to 1) is the best epoch's on the test set, ``last_accuracy`` the
-    last epoch's; at least one is there. ``dataset`` is whose test set it was.
+    last epoch's; at least one is set. ``dataset`` is the data set of the test set.
     """
 
     num_params: int
@@ -41,7 +41,7 @@ class Published:
 
     @property
     def best(self) -> tuple[float, str]:
-        """The highest published accuracy and which one it is."""
+        """The highest published accuracy and which of the two it is."""
         if self.accuracy is not None:
             return self.accuracy, "published, best epoch on the test set"
         assert self.last_accuracy is not None
@@ -50,9 +50,9 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What `nas train` or `nas best` measured on the test set, after the last epoch.
+    """The result of `nas train` or `nas best` on the test set, after the last epoch.
 
-    ``accuracy`` is 0 to 1, a mean where there were several ``seeds``.
+    ``accuracy`` is 0 to 1, a mean if there were several ``seeds``.
     """
 
     accuracy: float
@@ -62,10 +62,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """One architecture with its name and, where it has one, its published result.
+    """One architecture with its name and, if there is one, its published result.
 
-    ``measured`` is what nas found where a folder of its own was named; it stands in no
-    file of references.
+    ``measured`` is nas's own result if the reference was read from a folder that nas
+    wrote; reference files do not contain it.
     """
 
     name: str
@@ -82,16 +82,16 @@ class Reference:
 
 
 def available() -> list[str]:
-    """Return the names of the references that come with nas."""
+    """Return the names of the references included in nas."""
     return sorted(path.stem for path in _folder().glob("*.toml"))
 
 
 def find_reference(name_or_file: str) -> Reference:
     """Return the reference of that name or in that file.
 
-    A file ends in ``.toml``, or in ``.json`` where it is an architecture.json that
-    `nas best` or `nas train` wrote; the folder of that is as good, and its report.json
-    is read, too. Raises ArchitectureError when there is none or it is damaged.
+    A file ends in ``.toml``, or in ``.json`` if it is an architecture.json that
+    `nas best` or `nas train` wrote. The folder of the latter works as well; then its
+    report.json is read, too. Raises ArchitectureError if it is missing or damaged.
     """
     path = Path(name_or_file)
     if name_or_file not in available() and (path / "architecture.json").is_file():
@@ -135,7 +135,7 @@ def _measured(folder: Path) -> Measured | None:
             dataset=str(report["dataset"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
-        # Its architecture is as good without.
+        # The reference is usable without a result.
         return None
 
 
@@ -146,7 +146,7 @@ def read_reference(text: str, name: str, source: str | None = None) -> Reference
     """
     where = source or f"{name}.toml"
     try:
-        # ValueError: also of whole numbers with thousands of digits.
+        # ValueError is also raised for integers with thousands of digits.
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ArchitectureError(f"{where}: malformed TOML: {error}") from error
@@ -165,7 +165,7 @@ def read_reference(text: str, name: str, source: str | None = None) -> Reference
 
 
 def write_reference(reference: Reference) -> str:
-    """Return the TOML that read_reference takes back; defaults are left out."""
+    """Return TOML that read_reference can read; defaults are omitted."""
     architecture = reference.architecture
     data: dict[str, Any] = {
         key: value
@@ -193,7 +193,7 @@ def write_reference(reference: Reference) -> str:
 def check_fits(
     reference: Reference, input_shape: Shape, num_classes: int, dataset: str
 ) -> None:
-    """Raise ArchitectureError where it is not for the images and classes of the data."""
+    """Raise ArchitectureError if it does not fit the data's images and classes."""
     architecture = reference.architecture
     if (architecture.input_shape, architecture.num_classes) != (
         input_shape,
@@ -211,7 +211,7 @@ def _images(shape: Shape, num_classes: int) -> str:
 
 
 class _Wrong(Exception):  # noqa: N818  # becomes an ArchitectureError with the file
-    """What is wrong with a reference."""
+    """A fault in a reference."""
 
 
 def _folder() -> Path:

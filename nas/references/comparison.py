@@ -1,8 +1,8 @@
-"""What of a study beats hand-made nets: more accurate, or as accurate and smaller.
+"""Finds nets of a study that are more accurate, or smaller, than hand-made nets.
 
-Three kinds of accuracy meet here, and every row says which two it sets side by side:
-the one that was published (on the test set, mostly of its best epoch), that of the
-search (validation split) and that of trained nets (test set, last epoch).
+There are three kinds of accuracy: published (on the test set, mostly of the best
+epoch), of the search (validation split) and of trained nets (test set, last epoch).
+Every row says which two it compares.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ UNKNOWN = "not measured yet"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A trained candidate; ``accuracy`` is 0 to 1, a mean where there are ``seeds``.
+    """A trained candidate; ``accuracy`` is 0 to 1, a mean over ``seeds`` trainings.
 
-    ``macs`` are of one image, ``peak_memory`` is bytes of int8 activations; None where
-    a report does not tell.
+    ``macs`` are of one image, ``peak_memory`` is bytes of int8 activations; None if a
+    report lacks them.
     """
 
     trial: int
@@ -42,13 +42,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One reference against what was measured in one way.
+    """One reference compared with nets that were all measured in the same way.
 
-    ``accuracy_is`` says what the reference's accuracy is, ``found_accuracy_is`` that
-    of the others; ``accuracy`` is None where nobody has measured it. ``best`` is the
-    most accurate net of at most its size, also where that is less accurate;
-    ``smallest`` the smallest one that is at least as accurate, none for an accuracy
-    that is not known. Neither is the reference itself.
+    ``accuracy_is`` names the kind of the reference's accuracy, ``found_accuracy_is``
+    that of the other nets. ``accuracy`` is None if it is unknown. ``best`` is the most
+    accurate net of at most the reference's size, even if less accurate. ``smallest`` is
+    the smallest net that is at least as accurate, None if the accuracy is unknown.
+    Neither is the reference itself.
     """
 
     reference: str
@@ -63,14 +63,14 @@ class Comparison:
 
     @property
     def accuracy_gained(self) -> float | None:
-        """What the best has more, in 0 to 1; below 0 where the reference is ahead."""
+        """Accuracy of ``best`` minus the reference's (0 to 1); negative if lower."""
         if self.best is None or self.accuracy is None:
             return None
         return self.best.accuracy - self.accuracy
 
     @property
     def params_saved(self) -> int | None:
-        """How many parameters the smallest has less; below 0 where it has more."""
+        """Parameters of the reference minus those of ``smallest``."""
         if self.smallest is None:
             return None
         return self.num_params - self.smallest.num_params
@@ -105,7 +105,7 @@ _POINT_COLUMNS = (
 
 
 def references_for(settings: Settings) -> list[Reference]:
-    """Return the references that come with nas and are for the study's data set."""
+    """Return the references included in nas that are for the study's data set."""
     found = [find_reference(name) for name in available()]
     return [
         reference
@@ -122,15 +122,16 @@ def compare(
     winners: Sequence[Point],
     settings: Settings,
 ) -> list[Comparison]:
-    """Set each reference against the study's front and against its winners.
+    """Compare each reference with the study's front and with its winners.
 
-    A reference that is a fully trained candidate has its own validation accuracy to
-    be compared by; any other the one that `nas train` measured or that was published.
-    Of one that has neither the row tells the nets of at most its size. Raises
-    ArchitectureError for one that is for other images.
+    A reference that is also a candidate is compared by its validation accuracy, any
+    other by the accuracy that `nas train` measured or that was published. If a
+    reference has none of these, its row only has the most accurate net of at most its
+    size. Raises ArchitectureError for a reference for other images, or one whose
+    candidate is not fully trained while others are.
     """
     own = {c.key: c for c in candidates if c.state == "complete"}
-    # Short trainings are compared as long as there is nothing else.
+    # Compare short trainings only if there are no full ones.
     fully = any(c.fully_trained for c in own.values())
     rows: list[Comparison] = []
     for reference in references:
@@ -167,7 +168,7 @@ def compare(
 
 
 def read_winners(folder: Path) -> list[Point]:
-    """Return what `nas best` wrote into the study's folder: best/ and the like."""
+    """Return the winners that `nas best` wrote into folders below the study's."""
     points = []
     for path in sorted(folder.glob("*/report.json")):
         try:
@@ -183,7 +184,7 @@ def read_winners(folder: Path) -> list[Point]:
                 )
             )
         except (OSError, ValueError, KeyError, TypeError):
-            # Something else of that name is no winner.
+            # The report is not from `nas best`.
             continue
     return points
 
@@ -204,7 +205,7 @@ def _measured(reference: Reference, settings: Settings) -> tuple[float, str] | N
 
 
 def _is_on(dataset: str, settings: Settings) -> bool:
-    # Of a path a reference may tell the last part alone.
+    # For a path, a reference may only have its last part.
     return dataset in {settings.dataset, settings.data_title}
 
 

@@ -1,13 +1,13 @@
-"""What a study has found, as tables, plots and files; no torch, no optuna.
+"""The results of a study as tables, plots and files; imports no torch and no optuna.
 
 ::
 
     frames.py   candidate_record; candidates_frame, front_frame, trials_frame; as CSV, JSON, Markdown, parquet
     axes.py     the scales that both plots share
-    labels.py   the words that both plots share
+    labels.py   the texts that both plots share
     figure.py   front_figure: the plotly figure
-    svg.py      front_svg: the same picture, still and small
-    comparison.py  the front with references beside it: nas compare
+    svg.py      front_svg: the same plot as a small static picture
+    comparison.py  the front together with references: nas compare
     page.py     front_html: the self-contained page; write_front
 """
 

@@ -1,8 +1,8 @@
-"""The scales of accuracy and size that the interactive and the still plot share.
+"""The scales of accuracy and size that the interactive and the static plot share.
 
-Good candidates crowd just below 100 %, where a linear axis shows them as one line.
-So accuracy is drawn by its error on a logarithmic scale, best at the top, and the
-ticks name the accuracy: 90 %, 99 % and 99.9 % stand equally far apart.
+Good candidates lie just below 100 %, where a linear axis shows them as one line. So
+the axis is the logarithm of the error, with the best at the top, and its ticks show the
+accuracy: 90 %, 99 % and 99.9 % are equally far apart.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import math
 from collections.abc import Iterable, Sequence
 
 SMALLEST_ERROR = 1e-4
-"""Where a flawless candidate is drawn, since a logarithmic scale has no zero."""
+"""The plotted error of a perfect candidate, as a logarithmic scale has no zero."""
 
 _NO_CANDIDATES_YET = (0.01, 0.5)
 
 
 def error_of(val_accuracy: float) -> float:
-    """Return 1 - accuracy as it is drawn, at least SMALLEST_ERROR."""
+    """Return the plotted error: 1 - accuracy, at least SMALLEST_ERROR."""
     return max(1 - val_accuracy, SMALLEST_ERROR)
 
 
 def error_range(errors: Sequence[float]) -> tuple[float, float]:
-    """Return the smallest and the largest error to show, with some air."""
+    """Return the smallest and the largest error to show, with some margin."""
     low = min(errors, default=_NO_CANDIDATES_YET[0])
     high = max(errors, default=_NO_CANDIDATES_YET[1])
     air = (high / low) ** 0.05 * 1.05
@@ -30,10 +30,10 @@ def error_range(errors: Sequence[float]) -> tuple[float, float]:
 
 
 def accuracy_range(accuracies: Sequence[float]) -> tuple[float, float]:
-    """Return the accuracies between which a linear axis shows the better ones.
+    """Return the range of a linear accuracy axis that shows the better candidates.
 
-    It begins at the lower quartile, so that a few hopeless candidates do not press
-    the rest together.
+    It starts at the lower quartile, so that a few bad candidates do not compress the
+    rest.
     """
     if not accuracies:
         return 0.0, 1.0
@@ -65,12 +65,12 @@ def one_two_five(low: float, high: float) -> list[float]:
 
 
 def log_range(start: float, end: float) -> tuple[float, float]:
-    """Return the range as plotly wants it for a logarithmic axis."""
+    """Return the range in plotly's format for a logarithmic axis."""
     return math.log10(start), math.log10(end)
 
 
 def accuracy_label(error: float) -> str:
-    """Return the accuracy that stands at this error: 0.005 gives ``99.5 %``."""
+    """Return the accuracy label for an error: 0.005 gives ``99.5 %``."""
     return f"{100 * (1 - error):.6g} %"
 
 
@@ -87,7 +87,7 @@ def staircase(
 ) -> list[tuple[float, float]]:
     """Return the corners of the front: each accuracy holds until the next size.
 
-    ``end`` is the size up to which the last accuracy is drawn, None to stop at it.
+    The last accuracy is drawn up to the size ``end``; None stops at the last point.
     """
     corners: list[tuple[float, float]] = []
     for size, height in points:

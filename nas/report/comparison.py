@@ -1,4 +1,4 @@
-"""The plot of a study's front with hand-made nets and retrained winners beside it."""
+"""The plot of a study's front together with hand-made nets and retrained winners."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WINNER_COLOUR = "#009e73"
 
 
 def comparison_frame(rows: Sequence[Comparison]) -> pd.DataFrame:
-    """Return one row a comparison; trials and sizes are whole or missing."""
+    """Return one row per comparison; trials and sizes are integers or missing."""
     frame = pd.DataFrame([row.to_dict() for row in rows])
     ends = ("trial", "params", "seeds", "macs", "memory", "params_saved")
     whole = [c for c in frame.columns if c.endswith(ends)]
@@ -37,13 +37,13 @@ def comparison_figure(
     param_budget: int | None,
     title: str,
 ) -> go.Figure:
-    """Return front_figure with references and winners marked, by log error alone.
+    """Return front_figure with references and winners marked, on the log scale only.
 
-    Buttons put MACs or activation memory across instead of parameters. A reference
-    whose accuracy nobody knows is a line at its size.
+    Buttons switch the x axis from parameters to MACs or activation memory. A reference
+    of unknown accuracy is a vertical line at its size.
     """
     figure = front_figure(candidates, param_budget=param_budget, title=title)
-    # Its buttons would move the candidates alone to another scale.
+    # Its buttons would only move the candidates to another scale.
     figure.layout.updatemenus = ()
     every = {(row.reference, row.accuracy_is): row for row in rows}.values()
     known = [row for row in every if row.accuracy is not None]
@@ -99,8 +99,8 @@ def comparison_figure(
 
 
 def _line(row: Comparison, low: float, high: float) -> dict[str, Any]:
-    """Return the line across all accuracies of a net whose own is not known."""
-    steps = 40  # so that the pointer finds its text anywhere on it
+    """Return the vertical line of a net of unknown accuracy."""
+    steps = 40  # enough points to show the hover text anywhere on the line
     heights = [low * (high / low) ** (step / steps) for step in range(steps + 1)]
     words = f"<b>{escape(row.reference)}</b><br>{_costs(row)}<br>{row.accuracy_is}"
     return {
@@ -125,9 +125,9 @@ def _costs(net: Comparison | Point) -> str:
 
 
 def _cost_buttons(figure: go.Figure) -> dict[str, Any]:
-    """Return the buttons that put another cost across.
+    """Return the buttons that put another cost on the x axis.
 
-    The cap and the front's line are of parameters; they go with these.
+    The cap and the front's line are shown for parameters only.
     """
     x_axis = figure.layout.xaxis
     sizes = {
@@ -169,7 +169,7 @@ def _button(across: list[list[Any]], axis: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_comparison(path: Path, figure: go.Figure) -> None:
-    """Write the figure as a page that works from disk; StudyError where it cannot."""
+    """Write the figure as a page that works from disk; StudyError on failure."""
     write_atomically(path, figure.to_html(include_plotlyjs=True, full_html=True))
 
 

@@ -15,17 +15,17 @@ from nas.report import axes
 from nas.report.labels import STATES, details
 
 FRONT_COLOUR = "#d55e00"
-"""Vermilion of Okabe and Ito: told from grey with any colour vision, light or dark."""
+"""Vermilion of Okabe and Ito: distinct from grey for all colour vision and themes."""
 GREY = "#8a9099"
 INK = "#6b717a"
-"""Readable on white and on near black alike, so that the figure fits both."""
+"""Readable on both white and near black, so that the figure fits both."""
 GRID = "rgba(128, 134, 144, 0.22)"
 
 BUTTONS: dict[str, Any] = {
     "type": "buttons",
     "direction": "right",
-    # The colour of the active button is fixed and unreadable in dark; the title of
-    # the axis says what is shown.
+    # Plotly's colour of the active button is fixed and unreadable on dark; the axis
+    # title says what is shown.
     "showactive": False,
     "x": 0,
     "xanchor": "left",
@@ -35,13 +35,13 @@ BUTTONS: dict[str, Any] = {
     "bgcolor": "rgba(128, 134, 144, 0.15)",
     "bordercolor": GRID,
 }
-"""How a row of buttons above the plot looks."""
+"""The style of a row of buttons above the plot."""
 
 _HOVER_WIDTH = 60
 
 
 class Mark(NamedTuple):
-    """How the candidates of one state are drawn, so that shape alone tells them."""
+    """The marker of one state; the shapes alone distinguish the states."""
 
     symbol: str
     opacity: float
@@ -62,11 +62,12 @@ def front_figure(
     title: str | None = None,
     accuracy: str = "validation accuracy",
 ) -> go.Figure:
-    """Return the plot of a study's candidates, also for none at all.
+    """Return the plot of a study's candidates, which may be none.
 
-    Across: parameters, logarithmic, with ``param_budget`` as a line. Up: validation
-    accuracy (what its axis calls ``accuracy``), by its error on a logarithmic scale or, by a button, linear. Candidates
-    stand at their last report, failed ones without a report along the bottom.
+    The x axis is the number of parameters, logarithmic, with ``param_budget`` as a
+    line. The y axis is the validation accuracy, named ``accuracy``, as its error on a
+    logarithmic scale; a button makes it linear. Candidates are shown at their last
+    report, failed ones without a report along the bottom.
     """
     members = front(candidates)
     on_front = {member.trial for member in members}
@@ -78,7 +79,7 @@ def front_figure(
     by_error: list[list[float] | None] = []
 
     def add(accuracies: list[float], **options: Any) -> None:
-        """Add a trace whose heights the button changes between the two scales."""
+        """Add a trace whose y values the button switches between the two scales."""
         by_accuracy.append(accuracies)
         by_error.append([axes.error_of(accuracy) for accuracy in accuracies])
         figure.add_scatter(y=by_error[-1], **options)
@@ -160,13 +161,13 @@ def _points(
         "marker": marker,
         "hovertext": [_hover(c) for c in group],
         "hoverinfo": "text",
-        # What nas.report.comparison can put across instead of the parameters.
+        # nas.report.comparison can put these on the x axis instead of the parameters.
         "customdata": [(c.macs, c.peak_memory) for c in group],
     }
 
 
 def _hover(candidate: Candidate) -> str:
-    """Return the candidate's details as plotly's HTML, cut into narrow lines."""
+    """Return the candidate's details as plotly's HTML, wrapped into narrow lines."""
     head, *rest = [
         escape(part) for line in details(candidate) for part in _wrapped(line)
     ]
@@ -174,7 +175,7 @@ def _hover(candidate: Candidate) -> str:
 
 
 def _wrapped(line: str) -> list[str]:
-    # Most lines fit, and textwrap would take half the time of the whole figure.
+    # Most lines fit; textwrap on all would take half the time of the whole figure.
     if len(line) <= _HOVER_WIDTH:
         return [line]
     return textwrap.wrap(line, _HOVER_WIDTH, subsequent_indent="  ")
@@ -187,7 +188,7 @@ def _layout(
     accuracy: str,
 ) -> dict[str, Any]:
     low, high = axes.size_range([c.num_params for c in candidates], param_budget)
-    # More ticks than are in view, for those who zoom out.
+    # Ticks beyond the visible range, for zooming out.
     sizes = axes.one_two_five(low / 100, high * 100)
     layout: dict[str, Any] = {
         "template": None,
@@ -239,7 +240,7 @@ def _layout(
         layout["annotations"] = [
             {
                 "text": f"cap {param_budget:,}",
-                # Plotly wants the logarithm here, though not in the shape above.
+                # Plotly expects the logarithm here, unlike in the shape above.
                 "x": axes.log_range(param_budget, param_budget)[0],
                 "xanchor": "right",
                 "y": 1,

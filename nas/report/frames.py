@@ -38,19 +38,19 @@ _TYPES = {
     "summary": "str",
     "architecture": "str",
 }
-"""The columns of candidates_frame; named here so that an empty frame has them, too."""
+"""The columns of candidates_frame, so that an empty frame has them, too."""
 
 
 def candidates_frame(candidates: Iterable[Candidate]) -> pd.DataFrame:
-    """Return one row a candidate, in the order given.
+    """Return one row per candidate, in the given order.
 
-    ``val_accuracy`` (0 to 1) and ``val_loss``, of the longest training, ``parent`` and
-    ``reason`` are missing where there is none. ``macs`` are of one image,
-    ``peak_memory`` is bytes of int8 activations, ``epochs`` is how long the longest
-    training was and ``seeds`` how many of them there were, ``origin`` how the
-    architecture came about, ``parent`` the trial it was made from, ``depth`` the number of blocks,
-    ``summary`` the architecture in the notation of nas.architecture.notation, ``architecture`` the
-    whole of it as JSON for Architecture.from_json.
+    ``val_accuracy`` (0 to 1) and ``val_loss`` are of the longest training; they,
+    ``parent`` and ``reason`` may be missing. ``macs`` are of one image, ``peak_memory``
+    is bytes of int8 activations. ``epochs`` is the length of the longest training,
+    ``seeds`` the number of trainings of that length. ``origin`` is how the architecture
+    was proposed, ``parent`` the trial that it derives from. ``depth`` is the number of
+    blocks, ``summary`` the notation of nas.architecture.notation and ``architecture``
+    the JSON for Architecture.from_json.
     """
     rows = [_row(candidate) for candidate in candidates]
     return pd.DataFrame(rows, columns=list(_TYPES)).astype(_TYPES)
@@ -61,10 +61,10 @@ def trials_frame(
     decisions: Mapping[int, Mapping[str, float]],
     metric: Metric,
 ) -> pd.DataFrame:
-    """Return candidates_frame and what else is known of each trial.
+    """Return candidates_frame with more columns on each trial.
 
-    ``metric`` is what val_accuracy is; ``seconds`` are those of all its trainings;
-    ``decisions`` is what was drawn for it, JSON that names each draw.
+    ``metric`` is the metric of val_accuracy, ``seconds`` the time of all trainings and
+    ``decisions`` JSON with the name and value of each of the sampler's draws.
     """
     frame = candidates_frame(candidates)
     frame["metric"] = pd.Series([metric] * len(frame), dtype="str")
@@ -80,7 +80,7 @@ def _seconds(candidate: Candidate) -> float:
 
 
 def parquet(frame: pd.DataFrame) -> bytes:
-    """Return the frame as a parquet file; UsageError where nothing can write one."""
+    """Return the frame as a parquet file; UsageError without a library for it."""
     file = io.BytesIO()
     try:
         frame.to_parquet(file, index=False)
@@ -95,11 +95,11 @@ def parquet(frame: pd.DataFrame) -> bytes:
 def candidate_record(
     candidate: Candidate, metric: Metric, board: Board | None = None
 ) -> dict[str, Any]:
-    """Return all that is known of a candidate, plain data for JSON.
+    """Return all data on a candidate, as plain data for JSON.
 
-    Beside the columns of candidates_frame: ``metric``, ``seconds``, ``layers`` with their
-    costs, ``curve`` of the first, short training, ``trainings`` the longer ones since;
-    with a board ``flash`` (bytes) and ``latency_ms``, of each layer, too.
+    It has the columns of candidates_frame, ``metric``, ``seconds``, ``layers`` with
+    their costs, ``curve`` of the first, short training and ``trainings``, the longer
+    ones. With a board it has ``flash`` (bytes) and ``latency_ms``, also for each layer.
     """
     costs = cost(candidate.architecture, board)
     rows = layers(candidate.architecture)
@@ -138,8 +138,8 @@ def front_frame(
     """Return the Pareto front, smallest first: candidates_frame without state, reason.
 
     Every row is a complete candidate. The first columns are trial, num_params,
-    val_accuracy, macs, peak_memory and key; with a board flash (bytes) and latency_ms,
-    estimated milliseconds, come before the key.
+    val_accuracy, macs, peak_memory and key. With a board, flash (bytes) and latency_ms
+    (estimated, in milliseconds) precede the key.
     """
     members = front(candidates)
     frame = candidates_frame(members).drop(columns=["state", "reason"])
@@ -154,11 +154,10 @@ def front_frame(
 def format_frame(frame: pd.DataFrame, text_format: TextFormat) -> str:
     """Return the frame as text that ends with a newline: CSV, JSON or Markdown.
 
-    JSON is a list of objects with null for what is missing; numbers are whole in all
-    three, since a rounded accuracy could change its rank. Markdown is for people and
-    leaves the columns "architecture" and "decisions" out.
-
-    Raises ValueError for a format that is none of these.
+    JSON is a list of objects with null for missing values. Numbers have full precision
+    in all three, as rounding an accuracy could change its rank. Markdown is for people
+    and omits the columns "architecture" and "decisions".
+    Raises ValueError for any other format.
     """
     match text_format:
         case "csv":

@@ -1,4 +1,4 @@
-"""The words for one candidate that the plots, their hovers and the table share."""
+"""The texts on one candidate that the plots, their hovers and the table share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from nas.architecture.notation import describe_block, describe_head
 from nas.candidates.candidate import Candidate, State
 
 STATES: tuple[State, ...] = ("complete", "pruned", "running", "failed")
-"""In the order in which they are counted and drawn."""
+"""The states in the order of counting and drawing."""
 
 
 def percent(val_accuracy: float | None) -> str:
-    """Return an accuracy with two decimals, a dash for none."""
+    """Return an accuracy with two decimals, or a dash for None."""
     return "–" if val_accuracy is None else f"{100 * val_accuracy:.2f} %"
 
 
 def epochs_trained(candidate: Candidate) -> str:
-    """Return how long it was trained, such as ``1.5 epochs``."""
+    """Return the training length, such as ``1.5 epochs``."""
     epochs = candidate.epochs
     return f"{epochs:.3g} epoch{'' if epochs == 1 else 's'}"
 

@@ -1,9 +1,9 @@
-"""The front as a page that needs nothing but itself, and as files of a study.
+"""The front as a self-contained page, and as files of a study.
 
-The page holds plotly.js gzipped, which its reader's browser unpacks: 2 MB instead of
-5, written anew whenever a trial finishes. Until that is done, and where scripts do
-not run, the page shows the still picture. Its content security policy forbids every
-request, so a library's stray URL cannot reach another host either.
+The page contains gzipped plotly.js, which the browser unpacks: 2 MB instead of 5, as it
+is rewritten whenever a trial finishes. It shows the static picture until plotly is
+unpacked, and if scripts do not run. The content security policy forbids every request,
+so that a stray URL in a library cannot reach another host.
 """
 
 from __future__ import annotations
@@ -147,11 +147,11 @@ def write_front(
 ) -> None:
     """Write front.csv and front.html into the folder, each whole or not at all.
 
-    Takes some 30 ms for 200 candidates and 130 ms for 2,000 on one CPU core, 0.3 s
-    more the first time in a process.
-    ``title`` names the study, ``accuracy`` what its accuracies are. See front_html for ``interactive``.
-
-    Raises StudyError where they cannot be written; the old ones are then untouched.
+    Takes about 30 ms for 200 candidates and 130 ms for 2,000 on one CPU core, plus
+    0.3 s the first time in a process.
+    ``title`` names the study and ``accuracy`` the kind of accuracy. See front_html for
+    ``interactive``.
+    Raises StudyError if they cannot be written; the old ones are then unchanged.
     """
     page = front_html(
         candidates,
@@ -178,8 +178,8 @@ def front_html(
 ) -> str:
     """Return the page: title, counts, plot and the front as a table.
 
-    Without ``interactive`` the plot is the still picture and the page about 50 kB
-    instead of 2 MB, which is better for a page that is kept in a repository.
+    Without ``interactive`` the plot is the static picture and the page about 50 kB
+    instead of 2 MB, which suits a page that is kept in a repository.
     """
     scripts = ""
     if interactive:

@@ -1,6 +1,6 @@
-"""The plot of a study as a small still picture, for a README or a page without script.
+"""The plot of a study as a small static SVG, for a README or a page without scripts.
 
-It follows the reader's light or dark scheme by itself, in an ``<img>``, too.
+It follows the reader's light or dark scheme, even in an ``<img>``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nas.report.labels import STATES, details, percent
 _WIDTH, _HEIGHT = 760, 484
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 740, 44, 396
 _LABEL_ROOM = 72
-"""Pixels that a label of the front takes, left of its point."""
+"""Width in pixels of a label of the front, left of its point."""
 
 _STYLE = """
 .nas { color-scheme: light dark; font: 14px system-ui, sans-serif; }
@@ -52,10 +52,10 @@ def front_svg(
     title: str = "Pareto front",
     accuracy: str = "validation accuracy",
 ) -> str:
-    """Return an SVG document: what front_figure shows, without its hovers and zoom.
+    """Return front_figure's plot as an SVG document, without hovers and zoom.
 
-    Works for no candidates, too. The front's members tell their details as tooltips
-    where the SVG stands in a page.
+    There may be no candidates. If the SVG is inlined in a page, the members of the
+    front have tooltips with their details.
     """
     return "\n".join(_lines(candidates, param_budget, title, accuracy)) + "\n"
 
@@ -127,7 +127,7 @@ def _lines(
 def _between(
     start: float, end: float, value: float, bounds: tuple[float, float]
 ) -> float:
-    """Return where the value stands from start to end on a logarithmic scale."""
+    """Return the position of a value between start and end on a logarithmic scale."""
     share = math.log(value / bounds[0]) / math.log(bounds[1] / bounds[0])
     return round(start + share * (end - start), 1)
 
@@ -135,7 +135,7 @@ def _between(
 def _labelled(members: Sequence[Candidate], places: Sequence[float]) -> list[Candidate]:
     """Return the members with room for a label, the largest first.
 
-    A label stands above and left of its point, where the front itself never runs.
+    A label is above and left of its point, where the front's line never runs.
     """
     chosen: list[Candidate] = []
     free = math.inf

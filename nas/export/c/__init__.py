@@ -1,6 +1,6 @@
 """The int8 net as freestanding C99: ``generate.py`` fills the files beside it.
 
-``arena.py`` gives each feature map its place in memory.
+``arena.py`` assigns each feature map its place in memory.
 """
 
 from nas.export.c.arena import arena_size

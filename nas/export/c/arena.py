@@ -1,8 +1,9 @@
-"""Where in the one buffer each feature map lies.
+"""Places all feature maps in one buffer.
 
-In a chain they alternate between its two ends, so it is as large as the largest pair of a
-stage's input and output. What a shortcut adds waits meanwhile, and the sum is written in
-its place, as is the product with gates in that of what they are multiplied with. The logits go to the caller.
+In a chain they alternate between the buffer's two ends, so its size is the largest sum
+of a stage's input and output. A shortcut's input stays in place until it is added; the
+sum overwrites it. Likewise the product with gates overwrites the gated feature map. The
+logits go to the caller.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from nas.export.quantise import IntegerStage
 
 
 def arena_size(table: Sequence[IntegerStage]) -> int:
-    """Return the bytes of the buffer: the most that is needed at once."""
+    """Return the size of the buffer in bytes, the maximum in use at once."""
     return _Arena(table).size
 
 
 def places(table: Sequence[IntegerStage]) -> list[int]:
-    """Return where the image and then each stage's output begin; 0 for the logits.
+    """Return the offsets of the image and of each stage's output; 0 for the logits.
 
-    Nothing lies on what is still needed.
+    No feature map overwrites one that is still needed.
     """
     arena = _Arena(table)
     offsets = [0]
-    # Where a feature map was put badly, it is put elsewhere.
+    # Backtrack: if the next feature map does not fit, move the one before it.
     options = [arena.options(offsets)]
     while len(offsets) <= len(table):
         offset = next(options[-1], None)
@@ -42,13 +43,13 @@ def places(table: Sequence[IntegerStage]) -> list[int]:
 
 
 class _Arena:
-    """The sizes of all feature maps, the image first, and when each is needed last."""
+    """The sizes of all feature maps, the image first, and the last use of each."""
 
     def __init__(self, table: Sequence[IntegerStage]) -> None:
         self.sizes = [math.prod(table[0].float_stage.input_shape)]
         self.takes = [0]
         self.covers: list[int | None] = [None]
-        """The feature map in whose place each is written, if any."""
+        """The feature map that each one overwrites, if any."""
         self.last_use = [0] * (len(table) + 1)
         for number, stage in enumerate(table, start=1):
             source = stage.float_stage
@@ -58,7 +59,7 @@ class _Arena:
             used = {number - one for one in sources} - {number}
             for one in used:
                 self.last_use[one] = number
-            # The kernels may look at their input more than once.
+            # Kernels may read their input more than once, so it cannot be overwritten.
             apart = source.adds and source.adds != source.takes
             covered = source.adds if apart else source.takes if source.gates else 0
             self.covers.append(number - covered if covered else None)
@@ -69,7 +70,7 @@ class _Arena:
         )
 
     def options(self, offsets: Sequence[int]) -> Iterator[int]:
-        """Yield where the next feature map can lie, the best place first."""
+        """Yield the possible offsets of the next feature map, the best first."""
         number = len(offsets)
         if number == len(self.sizes):
             return
@@ -92,5 +93,5 @@ class _Arena:
                 yield offset
 
     def _needed(self, number: int) -> Iterator[int]:
-        """Yield what must not be lost while that feature map is computed."""
+        """Yield the feature maps that must stay intact while this one is computed."""
         return (one for one in range(number) if self.last_use[one] >= number)

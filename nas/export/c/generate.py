@@ -1,7 +1,7 @@
 """Writes net.h, net.c, classify.c, Makefile and README.md of one int8 net.
 
-kernels.c is the same for every net: it works through one ``struct layer`` at a time.
-What is written here are the tables, and the order of the calls.
+kernels.c is the same for every net and runs one ``struct layer`` at a time. This module
+writes the tables and the order of the calls.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def c_files(
 ) -> dict[str, str]:
     """Return the text of each file by its name.
 
-    ``summary`` is a line about the network for the head of net.c and the README.
+    ``summary`` is a line about the network, for the top of net.c and the README.
     """
     shapes = any(_is_shaped(stage.float_stage) for stage in table)
     arrays = _Arrays(shapes)
@@ -77,7 +77,7 @@ def c_files(
 
 
 def _is_shaped(stage: Stage) -> bool:
-    """Return whether its padding differs between the sides, or its kernel is dilated."""
+    """Return whether it is dilated or its padding differs in height and width."""
     uneven = any(len(set(one.padding)) > 1 for one in stage.convolutions)
     return uneven or stage.dilation > 1
 
@@ -86,7 +86,8 @@ def _is_shaped(stage: Stage) -> bool:
 class _Arrays:
     """Constant arrays and layers; equal arrays are written once.
 
-    With ``shapes`` each layer has what only rectangular or dilated kernels need.
+    With ``shapes`` each layer has the fields that only rectangular or dilated kernels
+    need.
     """
 
     shapes: bool
@@ -94,11 +95,11 @@ class _Arrays:
     _names: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
 
     def name(self, ctype: str, values: Integers | Int8, label: str) -> str:
-        """Return the name of the array with these values, a new one or an old one."""
+        """Return the name of the array with these values; add it if it is new."""
         flat = tuple(int(value) for value in values.flatten())
         if (ctype, flat) not in self._names:
             self._names[ctype, flat] = label
-            # The least 64-bit number has no literal of its own; none is so small.
+            # C has no literal for the smallest 64-bit number; no value is that small.
             items = (f"INT64_C({v})" if ctype == "int64_t" else str(v) for v in flat)
             rows = _rows(items, "    ")
             self.text.append(
@@ -108,9 +109,9 @@ class _Arrays:
 
 
 def _calls(table: Sequence[IntegerStage], arrays: _Arrays) -> Iterator[str]:
-    """Yield the statements that run the layers, and add these to the arrays."""
+    """Yield the statements that run the layers, and add their tables to ``arrays``."""
     offsets = places(table)
-    # The images, or these in a lower resolution.
+    # The first input is the images, or the images in a lower resolution.
     first = int(resize_of(table[0].float_stage) is not None)
     for number, stage in enumerate(table, start=1):
         source = stage.float_stage
@@ -150,7 +151,7 @@ def _layer(
 ) -> None:
     """Add a convolution's table and arrays.
 
-    ``added`` and ``gates`` are where these lie, if it has any.
+    ``added`` and ``gates`` are their offsets in the buffer, if the stage has any.
     """
     convolution = stage.convolutions[index]
     outputs = len(convolution.weight)
@@ -224,7 +225,7 @@ def _layer(
 
 
 def _by_fours(weight: Int8, *, planes: bool) -> Int8:
-    """Return weights [O, I, kh, kw] with those of four outputs side by side."""
+    """Return weights [O, I, kh, kw] with those of four outputs interleaved."""
     groups = []
     for start in range(0, len(weight), _LANES):
         group = weight[start : start + _LANES]
@@ -242,7 +243,7 @@ def _shape(stage: IntegerStage) -> str:
 
 
 def _rows(items: Iterable[str], indent: str) -> str:
-    """Return the items with commas, as many a line as there is room for."""
+    """Return the items separated by commas, with as many per line as fit."""
     lines = [indent]
     for item in items:
         addition = f"{item}, "
@@ -253,7 +254,7 @@ def _rows(items: Iterable[str], indent: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """Return text that can stand in a comment of C, and in Markdown."""
+    """Return text that is safe in a C comment and in Markdown."""
     safe = "".join(letter if letter.isprintable() else " " for letter in text)
     return safe.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
 

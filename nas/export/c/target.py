@@ -1,6 +1,6 @@
-"""The C code measured for a Cortex-M: cross-compiled, and run in an emulator.
+"""Measures the C code on a Cortex-M: cross-compiles it and runs it in an emulator.
 
-Both need Debian's gcc-arm-none-eabi and qemu-system-arm, or what is like them.
+This needs Debian's gcc-arm-none-eabi and qemu-system-arm, or equivalents.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nas.errors import ExportError
 
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
 _BOARDS = {"cortex-m3": "mps2-an385", "cortex-m4": "mps2-an386"}
-_NANOSECONDS_A_TICK = 40  # the boards run at 25 MHz, an instruction takes 1 ns there
+_NANOSECONDS_A_TICK = 40  # the boards run at 25 MHz; qemu counts 1 ns per instruction
 _SECONDS = 300.0
 
 
@@ -33,10 +33,10 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emulated:
-    """What the emulated processor printed, and what it took for it.
+    """The output of the emulated processor and its cost.
 
-    ``output`` has a line an image, as ``classify --logits`` prints it. ``stack`` is in
-    bytes; ``instructions`` are of one image, and no cycles: the emulator counts none.
+    ``output`` has one line per image, as ``classify --logits`` prints it. ``stack`` is
+    in bytes. ``instructions`` is the count for one image; the emulator has no cycles.
     """
 
     output: str
@@ -45,7 +45,7 @@ class Emulated:
 
 
 def footprint(files: Mapping[str, str], cpu: str = "cortex-m4") -> Footprint | None:
-    """Return what the code takes for that processor, None without a compiler."""
+    """Return the code's footprint on that processor; None without a compiler."""
     if shutil.which(COMPILER) is None or shutil.which("make") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def emulate(
     images: npt.NDArray[np.uint8],
     cpu: str = "cortex-m4",
 ) -> Emulated | None:
-    """Run the code on uint8 images [N, C, H, W]; None where a tool is missing."""
+    """Run the code on uint8 images [N, C, H, W]; None if a tool is missing."""
     if any(shutil.which(tool) is None for tool in (COMPILER, EMULATOR, "make")):
         return None
     with tempfile.TemporaryDirectory() as name:
