@@ -191,12 +191,12 @@ def _most_accurate(
         return results.badness(candidate), candidate.num_params
 
     finalists.sort(key=merit)
-    last_two = finalists[:2]
-    if len(last_two) > 1 and results.are_close(*last_two, settings.promotion.close):
+    first, *others = finalists[:2]
+    if others and results.are_close(first, others[0], settings.promotion.close):
+        last_two = [first, *others]
         trainer.train([c for c in last_two if results.count(c) < 2], "finalist")
-    return _Choice(
-        winner=min(last_two, key=merit), finalists=finalists, screened=screened
-    )
+        first = min(last_two, key=merit)
+    return _Choice(winner=first, finalists=finalists, screened=screened)
 
 
 def _short_trainings(epochs: int, settings: Settings) -> list[int]:
@@ -228,13 +228,8 @@ def _halved(
         short.train(new, "screening")
         measured += [{"epochs": level} | _told(c, short.results) for c in new]
         last = number == len(levels) - 1
-        pool = sorted(
-            pool,
-            key=lambda c, short=short: (  # type: ignore[misc]
-                short.expected_badness(c, criteria.epochs),
-                c.num_params,
-            ),
-        )[: criteria.finalists * (1 if last else _IN_BETWEEN)]
+        kept = criteria.finalists * (1 if last else _IN_BETWEEN)
+        pool = short.by_promise(pool, criteria.epochs)[:kept]
     chosen = {c.key for c in pool}
     best_known = sorted(fully_trained, key=trainer.results.badness)
     known = [c for c in best_known[: criteria.finalists] if c.key not in chosen]

@@ -163,10 +163,16 @@ class Trainer:
         for number, c in enumerate(some):
             self.results.add(c, ends[number])
 
-    def expected_badness(self, candidate: Candidate, full_epochs: int) -> float:
-        """Return the badness to expect after a full training, up to a constant."""
-        gain = gain_of_longer_training(candidate.macs, self.recipe.epochs, full_epochs)
-        return self.results.badness(candidate) - gain
+    def by_promise(
+        self, candidates: Iterable[Candidate], full_epochs: int
+    ) -> list[Candidate]:
+        """Return the candidates in the order to expect after a full training."""
+
+        def promise(one: Candidate) -> tuple[float, int]:
+            gain = gain_of_longer_training(one.macs, self.recipe.epochs, full_epochs)
+            return self.results.badness(one) - gain, one.num_params
+
+        return sorted(candidates, key=promise)
 
     def final(self, winner: Candidate, seeds: int) -> FinalTrainings:
         """Train on training and validation data, once for each seed, and test."""
