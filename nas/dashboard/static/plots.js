@@ -9,7 +9,8 @@ function layoutOf(extra = {}) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: {family: "system-ui, sans-serif", size: narrow() ? 11 : 13, color: colour("soft")},
-    margin: {l: 8, r: 12, t: 28, b: 8},
+    // At the top plotly shows its tools, and below them the label of the cap.
+    margin: {l: 8, r: 12, t: 48, b: 8},
     hovermode: "closest", showlegend: false, dragmode: narrow() ? false : "zoom",
     modebar: {bgcolor: "rgba(0,0,0,0)", color: boot.colours.grey, activecolor: colour("ink")},
     hoverlabel: {align: "left", bgcolor: "#23272e", bordercolor: "#23272e",
