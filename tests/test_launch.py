@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from studying import SIX_NETS
 
+from nas.data import Dataset
 from nas.errors import NasError, RecipeError, SpaceError, StudyError, UsageError
 from nas.search import start as launching
 from nas.search.recipes import RecipeChange
@@ -64,6 +65,33 @@ def test_a_new_study_is_named_after_data_set_and_cap(tmp_path: Path) -> None:
     assert settings.majority_accuracy == pytest.approx(0.1, abs=0.005)
     assert settings.chance_level == pytest.approx(0.14, abs=0.01)
     assert settings.pruning is not None
+
+
+def test_a_named_data_set_is_found_again_in_the_folder_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without another word; where the folder is gone, in the usual places."""
+    asked: list[Path | None] = []
+    digits_set = launching.load_dataset("digits")
+
+    def load(name: str, data_dir: Path | None, **_: Any) -> Dataset:
+        asked.append(data_dir)
+        return replace(digits_set, name=name)
+
+    monkeypatch.setattr(launching, "load_dataset", load)
+    there = tmp_path / "there"
+    there.mkdir()
+    monkeypatch.chdir(tmp_path)
+    studies, other = tmp_path / "studies", tmp_path / "other"
+    begun = digits(studies, dataset="kmnist", data_dir=Path("there"))
+    assert begun.data_dir == str(there)
+    assert begin(studies, study="kmnist-2000") == begun
+    assert begin(studies, dataset="kmnist", param_budget=2000) == begun
+    assert begin(studies, study="kmnist-2000", data_dir=other) == begun
+    there.rmdir()
+    assert begin(studies, study="kmnist-2000") == begun
+    assert asked == [Path("there"), there, there, other, None]
+    assert digits(other, dataset="kmnist").data_dir is None
 
 
 def test_a_study_of_the_users_own_data_is_named_after_the_file(tmp_path: Path) -> None:

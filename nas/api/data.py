@@ -38,9 +38,9 @@ class Data:
         image_size: int | tuple[int, int] | None = None,
     ) -> None:
         """Load the data set; image files are stretched to ``image_size`` (h, w)."""
-        folder = None if data_dir is None else Path(data_dir)
+        self.data_dir = None if data_dir is None else Path(data_dir)
         self.dataset = load_dataset(
-            str(name), folder, image_size=image_size_of(image_size)
+            str(name), self.data_dir, image_size=image_size_of(image_size)
         )
 
     @classmethod
@@ -135,6 +135,7 @@ class Data:
     @classmethod
     def _of(cls, dataset: Dataset) -> Self:
         made = cls.__new__(cls)
+        made.data_dir = None
         made.dataset = dataset
         return made
 
@@ -191,6 +192,15 @@ def dataset_of(
         f"data is a {type(data).__name__}: give a name, a path or nas.Data, such as "
         "nas.Data.from_arrays(x_train, y_train, x_test, y_test)"
     )
+
+
+def folder_of(
+    data: Data | str | Path | None, data_dir: str | Path | None
+) -> Path | None:
+    """Return the folder in which a named data set lies, if one was given."""
+    if isinstance(data, Data):
+        return data.data_dir
+    return None if data_dir is None else Path(data_dir)
 
 
 def name_of(data: Data | str | Path | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from nas.api.checks import SEARCH_EPOCHS, checked
-from nas.api.data import Data, dataset_of, name_of
+from nas.api.data import Data, dataset_of, folder_of, name_of
 from nas.api.networks import Network, reference_of
 from nas.api.progress import retraining_line, search_display, training_display
 from nas.api.searching import run_search, title_of
@@ -382,7 +382,7 @@ def search(
         studies=studies_folder(studies),
         study=study,
         dataset=name,
-        data_dir=path_of(data_dir),
+        data_dir=folder_of(data, data_dir),
         image_size=image_size_of(image_size),
         param_budget=numbers["budget"],
         max_macs=numbers["max_macs"],

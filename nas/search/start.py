@@ -103,11 +103,16 @@ def load_again(
 ) -> Dataset:
     """Return the data set that the study was begun with, not yet known to be the same.
 
-    ``name`` is its new path, if it moved.
+    ``name`` is its new path, if it moved. Without ``data_dir`` a named data set is looked
+    for in the folder where it was then.
 
     Raises DataError where there is none of that name any more, or there never was: it
     was given in memory.
     """
+    remembered = settings.data_dir
+    if data_dir is None and remembered and name in {None, settings.dataset}:
+        # Moved or unmounted since, the usual places may have the data.
+        data_dir = Path(remembered) if Path(remembered).is_dir() else None
     name = name or settings.dataset
     if name not in DATASETS and not Path(name).expanduser().exists():
         raise DataError(
@@ -151,6 +156,7 @@ def _begin(
         name=name,
         dataset=dataset.name,
         data_fingerprint=dataset.fingerprint,
+        data_dir=_found_in(request, dataset),
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,
         val_size=val_size,
@@ -178,6 +184,13 @@ def _begin(
         for note in notes:
             say(note)
     return create(folder, settings, request.storage), dataset
+
+
+def _found_in(request: Request, dataset: Dataset) -> str | None:
+    """Return the folder that a named data set was read from, if the user named one."""
+    if request.data_dir is None or dataset.name not in DATASETS:
+        return None
+    return str(request.data_dir.expanduser().resolve())
 
 
 def _given(

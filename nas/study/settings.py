@@ -39,6 +39,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class Settings:
     """Everything that determines a search's result; frozen when the study is created.
 
+    And ``data_dir``, the folder where a named data set was found, None for the usual places.
+
     ``space`` is the name of the search space and ``space_toml`` a copy of its text.
     ``data_fingerprint`` is that of the loaded data set. ``rungs`` are the points of
     the training, in epochs, at which a candidate reports; the last is its end.
@@ -59,6 +61,7 @@ class Settings:
     name: str
     dataset: str
     data_fingerprint: str
+    data_dir: str | None = None
     input_shape: tuple[int, int, int]
     num_classes: int
     val_size: int
@@ -256,6 +259,8 @@ def _check_types(settings: Settings) -> None:
     for name in ("name", "dataset", "data_fingerprint", "space", "space_toml"):
         if not isinstance(getattr(settings, name), str):
             raise TypeError(f"{name} is no text")
+    if not isinstance(settings.data_dir, str | None):
+        raise TypeError("data_dir is no text")
 
 
 def differences(stored: Settings, asked: Settings) -> list[str]:
@@ -264,7 +269,7 @@ def differences(stored: Settings, asked: Settings) -> list[str]:
     other_epochs = stored.fidelities != asked.fidelities
     for field in fields(Settings):
         ours, theirs = getattr(stored, field.name), getattr(asked, field.name)
-        if ours == theirs:
+        if ours == theirs or field.name == "data_dir":
             continue
         if field.name == "fidelities":
             phrases.append(f"epochs {stored.full_epochs} -> {asked.full_epochs}")
