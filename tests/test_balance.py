@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import Invoke
+from rich.console import Console
 from torch import nn
 from torch.nn import functional
 
+from nas.cli.display import confusion_table
 from nas.search.balance import balance, effective_size, no_better_than_majority
 from nas.study.folders import load_settings, read_study
 from nas.training.loop import confusion, evaluate, measure
@@ -26,6 +29,37 @@ def test_balance_is_what_the_counts_say() -> None:
     assert found["test_balanced_accuracy"] == pytest.approx((0.9 + 0.375) / 2)
     assert (found["majority_class"], found["majority_share"]) == (0, 20 / 28)
     assert balance([None]) == balance([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "heads"),
+    [
+        (["airplane", "automobile", *"abcdefgh"], list("0123456789")),
+        (["ab", "[b]c"], ["ab", "[b]c"]),
+        ([f"class {number}" for number in range(13)], []),
+    ],
+    ids=["long", "short", "many"],
+)
+def test_the_confusion_matrix_fits_into_80_columns(
+    names: list[str], heads: list[str]
+) -> None:
+    """Long names head no columns, but their numbers; nothing is cut."""
+    size = len(names)
+    counts = np.full((size, size), 101) + 900 * np.eye(size, dtype=int)
+    report = {
+        "test_confusion": counts.tolist(),
+        "test_accuracy_by_class": [1.0] * size,
+    }
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(confusion_table(report, names))
+    text = console.export_text()
+    lines = [line.split() for line in text.splitlines()]
+    assert ["class", "images", "accuracy", *heads] in lines
+    assert "…" not in text
+    shown = [line for line in lines if "100.00" in line]
+    for name, line, row in zip(names, shown, counts.tolist(), strict=True):
+        assert name in " ".join(line)
+        assert line[line.index("%") + 1 :] == ([str(n) for n in row] if heads else [])
 
 
 def test_the_majority_is_not_beaten_by_noise() -> None:

@@ -592,6 +592,15 @@ def test_classes_must_be_the_same(folder: Path, part: str) -> None:
         load_dataset(str(folder))
 
 
+def test_a_folder_of_idx_files_is_named_with_the_options_that_read_it(
+    tmp_path: Path,
+) -> None:
+    """As Debian installs Fashion-MNIST: no folder of pictures."""
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"MNIST's format: give .* --data-dir"):
+        load_dataset(str(tmp_path))
+
+
 def test_missing_parts_are_named(folder: Path, tmp_path: Path) -> None:
     """A folder without train/, without classes, or with an empty one is refused."""
     for path in (folder / "test/dog").iterdir():

@@ -152,6 +152,7 @@ ARRAYS = np.random.default_rng(0)
         ARRAYS.integers(0, 256, (40, 8, 9, 3), dtype=np.uint8),
         ARRAYS.integers(0, 256, (40, 2, 8, 9), dtype=np.uint8),
         ARRAYS.random((40, 8, 9)),
+        ARRAYS.random((40, 8, 9)) < 0.5,
         ARRAYS.random((40, 8, 9, 3), dtype=np.float32),
         ARRAYS.normal(size=(40, 8, 9)) * 40 - 10,
         ARRAYS.integers(-128, 128, (40, 8, 9), dtype=np.int8),

@@ -196,9 +196,10 @@ def test_the_recipe_is_the_winners_unless_another_is_asked_for(tmp_path: Path) -
 
 def test_a_candidate_is_trained_by_its_studys_recipe() -> None:
     """But for the epochs of a screening; what the user changes goes before it."""
-    studied = Recipe(epochs=1, batch_size=32, flip=0.5, augment=0)
-    found = choose_recipe(OWN, 60_000, studied=studied)
-    assert found == replace(studied, epochs=15)
+    studied = Recipe(epochs=12, batch_size=32, flip=0.5, augment=0)
+    assert choose_recipe(OWN, 60_000, studied=studied) == studied
+    longer = choose_recipe(OWN, 60_000, studied=studied, epochs=30)
+    assert longer == replace(studied, epochs=30)
     wish = RecipeChange(augment="none")
     assert choose_recipe(OWN, 60_000, studied=studied, change=wish).flip == 0
 

@@ -190,7 +190,9 @@ def run_train(
             reference,
             len(dataset.labels),
             pixels=pixels_of(dataset),
-            studied=None if settings is None else settings.recipe,
+            studied=replace(settings.recipe, epochs=settings.full_epochs)
+            if settings
+            else None,
             change=recipe,
             epochs=epochs,
             like_published=like_published,

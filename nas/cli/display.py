@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -21,24 +22,30 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 # With more columns the table is too wide for a terminal; report.json has all counts.
 _MOST_ANSWERS = 12
+# Characters of their columns, of at least four digits each, that 80 columns leave room for.
+_WIDEST_ANSWERS = 52
 
 
 def confusion_table(report: dict[str, Any], class_names: Sequence[str]) -> Table:
     """Return each class's test images, accuracy and counts by prediction."""
-    # As Text, since rich would treat a name in brackets as markup.
-    answers = [Text(name) for name in class_names]
-    answers = answers if len(answers) <= _MOST_ANSWERS else []
-    table = Table(title="test images by class (rows), and the answers (columns)")
+    shown = len(class_names) <= _MOST_ANSWERS
+    # With long names in its columns a table does not fit into a terminal.
+    numbered = shown and sum(max(4, len(c)) + 1 for c in class_names) > _WIDEST_ANSWERS
+    names = [f"{i} {c}" for i, c in enumerate(class_names)] if numbered else class_names
+    answers = map(str, range(len(class_names))) if numbered else class_names
+    title = "test images by class (rows), and the answers (columns)"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0)
     table.add_column("class", overflow="fold")
-    for heading in (Text("images"), Text("accuracy"), *answers):
-        table.add_column(heading, justify="right")
+    # As Text, since rich would treat a name in brackets as markup.
+    for heading in ("images", "accuracy", *(answers if shown else ())):
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     for name, counts, share in zip(
-        class_names,
+        names,
         report["test_confusion"],
         report["test_accuracy_by_class"],
         strict=True,
     ):
-        cells = [str(count) for count in counts] if answers else []
+        cells = [str(count) for count in counts] if shown else []
         table.add_row(Text(name), f"{sum(counts):,}", percent(share), *cells)
     return table
 

@@ -60,7 +60,7 @@ def best(  # one parameter per option
     ] = 4,
     epochs: Annotated[
         int | None,
-        Option(min=1, max=100_000, help="Epochs [default: 15, more for small data]."),
+        Option(min=1, max=100_000, help="Epochs [default: as in the study]."),
     ] = None,
     recipe: Recipe = None,
     augment: Augment = None,
@@ -185,7 +185,8 @@ def train(  # one parameter per option
         Option(
             min=1,
             max=100_000,
-            help="Epochs [default: the recipe's; else 15, more for small data].",
+            help="Epochs [default: the recipe's or the study's; else 15, more for "
+            "small data].",
         ),
     ] = None,
     seeds: Annotated[

@@ -106,6 +106,11 @@ def _is_class(path: Path) -> bool:
 
 def _class_folders(part: Path) -> list[str]:
     names = [path.name for path in _folders(part)]
+    if not names and any(part.glob("*-idx[13]-ubyte*")):
+        raise DataError(
+            f"{part} holds files in MNIST's format: give this folder with --data-dir, and "
+            "--dataset mnist, fashion-mnist or kmnist"
+        )
     if not names:
         raise DataError(
             f"{part} has no class folders; give a folder with train/ and test/, each "

@@ -121,6 +121,8 @@ def pixels(images: Tensor) -> Tensor:
     """
     if images.dtype == torch.uint8:
         return images.float()
+    if images.dtype == torch.bool:
+        images = images.float()
     low, high = VALUE_RANGE
     if not images.is_floating_point() and VALUE_RANGE == (0.0, 1.0):
         raise TypeError(

@@ -142,8 +142,8 @@ def choose_recipe(
 ) -> Recipe:
     """Return the published or the default recipe, with the user's changes.
 
-    The default one is that of the study that the net is from, ``studied``, but for the
-    epochs; of other nets it is what suits the data.
+    The default one is that of a full training in the study that the net is from,
+    ``studied``; of other nets it is what suits the data.
 
     ``images`` is the number of official training images, ``pixels`` what they are like,
     by default as for the architecture; ``epochs`` replaces the recipe's. Raises ArchitectureError where
@@ -152,11 +152,8 @@ def choose_recipe(
     pixels = pixels or Pixels(reference.architecture.input_shape)
     if not like_published:
         train_size = images - default_val_size(images)
-        recipe = default_recipe(train_size, epochs, pixels)
-        if studied is not None:
-            recipe = replace(studied, epochs=recipe.epochs)
         recipe = changed_recipe(
-            recipe,
+            studied or default_recipe(train_size, epochs, pixels),
             change,
             pixels,
             reference.architecture.num_classes,
