@@ -422,12 +422,46 @@ def test_a_cap_below_all_names_the_smallest() -> None:
 
 
 def test_a_failure_is_an_error_with_its_cause() -> None:
-    """There is nothing to choose when a finalist could not be trained."""
+    """There is nothing to choose when no contender could be trained."""
     engine = FakeEngine(
         accuracy=after(AFTER), trouble=lambda job, _, __: Failed(job.number, "NaN")
     )
-    with pytest.raises(StudyError, match="trial 5 could not be trained: NaN"):
-        choose(engine)
+    for criteria in ({}, {"epochs": 5}, {"min_accuracy": 0.9}):
+        with pytest.raises(StudyError, match="no contender could be trained"):
+            choose(engine, **criteria)
+
+
+@pytest.mark.parametrize("epochs", [3, 5])
+def test_a_contender_that_fails_is_left_out(
+    epochs: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a warning, in the screening and after it; the others are still compared."""
+
+    def trouble(job: Job, _: int, __: int) -> Event | None:
+        width = job.architecture.blocks[0].out_channels
+        return Failed(job.number, "loss became NaN") if width == 5 else None
+
+    winner = choose(
+        FakeEngine(2, accuracy=after(AFTER), trouble=trouble), epochs=epochs
+    )
+    assert winner.candidate.trial == 4
+    assert "trial 3 is left out, its training failed: loss became NaN" in caplog.text
+    rows = winner.report["finalists"] + winner.report["screened"]
+    assert 3 not in {row["trial"] for row in rows}
+    smallest = choose(
+        FakeEngine(2, accuracy=after(AFTER), trouble=trouble), min_accuracy=0.9899
+    )
+    assert smallest.candidate.trial == 4
+
+
+def test_the_winner_has_to_be_trained() -> None:
+    """There a failure is an error."""
+
+    def trouble(job: Job, _: int, __: int) -> Event | None:
+        return Failed(job.number, "NaN") if job.mode == "final" else None
+
+    with pytest.raises(StudyError, match="trial 3 could not be trained: NaN"):
+        choose(FakeEngine(2, accuracy=after(AFTER), trouble=trouble))
 
 
 # --- stopped and gone on with ------------------------------------------------------

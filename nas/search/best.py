@@ -185,6 +185,7 @@ def _most_accurate(
         finalists, screened = pool[: criteria.finalists], []
     results = trainer.results
     trainer.train([c for c in finalists if not results.count(c)], "finalist")
+    finalists = _trained(finalists, results)
 
     def merit(candidate: Candidate) -> tuple[float, int]:
         # Of equally good ones the smaller.
@@ -226,7 +227,12 @@ def _halved(
             pool = [c for c in pool if c.key not in left_out]
             new = [c for c in new if c.key not in left_out]
         short.train(new, "screening")
-        measured += [{"epochs": level} | _told(c, short.results) for c in new]
+        pool = _trained(pool, short.results)
+        measured += [
+            {"epochs": level} | _told(c, short.results)
+            for c in new
+            if short.results.count(c)
+        ]
         last = number == len(levels) - 1
         kept = criteria.finalists * (1 if last else _IN_BETWEEN)
         pool = short.by_promise(pool, criteria.epochs)[:kept]
@@ -234,6 +240,17 @@ def _halved(
     best_known = sorted(fully_trained, key=trainer.results.badness)
     known = [c for c in best_known[: criteria.finalists] if c.key not in chosen]
     return [*pool, *known], measured
+
+
+def _trained(some: Sequence[Candidate], results: Results) -> list[Candidate]:
+    """Return those with a result; raise StudyError where there is none."""
+    found = [candidate for candidate in some if results.count(candidate)]
+    if some and not found:
+        raise StudyError(
+            "no contender could be trained, for the causes above: give another recipe "
+            "with --recipe"
+        )
+    return found
 
 
 def _told(candidate: Candidate, results: Results) -> dict[str, Any]:
@@ -263,10 +280,10 @@ def _smallest_reaching(
         some = members[start : start + criteria.finalists]
         trainer.train([c for c in some if not results.count(c)], "finalist")
         for member in some:
-            if results.accuracy(member) >= wanted:
-                tried = list(members[: start + len(some)])
+            if results.count(member) and results.accuracy(member) >= wanted:
+                tried = _trained(members[: start + len(some)], results)
                 return _Choice(winner=member, finalists=tried, screened=[])
-    best = max(members, key=results.accuracy)
+    best = max(_trained(members, results), key=results.accuracy)
     raise StudyError(
         f"no net of the front reaches {wanted:g} after {criteria.epochs} epochs: the best, "
         f"trial {best.trial} with {best.num_params} parameters, has "

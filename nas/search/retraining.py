@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from nas.training.report import Metric, RungReport
 if TYPE_CHECKING:
     import numpy as np
 
+_logger = logging.getLogger("nas")
 Stage = Literal["screening", "finalist", "winner"]
 
 
@@ -144,7 +146,10 @@ class Trainer:
         )
 
     def train(self, some: Sequence[Candidate], stage: Stage) -> None:
-        """Train each once more on the training split, with a seed of its own."""
+        """Train each once more on the training split, with a seed of its own.
+
+        Where that fails, a warning says so and `results` has nothing new.
+        """
         jobs = []
         for number, c in enumerate(some):
             who = f"{c.trial} {c.key}" if is_resized(c) else c.trial
@@ -157,11 +162,19 @@ class Trainer:
             )
             jobs.append(self._job(c, number, seed, "search"))
         ends: dict[int, RungReport] = {}
-        for job, event in self._run(jobs, some, stage):
+        failed: set[int] = set()
+
+        def leave_out(job: Job, cause: str) -> None:
+            failed.add(job.number)
+            name = _name(some[job.number])
+            _logger.warning("%s is left out, its training failed: %s", name, cause)
+
+        for job, event in self._run(jobs, some, stage, leave_out):
             if isinstance(event, Reported):
                 ends[job.number] = event.report
         for number, c in enumerate(some):
-            self.results.add(c, ends[number])
+            if number not in failed:
+                self.results.add(c, ends[number])
 
     def by_promise(
         self, candidates: Iterable[Candidate], full_epochs: int
@@ -204,18 +217,25 @@ class Trainer:
         )
 
     def _run(
-        self, jobs: Sequence[Job], candidates: Sequence[Candidate], stage: Stage
+        self,
+        jobs: Sequence[Job],
+        candidates: Sequence[Candidate],
+        stage: Stage,
+        leave_out: Callable[[Job, str], None] | None = None,
     ) -> list[tuple[Job, Reported | Finished]]:
-        """Train all jobs; return their reports and ends. Any failure is an error."""
+        """Train all jobs; return their reports and ends, see `train_all`."""
 
         def show(job: Job, event: Reported | Finished) -> None:
             self._show(_event(stage, job, candidates[job.number], event))
 
-        names = [
-            f"trial {candidate.trial}" + (" resized" if is_resized(candidate) else "")
-            for candidate in candidates
-        ]
-        return train_all(self._engine, jobs, names, show, self._kept)
+        names = [_name(candidate) for candidate in candidates]
+        return train_all(
+            self._engine, jobs, names, show, self._kept, leave_out=leave_out
+        )
+
+
+def _name(candidate: Candidate) -> str:
+    return f"trial {candidate.trial}" + (" resized" if is_resized(candidate) else "")
 
 
 def final_seed(settings: Settings, number: int) -> int:

@@ -20,12 +20,15 @@ def train_all(
     names: Sequence[str],
     show: Callable[[Job, Reported | Finished], None] = lambda _job, _event: None,
     kept: Trainings | None = None,
+    *,
+    leave_out: Callable[[Job, str], None] | None = None,
 ) -> list[tuple[Job, Reported | Finished]]:
     """Train all jobs; return their reports and ends, and show each as it comes.
 
     Each job's number is its place in ``jobs``; ``names`` say in messages what is
     trained. What ``kept`` has is not trained again: its last report and its end are
-    shown. Raises StudyError when one of them fails, or its worker dies three times.
+    shown. A training that fails is told to ``leave_out`` with its cause. Raises StudyError
+    when one fails without it, or when a job's worker dies three times.
     """
     happened: list[tuple[Job, Reported | Finished]] = []
     waiting, running = deque[Job](), set[int]()
@@ -51,7 +54,11 @@ def train_all(
                     reports[event.job][report.rung] = report
                     engine.decide(event.job, proceed=True)
                 case Failed(_, cause):
-                    raise StudyError(f"{name} could not be trained: {cause}")
+                    if leave_out is None:
+                        raise StudyError(f"{name} could not be trained: {cause}")
+                    running.discard(event.job)
+                    leave_out(job, cause)
+                    continue
                 case Finished():
                     running.discard(event.job)
                     if kept is not None:
