@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from nas.architecture import Block
 from nas.training import kernels
+from nas.training.batches import Batches
 from nas.training.kernels import cuda, gpu, program
 from nas.training.kernels.layers import all_layers
 from nas.training.loop import train
@@ -95,15 +96,8 @@ def training_of(
     launcher: program.Launcher, model: nn.Module, recipe: Recipe, weights: Any = None
 ) -> gpu.Training:
     """Return the model's training on the launcher's device, for 2x15x18 images."""
-    return gpu.Training(
-        launcher,
-        all_layers(model),
-        recipe,
-        shape=(2, 15, 18),
-        batch_size=BATCH,
-        ahead=STEPS,
-        class_weights=weights,
-    )
+    batches = Batches(shape=(2, 15, 18), size=BATCH, ahead=STEPS, class_weights=weights)
+    return gpu.Training(launcher, all_layers(model), recipe, batches)
 
 
 def both_trained(
@@ -285,8 +279,8 @@ def test_a_training_by_programs_is_one_by_torch(
     results = [trained(data, recipe)]
     emulator = Emulator(emulated, blocks=2)
 
-    def by_program(model: nn.Module, recipe: Recipe, **others: Any) -> gpu.Training:
-        return gpu.Training(emulator, all_layers(model), recipe, **others)
+    def by_program(model: nn.Module, *others: Any) -> gpu.Training:
+        return gpu.Training(emulator, all_layers(model), *others)
 
     monkeypatch.setattr(kernels, "gpu_training", by_program)
     results.append(trained(data, recipe))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.training import kernels
+from nas.training.batches import Batches
 from nas.training.optimizer import Optimizer
 from nas.training.recipe import Recipe
 
@@ -21,27 +22,14 @@ from nas.training.recipe import Recipe
 class AutogradTraining:
     """A model in training: `load` takes batches, `run` trains on the next of them."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        recipe: Recipe,
-        *,
-        shape: Sequence[int],
-        batch_size: int,
-        ahead: int,
-        class_weights: Tensor | None,
-    ) -> None:
-        """Take the model and the images' shape ``[C, H, W]``.
-
-        ``ahead`` is the largest number of batches that are loaded at once.
-        """
+    def __init__(self, model: nn.Module, recipe: Recipe, batches: Batches) -> None:
+        """Take the model, on the device that trains."""
         device = next(model.parameters()).device
+        ahead, size = batches.ahead, batches.size
         self.model = model
-        self._recipe, self._weights = recipe, class_weights
-        self._images = torch.zeros((ahead, batch_size, *shape), device=device)
-        self._labels = torch.zeros(
-            (ahead, batch_size), dtype=torch.int64, device=device
-        )
+        self._recipe, self._weights = recipe, batches.class_weights
+        self._images = torch.zeros((ahead, size, *batches.shape), device=device)
+        self._labels = torch.zeros((ahead, size), dtype=torch.int64, device=device)
         # On a GPU torch's fused optimizers read the rate in single precision only.
         precision = torch.float64 if device.type == "cpu" else torch.float32
         self._rates = torch.zeros(ahead, dtype=precision, device=device)
@@ -49,7 +37,7 @@ class AutogradTraining:
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros((), device=device)
         """The sum of the losses of all steps since it was last set to zero."""
-        self._predict = kernels.predictor(model, batch_size)
+        self._predict = kernels.predictor(model, size)
         self._parameters = list(model.parameters())
         self.optimizer = Optimizer(self._parameters, recipe, self._rate)
 

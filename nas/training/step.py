@@ -8,7 +8,7 @@ Elsewhere, and where that kernel does not support the model, it is torch's autog
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nas.training import kernels
 from nas.training.augmentation import augmented, warp
 from nas.training.autograd import AutogradTraining
+from nas.training.batches import Batches
 from nas.training.kernels import gpu
 from nas.training.recipe import Recipe
 
@@ -61,30 +62,22 @@ class Step:
         self._data, self._recipe = data, recipe
         self._scale, self._offset = normalisation(data.mean, data.std, device)
         self._warp = kernels.warp if cpu and kernels.available() else warp
-        weights = class_weights(recipe, data.train_labels)
+        batches = Batches(
+            shape=data.train_images.shape[1:],
+            size=batch_size,
+            ahead=self.ahead,
+            class_weights=class_weights(recipe, data.train_labels),
+        )
         # The GPU's kernel does not resize images: that is done before.
         self._resize = getattr(model, "resize", nn.Identity())
-        on_gpu = kernels.gpu_training(
-            model,
-            recipe,
-            shape=self._resize(data.train_images[:1].float()).shape[1:],
-            batch_size=batch_size,
-            ahead=self.ahead,
-            class_weights=weights,
-        )
+        shape = self._resize(data.train_images[:1].float()).shape[1:]
+        on_gpu = kernels.gpu_training(model, recipe, replace(batches, shape=shape))
         self.training: gpu.Training | AutogradTraining
         if on_gpu is not None:
             self.training = on_gpu
             return
         self._resize = nn.Identity()
-        self.training = AutogradTraining(
-            model,
-            recipe,
-            shape=data.train_images.shape[1:],
-            batch_size=batch_size,
-            ahead=self.ahead,
-            class_weights=weights,
-        )
+        self.training = AutogradTraining(model, recipe, batches)
 
     @property
     def losses(self) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nas.training.batches import Batches
 from nas.training.kernels.gpu_recording import GpuRecorder
 from nas.training.kernels.program import LANES, Launcher
 from nas.training.recipe import Recipe
@@ -52,22 +53,17 @@ class Training:
         launcher: Launcher,
         layers: Sequence[nn.Module],
         recipe: Recipe,
-        *,
-        shape: Sequence[int],
-        batch_size: int,
-        ahead: int,
-        class_weights: Tensor | None,
+        batches: Batches,
     ) -> None:
-        """Take the layers and the images' shape ``[C, H, W]``.
-
-        ``batch_size`` is a multiple of 32; ``ahead`` says how many batches are loaded at
-        most.
-        """
+        """Take the layers; the size of the batches is a multiple of 32."""
         device = launcher.device
-        groups = batch_size // LANES
-        self._images = torch.zeros((ahead, groups, *shape, LANES), device=device)
+        ahead, class_weights = batches.ahead, batches.class_weights
+        groups = batches.size // LANES
+        self._images = torch.zeros(
+            (ahead, groups, *batches.shape, LANES), device=device
+        )
         self._labels = torch.zeros(
-            (ahead, batch_size), dtype=torch.int64, device=device
+            (ahead, batches.size), dtype=torch.int64, device=device
         )
         self._rates = torch.zeros(ahead, device=device)
         self._seeds = torch.zeros((ahead, 2), dtype=torch.int32, device=device)

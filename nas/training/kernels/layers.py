@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.training.batches import Batches
 from nas.training.kernels import cuda, gpu
 from nas.training.kernels.cpu import record
 from nas.training.kernels.gpu_recording import can_record
@@ -92,32 +93,15 @@ def predictor(model: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
 
 
 def gpu_training(
-    model: nn.Module,
-    recipe: Recipe,
-    *,
-    shape: Sequence[int],
-    batch_size: int,
-    ahead: int,
-    class_weights: Tensor | None,
+    model: nn.Module, recipe: Recipe, batches: Batches
 ) -> gpu.Training | None:
-    """Return the model's training by the GPU's kernel; None where it cannot do it.
-
-    Arguments are those of `nas.training.kernels.gpu.Training`.
-    """
+    """Return the model's training by the GPU's kernel; None where it cannot do it."""
     device = next(model.parameters()).device
-    if device.type != "cuda" or not supports(model, batch_size):
+    if device.type != "cuda" or not supports(model, batches.size):
         return None
     launcher = cuda.launcher(device)
     assert launcher is not None  # supports() has looked
-    return gpu.Training(
-        launcher,
-        all_layers(model),
-        recipe,
-        shape=shape,
-        batch_size=batch_size,
-        ahead=ahead,
-        class_weights=class_weights,
-    )
+    return gpu.Training(launcher, all_layers(model), recipe, batches)
 
 
 class Evaluated:
