@@ -48,8 +48,8 @@ class Data:
         cls,
         x_train: Any,
         y_train: Any,
-        x_test: Any,
-        y_test: Any,
+        x_test: Any = None,
+        y_test: Any = None,
         *,
         x_val: Any = None,
         y_val: Any = None,
@@ -62,6 +62,7 @@ class Data:
           4 channels, or signals [N, T] or [N, C, T]. uint8 from 0 to 255, or other numbers,
           which are scaled to that; `notes` tells how.
         - `y_train`, `y_test`, `y_val`: classes [N], as integers 0, 1, 2, ... or text.
+        - `x_test`, `y_test`: without them, a sixth of each class becomes the test set.
         - `x_val`, `y_val`: the validation split. Without them it is held out of the training set.
         - `name`: what the study is named after.
 
@@ -71,12 +72,13 @@ class Data:
         arrays = {
             "x_train": _array(x_train, f"{name}: x_train"),
             "y_train": _array(y_train, f"{name}: y_train"),
-            "x_test": _array(x_test, f"{name}: x_test"),
-            "y_test": _array(y_test, f"{name}: y_test"),
         }
-        if x_val is not None or y_val is not None:
-            arrays["x_val"] = _array(x_val, f"{name}: x_val")
-            arrays["y_val"] = _array(y_val, f"{name}: y_val")
+        for part, x, y in (("test", x_test, y_test), ("val", x_val, y_val)):
+            if (x is None) != (y is None):
+                raise DataError(f"{name}: give both x_{part} and y_{part}, or neither")
+            if x is not None:
+                arrays[f"x_{part}"] = _array(x, f"{name}: x_{part}")
+                arrays[f"y_{part}"] = _array(y, f"{name}: y_{part}")
         try:
             copied = {key: np.array(array) for key, array in arrays.items()}
             dataset = load_arrays(name, name, copied)

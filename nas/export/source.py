@@ -142,7 +142,9 @@ def pixels(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Return images, as arrange and pixels take them, as the model takes them."""
-    images = pixels(arrange(torch.as_tensor(images)))
+    # A copy of an array, since torch warns of sharing one that is read-only.
+    images = images if isinstance(images, Tensor) else torch.tensor(images)
+    images = pixels(arrange(images))
     mean = torch.tensor(MEAN, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, -1, 1, 1)
     return (images / 255 - mean) / std
