@@ -8,6 +8,7 @@
 #   together    how many candidates at a time: processes, with MPS too, and streams (3 minutes)
 #   throughput  images a second against PyTorch's MNIST example (3 minutes)
 #   search      `nas search --budget 10000 --trials 200` for each seed of $SEEDS (default 0), then `nas best`
+#   spaces      whole searches in the spaces $SPACES (default mixed mobile residual), seeds 0 to 2 (25 minutes)
 #   trainings   300 nets for 1, 3 and 15 epochs, as many as $SECONDS_FOR_TRAININGS (default 420) allow
 #
 # PYTHON names the interpreter, which has torch. WHEELS is a folder of wheels of what else nas
@@ -76,6 +77,11 @@ run_throughput() {
     part 60 "throughput without recording" env NAS_CAPTURE=0 "$python" \
         benchmarks/throughput.py --device cuda --repeats 1 --nets s0 --batch-sizes 64 \
         --images 1280 --csv "$out/throughput-no-capture.csv"
+}
+run_spaces() {
+    # shellcheck disable=SC2086 # a list of names
+    part "${SECONDS_FOR_SPACES:-560}" "spaces" "$python" benchmarks/spaces.py run \
+        ${SPACES:-mixed mobile residual} --seeds 0-2 --device cuda --csv "$out/spaces.csv"
 }
 run_search() {
     local seed studies

@@ -57,6 +57,25 @@ def test_a_run_that_was_stopped_goes_on_in_its_file(
     assert list(harness.seeds("7")) == [7]
 
 
+@pytest.mark.slow
+def test_spaces_are_compared_by_whole_searches(tmp_path: Path) -> None:
+    """A row a search; what is there is not searched again."""
+    options = ("--budget", "400", "--trials", "4", "--seeds", "0", "--workers", "1")
+    options += ("--dataset", "digits", "--device", "cpu", "--csv", "rows.csv")
+    printed = run(tmp_path, "spaces.py", "run", "plain", "separable", *options)
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["space"] for row in rows] == ["plain", "separable"]
+    assert all(float(row["hypervolume"]) > 0 for row in rows)
+    assert all(int(row["fully_trained"]) > 0 for row in rows)
+    assert "digits, at most 400 parameters, 4 trials" in printed
+    again = run(tmp_path, "spaces.py", "run", "plain", *options)
+    assert again.count("hypervolume") == 1  # of the table's heading
+    assert (
+        again.splitlines()[1:] == printed.splitlines()[-len(again.splitlines()) + 1 :]
+    )
+
+
 def test_methods_are_compared_seed_by_seed(harness: ModuleType) -> None:
     """A seed that one of them lacks counts for nothing; one seed is no comparison."""
     ours = {0: 1.0, 1: 2.0, 2: 3.0, 9: 100.0}

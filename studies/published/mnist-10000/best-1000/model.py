@@ -1,9 +1,9 @@
-"""A convolutional classifier: 986 parameters, 379,792 MACs an image.
+"""A convolutional classifier: 985 parameters, 372,138 MACs an image.
 
-    11c3/max - 14s3 - 14s3/maxx4 - gap
+    13c3/max - 13s3x2 - 13s3/maxx3 - gap
 
-Data set mnist, trial 181 resized, 986 parameters: test accuracy 98.90 % after the last
-of 15 epochs (mean of 3 seeds, standard deviation 0.13 %: 98.76 %, 98.99 %, 98.96 %).
+Data set mnist, trial 132 resized, 985 parameters: test accuracy 98.93 % after the last
+of 15 epochs (mean of 3 seeds, standard deviation 0.06 %: 98.99 %, 98.92 %, 98.87 %).
 
 Needs torch and safetensors. Weights and this file belong together:
 
@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-NUM_PARAMS = 986
+NUM_PARAMS = 985
 INPUT_SHAPE = (1, 28, 28)
 """Channels, height, width."""
 MEAN = (0.1306604762738429,)
@@ -69,50 +69,54 @@ class Model(nn.Module):
         """Build the layers with random weights."""
         super().__init__()
         self.blocks = nn.Sequential(
-            # 11c3/max: 1x28x28 -> 11x14x14
+            # 13c3/max: 1x28x28 -> 13x14x14
             named(
-                conv=nn.Conv2d(1, 11, 3, padding=1, bias=False),
+                conv=nn.Conv2d(1, 13, 3, padding=1, bias=False),
                 pool=nn.MaxPool2d(2),
-                norm=nn.BatchNorm2d(11),
+                norm=nn.BatchNorm2d(13),
                 activation=nn.ReLU(),
             ),
-            # 14s3: 11x14x14 -> 14x14x14
-            named(
-                depthwise=nn.Conv2d(11, 11, 3, padding=1, groups=11, bias=False),
-                pointwise=nn.Conv2d(11, 14, 1, bias=False),
-                norm=nn.BatchNorm2d(14),
-                activation=nn.ReLU(),
-            ),
-            # 14s3/maxx4: 14x14x14 -> 14x7x7
+            # 13s3x2: 13x14x14 -> 13x14x14
             Shared(
                 named(
-                    depthwise=nn.Conv2d(14, 14, 3, padding=1, groups=14, bias=False),
-                    pointwise=nn.Conv2d(14, 14, 1, bias=False),
+                    depthwise=nn.Conv2d(13, 13, 3, padding=1, groups=13, bias=False),
+                    pointwise=nn.Conv2d(13, 13, 1, bias=False),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(14),
+                    norm=nn.BatchNorm2d(13),
                     activation=nn.ReLU(),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(14),
+                    norm=nn.BatchNorm2d(13),
+                    activation=nn.ReLU(),
+                ),
+            ),
+            # 13s3/maxx3: 13x14x14 -> 13x7x7
+            Shared(
+                named(
+                    depthwise=nn.Conv2d(13, 13, 3, padding=1, groups=13, bias=False),
+                    pointwise=nn.Conv2d(13, 13, 1, bias=False),
+                ),
+                named(
+                    norm=nn.BatchNorm2d(13),
                     activation=nn.ReLU(),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(14),
+                    norm=nn.BatchNorm2d(13),
                     activation=nn.ReLU(),
                 ),
                 named(
                     pool=nn.MaxPool2d(2),
-                    norm=nn.BatchNorm2d(14),
+                    norm=nn.BatchNorm2d(13),
                     activation=nn.ReLU(),
                 ),
             ),
         )
-        # gap: 14x7x7 -> 10 logits
+        # gap: 13x7x7 -> 10 logits
         self.head = named(
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            classifier=nn.Linear(14, 10),
+            classifier=nn.Linear(13, 10),
         )
 
     def forward(self, images: Tensor) -> Tensor:
