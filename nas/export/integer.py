@@ -158,6 +158,10 @@ def _pool_numbers(pool: Pool | None, numbers: Integers) -> Integers:
     if pool.kind == "max":
         pooled: Integers = windows.max(axis=4)
         return pooled
+    if pool.window != (2, 2):
+        raise ValueError(
+            f"means of uint8 numbers need windows of 2x2, not {pool.window}"
+        )
     # A quarter of the sum, with halves rounded to even as in ONNX.
     total: Integers = windows.sum(axis=4)
     return (total + 1 + ((total >> 2) & 1)) >> 2

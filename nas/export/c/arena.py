@@ -76,6 +76,11 @@ class _Arena:
             return
         overwritten = self.overwrites[number]
         if overwritten is not None:
+            if self.last_use[overwritten] != number:
+                raise ValueError(
+                    f"stage {number} would overwrite a feature map that stage "
+                    f"{self.last_use[overwritten]} needs"
+                )
             yield offsets[overwritten]
             return
         size = self.sizes[number]
