@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runner import invoke
+from cli_runner import at, invoke, place
 from hypothesis import HealthCheck, settings
 
 import nas
 
-__all__ = ["invoke"]  # a fixture for all tests of the command line
+__all__ = ["at", "invoke", "place"]  # fixtures for all tests of the command line
 
 # Before the first import of torch: several tests at once share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -311,7 +311,7 @@ def test_an_imported_net_stands_beside_the_front(
         assert f"{value:,}" in result.out
     assert "best of its size: #2" in result.out
     assert "90.00 %" in result.out
-    assert "nobody has measured net on digits: `nas train`" in result.err
+    assert "net has not been measured on digits: `nas train`" in result.err
     assert "net (not measured yet)" in (tmp_path / "c.html").read_text()
 
 

@@ -359,10 +359,19 @@ def test_an_abandoned_worker_is_replaced_even_if_it_is_stopped(name: str) -> Non
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (signal.SIGKILL, "killed at their start, as the system does where memory runs"),
-        (signal.SIGSEGV, r"of signal 11 \(Segmentation fault\): look at the messages"),
-        (signal.SIGSTOP, "do not come up within 0.2 s: is the disk or the GPU busy"),
-        (None, "end at their start with exit code 1: look at the messages above"),
+        (
+            signal.SIGKILL,
+            "killed the workers while they were starting, probably because memory",
+        ),
+        (
+            signal.SIGSEGV,
+            r"signal 11 \(Segmentation fault\) ended the workers while they were starting: see",
+        ),
+        (signal.SIGSTOP, "did not start within 0.2 s: is the disk or the GPU busy"),
+        (
+            None,
+            "ended with exit code 1 while they were starting: see the messages above",
+        ),
     ],
 )
 def test_each_cause_of_workers_that_do_not_start_has_its_words(

@@ -42,7 +42,10 @@ def test_another_program_on_the_port_is_told(answer: bytes) -> None:
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("127.0.0.1:1", "cannot reach the Ray cluster at 127.0.0.1:1 .*nobody listens"),
+        (
+            "127.0.0.1:1",
+            "cannot reach the Ray cluster at 127.0.0.1:1 .*no process listens",
+        ),
         ("no-such-host.invalid:6379", "no machine has the name no-such-host.invalid"),
         ("6379", "'6379' is not HOST:PORT"),
         ("host:ray", "'host:ray' is not HOST:PORT"),

@@ -79,8 +79,8 @@ class Search:
 
 
 def told(errors: str) -> list[str]:
-    """Return the lines of stderr but those on workers that take long to come up."""
-    return [line for line in errors.splitlines() if "has come up for" not in line]
+    """Return the lines of stderr but those on workers that take long to start."""
+    return [line for line in errors.splitlines() if "has started for" not in line]
 
 
 @contextlib.contextmanager
@@ -219,7 +219,7 @@ def test_no_room_is_told_at_once(cluster: Cluster) -> None:
 
 
 def test_a_cluster_that_does_not_answer_is_one_line() -> None:
-    """An address where nobody listens."""
+    """An address where no process listens."""
     with pytest.raises(EngineError, match="cannot reach the Ray cluster at 127") as why:
         engine("127.0.0.1:1")
     assert "\n" not in str(why.value)

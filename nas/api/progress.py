@@ -245,7 +245,6 @@ class NotebookDisplay(Generic[_T]):
         self._handle: Any = None
         self._pending: str | None = None
         self._due = 0.0
-        self._last: Progress | None = None
 
     def __enter__(self) -> Self:
         """Begin to show."""

@@ -61,7 +61,7 @@ def run_search(
     study, dataset = launch(request, data, say)
     say_notes(dataset, say)
     say(augmentation_line(study.settings.recipe))
-    with study, _word_on_how_to_go_on(study, trials):
+    with study, _mention_resuming(study, trials):
         check_writable(study.folder, ("front.csv", "front.html", "timing.json"))
         engine, devices, count = start(dataset, study)
         try:
@@ -159,7 +159,7 @@ def title_of(settings: Settings) -> str:
 
 
 @contextlib.contextmanager
-def _word_on_how_to_go_on(study: Study, trials: int) -> Iterator[None]:
+def _mention_resuming(study: Study, trials: int) -> Iterator[None]:
     """Add the finished trials and how to resume to a KeyboardInterrupt."""
     try:
         yield

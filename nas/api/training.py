@@ -116,7 +116,7 @@ def run_best(
     for one in criteria:
         allowed(candidates, one, settings)  # check before a worker is started
     say(augmentation_line(chosen))
-    with _word_on_what_is_kept(kept):
+    with _mention_kept_trainings(kept):
         engine = LocalEngine(
             dataset,
             split_seed=settings.seed,
@@ -205,7 +205,7 @@ def run_train(
     kept = None
     if folder is not None:
         kept = _kept(folder, dataset, plan.seed, dataset.val_size, devices, say)
-    with _word_on_what_is_kept(kept):
+    with _mention_kept_trainings(kept):
         engine = LocalEngine(
             dataset,
             devices=devices,
@@ -265,7 +265,7 @@ def discard_kept(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _word_on_what_is_kept(kept: KeptTrainings | None) -> Iterator[None]:
+def _mention_kept_trainings(kept: KeptTrainings | None) -> Iterator[None]:
     """Add the number of kept trainings and their folder to a KeyboardInterrupt."""
     try:
         yield

@@ -92,9 +92,9 @@ def show_comparison(
     for row in rows:
         if row.accuracy is None:
             typer.echo(
-                f"nobody has measured {row.reference} on {settings.data_title}: "
-                "`nas train` with --output does, and then its folder can be compared; "
-                "or begin a study with it as --start-from",
+                f"{row.reference} has not been measured on {settings.data_title}: "
+                "`nas train` with --output measures it, and then its folder can be compared; "
+                "or start a study with it as --start-from",
                 err=True,
             )
     if html is not None:

@@ -6,8 +6,6 @@ split. The page draws them differently so that they cannot be confused.
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from nas.dashboard.columns import board_of, device_sizes
 from nas.errors import ArchitectureError
 from nas.references.bundled import available, find_reference
 from nas.study.settings import Settings
+from nas.study.winners import read_reports
 
 _WINNER = ("num_params", "macs", "peak_memory", "test_accuracy_mean")
 
@@ -68,13 +67,7 @@ def _references(dataset: str, board: Board) -> list[dict[str, Any]]:
 
 def _winners(folder: Path, board: Board) -> list[dict[str, Any]]:
     """Return the nets that `nas best` wrote into folders below the study's."""
-    found = []
-    for path in sorted(folder.glob("*/report.json")):
-        # Skip a report that is incomplete, of another version or not from `nas best`.
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            report = json.loads(path.read_text(encoding="utf-8"))
-            found.append(_winner(report, path.parent, board))
-    return found
+    return read_reports(folder, lambda report, place: _winner(report, place, board))
 
 
 def _winner(report: dict[str, Any], folder: Path, board: Board) -> dict[str, Any]:

@@ -86,22 +86,18 @@ def _part_folders(root: Path) -> dict[str, Path]:
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in place.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    )
+    return sorted(path for path in place.iterdir() if _is_visible_folder(path))
+
+
+def _is_visible_folder(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def _beside(place: Path, used: set[Path]) -> list[Path]:
     """Return the unused entries of a folder."""
     if place in used:
-        return [path for path in place.iterdir() if not _is_class(path)]
+        return [path for path in place.iterdir() if not _is_visible_folder(path)]
     return [path for path in place.iterdir() if path not in used]
-
-
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
 
 
 def _class_folders(part: Path) -> list[str]:

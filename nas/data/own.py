@@ -106,8 +106,8 @@ def _oddities(dataset: Dataset) -> list[str]:
     repeated = sum(image.tobytes() in known for image in test_images)
     if repeated:
         lines.append(
-            f"warning: {repeated:,} of {len(test_images):,} test images are among the "
-            "training images, too: test accuracy is too high by what was learnt by heart"
+            f"warning: {repeated:,} of {len(test_images):,} test images are also "
+            "training images: a net can memorise them, so the test accuracy is too high"
         )
     counts = dataset.labels.bincount(minlength=dataset.num_classes)
     share = int(counts.max()) / len(dataset.labels)

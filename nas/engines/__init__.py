@@ -88,7 +88,7 @@ class WorkerLost:
 Event = Reported | Finished | Failed | WorkerLost
 
 
-def all_of(kernels: Iterable[bool | None]) -> bool | None:
+def kernels_ran_in_all(kernels: Iterable[bool | None]) -> bool | None:
     """Return whether the C kernels ran all of these trainings; None if unknown."""
     known = set(kernels)
     return None if not known or None in known else all(known)

@@ -162,7 +162,7 @@ class LocalEngine:
             self._mps.close()
 
     def _start_worker(self, device: str) -> _WorkerHandle:
-        with self._words_on_limits():
+        with self._explain_limits():
             ours, theirs = mp.Pipe()
         # Without the service the workers take turns, each with the whole GPU.
         together = self._mps is not None and self._mps.running
@@ -178,7 +178,7 @@ class LocalEngine:
         )
         environment = self._mps.environment if self._mps is not None else {}
         with (
-            self._words_on_limits(),
+            self._explain_limits(),
             _without_interrupts(),
             _without_main(),
             _environment(environment),
@@ -190,7 +190,7 @@ class LocalEngine:
         return _WorkerHandle(process, ours, device, time.monotonic())
 
     @contextlib.contextmanager
-    def _words_on_limits(self) -> Iterator[None]:
+    def _explain_limits(self) -> Iterator[None]:
         """Turn a system limit that stops a worker from starting into EngineError."""
         try:
             yield
@@ -237,23 +237,26 @@ class LocalEngine:
 
 
 def _why_it_died(code: int | None, *, hangs: bool) -> str:
-    """Return why workers die at their start, from an exit code, and the remedy."""
+    """Return why workers fail to start, from an exit code, and the remedy."""
     if hangs:
         return (
-            f"the workers do not come up within {_START_SECONDS:g} s: is the disk or the "
+            f"the workers did not start within {_START_SECONDS:g} s: is the disk or the "
             "GPU busy? Try fewer --workers, or --device cpu"
         )
     if code == -signal.SIGKILL:
         return (
-            "the workers are killed at their start, as the system does where memory runs "
-            "out: try fewer --workers"
+            "the system killed the workers while they were starting, probably because "
+            "memory ran out: try fewer --workers"
         )
     if code is not None and code < 0:
         return (
-            f"the workers die at their start of signal {-code} "
-            f"({signal.strsignal(-code)}): look at the messages above"
+            f"signal {-code} ({signal.strsignal(-code)}) ended the workers while they were "
+            "starting: see the messages above"
         )
-    return f"the workers end at their start with exit code {code}: look at the messages above"
+    return (
+        f"the workers ended with exit code {code} while they were starting: see the "
+        "messages above"
+    )
 
 
 def _stop_worker(worker: _WorkerHandle) -> None:

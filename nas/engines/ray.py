@@ -119,7 +119,7 @@ class RayEngine:
             self.num_workers = workers or room if room or address else 0
             _check_room(self.num_workers, gpus, resources)
             self.device = "cuda" if gpus else "cpu"
-            self._takes = _words(gpus)
+            self._takes = _requirement(gpus)
             self._config = WorkerConfig(split_seed, val_size, self.device)
             self._arrays = ray.put(_to_arrays(dataset))
             self._actor = ray.remote(_Actor).options(
@@ -268,7 +268,7 @@ class RayEngine:
         limit = _MAX_FAILED_STARTS * (1 if own else self.num_workers + 1)
         if self._failed_starts >= limit:
             raise EngineError(
-                f"the workers die at their start ({last_line(error)}): is the same nas "
+                f"the workers fail to start ({last_line(error)}): is the same nas "
                 "installed on every node, and is there memory enough for --workers?"
             )
 
@@ -278,7 +278,7 @@ class RayEngine:
             return
         self._without_any = float("inf")
         _logger.warning(
-            "no worker has come up for %g s: each takes %s, and the cluster has %s; "
+            "no worker has started for %g s: each takes %s, and the cluster has %s; "
             "waiting for a node to join",
             _WARN_AFTER,
             self._takes,
@@ -305,12 +305,12 @@ def _room(gpus: float, resources: dict[str, float]) -> int:
 def _check_room(workers: int, gpus: float, resources: dict[str, float]) -> None:
     if not workers:
         raise EngineError(
-            f"no room for a worker: each takes {_words(gpus)}, and the cluster has "
+            f"no room for a worker: each takes {_requirement(gpus)}, and the cluster has "
             f"{_have(resources)}; give other --gpus-per-worker, --device or --workers"
         )
 
 
-def _words(gpus: float) -> str:
+def _requirement(gpus: float) -> str:
     return f"1 CPU and {gpus:g} GPU" if gpus else "1 CPU"
 
 

@@ -133,7 +133,7 @@ def _check_answers(address: str) -> None:
     except OSError as error:
         raise EngineError(
             f"cannot reach the Ray cluster at {address} ({error.strerror or error}): "
-            "nobody listens there; is it the port of `ray start --head` (6379)?"
+            "no process listens there; is it the port of `ray start --head` (6379)?"
         ) from None
     if not answers:
         raise EngineError(

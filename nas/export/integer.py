@@ -15,11 +15,11 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from nas.export.quantise import (
-    FINE_LIMIT,
+    FIXED_POINT_LIMIT,
+    ActivationStep,
     IntegerConvolution,
     Integers,
     IntegerStage,
-    Second,
     averaged,
     resize_of,
 )
@@ -83,8 +83,11 @@ def apply(stage: IntegerStage, tensors: Sequence[Integers]) -> Integers:
     output = _scaled(product, stage.shift)
     if stage.output is None:
         return output
-    if stage.second is not None:
-        output = _activated(stage.second, np.clip(output, -FINE_LIMIT, FINE_LIMIT))
+    if stage.activation_step is not None:
+        output = _activated(
+            stage.activation_step,
+            np.clip(output, -FIXED_POINT_LIMIT, FIXED_POINT_LIMIT),
+        )
     else:
         output = output + stage.output.zero
     return _pool_numbers(stage.late, np.clip(output, 0, 255))
@@ -155,39 +158,43 @@ def _pool_numbers(pool: Pool | None, numbers: Integers) -> Integers:
     if pool.kind == "max":
         pooled: Integers = windows.max(axis=4)
         return pooled
+    if pool.window != (2, 2):
+        raise ValueError(
+            f"means of uint8 numbers need windows of 2x2, not {pool.window}"
+        )
     # A quarter of the sum, with halves rounded to even as in ONNX.
     total: Integers = windows.sum(axis=4)
     return (total + 1 + ((total >> 2) & 1)) >> 2
 
 
-def _activated(second: Second, fine: Integers) -> Integers:
-    one = 1 << second.fraction
-    match second.activation:
+def _activated(step: ActivationStep, fixed: Integers) -> Integers:
+    one = 1 << step.fraction
+    match step.activation:
         case "relu":
-            value = np.maximum(fine, 0)
+            value = np.maximum(fixed, 0)
         case "relu6":
-            value = np.clip(fine, 0, 6 * one)
+            value = np.clip(fixed, 0, 6 * one)
         case "leaky_relu":
-            value = np.where(fine < 0, (fine * LEAKY + (1 << 19)) >> 20, fine)
+            value = np.where(fixed < 0, (fixed * LEAKY + (1 << 19)) >> 20, fixed)
         case "hardswish":
-            value = (fine * np.clip(fine + 3 * one, 0, 6 * one)) >> second.fraction
+            value = (fixed * np.clip(fixed + 3 * one, 0, 6 * one)) >> step.fraction
         case "sigmoid":
-            value = _sigmoid(fine, second.fraction)
+            value = _sigmoid(fixed, step.fraction)
         case "silu":
-            value = (fine * _sigmoid(fine, second.fraction)) >> 16
+            value = (fixed * _sigmoid(fixed, step.fraction)) >> 16
         case _:
-            raise NotImplementedError(second.activation)
+            raise NotImplementedError(step.activation)
     shape = (-1, 1, 1)
-    scaled: Integers = value * second.multiplier.reshape(shape)
-    return _scaled(scaled + second.offset.reshape(shape), second.shift)
+    scaled: Integers = value * step.multiplier.reshape(shape)
+    return _scaled(scaled + step.offset.reshape(shape), step.shift)
 
 
-def _sigmoid(fine: Integers, fraction: int) -> Integers:
+def _sigmoid(fixed: Integers, fraction: int) -> Integers:
     bits = fraction - SIGMOID_SHIFT
-    magnitude = abs(fine)
+    magnitude = abs(fixed)
     place = np.minimum(magnitude >> bits, len(SIGMOID) - 2)
     rest = magnitude - (place << bits)
     rise = SIGMOID[place + 1] - SIGMOID[place]
     value = SIGMOID[place] + ((rise * rest) >> bits)
     value = np.where(magnitude >> bits >= len(SIGMOID) - 1, 65536, value)
-    return np.where(fine < 0, 65536 - value, value)
+    return np.where(fixed < 0, 65536 - value, value)

@@ -12,8 +12,8 @@ One stage computes, in this order (integer.py is the executable definition)::
     sums = sums * gate                   a uint8 number for each channel, if any
     sums = maximum or sum over a window  a pooling before the activation
     product = (sums << up) * multiplier  plus (added - zero) * its multiplier, if any
-    fine = product >> shift              activation in fixed point, if any
-    output = fine * second >> shift      saturated to uint8; logits stay int32
+    fixed = product >> shift             activation in fixed point, if any
+    output = fixed * multiplier >> shift saturated to uint8; logits stay int32
     output = maximum or mean             a pooling after the activation
 
 Before the first stage the images may be averaged to a lower resolution, as uint8.
@@ -52,11 +52,11 @@ from nas.export.stages import (
 Int8 = npt.NDArray[np.int8]
 Integers = npt.NDArray[np.int64]
 
-FINE_LIMIT = 2**27
+FIXED_POINT_LIMIT = 2**27
 """Largest magnitude of an activation's fixed-point input."""
 _INT32 = 2**31 - 1
 _MOST_SHIFT = 46  # keeps shifted zero points and sums within 63 bits
-_FINE_BITS = 16  # fractional bits if the values are small enough
+_FRACTION_BITS = 16  # fractional bits if the values are small enough
 _SAMPLES = 200_000  # values for choosing a tensor's range
 
 
@@ -78,11 +78,11 @@ class IntegerConvolution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Second:
-    """Converts the activation's fixed-point values into output numbers.
+class ActivationStep:
+    """An activation, and the conversion of its fixed-point values into output numbers.
 
-    ``output = (fine * multiplier + offset) >> shift``; each is a single number or one
-    per channel. ``fraction`` is the number of fractional bits of ``fine``.
+    ``output = (fixed * multiplier + offset) >> shift``; each is a single number or one
+    per channel. ``fraction`` is the number of fractional bits of ``fixed``.
     """
 
     activation: str
@@ -122,7 +122,7 @@ class IntegerStage:
     """Spare bits of the sums; using them keeps a shift of 32 or more precise."""
     multiplier: Integers
     shift: int
-    second: Second | None
+    activation_step: ActivationStep | None
     late: Pool | None
     output: Range | None
     logit_bits: int = 0
@@ -230,7 +230,7 @@ def _averaging(stage: Stage, zero: Integers) -> IntegerStage:
         up=0,
         multiplier=nothing,
         shift=1,
-        second=None,
+        activation_step=None,
         late=None,
         output=Range(scale=float(np.float32(1 / 255)), zero=0),
     )
@@ -246,7 +246,7 @@ class _Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
+class _FollowingSteps:
     """The steps after a convolution, in order; ``sign`` precedes the activation."""
 
     early: Pool | None
@@ -256,7 +256,7 @@ class _Parts:
     late: Pool | None
 
 
-def _parts(stage: Stage) -> _Parts:
+def _following_steps(stage: Stage) -> _FollowingSteps:
     steps = list(stage.after)
 
     def take(kind: type[After]) -> After | None:
@@ -266,7 +266,7 @@ def _parts(stage: Stage) -> _Parts:
     activation, affine, late = take(Activation), take(Affine), take(Pool)
     if steps:
         raise ExportError(f"{stage.name}: {steps[0]} cannot be computed in int8 yet")
-    return _Parts(
+    return _FollowingSteps(
         early=early,  # type: ignore[arg-type]
         sign=sign,  # type: ignore[arg-type]
         activation=activation.name if isinstance(activation, Activation) else "none",
@@ -285,8 +285,8 @@ def _quantised(
 ) -> tuple[IntegerStage, Tensor]:
     """Return the stage in integers and its float outputs."""
     scale, zero = tensor.scale, tensor.zero
-    parts = _parts(stage)
-    if logits and (parts.activation != "none" or parts.late):
+    steps = _following_steps(stage)
+    if logits and (steps.activation != "none" or steps.late):
         # A pool head makes the last block the classifier, but has a stage of its own.
         raise ExportError(f"{stage.name}: the logits cannot have an activation")
     before = floating.convolve(stage, tensor.features)
@@ -294,15 +294,15 @@ def _quantised(
         before = before * gates.features
     if added is not None:
         before = before + added.features
-    for step in (parts.early, parts.sign):
+    for step in (steps.early, steps.sign):
         before = floating.follow(step, before) if step else before
     outputs = before
-    if parts.activation != "none":
-        outputs = floating.follow(Activation(parts.activation), outputs)
-    outputs = floating.follow(parts.affine, outputs) if parts.affine else outputs
+    if steps.activation != "none":
+        outputs = floating.follow(Activation(steps.activation), outputs)
+    outputs = floating.follow(steps.affine, outputs) if steps.affine else outputs
     sums_over = (
-        math.prod(parts.early.window)
-        if parts.early is not None and parts.early.kind == "avg"
+        math.prod(steps.early.window)
+        if steps.early is not None and steps.early.kind == "avg"
         else 1
     )
     convolutions, weight_scale, bias = _weights(stage, scale, sums_over)
@@ -310,33 +310,33 @@ def _quantised(
     # A gate is a number from 0 to 255 with zero point 0.
     most_times = sums_over if gates is None else 255
     up = _spare_bits(stage, convolutions, sum_bias, most_times)
-    signs = parts.sign.scale if parts.sign else np.ones_like(weight_scale)
+    signs = steps.sign.scale if steps.sign else np.ones_like(weight_scale)
     real = scale * weight_scale / sums_over * signs / 2.0**up
     if gates is not None:
         real = real * gates.scale
     output = None if logits else _range(outputs)
-    if parts.activation == "sigmoid":
+    if steps.activation == "sigmoid":
         output = Range(scale=float(np.float32(1 / 255)), zero=0)
-    if not stage.convolutions and len(zero) == 1 and output and _is_maximum(parts):
+    if not stage.convolutions and len(zero) == 1 and output and _is_maximum(steps):
         # A maximum is one of the input numbers, so their scale is exact.
         output = Range(scale=scale, zero=int(zero[0]))
     # This makes the shift exceed 32 bits, which is cheaper on a 32-bit processor.
     most_bits = math.floor(math.log2(0.25 / abs(real).max()))
     logit_bits = _bits_for(outputs, 2**28, most_bits) if logits else 0
-    second = None
+    activation_step = None
     if output is None:
         real = real * 2.0**logit_bits
-    elif parts.activation == "none" or (
-        parts.activation in {"relu", "relu6"} and parts.affine is None
+    elif steps.activation == "none" or (
+        steps.activation in {"relu", "relu6"} and steps.affine is None
     ):
         # Saturation does the work of relu and relu6: the range starts at zero and ends
         # at most at the measured maximum.
         real = real / output.scale
     else:
-        fraction = _bits_for(before, FINE_LIMIT / 4, most_bits)
+        fraction = _bits_for(before, FIXED_POINT_LIMIT / 4, most_bits)
         real = real * 2.0**fraction
-        second = _second(parts, fraction, output)
-    unit = _unit(second, output)
+        activation_step = _activation_step(steps, fraction, output)
+    unit = _unit(activation_step, output)
     most_shift = _MOST_SHIFT
     if added is not None:
         # This shift keeps the added numbers within 61 bits.
@@ -349,13 +349,13 @@ def _quantised(
         input_zero=zero,
         weight_scale=weight_scale,
         bias=bias,
-        early=parts.early,
+        early=steps.early,
         sum_bias=sum_bias,
         up=up,
         multiplier=multiplier,
         shift=shift,
-        second=second,
-        late=parts.late,
+        activation_step=activation_step,
+        late=steps.late,
         output=output,
         logit_bits=logit_bits,
         added=None
@@ -365,7 +365,7 @@ def _quantised(
             multiplier=round(added.scale / unit * 2.0**shift),
         ),
     )
-    return quantised, floating.follow(parts.late, outputs) if parts.late else outputs
+    return quantised, floating.follow(steps.late, outputs) if steps.late else outputs
 
 
 def _weights(
@@ -442,19 +442,21 @@ def _spare_bits(
     return max(0, 30 - largest.bit_length())
 
 
-def _second(parts: _Parts, fraction: int, output: Range) -> Second:
-    """Return the step after the activation, from its affine and the output's range."""
-    scale = parts.affine.scale if parts.affine else np.ones(1)
-    moved = parts.affine.shift if parts.affine else np.zeros(1)
+def _activation_step(
+    steps: _FollowingSteps, fraction: int, output: Range
+) -> ActivationStep:
+    """Return the activation and what follows it, for the output's range."""
+    scale = steps.affine.scale if steps.affine else np.ones(1)
+    moved = steps.affine.shift if steps.affine else np.zeros(1)
     real = scale / output.scale / 2.0**fraction
-    if parts.activation == "hardswish":
+    if steps.activation == "hardswish":
         real = real / 6  # the fixed point holds x * clip(x + 3, 0, 6)
-    elif parts.activation == "sigmoid":
+    elif steps.activation == "sigmoid":
         real = 1 / output.scale / np.full(1, 2.0**16)  # the unit of its table
     multiplier, shift = _fixed_point(real)
     offset = np.round((moved / output.scale + output.zero + 0.5) * 2.0**shift)
-    return Second(
-        activation=parts.activation,
+    return ActivationStep(
+        activation=steps.activation,
         fraction=fraction,
         multiplier=multiplier,
         offset=_whole(np.clip(offset, -(2.0**61), 2.0**61)),
@@ -462,14 +464,14 @@ def _second(parts: _Parts, fraction: int, output: Range) -> Second:
     )
 
 
-def _is_maximum(parts: _Parts) -> bool:
-    return parts.early is not None and parts.early.kind == "max"
+def _is_maximum(steps: _FollowingSteps) -> bool:
+    return steps.early is not None and steps.early.kind == "max"
 
 
-def _unit(second: Second | None, output: Range | None) -> float:
+def _unit(activation_step: ActivationStep | None, output: Range | None) -> float:
     """Return the value of one unit of the numbers after the shift."""
-    if second is not None:
-        return 2.0**-second.fraction
+    if activation_step is not None:
+        return 2.0**-activation_step.fraction
     return 1.0 if output is None else output.scale
 
 
@@ -485,7 +487,7 @@ def _fixed_point(real: Array, most_shift: int = _MOST_SHIFT) -> tuple[Integers, 
 def _bits_for(values: Tensor, limit: float, most: int) -> int:
     """Return the number of fractional bits that keeps these values below the limit."""
     largest = float(values.abs().max()) or 1.0
-    return max(4, min(_FINE_BITS, most, math.floor(math.log2(limit / largest))))
+    return max(4, min(_FRACTION_BITS, most, math.floor(math.log2(limit / largest))))
 
 
 def _range(values: Tensor) -> Range:

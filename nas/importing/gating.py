@@ -62,13 +62,13 @@ def _add(node: fx.Node, way: Operations) -> None:
 
 def _layer(layers: Sequence[Layer], name: str, out_shape: tuple[int, ...]) -> Layer:
     kept = [layer for layer in layers if layer.kind != "flatten"]
-    if [_word(layer) for layer in kept] != _WAY:
+    if [_kind_of(layer) for layer in kept] != _WAY:
         raise refuse(name, _NEAREST)
     modules = tuple(module for layer in kept for module in layer.modules)
     return Layer(kind="gates", name=name, modules=modules, out_shape=out_shape)
 
 
-def _word(layer: Layer) -> str:
+def _kind_of(layer: Layer) -> str:
     if layer.kind == "activation":
         return f"activation {layer.value}"
     if layer.kind not in {"linear", "convolution"} or len(layer.modules) != 1:

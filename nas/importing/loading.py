@@ -43,7 +43,7 @@ def load_module(target: str) -> nn.Module:
             found = found()
         except Exception as error:
             raise ArchitectureError(
-                f"{target}: calling it without arguments raises {_words(error)}"
+                f"{target}: calling it without arguments raises {_summary(error)}"
             ) from error
     if not isinstance(found, nn.Module):
         raise ArchitectureError(
@@ -83,12 +83,12 @@ def _run(path: Path) -> Any:
     try:
         spec.loader.exec_module(code)
     except (Exception, SystemExit) as error:
-        raise ArchitectureError(f"running {path} raises {_words(error)}") from error
+        raise ArchitectureError(f"running {path} raises {_summary(error)}") from error
     finally:
         sys.path.pop(0)
     return code
 
 
-def _words(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"

@@ -7,7 +7,6 @@ Every row says which two it compares.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from nas.candidates.candidate import Candidate, front
 from nas.errors import ArchitectureError
 from nas.references.bundled import Reference, available, check_fits, find_reference
 from nas.study.settings import Settings
+from nas.study.winners import read_reports
 
 VALIDATION = "validation, search"
 TEST = "test, retrained"
@@ -169,24 +169,18 @@ def compare(
 
 def read_winners(folder: Path) -> list[Point]:
     """Return the winners that `nas best` wrote into folders below the study's."""
-    points = []
-    for path in sorted(folder.glob("*/report.json")):
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            points.append(
-                Point(
-                    int(report["trial"]),
-                    int(report["num_params"]),
-                    float(report["test_accuracy_mean"]),
-                    int(report["seeds"]),
-                    report.get("macs"),
-                    report.get("peak_memory"),
-                )
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            # The report is not from `nas best`.
-            continue
-    return points
+    return read_reports(folder, _point)
+
+
+def _point(report: dict[str, Any], _: Path) -> Point:
+    return Point(
+        int(report["trial"]),
+        int(report["num_params"]),
+        float(report["test_accuracy_mean"]),
+        int(report["seeds"]),
+        report.get("macs"),
+        report.get("peak_memory"),
+    )
 
 
 def _published(reference: Reference, settings: Settings) -> tuple[float, str] | None:

@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nas.candidates.candidate import Candidate
-from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost, all_of
+from nas.engines import (
+    Engine,
+    Failed,
+    Finished,
+    Job,
+    Reported,
+    WorkerLost,
+    kernels_ran_in_all,
+)
 from nas.errors import StudyError
 from nas.search.overdue import TrainingTimes
 from nas.search.progress import Outcome, Progress, Timing, timed
@@ -121,7 +129,7 @@ class _Search:
                     self.engine.abandon(job)
                 reason = self.reached()
         self.timing.total = time.monotonic() - self.started
-        return Outcome(reason, self.timing, all_of(self.kernels))
+        return Outcome(reason, self.timing, kernels_ran_in_all(self.kernels))
 
     # -- when it ends ----------------------------------------------------------------------
 

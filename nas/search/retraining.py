@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from nas.candidates.candidate import Candidate, mean_loss
 from nas.candidates.ranking import badness, gain_of_longer_training
-from nas.engines import Engine, Finished, Job, Mode, Reported, all_of
+from nas.engines import Engine, Finished, Job, Mode, Reported, kernels_ran_in_all
 from nas.search.contenders import is_resized
 from nas.search.kept_trainings import Trainings
 from nas.search.train_all import train_all
@@ -202,7 +202,7 @@ class Trainer:
             [end.test_accuracy or 0.0 for end in ends],
             ends[0].weights or {},
             [end.test_confusion for end in ends],
-            all_of(end.kernels for end in ends),
+            kernels_ran_in_all(end.kernels for end in ends),
         )
 
     def _job(self, candidate: Candidate, number: int, seed: int, mode: Mode) -> Job:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.architecture.cost import cost
 from nas.data.split import default_val_size
-from nas.engines import Engine, Finished, Job, Reported, all_of
+from nas.engines import Engine, Finished, Job, Reported, kernels_ran_in_all
 from nas.environment import versions
 from nas.errors import ArchitectureError
 from nas.references.bundled import Published, Reference
@@ -122,7 +122,7 @@ def train_single(
         "recipe": asdict(plan.recipe),
         "seed_values": seeds,
         "weights_seed": seeds[0],
-        "c_kernels": all_of(end.kernels for end in ended.values()),
+        "c_kernels": kernels_ran_in_all(end.kernels for end in ended.values()),
         "duration_seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
         "hardware": hardware,

@@ -10,6 +10,7 @@
     settings.py  what a study keeps from its start: study.toml
     journal.py   the lock on a study's folder; a journal that is packed, or cut at its end
     records.py   a candidate as a trial's attributes and back
+    winners.py   reads the reports of its winners
 
 Importing the package loads no optuna.
 """

@@ -48,7 +48,7 @@ class _Arena:
     def __init__(self, table: Sequence[IntegerStage]) -> None:
         self.sizes = [math.prod(table[0].float_stage.input_shape)]
         self.takes = [0]
-        self.covers: list[int | None] = [None]
+        self.overwrites: list[int | None] = [None]
         """The feature map that each one overwrites, if any."""
         self.last_use = [0] * (len(table) + 1)
         for number, stage in enumerate(table, start=1):
@@ -61,11 +61,11 @@ class _Arena:
                 self.last_use[one] = number
             # Kernels may read their input more than once, so it cannot be overwritten.
             apart = source.adds and source.adds != source.takes
-            covered = source.adds if apart else source.takes if source.gates else 0
-            self.covers.append(number - covered if covered else None)
+            overwritten = source.adds if apart else source.takes if source.gates else 0
+            self.overwrites.append(number - overwritten if overwritten else None)
         self.size = max(
             sum(self.sizes[one] for one in self._needed(number))
-            + (self.sizes[number] if self.covers[number] is None else 0)
+            + (self.sizes[number] if self.overwrites[number] is None else 0)
             for number in range(1, len(self.sizes))
         )
 
@@ -74,9 +74,14 @@ class _Arena:
         number = len(offsets)
         if number == len(self.sizes):
             return
-        covered = self.covers[number]
-        if covered is not None:
-            yield offsets[covered]
+        overwritten = self.overwrites[number]
+        if overwritten is not None:
+            if self.last_use[overwritten] != number:
+                raise ValueError(
+                    f"stage {number} would overwrite a feature map that stage "
+                    f"{self.last_use[overwritten]} needs"
+                )
+            yield offsets[overwritten]
             return
         size = self.sizes[number]
         end = self.size - size

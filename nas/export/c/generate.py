@@ -39,7 +39,9 @@ def c_files(
     arrays = _Arrays(shapes)
     calls = list(_calls(table, arrays))
     shape = table[0].float_stage.input_shape
-    kinds = {stage.second.activation for stage in table if stage.second}
+    kinds = {
+        stage.activation_step.activation for stage in table if stage.activation_step
+    }
     values = {
         "summary": _comment(summary),
         "contract": _wrapped(contract(shape)),
@@ -206,18 +208,18 @@ def _layer(
         values["dilation"] = stage.float_stage.dilation
     if stage.float_stage.gates:
         values["gates"] = f"arena + {gates}"
-    if second := stage.second:
-        one_each = len(second.multiplier) > 1
+    if step := stage.activation_step:
+        one_each = len(step.multiplier) > 1
         channels = part if one_each else slice(0, 1)
-        offset = np.broadcast_to(second.offset, second.multiplier.shape)
+        offset = np.broadcast_to(step.offset, step.multiplier.shape)
         values |= {
             "second": arrays.name(
-                "int32_t", second.multiplier[channels], f"{label}_second"
+                "int32_t", step.multiplier[channels], f"{label}_second"
             ),
             "offset": arrays.name("int64_t", offset[channels], f"{label}_offset"),
-            "activation": second.activation.upper(),
-            "fraction": second.fraction,
-            "second_shift": second.shift,
+            "activation": step.activation.upper(),
+            "fraction": step.fraction,
+            "second_shift": step.shift,
             "second_shared": int(not one_each),
         }
     items = _rows((f".{key} = {v}" for key, v in values.items() if v != 0), "    ")

@@ -144,9 +144,9 @@ static int32_t finished(const struct layer *p, int64_t half, int32_t sum, int c)
 #if NET_HAS_ACTIVATION
     if (p->activation != NONE) {
         const int32_t limit = (int32_t)1 << 27;
-        const int32_t fine = activated(p, clamp(value, -limit, limit));
+        const int32_t fixed = activated(p, clamp(value, -limit, limit));
         const int own = p->second_shared ? 0 : c;
-        return clamp(scaled_down((int64_t)fine * p->second[own] + p->offset[own],
+        return clamp(scaled_down((int64_t)fixed * p->second[own] + p->offset[own],
                                  p->second_shift),
                      0, 255);
     }
