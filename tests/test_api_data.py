@@ -95,6 +95,14 @@ def test_arrays_are_copied_and_left_alone() -> None:
     assert np.array_equal(arrays["x_test"], before["x_test"])
 
 
+def test_without_test_arrays_a_part_is_held_out() -> None:
+    """As for an .npz without them; it is said."""
+    arrays = digits_as_arrays()
+    data = nas.Data.from_arrays(arrays["x_train"], arrays["y_train"])
+    assert len(data.dataset.test_labels) == len(arrays["y_train"]) // 6
+    assert any("there is no test set" in note for note in data.notes)
+
+
 def of_arrays(**changes: Any) -> Callable[[], object]:
     """Return what makes data of the digits with some arrays changed."""
     return lambda: nas.Data.from_arrays(**digits_as_arrays() | changes)
@@ -112,6 +120,7 @@ def of_pairs(*pairs: Any) -> Callable[[], object]:
         (of_arrays(y_test=np.zeros(3, int)), "arrays: 355 test images but 3 test"),
         (of_arrays(x_test=[[1], [1, 2]]), "arrays: x_test is not an array"),
         (of_arrays(y_train=[None] * 1442), "arrays: y_train holds Python objects"),
+        (of_arrays(x_test=None), "arrays: give both x_test and y_test, or neither"),
         (of_arrays(class_names=["a", "b"]), "10 classes have images, but there are 2"),
         (of_pairs((np.zeros((8, 8)), 0), 5), "own: train: item 1 is not a pair"),
         (

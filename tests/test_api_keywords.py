@@ -206,3 +206,4 @@ def test_commands_in_a_message_stay_as_they_are_typed() -> None:
         "over budget=5: narrow it with `nas resize --budget 5`, or give max_macs="
     )
     assert translated("resume with the same command") == "resume with the same call"
+    assert translated("--sizes [9000]: give") == "sizes=[9000]: give"

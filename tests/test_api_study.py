@@ -206,7 +206,7 @@ def test_the_winner_is_ready(winner: nas.Trained, study: nas.Study) -> None:
     ("images", "words"),
     [
         (torch.rand(2, 1, 8, 8) + 1, "scale them alike, or give raw uint8 pixels"),
-        (torch.rand(2, 1, 8, 8) * float("nan"), "or NaN"),
+        (torch.rand(2, 1, 8, 8) * float("nan"), "hold NaN"),
         (np.zeros((2, 1, 8, 8), int), "give raw uint8 pixels, 0 to 255, or floats"),
         (torch.zeros(2, 1, 9, 8, dtype=torch.uint8), r"give \(N, 1, 8, 8\)"),
         (torch.zeros(8, 8, dtype=torch.uint8), r"give \(N, 1, 8, 8\)"),

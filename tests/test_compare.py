@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.errors import ArchitectureError
 from nas.references.bundled import (
+    Measured,
     Published,
     Reference,
     find_reference,
@@ -129,6 +131,27 @@ def test_other_images_cannot_be_compared() -> None:
     other = Architecture(input_shape=(1, 9, 9), num_classes=10, blocks=(), head=Head())
     with pytest.raises(ArchitectureError, match="other is for 1x9x9 images"):
         compare([Reference(name="other", architecture=other)], CANDIDATES, [], SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "fingerprint", "known"),
+    [
+        ("digits", None, True),
+        ("moved.npz", None, False),
+        ("moved.npz", SETTINGS.data_fingerprint, True),
+        ("digits", "0" * 16, False),
+    ],
+)
+def test_a_measurement_counts_on_the_same_data(
+    dataset: str, fingerprint: str | None, known: bool
+) -> None:
+    """Whatever it is called; reports of an older nas have its name alone."""
+    measured = Measured(
+        accuracy=0.97, seeds=2, dataset=dataset, data_fingerprint=fingerprint
+    )
+    own = replace(reference(10, None), measured=measured)
+    (row,) = compare([own], CANDIDATES, [], SETTINGS)
+    assert row.accuracy == (0.97 if known else None)
 
 
 @pytest.mark.parametrize(

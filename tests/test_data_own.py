@@ -597,8 +597,9 @@ def test_a_folder_of_idx_files_is_named_with_the_options_that_read_it(
 ) -> None:
     """As Debian installs Fashion-MNIST: no folder of pictures."""
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"")
-    with pytest.raises(DataError, match=r"MNIST's format: give .* --data-dir"):
-        load_dataset(str(tmp_path))
+    for path in (tmp_path, tmp_path / "train-images-idx3-ubyte.gz"):
+        with pytest.raises(DataError, match=r"MNIST's format: give .* --data-dir"):
+            load_dataset(str(path))
 
 
 def test_missing_parts_are_named(folder: Path, tmp_path: Path) -> None:

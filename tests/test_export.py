@@ -124,7 +124,7 @@ def test_the_files_work_without_nas(tmp_path: Path) -> None:
     ("images", "error", "said"),
     [
         (torch.rand(2, 3, 12, 9) * 255, ValueError, "0 to 1: scale them alike"),
-        (torch.full((2, 3, 12, 9), torch.nan), ValueError, "or NaN"),
+        (torch.full((2, 3, 12, 9), torch.nan), ValueError, "hold NaN"),
         (torch.zeros(2, 3, 12, 9, dtype=torch.int64), TypeError, "torch.int64"),
         (torch.zeros(2, 3, 9, 12, dtype=torch.uint8), ValueError, "(N, 3, 9, 12)"),
         (torch.zeros(3, 12, 9, dtype=torch.uint8), ValueError, "(N, 3, 12, 9)"),

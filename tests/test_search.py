@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from strategies import examples
 from studying import (
     SIX_NETS,
@@ -26,6 +28,7 @@ from studying import (
     report_of,
 )
 
+from nas.api.progress import SearchDisplay
 from nas.candidates.candidate import front
 from nas.candidates.pruning import PruningRule, RungResult, should_prune
 from nas.engines import Event, Failed, Finished, Job, WorkerLost
@@ -311,6 +314,23 @@ def test_the_progress_tells_each_step(tmp_path: Path) -> None:
     assert changed[:6] == [*begun_reported, (1, "complete"), (2, "running")]
     assert {(p.trials, p.finished_before, p.time_limit) for p in told} == {(3, 1, 60)}
     assert all(a.seconds <= b.seconds for a, b in pairwise(told))
+
+
+def test_a_longer_training_that_fails_is_told_with_its_cause(tmp_path: Path) -> None:
+    """The line says which training it was; the candidate stays complete."""
+
+    def trouble(job: Job, _: int, __: int) -> Event | None:
+        longer = job.recipe.epochs == 8
+        return Failed(job.number, "loss became NaN") if longer else None
+
+    written = io.StringIO()
+    display = SearchDisplay(Console(file=written, width=200))
+    with create(tmp_path / "small", make_settings(fidelities=(4, 8))) as study:
+        search(study, FakeEngine(trouble=trouble), trials=9, show=display.show)
+        assert {c.state for c in study.candidates()} <= {"complete", "pruned"}
+    assert "8 epochs failed" in written.getvalue()
+    line = next(x for x in written.getvalue().splitlines() if "failed" in x)
+    assert "loss became NaN" in line
 
 
 def test_the_clock_accounts_for_the_time(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def train(engine: FakeEngine | None = None, **plan: Any) -> Trained:
     return train_single(
         OWN,
         engine or FakeEngine(2, accuracy=seeds_curve),
-        Plan(dataset="digits", recipe=PUBLISHED.recipe, **plan),
+        Plan(dataset="digits", data_fingerprint="0", recipe=PUBLISHED.recipe, **plan),
         hardware={},
     )
 
@@ -146,7 +146,13 @@ def test_seeds_that_had_ended_are_not_trained_again(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     kept = KeptTrainings(tmp_path, {})
-    plan = Plan(dataset="digits", recipe=PUBLISHED.recipe, seeds=3, like_published=True)
+    plan = Plan(
+        dataset="digits",
+        data_fingerprint="0",
+        recipe=PUBLISHED.recipe,
+        seeds=3,
+        like_published=True,
+    )
     stopped = FakeEngine(1, accuracy=seeds_curve, trouble=stop)
     with pytest.raises(KeyboardInterrupt):
         train_single(OWN, stopped, plan, hardware={}, kept=kept)
@@ -160,7 +166,7 @@ def test_seeds_that_had_ended_are_not_trained_again(tmp_path: Path) -> None:
 def test_each_report_is_shown() -> None:
     """Four epochs and the end."""
     seen: list[Reported | Finished] = []
-    plan = Plan(dataset="digits", recipe=PUBLISHED.recipe)
+    plan = Plan(dataset="digits", data_fingerprint="0", recipe=PUBLISHED.recipe)
     train_single(
         OWN, FakeEngine(), plan, hardware={}, show=lambda _, event: seen.append(event)
     )

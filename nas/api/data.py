@@ -192,7 +192,8 @@ def dataset_of(
         return None
     raise DataError(
         f"data is a {type(data).__name__}: give a name, a path or nas.Data, such as "
-        "nas.Data.from_arrays(x_train, y_train, x_test, y_test)"
+        "nas.Data.from_arrays(x_train, y_train, x_test, y_test) or "
+        "nas.Data.from_dataset(train, test)"
     )
 
 

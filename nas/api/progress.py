@@ -151,12 +151,15 @@ def _line(progress: Progress, changed: Candidate) -> str:
     finished = counts["complete"] + counts["pruned"]
     promoted = any(t.curve for t in changed.trainings)
     how = f"{changed.epochs:g} epochs" if promoted else changed.state
+    if progress.failure is not None:
+        how = f"{changed.trainings[-1].epochs} epochs failed"
     text = (
         f"{finished}/{progress.trials}  trial {changed.trial} {how}  "
         f"{changed.num_params} params  {percent(changed.val_accuracy)}"
     )
-    if changed.state == "failed":
-        text += f"  {changed.reason}"
+    cause = changed.reason if changed.state == "failed" else progress.failure
+    if cause is not None:
+        text += f"  {cause}"
     left = progress.seconds_left
     return text if left is None else f"{text}  {duration(left)} left"
 

@@ -83,7 +83,7 @@ def run_best(
     recipe.check()
     dataset = data or load_again(settings, data_dir, data_name)
     say_notes(dataset, say)
-    check_data(settings, dataset.fingerprint)
+    check_data(settings, dataset.fingerprint, dataset.name)
     chosen = changed_recipe(
         replace(settings.recipe, epochs=settings.full_epochs),
         recipe,
@@ -181,11 +181,12 @@ def run_train(
         )
     else:
         dataset = load_again(settings, data_dir)
-        check_data(settings, dataset.fingerprint)
+        check_data(settings, dataset.fingerprint, dataset.name)
     say_notes(dataset, say)
     check_fits(reference, dataset.input_shape, dataset.num_classes, dataset.name)
     plan = Plan(
         dataset=dataset.name,
+        data_fingerprint=dataset.fingerprint,
         recipe=choose_recipe(
             reference,
             len(dataset.labels),

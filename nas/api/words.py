@@ -20,7 +20,7 @@ _R = TypeVar("_R")
 
 _OPTION = re.compile(
     r"--([a-z][a-z-]*)"
-    r"(?: ([\w.]+=[\d.]+|ray\b)| (-?\d[\d.]*|'[^']*'|(?:True|False|nan|inf)\b))?"
+    r"(?: ([\w.]+=[\d.]+|ray\b)| (-?\d[\d.]*|'[^']*'|\[[^]]*\]|(?:True|False|nan|inf)\b))?"
 )
 
 _KEYWORDS = {"dataset": "data"}

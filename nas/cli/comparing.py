@@ -66,7 +66,8 @@ def show_comparison(
     rows = set_against(references, candidates, winners, settings)
     if not rows:
         why = (
-            f"no reference is for {settings.dataset}"
+            f"no reference is for {settings.dataset}; name one, such as s0, or your own "
+            "network: nas compare NAME"
             if any(c.state == "complete" for c in candidates)
             else f"{settings.name} has no fully trained candidate yet"
         )

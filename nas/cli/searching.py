@@ -230,7 +230,9 @@ def _say_outcome(study: Study, outcome: Outcome, data: Dataset) -> None:
         console().print(front_table(members, title))
     finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
     spent = duration(outcome.timing.total)
-    typer.echo(f"{finished} trials finished; this run took {spent}")
+    typer.echo(
+        f"{finished} {'trial' if finished == 1 else 'trials'} finished; this run took {spent}"
+    )
     if outcome.reason == "time limit":
         typer.echo("the time is up; resume with the same command")
     elif outcome.reason == "target accuracy":

@@ -80,6 +80,11 @@ def _load_path(name: str, image_size: tuple[int, int] | None) -> Dataset:
         from nas.data.table import load_table
 
         return load_table(name, path, image_size)
+    if "-idx" in path.name:
+        raise DataError(
+            f"{path} is a file of MNIST's format: give its folder with --data-dir, and "
+            "--dataset mnist, fashion-mnist or kmnist"
+        )
     raise DataError(
         f"{path} is neither a .npz file nor a .csv nor a folder; give one of them"
     )

@@ -150,7 +150,7 @@ def _notes(size: Size, asked: Size | None, headers: Sequence[_Header]) -> list[s
     sizes = sorted({header.size for header in headers}, key=lambda s: s[0] * s[1])
     if sizes != [size]:
         why = (
-            "as asked"
+            "a fixed size"
             if asked
             else f"the median of the training images, at most {LARGEST_SIDE}; "
             "--image-size sets another"

@@ -130,11 +130,13 @@ def pixels(images: Tensor) -> Tensor:
             "from 0 to 1"
         )
     values = images.double()
+    if bool(values.isnan().any()):
+        raise ValueError("images hold NaN: replace those values")
     least, most = low - VALUE_MARGIN, high + VALUE_MARGIN
-    if not bool(((values >= least) & (values <= most)).all()):  # so that NaN fails, too
+    if bool(((values < least) | (values > most)).any()):
         raise ValueError(
             f"images have values from {float(values.min()):g} to "
-            f"{float(values.max()):g}, or NaN, and the training images from {low:g} to "
+            f"{float(values.max()):g}, and the training images from {low:g} to "
             f"{high:g}: scale them alike, or give raw uint8 pixels"
         )
     return ((values.clamp(low, high) - low) * (255 / (high - low))).round().float()

@@ -35,7 +35,7 @@ def check_runs(model: nn.Module, input_shape: Shape) -> None:
         remedy = (
             f"it takes {' or '.join(fitting)}, so give --input-shape {fitting[0]}"
             if fitting
-            else "give the size that it was made for with --input-shape"
+            else f"{_first_line(error)}; give the size that it was made for with --input-shape"
         )
         raise ArchitectureError(
             f"{place}the module does not take {shape} images: {remedy}"

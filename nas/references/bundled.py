@@ -58,6 +58,8 @@ class Measured:
     accuracy: float
     seeds: int
     dataset: str
+    data_fingerprint: str | None = None
+    """None in reports of an older nas."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,7 @@ def _measured(folder: Path) -> Measured | None:
             accuracy=float(report["test_accuracy_mean"]),
             seeds=int(report["seeds"]),
             dataset=str(report["dataset"]),
+            data_fingerprint=report.get("data_fingerprint"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         # The reference is usable without a result.

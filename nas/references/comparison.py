@@ -192,7 +192,13 @@ def _published(reference: Reference, settings: Settings) -> tuple[float, str] | 
 
 def _measured(reference: Reference, settings: Settings) -> tuple[float, str] | None:
     measured = reference.measured
-    if measured is None or not _is_on(measured.dataset, settings):
+    if measured is None:
+        return None
+    if measured.data_fingerprint is None:
+        same = _is_on(measured.dataset, settings)
+    else:  # whatever the data set is called today
+        same = measured.data_fingerprint == settings.data_fingerprint
+    if not same:
         return None
     seeds = "" if measured.seeds == 1 else f", mean of {measured.seeds}"
     return measured.accuracy, f"test, as trained{seeds}"

@@ -100,6 +100,7 @@ def retrain(
     report = {
         "study": settings.name,
         "dataset": data_name or settings.dataset,
+        "data_fingerprint": settings.data_fingerprint,
         "trial": winner.trial,
         "resized": is_resized(winner),
         "key": winner.key,

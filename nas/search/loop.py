@@ -280,11 +280,11 @@ class _Search:
             self.last_failures.clear()
         self.report_progress(candidate)
 
-    def end_promotion(self, job: int, *, failed: bool = False) -> None:
+    def end_promotion(self, job: int, failure: str | None = None) -> None:
         with timed(self.timing, "storage"):
-            candidate = self.promotions.end(job, failed=failed)
-        self.stop_clock(job, completed=not failed)
-        self.report_progress(candidate)
+            candidate = self.promotions.end(job, failed=failure is not None)
+        self.stop_clock(job, completed=failure is None)
+        self.report_progress(candidate, failure)
 
     def stop_clock(self, job: int, *, completed: bool) -> None:
         self.timing.training += self.running.end(job, completed=completed)
@@ -292,7 +292,7 @@ class _Search:
 
     def fail(self, job: int, cause: str) -> None:
         if job in self.promotions:
-            self.end_promotion(job, failed=True)
+            self.end_promotion(job, cause)
         else:
             self.end_screening(job, "failed", cause)
         if self.last_failures and self.last_failures[-1] != cause:
@@ -324,7 +324,7 @@ class _Search:
         self.pruner.forget(job)
         self.unfinished.appendleft(job)
 
-    def report_progress(self, candidate: Candidate) -> None:
+    def report_progress(self, candidate: Candidate, failure: str | None = None) -> None:
         with timed(self.timing, "reporting"):
             self.show(
                 Progress(
@@ -335,6 +335,7 @@ class _Search:
                     seconds=time.monotonic() - self.started,
                     time_limit=self.limits.seconds,
                     changed=candidate,
+                    failure=failure,
                 )
             )
 

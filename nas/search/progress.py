@@ -39,6 +39,8 @@ class Progress:
     time_limit: float | None = None
     changed: Candidate | None = None
     """The candidate that has changed: begun, reported or ended."""
+    failure: str | None = None
+    """Why its longer training has just failed."""
 
     @property
     def seconds_left(self) -> float | None:

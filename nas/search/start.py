@@ -94,7 +94,7 @@ def launch(
         request = replace(request, dataset=None)
     asked = replace(stored, **_given(request, stored, dataset))
     check_same(stored, asked)
-    check_data(stored, dataset.fingerprint)
+    check_data(stored, dataset.fingerprint, dataset.name)
     return open_study(folder, request.storage), dataset
 
 

@@ -40,6 +40,7 @@ class Plan:
     """How to train the architecture; all seeds are derived from ``seed``."""
 
     dataset: str
+    data_fingerprint: str
     recipe: Recipe
     seeds: int = 1
     seed: int = 0
@@ -98,6 +99,7 @@ def train_single(
         "architecture": reference.name,
         "source": reference.source,
         "dataset": plan.dataset,
+        "data_fingerprint": plan.data_fingerprint,
         "key": reference.architecture.key,
         "num_params": costs.num_params,
         "macs": costs.macs,

@@ -181,11 +181,11 @@ def check_same(stored: Settings, asked: Settings) -> None:
         )
 
 
-def check_data(settings: Settings, fingerprint: str) -> None:
+def check_data(settings: Settings, fingerprint: str, name: str) -> None:
     """Raise StudyError if the data set is not the one that the study began with."""
     if fingerprint != settings.data_fingerprint:
         raise StudyError(
-            f"the data set {settings.dataset!r} is not the one that the study "
+            f"the data set {name!r} is not the one that the study "
             f"{settings.name!r} began with: restore the old data, or begin a new "
             "study with --study"
         )

@@ -116,8 +116,7 @@ class Study:
             self._load(trial)
         if self._foreign:
             _logger.warning(
-                "%d trials of %s were not made by nas and are left out: %s",
-                len(self._foreign),
+                "trials of %s that nas did not make are left out: %s",
                 settings.name,
                 ", ".join(map(str, sorted(self._foreign)[:_NAMED])),
             )
