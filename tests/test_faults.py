@@ -225,14 +225,19 @@ class HangingEngine(FakeEngine):
                 training.waits = False
 
 
-def test_a_worker_that_hangs_once_costs_no_candidate(tmp_path: Path) -> None:
-    """It is replaced after the limit, and its candidate trained anew."""
+def test_a_worker_that_hangs_once_costs_no_candidate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is replaced after the limit, with word, and its candidate trained anew."""
     engine = HangingEngine({1: 1})
     with create(tmp_path / "small", make_settings()) as study:
         search(study, engine, trials=4, trial_time_limit=1.5)
         assert [c.trial for c in study.candidates()] == [0, 1, 2, 3]
         assert len(finished(study.candidates())) == 4
     assert engine.begun == {0: 1, 1: 2, 2: 1, 3: 1}
+    assert caplog.messages == [
+        "trial 1 takes too long (--trial-time-limit): its worker is replaced"
+    ]
 
 
 def test_a_candidate_that_hangs_twice_has_failed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from nas.search.pruner import Pruner
 from nas.study.study import Study
 from nas.training.report import RungReport
 
+_logger = logging.getLogger("nas")
 # So many failures in a row for the same reason are not the candidates' fault.
 _FAILURES_IN_A_ROW = 3
 # After so many dead workers, the candidate is assumed to be the cause.
@@ -126,6 +128,11 @@ class _Search:
                         case WorkerLost(job, out_of_memory):
                             self.requeue(job, out_of_memory=out_of_memory)
                 for job in self.running.overdue():
+                    trial = self.promotions.trial_of(job)
+                    _logger.warning(
+                        "trial %d takes too long (--trial-time-limit): its worker is replaced",
+                        trial,
+                    )
                     self.engine.abandon(job)
                 reason = self.reached()
         self.timing.total = time.monotonic() - self.started
