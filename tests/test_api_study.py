@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
-from calling import CPU, digits, digits_as_arrays
+from calling import CPU, digits, digits_as_arrays, the_line
 from cli_runner import Invoke
 from studying import one_line
 from torch import nn
@@ -343,3 +343,12 @@ def test_counting() -> None:
         nas.count(nn.LazyLinear(3))
     with pytest.raises(ArchitectureError, match="unknown reference"):
         nas.count("s99")
+
+
+def test_a_module_for_other_images_is_refused_with_a_remedy() -> None:
+    """The remedy is the data: `nas.train` takes the shape from there."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(ArchitectureError) as caught:
+        nas.train(module, "digits", **CPU)
+    words = "does not take 1x8x8 images: it takes 1x28x28, so give data with images of 1x28x28"
+    assert words in the_line(caught.value)

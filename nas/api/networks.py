@@ -156,7 +156,7 @@ def _imported(module: nn.Module, input_shape: Shape) -> Reference:
     model = copy.deepcopy(
         unwrapped(module)
     ).cpu()  # a copy, as the check changes its weights
-    chain = trace(model, input_shape)
+    chain = trace(model, input_shape, shape_from="data with images of")
     architecture, _ = assemble(chain, input_shape)
     check_same(model, chain, architecture)
     name = type(model).__name__

@@ -17,13 +17,15 @@ from nas.importing.refusals import join_reason, refuse
 from nas.importing.trying import check_runs, place_of
 
 
-def trace(model: nn.Module, input_shape: Shape) -> Chain:
+def trace(
+    model: nn.Module, input_shape: Shape, *, shape_from: str = "--input-shape"
+) -> Chain:
     """Return the layers of a module that takes images of that shape.
 
     Raises ArchitectureError for one that is no chain of layers that nas knows.
     """
     model.eval()
-    check_runs(model, input_shape)
+    check_runs(model, input_shape, shape_from)
     try:
         _, evaluated = record(model, input_shape)
         # In training mode a functional dropout is one.

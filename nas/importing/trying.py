@@ -16,8 +16,11 @@ _SIZES = (RuntimeError, ValueError, IndexError, AssertionError)
 _COMMON = ((1, 28, 28), (3, 32, 32), (1, 32, 32), (3, 28, 28), (1, 8, 8))
 
 
-def check_runs(model: nn.Module, input_shape: Shape) -> None:
-    """Raise ArchitectureError unless the module takes images of that shape."""
+def check_runs(model: nn.Module, input_shape: Shape, shape_from: str) -> None:
+    """Raise ArchitectureError unless the module takes images of that shape.
+
+    ``shape_from`` says in the message where the user gives another shape.
+    """
     try:
         with torch.no_grad():
             model(torch.zeros(2, *input_shape))
@@ -33,9 +36,9 @@ def check_runs(model: nn.Module, input_shape: Shape) -> None:
             "x".join(map(str, other)) for other in _COMMON if _takes(model, other)
         ]
         remedy = (
-            f"it takes {' or '.join(fitting)}, so give --input-shape {fitting[0]}"
+            f"it takes {' or '.join(fitting)}, so give {shape_from} {fitting[0]}"
             if fitting
-            else f"{_first_line(error)}; give the size that it was made for with --input-shape"
+            else f"{_first_line(error)}; give {shape_from} the size that it was made for"
         )
         raise ArchitectureError(
             f"{place}the module does not take {shape} images: {remedy}"
