@@ -1,12 +1,12 @@
-"""Makes the results that the README publishes, or checks that they are today's.
+"""Makes the results that README.md and docs/results.md publish, or checks that they are today's.
 
-    python benchmarks/published.py [--seeds 0-4] [--work FOLDER]   # hours; goes on where it was stopped
+    python benchmarks/published.py [TASK...] [--seeds 0-4] [--work FOLDER]  # hours; can be resumed
     python benchmarks/published.py --check
 
-For each study seed the README's own commands run with today's defaults: one
-`nas search --budget 10000 --trials 200`, then one `nas best --seeds 3 --sizes ...`. What is
-small goes into studies/published/ (the trials packed, the front, the reports), and the
-README's table and picture are made anew from them.
+A task is a data set and its caps: mnist (the default, README.md), fashion-mnist, words. For each
+study seed `nas search` and `nas best --seeds 3 --sizes ...` run with today's defaults. What
+is small goes into studies/published/ (the trials packed, the front, the reports), and the
+tables and README's picture are made anew from it.
 
 ``--check`` exits with 1 and a line for each fault: a study made with other rules, another
 recipe or space than the code beside it has, or a table that is not that of the reports.
@@ -21,6 +21,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,59 +34,128 @@ from nas.candidates.pruning import PruningRule
 from nas.data.split import default_val_size
 from nas.report import front_svg
 from nas.sampling.evolution import EvolutionRule
-from nas.search.recipes import search_training
+from nas.search.recipes import default_recipe, search_training
 from nas.search.start import DEFAULT_SPACE
 from nas.space import find_space
 from nas.study.folders import load_settings, read_study
 from nas.study.settings import FORMAT
+from nas.training.kinds import Pixels
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "studies" / "published"
-README = ROOT / "README.md"
-BUDGET, TRIALS, IMAGES = 10_000, 200, 60_000
-CAPS = (10_000, 5_000, 2_500, 1_000)
-MARKS = ("<!-- results -->", "<!-- end of results -->")
+README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
 
-HAND_MADE = {
-    10_000: "99.61 % with 9,994 parameters; 99.50 % with 12,332; 99.40 % with 10,540",
-    5_000: "99.52 % with 3,762; 98.42 % with 4,879 in 10 epochs",
-    2_500: "99.10 % with 1,936 in 75 epochs",
-    1_000: "98.76 % with 997, median of 223 trainings in up to 200 epochs",
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A data set, the commands whose results are published, and where their table is."""
+
+    dataset: str
+    search: tuple[str, ...] = ()
+    """Further options of the search."""
+    trials: int = 200
+    caps: tuple[int, ...]
+    """The largest is that of the search."""
+    images: int
+    """The official training set, with a validation part of its own if there is one."""
+    val_size: int
+    pixels: Pixels
+    elsewhere: str
+    others: dict[int, str]
+    """What others have reached at about each cap; ``elsewhere`` heads their column."""
+    page: Path
+
+    @property
+    def study(self) -> str:
+        """The study's name by default."""
+        return f"{self.dataset}-{self.caps[0]}"
+
+    @property
+    def marks(self) -> tuple[str, str]:
+        """The lines around the table."""
+        return f"<!-- {self.dataset} -->", f"<!-- end of {self.dataset} -->"
+
+    def named(self, seed: int) -> str:
+        """Return the name of the study of that seed; seed 0 has the default name."""
+        return self.study + (f"-seed-{seed}" if seed else "")
+
+
+MNIST = Task(
+    dataset="mnist",
+    caps=(10_000, 5_000, 2_500, 1_000),
+    images=60_000,
+    val_size=default_val_size(60_000),
+    pixels=Pixels((1, 28, 28)),
+    elsewhere="hand-made networks, published test accuracy",
+    others={
+        10_000: "99.61 % with 9,994 parameters; 99.50 % with 12,332; 99.40 % with 10,540",
+        5_000: "99.52 % with 3,762; 98.42 % with 4,879 in 10 epochs",
+        2_500: "99.10 % with 1,936 in 75 epochs",
+        1_000: "98.76 % with 997, median of 223 trainings in up to 200 epochs",
+    },
+    page=README,
+)
+"""The best hand-made nets of about each size are from docs/references.md."""
+TASKS = {
+    task.dataset: task
+    for task in (
+        MNIST,
+        Task(
+            dataset="fashion-mnist",
+            search=(
+                *("--dataset", "fashion-mnist"),
+                *("--data-dir", "/usr/share/datasets/fashion-mnist"),
+            ),
+            caps=(15_000, 5_000),
+            images=60_000,
+            val_size=default_val_size(60_000),
+            pixels=Pixels((1, 28, 28)),
+            elsewhere="published elsewhere",
+            others={15_000: "89 % with 14,862 parameters", 5_000: "-"},
+            page=RESULTS,
+        ),
+        Task(
+            dataset="words",
+            # benchmarks/spoken_words.py makes it.
+            search=("--dataset", "/tmp/words.npz"),  # noqa: S108 - the user's own file
+            trials=100,
+            caps=(5_000, 2_500, 1_000),
+            images=2_560,
+            val_size=320,
+            pixels=Pixels((1, 40, 49)),
+            elsewhere="published elsewhere",
+            others=dict.fromkeys((5_000, 2_500, 1_000), "-"),
+            page=RESULTS,
+        ),
+    )
 }
-"""The best hand-made nets of about each size, see docs/references.md."""
 
 
-def study_name(seed: int) -> str:
-    """Return the study's name; seed 0 has the name that the README's command gives."""
-    return f"mnist-{BUDGET}" + (f"-seed-{seed}" if seed else "")
-
-
-def best_folder(cap: int) -> str:
+def best_folder(task: Task, cap: int) -> str:
     """Return the folder of the winner under that cap."""
-    return "best" if cap == BUDGET else f"best-{cap}"
+    return "best" if cap == task.caps[0] else f"best-{cap}"
 
 
-def make(seed: int, work: Path) -> None:
-    """Run the README's commands for one study seed, as far as they have not run."""
-    name = study_name(seed)
-    folder = work / name
-    search = f"search --budget {BUDGET} --trials {TRIALS} --studies".split()
+def make(task: Task, seed: int, work: Path) -> None:
+    """Run the commands for one study seed, as far as they have not run."""
+    name = task.named(seed)
+    search = f"search --budget {task.caps[0]} --trials {task.trials} --studies".split()
     more = ["--study", name, "--seed", str(seed)] if seed else []
-    _nas(*search, str(work), *more)
-    if not (folder / "best.csv").exists():
-        sizes = ",".join(map(str, CAPS))
+    _nas(*search, str(work), *more, *task.search)
+    if not (work / name / "best.csv").exists():
+        sizes = ",".join(map(str, task.caps))
         _nas("best", name, "--sizes", sizes, "--seeds", "3", "--studies", str(work))
-    publish(seed, work)
+    publish(task, seed, work)
 
 
-def publish(seed: int, work: Path) -> None:
-    """Keep what there is of one study, and make the picture of seed 0 anew."""
-    name = study_name(seed)
-    _publish(work / name, PUBLISHED / name, whole=seed == 0)
-    if seed == 0:
+def publish(task: Task, seed: int, work: Path) -> None:
+    """Keep what there is of one study, and make README's picture of MNIST's seed 0 anew."""
+    name = task.named(seed)
+    _publish(task, work / name, PUBLISHED / name, whole=task is MNIST and seed == 0)
+    if task is MNIST and seed == 0:
         candidates = read_study(PUBLISHED / name).candidates()
         title = f"{name}: accuracy on the validation split"
-        picture = front_svg(candidates, param_budget=BUDGET, title=title)
+        picture = front_svg(candidates, param_budget=task.caps[0], title=title)
         (ROOT / "docs" / "front.svg").write_text(picture, encoding="utf-8")
 
 
@@ -95,8 +165,8 @@ def _nas(*arguments: str) -> None:
     )
 
 
-def _publish(folder: Path, target: Path, *, whole: bool) -> None:
-    """Keep what is small; the winners' weights of seed 0 alone."""
+def _publish(task: Task, folder: Path, target: Path, *, whole: bool) -> None:
+    """Keep what is small; the winners' weights only where all is to be kept."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in ("study.toml", "front.csv", "timing.json", "best.csv"):
@@ -105,8 +175,8 @@ def _publish(folder: Path, target: Path, *, whole: bool) -> None:
     journal = (folder / "journal.log").read_bytes()
     # Without the time in its header the same trials give the same file.
     (target / "journal.log.gz").write_bytes(gzip.compress(journal, mtime=0))
-    for cap in CAPS:
-        best = best_folder(cap)
+    for cap in task.caps:
+        best = best_folder(task, cap)
         if not (folder / best / "report.json").exists():
             continue
         (target / best).mkdir()
@@ -117,24 +187,30 @@ def _publish(folder: Path, target: Path, *, whole: bool) -> None:
             shutil.copy(folder / best / name, target / best)
 
 
-def reports() -> dict[int, dict[int, dict[str, Any]]]:
+def reports(task: Task = MNIST) -> dict[int, dict[int, dict[str, Any]]]:
     """Return the reports by study seed and cap."""
     found: dict[int, dict[int, dict[str, Any]]] = {}
-    for folder in sorted(PUBLISHED.glob(f"mnist-{BUDGET}*")):
-        seed = load_settings(folder).seed
-        found[seed] = {
-            cap: json.loads((folder / best_folder(cap) / "report.json").read_text())
-            for cap in CAPS
-            if (folder / best_folder(cap) / "report.json").exists()
+    for folder in _folders(task):
+        paths = {
+            cap: folder / best_folder(task, cap) / "report.json" for cap in task.caps
+        }
+        found[load_settings(folder).seed] = {
+            cap: json.loads(path.read_text())
+            for cap, path in paths.items()
+            if path.exists()
         }
     return found
 
 
-def table() -> str:
-    """Return the README's table: one row a cap, from the reports alone."""
-    found = reports()
+def _folders(task: Task) -> list[Path]:
+    return sorted(PUBLISHED.glob(f"{task.study}*"))
+
+
+def table(task: Task = MNIST) -> str:
+    """Return the task's table: one row a cap, from the reports alone."""
+    found = reports(task)
     rows = []
-    for cap in CAPS:
+    for cap in task.caps:
         some = {seed: one[cap] for seed, one in found.items() if cap in one}
         winner, tested = "-", "not measured yet"
         if 0 in some:
@@ -154,65 +230,76 @@ def table() -> str:
                 if len(means) == len(found)
                 else "not measured yet"
             )
-        rows.append([*cells, HAND_MADE[cap]])
+        rows.append([*cells, task.others[cap]])
     heads = ["parameter cap", "winner", "test accuracy, mean ± std of 3 trainings"]
     heads += [f"mean of {len(found)} searches (range)"] if len(found) > 1 else []
-    lines = [[*heads, "hand-made networks, published test accuracy"]]
-    lines += [["--:", *["---"] * len(heads)], *rows]
+    lines = [[*heads, task.elsewhere], ["--:", *["---"] * len(heads)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def write_table() -> None:
-    """Put the table into the README, between its two marks."""
-    put_between(README, MARKS, table())
+def write_tables() -> None:
+    """Put each task's table into its page, between the two marks."""
+    for task in TASKS.values():
+        if reports(task):
+            put_between(task.page, task.marks, table(task))
 
 
 def faults() -> list[str]:
     """Return a line for each way in which the published results are not today's."""
     found = []
     space = find_space(DEFAULT_SPACE)
-    val_size = default_val_size(IMAGES)
-    today: dict[str, Any] = {
-        "format": FORMAT,
-        "space": space.name,
-        "space_toml": space.text,
-        "sampler": "evolution",
-        "val_size": val_size,
-        "pruning": PruningRule(),
-        "evolution": EvolutionRule(),
-        "promotion": PromotionRule(),
-        "param_budget": BUDGET,
-        **search_training(None, IMAGES - val_size),
-    }
-    for folder in sorted(PUBLISHED.iterdir()):
-        settings = load_settings(folder)
-        found += [
-            f"studies/published/{folder.name}: {name} is not what the code has now"
-            for name, value in today.items()
-            if getattr(settings, name) != value
-        ]
-    text = README.read_text(encoding="utf-8")
-    if table() not in text:
-        found.append("README.md: its table is not that of the reports")
+    for task in TASKS.values():
+        train_size = task.images - task.val_size
+        recipe = default_recipe(train_size, None, task.pixels)
+        today: dict[str, Any] = {
+            "format": FORMAT,
+            "space": space.name,
+            "space_toml": space.text,
+            "sampler": "evolution",
+            "val_size": task.val_size,
+            "pruning": PruningRule(),
+            "evolution": EvolutionRule(),
+            "promotion": PromotionRule(),
+            "param_budget": task.caps[0],
+            **search_training(recipe.epochs, train_size, recipe),
+        }
+        for folder in _folders(task):
+            settings = load_settings(folder)
+            found += [
+                f"studies/published/{folder.name}: {name} is not what the code has now"
+                for name, value in today.items()
+                if getattr(settings, name) != value
+            ]
+        if reports(task) and table(task) not in task.page.read_text(encoding="utf-8"):
+            found.append(f"{task.page.name}: its table is not that of the reports")
+    known = {folder for task in TASKS.values() for folder in _folders(task)}
+    found += [
+        f"studies/published/{folder.name}: no task makes it"
+        for folder in sorted(set(PUBLISHED.iterdir()) - known)
+    ]
     return found
 
 
 def main() -> None:
     """Make or check."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--table", action="store_true", help="write the table alone")
+    parser.add_argument("--table", action="store_true", help="write the tables alone")
     parser.add_argument("--seeds", type=seeds, default=range(5))
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "published")
     options = parser.parse_args()
+    if unknown := set(options.tasks) - set(TASKS):
+        parser.error(f"no task {', '.join(unknown)}: give some of {', '.join(TASKS)}")
     if options.check:
         found = faults()
         print("\n".join(found) or "the published results are today's")
         sys.exit(bool(found))
     if not options.table:
-        for seed in options.seeds:
-            make(seed, options.work)
-    write_table()
+        for task in options.tasks or [MNIST.dataset]:
+            for seed in options.seeds:
+                make(TASKS[task], seed, options.work)
+    write_tables()
 
 
 if __name__ == "__main__":
