@@ -58,7 +58,7 @@ with_mps() { # COMMAND...: run it with NVIDIA's Multi-Process Service, where it 
 }
 
 run_tests() {
-    part 75 "GPU tests" "$python" -m pytest -q -p no:cacheprovider --timeout 25 -x --maxfail 3 \
+    part 75 "GPU tests" "$python" -m pytest -q -m "" -p no:cacheprovider --timeout 25 -x --maxfail 3 \
         tests/test_gpu.py tests/test_gpu_kernels.py tests/test_training.py \
         -k "gpu and not emulated or recording"
 }

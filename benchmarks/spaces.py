@@ -31,7 +31,7 @@ from nas.candidates.pareto import hypervolume
 
 RESULTS = Path(__file__).with_suffix(".csv")
 PARTS = (1, 2, 4, 10)
-TASK = ("dataset", "budget", "trials")
+TASK = ("dataset", "budget", "trials", "epochs")
 
 
 def row(options: argparse.Namespace, space: str, seed: int) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def row(options: argparse.Namespace, space: str, seed: int) -> dict[str, Any]:
             data_dir=options.data_dir,
             budget=options.budget,
             trials=options.trials,
+            epochs=options.epochs or None,
             space=space,
             seed=seed,
             device=options.device,
@@ -51,9 +52,9 @@ def row(options: argparse.Namespace, space: str, seed: int) -> dict[str, Any]:
             progress=False,
         )
         trials = study.trials()
-        epochs = study.settings.full_epochs
+        full_epochs = study.settings.full_epochs
         half_an_error = 0.5 / study.settings.val_size
-    full = trials[(trials["state"] == "complete") & (trials["epochs"] == epochs)]
+    full = trials[(trials["state"] == "complete") & (trials["epochs"] == full_epochs)]
     points = [
         (float(size), -math.log10(max(1 - accuracy, half_an_error)))
         for size, accuracy in zip(full["num_params"], full["val_accuracy"], strict=True)
@@ -80,8 +81,9 @@ def print_table(path: Path) -> None:
     tasks: defaultdict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for one in read(path):
         tasks[tuple(one[name] for name in TASK)].append(one)
-    for (dataset, budget, trials), rows in tasks.items():
-        print(f"{dataset}, at most {budget} parameters, {trials} trials\n")
+    for (dataset, budget, trials, epochs), rows in tasks.items():
+        full = f", full trainings of {epochs} epochs" if epochs else ""
+        print(f"{dataset}, at most {budget} parameters, {trials} trials{full}\n")
         by_space: defaultdict[str, dict[int, float]] = defaultdict(dict)
         for one in rows:
             by_space[one["space"]][int(one["seed"])] = float(one["hypervolume"])
@@ -112,6 +114,7 @@ def main() -> None:
     run.add_argument("--seeds", type=seeds, default=range(3))
     run.add_argument("--budget", type=int, default=10_000)
     run.add_argument("--trials", type=int, default=200)
+    run.add_argument("--epochs", type=int, default="", help="of a full training")
     run.add_argument("--dataset", default="mnist")
     run.add_argument("--data-dir")
     run.add_argument("--device", default="auto")
@@ -126,8 +129,8 @@ def main() -> None:
         }
         for seed in options.seeds:
             for space in options.spaces:
-                task = (options.dataset, options.budget, options.trials, space, seed)
-                if tuple(map(str, task)) not in known:
+                task = [getattr(options, name) for name in TASK]
+                if tuple(map(str, [*task, space, seed])) not in known:
                     append(options.csv, found := row(options, space, seed))
                     print(found, flush=True)
     print_table(options.csv)

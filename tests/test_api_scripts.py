@@ -54,6 +54,7 @@ def test_search_is_the_function_whatever_was_imported_first(first: str) -> None:
     assert done.stdout == "nas.api.study True search\n", done.stderr
 
 
+@pytest.mark.slow
 def test_the_package_is_typed(tmp_path: Path) -> None:
     """py.typed is shipped, and a type checker knows what each function returns."""
     assert (Path(nas.__file__).parent / "py.typed").exists()
@@ -164,6 +165,7 @@ print(done, study.outcome, study.trials()["state"].isin(["complete", "pruned"]).
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_study_in_order(tmp_path: Path) -> None:
     """The same process goes on: nothing is locked, no worker and no trial is left."""
     (tmp_path / "script.py").write_text(INTERRUPTED)

@@ -117,6 +117,7 @@ def same_function(one: Architecture, other: Architecture) -> bool:
     return True
 
 
+@pytest.mark.slow
 @given(architectures(most_blocks=3))
 def test_spellings_of_one_network_share_a_key(architecture: Architecture) -> None:
     """Each other spelling has the key and, with the same weights, the same results."""

@@ -118,6 +118,7 @@ def test_confusion_counts_each_image_once() -> None:
     assert model.training
 
 
+@pytest.mark.slow
 def test_nets_that_only_say_the_largest_class_are_told(
     invoke: Invoke, tmp_path: Path
 ) -> None:

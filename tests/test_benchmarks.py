@@ -60,7 +60,18 @@ def test_a_run_that_was_stopped_goes_on_in_its_file(
 @pytest.mark.slow
 def test_spaces_are_compared_by_whole_searches(tmp_path: Path) -> None:
     """A row a search; what is there is not searched again."""
-    options = ("--budget", "400", "--trials", "4", "--seeds", "0", "--workers", "1")
+    options = (
+        "--budget",
+        "400",
+        "--trials",
+        "4",
+        "--epochs",
+        "2",
+        "--seeds",
+        "0",
+        "--workers",
+        "1",
+    )
     options += ("--dataset", "digits", "--device", "cpu", "--csv", "rows.csv")
     printed = run(tmp_path, "spaces.py", "run", "plain", "separable", *options)
     with (tmp_path / "rows.csv").open(newline="") as file:

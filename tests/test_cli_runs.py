@@ -115,6 +115,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     assert [c.state for c in roomy] == ["complete"] * 3
 
 
+@pytest.mark.slow
 def test_a_read_only_disk(tmp_path: Path) -> None:
     """A search there is refused with one line, new or old; reading goes on working."""
     source = made_up(tmp_path / "source" / "studies").parents[1]
@@ -219,6 +220,7 @@ def test_a_pipe_that_is_closed_already_is_no_error(place: Path) -> None:
     assert process.returncode in {1, 141}
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_one_live_display(tmp_path: Path) -> None:
     """Counts, pace and the front are redrawn in place; the end stays readable."""
     ours, theirs = pty.openpty()
@@ -308,6 +310,7 @@ def test_a_time_limit_ends_with_code_0_and_says_how_to_go_on(tmp_path: Path) -> 
 # --- searches and trainings -------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_command_finds_the_data_from_another_folder(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +338,7 @@ def test_every_command_finds_the_data_from_another_folder(
     assert answer.code == 0, answer.err
 
 
+@pytest.mark.slow
 def test_best_goes_on_after_an_interruption(
     invoke: Invoke, at: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

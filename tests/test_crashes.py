@@ -200,8 +200,9 @@ def test_killed_workers(tmp_path: Path, chance: random.Random) -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    [signal.SIGINT, signal.SIGTERM],
 )
+@pytest.mark.slow
 def test_an_interrupted_search_says_how_to_go_on(
     tmp_path: Path, chance: random.Random, number: signal.Signals
 ) -> None:

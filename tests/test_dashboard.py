@@ -331,6 +331,7 @@ def test_studies_are_compared(browser: Browser, address: str, place: Path) -> No
         assert all(name in legend for name in ("growing", "mixed", "random"))
 
 
+@pytest.mark.slow
 def test_optunas_own_dashboard_is_one_click_away(
     browser: Browser, address: str, place: Path
 ) -> None:
@@ -349,6 +350,7 @@ def test_optunas_own_dashboard_is_one_click_away(
     assert len(of(place, "mixed")) == 15
 
 
+@pytest.mark.slow
 def test_the_report_opens_from_disk_without_a_network(
     browser: Browser, place: Path, tmp_path: Path
 ) -> None:
@@ -374,6 +376,7 @@ def test_the_report_opens_from_disk_without_a_network(
         assert page.locator("img").count() == 0
 
 
+@pytest.mark.slow
 def test_the_token_is_required(browser: Browser, place: Path) -> None:
     """Without it there is a form and nothing else; with it the page, also next time."""
     with (
@@ -429,6 +432,7 @@ UNLABELLED = """() => [...document.querySelectorAll("button, select, input, [rol
   .map(element => element.outerHTML.slice(0, 100))"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1600])
 def test_it_reads_well_everywhere(

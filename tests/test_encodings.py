@@ -82,7 +82,9 @@ def serve_nothing(*_: object, **options: Any) -> None:
     options["say"]("http://127.0.0.1:1/é")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)]
+)
 def test_every_command_prints_in_any_encoding(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:

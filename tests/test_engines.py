@@ -312,6 +312,7 @@ def warm(name: str, workers: int = 1) -> EngineUnderTest:
     return engine
 
 
+@pytest.mark.slow
 def test_dead_workers_are_replaced_and_their_jobs_reported_lost(name: str) -> None:
     """Killed in training and waiting for a decision: the engine goes on."""
     engine = warm(name)
@@ -338,6 +339,7 @@ def test_dead_workers_are_replaced_and_their_jobs_reported_lost(name: str) -> No
     wait_until_dead(pids, ENDS_WITHIN[name])
 
 
+@pytest.mark.slow
 def test_an_abandoned_worker_is_replaced_even_if_it_is_stopped(name: str) -> None:
     """A worker that hangs, here since SIGSTOP, is killed and its job reported lost."""
     engine = warm(name)
@@ -556,6 +558,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_workers_die_with_the_coordinator(name: str, tmp_path: Path) -> None:
     """With kill -9 of the coordinator every worker, in the midst of training too."""
     here = str(Path(__file__).parent)

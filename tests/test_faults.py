@@ -276,6 +276,7 @@ def test_a_first_training_that_hangs_does_not_hang_the_search(
     assert (engine.begun[0], engine.begun[1]) == (2, 2)
 
 
+@pytest.mark.slow
 def test_the_limit_counts_while_the_coordinator_is_busy(tmp_path: Path) -> None:
     """Not only while it waits: a worker trains on meanwhile."""
     engine = HangingEngine({1: 1}, workers=2)

@@ -156,7 +156,12 @@ HEADS: tuple[dict[str, Any], ...] = (
     {"kind": "gap", "hidden": 5},
 )
 CASES = [
-    pytest.param(name, HEADS[(number + 1) % len(HEADS)], id=name)
+    pytest.param(
+        name,
+        HEADS[(number + 1) % len(HEADS)],
+        id=name,
+        marks=pytest.mark.slow if number > 2 else [],
+    )
     for number, name in enumerate(CHAINS)
 ]
 
@@ -260,6 +265,7 @@ def trained(data: TrainingData, recipe: Recipe) -> tuple[nn.Module, list[RungRep
     return model, [*train(model, data, recipe, seed=0, rungs=[0.5, 1.3, 3])]
 
 
+@pytest.mark.slow
 def test_a_training_by_programs_is_one_by_torch(
     emulated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -472,6 +472,7 @@ def test_redact(text: str, shown: str) -> None:
     assert redact(text) == shown
 
 
+@pytest.mark.slow
 def test_without_the_driver_one_line_says_so(tmp_path: Path) -> None:
     """As without the extra nas-under-cap[postgres]."""
     code = (

@@ -64,6 +64,7 @@ def test_every_keyword_is_told_in_the_text(name: str) -> None:
         assert f"`{keyword}`" in function.__doc__, keyword
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path: Path) -> None:
     """As it stands, as a script."""
     (example,) = re.findall(

@@ -150,6 +150,7 @@ def test_a_killed_coordinator_is_started_again_on_the_same_cluster(
     cluster.remove_node(node)
 
 
+@pytest.mark.slow
 def test_without_an_address_ray_is_started_here(tmp_path: Path) -> None:
     """And stopped at the end; not a word of Ray's own on the terminal."""
     with searching(tmp_path, 3, "--workers", 1) as search:

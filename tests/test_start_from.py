@@ -196,6 +196,7 @@ def test_a_space_takes_in_what_it_lacks(space: str, name: str) -> None:
     assert include(wider, start, caps) == (wider, [])
 
 
+@pytest.mark.slow
 def test_a_space_takes_in_kernels_gates_and_a_resolution() -> None:
     """Each is added to the options, and the net can be drawn then."""
     gated = Block(kind="mobilenet", out_channels=4, squeeze_excitation=4, dilation=2)

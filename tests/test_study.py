@@ -358,6 +358,7 @@ def test_a_second_writer_is_refused_until_the_first_dies(tmp_path: Path) -> None
             open_study(folder)
 
 
+@pytest.mark.slow
 def test_a_journal_cut_anywhere_in_its_last_records_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
