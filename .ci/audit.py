@@ -20,6 +20,7 @@ import subprocess
 import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
 
 NOT_CHECKED = 3
@@ -62,7 +63,7 @@ def from_index(address: str, name: str, version: str) -> dict[str, Any] | None:
             for hole in told
             if not hole.get("withdrawn")
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, HTTPException):
         # TypeError: what answers is no such index.
         return None
     return {"name": name, "version": version, "vulns": holes_of_it}

@@ -117,6 +117,13 @@ def test_the_index_itself_is_asked(
     assert said in done.stdout
 
 
+def test_a_password_in_the_index_s_address_is_not_shown(packages: Path) -> None:
+    """Such an address cannot be asked; that is neither a failure nor a success."""
+    done = audit(packages, "http://user:s3cret@127.0.0.1:1/simple")
+    assert done.returncode == 3
+    assert "s3cret" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("told", "code", "said"),
     [

@@ -63,6 +63,28 @@ def winner(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_published_winner_is_exported_beside_the_users_studies(
+    winner: Path, invoke: Invoke
+) -> None:
+    """What nas is published with stays as it is; the user's own winner goes first."""
+    studies = winner.parent.parent
+    published = studies / "published" / "mine"
+    published.parent.mkdir()
+    winner.parent.rename(published)
+    (published / "study.toml").touch()
+    at = ("--studies", str(studies))
+    before = sorted(published.rglob("*"))
+    done = invoke("export", "mine", "--to", "onnx", *at)
+    assert done.code == 0, done.err
+    assert (studies / "mine-best" / "onnx" / "model.onnx").is_file()
+    assert sorted(published.rglob("*")) == before
+    shutil.rmtree(studies / "mine-best")
+    shutil.copytree(published / "best", studies / "mine-best")
+    shutil.rmtree(published / "best")
+    assert invoke("export", "mine", "--to", "onnx", *at).code == 0
+    assert (studies / "mine-best" / "onnx" / "model.onnx").is_file()
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_each_format_is_written_with_its_report(
     to: str, winner: Path, invoke: Invoke

@@ -92,6 +92,24 @@ def test_a_damaged_study_toml_is_one_error(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        ("val_size = 240\n", "without val_size"),
+        ("format = 2\n", "without format"),
+        (None, "unknown key new_key"),
+    ],
+)
+def test_the_key_that_is_missing_or_unknown_is_named(
+    cut: str | None, words: str
+) -> None:
+    """In plain words, without Python's own."""
+    text = to_toml(make_settings())
+    text = text.replace(cut, "") if cut else text.replace("seed = 0", "new_key = 1")
+    with pytest.raises(StudyError, match=rf"study.toml is damaged \({words}\)"):
+        from_toml(text, "study.toml")
+
+
 def test_a_study_from_before_a_key_was_added_is_read() -> None:
     """The first studies' recipes had no schedule, momentum or average to choose."""
     text = to_toml(make_settings())

@@ -34,11 +34,13 @@ from nas.study.folders import (
     check_data,
     check_same,
     create,
+    export_folder,
     load_settings,
     only_study,
     open_study,
     overview,
     read_study,
+    report_file,
     winner_folder,
 )
 from nas.study.settings import check_name, derived_seed
@@ -701,3 +703,14 @@ def test_published_studies_are_listed_behind_the_users_own(tmp_path: Path) -> No
         (tmp_path / folder / "study.toml").touch()
     found = [folder.relative_to(tmp_path) for folder in all_studies(tmp_path)]
     assert found == [Path("mine"), Path("published/theirs")]
+
+
+def test_nothing_is_written_into_a_published_study() -> None:
+    """Its winner, report and exports go beside the user's own studies."""
+    published, own = Path("studies/published/m"), Path("studies/m")
+    assert report_file(published) == Path("studies/m-report.html")
+    assert winner_folder(published) == Path("studies/m-best")
+    assert export_folder(published / "best-9", "c") == Path("studies/m-best-9/c")
+    assert report_file(own) == own / "report.html"
+    assert winner_folder(own) == own / "best"
+    assert export_folder(own / "best", "c") == own / "best" / "c"

@@ -69,8 +69,9 @@ def write_export(folder: Path, to: str, output: Path | None, dataset: Dataset) -
     """Export the net in the folder and print the result and its location."""
     from nas.export.deliver import export as deliver
     from nas.export.trained import read_trained
+    from nas.study.folders import export_folder
 
-    target = output or folder / to
+    target = output or export_folder(folder, to)
     report = deliver(read_trained(folder), to, target, dataset)
     typer.echo(_in_words(report))
     typer.echo(f"written to {target}")

@@ -71,10 +71,10 @@ def report(
 ) -> None:
     """Write a study's dashboard as one HTML file that works offline."""
     from nas.dashboard import write_report
-    from nas.study.folders import find_study, only_study
+    from nas.study.folders import find_study, only_study, report_file
 
     folder = find_study(studies, study) if study else only_study(studies)
-    path = output or folder / "report.html"
+    path = output or report_file(folder)
     write_report(folder.parent, folder.name, path, storage)
     size = path.stat().st_size / 1e6
     typer.echo(f"written to {path} ({size:.1f} MB)")

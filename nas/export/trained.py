@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from nas.architecture import Architecture
 from nas.errors import ExportError, NasError
 from nas.export.contract import BYTES
+from nas.study.folders import find_study, winner_folder
 
 _FILES = ("architecture.json", "weights.safetensors", "model.py", "report.json")
 
@@ -48,10 +49,14 @@ def find_trained(name: str, studies: Path) -> TrainedNet:
 
     Raises ExportError if neither has one, or its files do not belong together.
     """
-    given, best = Path(name), studies / name / "best"
-    folder = best if not (given / _FILES[0]).exists() and best.is_dir() else given
+    given, study = Path(name), find_study(studies, name)
+    folder = given
+    if not (given / _FILES[0]).exists():
+        # The user's own winner of a published study goes before the published one.
+        winners = [winner_folder(study), study / "best"]
+        folder = next((found for found in winners if found.is_dir()), given)
     missing = [file for file in _FILES if not (folder / file).is_file()]
-    if missing and folder == given and (studies / name / "study.toml").exists():
+    if missing and folder == given and (study / "study.toml").exists():
         raise ExportError(
             f"the study {name!r} has no winner yet: run `nas best {name}` first"
         )

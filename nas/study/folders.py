@@ -207,9 +207,27 @@ def winner_folder(folder: Path) -> Path:
     That of a published study goes beside the user's own studies: what nas was published
     with stays as it is.
     """
+    return _written_at(folder, "best")
+
+
+def report_file(folder: Path) -> Path:
+    """Return where the HTML report of the study in ``folder`` is written by default."""
+    return _written_at(folder, "report.html")
+
+
+def export_folder(winner: Path, kind: str) -> Path:
+    """Return where an export of the winner in this folder is written by default."""
+    study = winner.parent
+    if study.parent.name == _PUBLISHED:
+        return _written_at(study, winner.name) / kind
+    return winner / kind
+
+
+def _written_at(folder: Path, name: str) -> Path:
+    """Return the place of that name in a study's folder, or beside the user's studies."""
     if folder.parent.name == _PUBLISHED:
-        return folder.parent.parent / f"{folder.name}-best"
-    return folder / "best"
+        return folder.parent.parent / f"{folder.name}-{name}"
+    return folder / name
 
 
 def only_study(studies: Path) -> Path:
@@ -223,7 +241,9 @@ def only_study(studies: Path) -> Path:
     if not folders:
         raise StudyError(f"no studies in {studies}: `nas search` begins one")
     names = ", ".join(folder.name for folder in folders)
-    raise StudyError(f"which study? Give one of {names}")
+    raise StudyError(
+        f"which study? Give one of {names} (`nas compare` takes it as --study)"
+    )
 
 
 def all_studies(studies: Path) -> list[Path]:

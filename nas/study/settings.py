@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import PurePath
 from typing import Any, Literal, TypeVar, get_args
 
@@ -189,6 +189,7 @@ def from_toml(text: str, source: str) -> Settings:
                 "update nas to read it"
             )
         pruning = data.pop("pruning")
+        _check_keys(data)
         if version == 1:  # format 1 had neither
             data["evolution"] = asdict(EvolutionRule())
             data["promotion"] = asdict(PromotionRule())
@@ -228,6 +229,17 @@ def from_toml(text: str, source: str) -> Settings:
         raise StudyError(f"{source}: unknown metric {settings.metric!r}")
     check_name(settings.name)
     return settings
+
+
+def _check_keys(data: dict[str, Any]) -> None:
+    """Raise ValueError for a key that is missing or unknown."""
+    needed = {field.name for field in fields(Settings) if field.default is MISSING}
+    if unknown := sorted(set(data) - {field.name for field in fields(Settings)}):
+        raise ValueError(f"unknown key {unknown[0]}")
+    if missing := sorted(needed - set(data)):
+        raise ValueError(f"without {missing[0]}")
+    if data["format"] == 1 and "promotion" in data:
+        raise ValueError("without format")
 
 
 def _whole(kind: type[_T], data: dict[str, Any]) -> _T:
