@@ -67,6 +67,19 @@ def test_a_new_study_is_named_after_data_set_and_cap(tmp_path: Path) -> None:
     assert settings.pruning is not None
 
 
+def test_data_that_was_renamed_is_named_once(tmp_path: Path) -> None:
+    """The study notes the new path of the same data, where the old one is gone."""
+    old = Path(save_npz(tmp_path / "old.npz", 60))
+    studies = tmp_path / "studies"
+    begin(studies, dataset=str(old), param_budget=2000)
+    copy = tmp_path / "copy.npz"
+    copy.write_bytes(old.read_bytes())
+    assert begin(studies, study="old-2000", dataset=str(copy)).dataset == str(old)
+    old.unlink()
+    assert begin(studies, study="old-2000", dataset=str(copy)).dataset == str(copy)
+    assert begin(studies, study="old-2000").dataset == str(copy)
+
+
 def test_a_named_data_set_is_found_again_in_the_folder_that_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,9 +138,10 @@ def test_a_study_of_the_users_own_data_works_from_any_folder(
     (home / "mine.npz").rename(tmp_path / "moved.npz")
     with pytest.raises(NasError, match=r"uses the data set '.*home/mine.npz'"):
         begin(studies, study=settings.name)
-    assert begin(studies, study=settings.name, dataset="moved.npz") == settings
+    moved = replace(settings, dataset=str(tmp_path / "moved.npz"))
+    assert begin(studies, study=settings.name, dataset="moved.npz") == moved
     save_npz(tmp_path / "other.npz", 66)
-    with pytest.raises(StudyError, match=r"dataset .*/home/mine.npz -> other.npz"):
+    with pytest.raises(StudyError, match=r"dataset .*/moved.npz -> other.npz"):
         begin(studies, study=settings.name, dataset="other.npz")
 
 

@@ -26,7 +26,14 @@ from nas.search.recipes import (
 from nas.search.resolve import resolve
 from nas.space import Caps, SearchSpace, encode, find_space, include
 from nas.space.limits import milliseconds
-from nas.study.folders import check_data, check_same, create, load_settings, open_study
+from nas.study.folders import (
+    check_data,
+    check_same,
+    create,
+    load_settings,
+    open_study,
+    remember_data,
+)
 from nas.study.settings import Sampler, Settings, check_name
 from nas.study.study import Study
 from nas.training.report import Metric
@@ -95,6 +102,8 @@ def launch(
     asked = replace(stored, **_given(request, stored, dataset))
     check_same(stored, asked)
     check_data(stored, dataset.fingerprint, dataset.name)
+    if stored.dataset not in DATASETS and not Path(stored.dataset).exists():
+        remember_data(folder, stored, dataset.name)
     return open_study(folder, request.storage), dataset
 
 

@@ -191,6 +191,16 @@ def check_data(settings: Settings, fingerprint: str, name: str) -> None:
         )
 
 
+def remember_data(folder: Path, settings: Settings, path: str) -> None:
+    """Note the new path of the study's data, which is the same as before.
+
+    Later commands then find it. A study that no search may write stays as it is.
+    """
+    if Path(path).exists() and settings.format == FORMAT and not is_packed(folder):
+        text = to_toml(replace(settings, dataset=path))
+        write_atomically(folder / "study.toml", text)
+
+
 def find_study(studies: Path, name: str) -> Path:
     """Return the folder of the study of that name, to be read.
 
