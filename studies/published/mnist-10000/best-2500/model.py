@@ -1,9 +1,9 @@
-"""A convolutional classifier: 2,406 parameters, 1,005,936 MACs an image.
+"""A convolutional classifier: 2,485 parameters, 1,009,650 MACs an image.
 
-    21c3/max - 26s3 - 26s3/maxx4 - gap
+    25c3/max - 25s3x2 - 25s3/maxx3 - gap
 
-Data set mnist, trial 181 resized, 2,406 parameters: test accuracy 99.32 % after the
-last of 15 epochs (mean of 3 seeds, standard deviation 0.02 %: 99.31 %, 99.34 %, 99.31
+Data set mnist, trial 132 resized, 2,485 parameters: test accuracy 99.40 % after the
+last of 15 epochs (mean of 3 seeds, standard deviation 0.07 %: 99.41 %, 99.32 %, 99.46
 %).
 
 Needs torch and safetensors. Weights and this file belong together:
@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-NUM_PARAMS = 2406
+NUM_PARAMS = 2485
 INPUT_SHAPE = (1, 28, 28)
 """Channels, height, width."""
 MEAN = (0.1306604762738429,)
@@ -70,50 +70,54 @@ class Model(nn.Module):
         """Build the layers with random weights."""
         super().__init__()
         self.blocks = nn.Sequential(
-            # 21c3/max: 1x28x28 -> 21x14x14
+            # 25c3/max: 1x28x28 -> 25x14x14
             named(
-                conv=nn.Conv2d(1, 21, 3, padding=1, bias=False),
+                conv=nn.Conv2d(1, 25, 3, padding=1, bias=False),
                 pool=nn.MaxPool2d(2),
-                norm=nn.BatchNorm2d(21),
+                norm=nn.BatchNorm2d(25),
                 activation=nn.ReLU(),
             ),
-            # 26s3: 21x14x14 -> 26x14x14
-            named(
-                depthwise=nn.Conv2d(21, 21, 3, padding=1, groups=21, bias=False),
-                pointwise=nn.Conv2d(21, 26, 1, bias=False),
-                norm=nn.BatchNorm2d(26),
-                activation=nn.ReLU(),
-            ),
-            # 26s3/maxx4: 26x14x14 -> 26x7x7
+            # 25s3x2: 25x14x14 -> 25x14x14
             Shared(
                 named(
-                    depthwise=nn.Conv2d(26, 26, 3, padding=1, groups=26, bias=False),
-                    pointwise=nn.Conv2d(26, 26, 1, bias=False),
+                    depthwise=nn.Conv2d(25, 25, 3, padding=1, groups=25, bias=False),
+                    pointwise=nn.Conv2d(25, 25, 1, bias=False),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(26),
+                    norm=nn.BatchNorm2d(25),
                     activation=nn.ReLU(),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(26),
+                    norm=nn.BatchNorm2d(25),
+                    activation=nn.ReLU(),
+                ),
+            ),
+            # 25s3/maxx3: 25x14x14 -> 25x7x7
+            Shared(
+                named(
+                    depthwise=nn.Conv2d(25, 25, 3, padding=1, groups=25, bias=False),
+                    pointwise=nn.Conv2d(25, 25, 1, bias=False),
+                ),
+                named(
+                    norm=nn.BatchNorm2d(25),
                     activation=nn.ReLU(),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(26),
+                    norm=nn.BatchNorm2d(25),
                     activation=nn.ReLU(),
                 ),
                 named(
                     pool=nn.MaxPool2d(2),
-                    norm=nn.BatchNorm2d(26),
+                    norm=nn.BatchNorm2d(25),
                     activation=nn.ReLU(),
                 ),
             ),
         )
-        # gap: 26x7x7 -> 10 logits
+        # gap: 25x7x7 -> 10 logits
         self.head = named(
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            classifier=nn.Linear(26, 10),
+            classifier=nn.Linear(25, 10),
         )
 
     def forward(self, images: Tensor) -> Tensor:
