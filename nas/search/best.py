@@ -79,7 +79,7 @@ def retrain(
     kept: Trainings | None = None,
     data_name: str | None = None,
 ) -> Winner:
-    """Choose the winner among the front's members and train it to the end.
+    """Choose the winner among the contenders and train it to the end.
 
     What has been trained is put into ``kept``, and what is there not trained again.
     ``data_name`` is what the report names the data set, by default as the study does.
