@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from nas.engines import mps
+from nas.errors import EngineError
 
 SCRIPT = """#!/bin/sh
 echo "$CUDA_MPS_PIPE_DIRECTORY $1 $(cat)" >> {log}
@@ -94,3 +95,17 @@ def test_it_ends_when_its_process_is_killed(log: Path) -> None:
     while "quit" not in log.read_text() and time.monotonic() < until:
         time.sleep(0.1)
     assert "quit" in log.read_text()
+
+
+def test_the_environment_says_how_many_programs_share_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At least as many as one program has itself; anything else is refused."""
+    monkeypatch.delenv("NAS_GPU_PROCESSES", raising=False)
+    assert mps.processes_on_gpu(4) == 4
+    monkeypatch.setenv("NAS_GPU_PROCESSES", "12")
+    assert mps.processes_on_gpu(4) == 12
+    for wrong in ("3", "many", "-16", "²"):
+        monkeypatch.setenv("NAS_GPU_PROCESSES", wrong)
+        with pytest.raises(EngineError, match=r"NAS_GPU_PROCESSES is .* at least 4"):
+            mps.processes_on_gpu(4)

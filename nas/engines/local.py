@@ -27,7 +27,7 @@ import torch.multiprocessing as mp
 
 from nas.data import Dataset
 from nas.engines import Event, Job, Reported, WorkerLost
-from nas.engines.mps import MultiProcessService, available
+from nas.engines.mps import MultiProcessService, available, processes_on_gpu
 from nas.engines.out_of_memory import (
     OutOfMemory,
     out_of_memory_event,
@@ -166,11 +166,12 @@ class LocalEngine:
             ours, theirs = mp.Pipe()
         # Without the service the workers take turns, each with the whole GPU.
         together = self._mps is not None and self._mps.running
+        own = -(-self._wanted // self._devices) if together else 1
         config = WorkerConfig(
             self._split_seed,
             self._val_size,
             device,
-            processes=-(-self._wanted // self._devices) if together else 1,
+            processes=processes_on_gpu(own) if device.startswith("cuda") else 1,
             warns=not self._workers,
         )
         process = mp.get_context("spawn").Process(

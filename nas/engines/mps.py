@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from nas.errors import EngineError
+
 _PROGRAM = "nvidia-cuda-mps-control"
 _SECONDS = 20.0
 _logger = logging.getLogger("nas")
@@ -28,6 +30,23 @@ rm -rf "$2"
 def available() -> bool:
     """Return whether the service is installed and not disabled by ``NAS_MPS=0``."""
     return shutil.which(_PROGRAM) is not None and os.environ.get("NAS_MPS") != "0"
+
+
+def processes_on_gpu(own: int) -> int:
+    """Return how many processes train on one GPU at a time, ``own`` of them ours.
+
+    The variable ``NAS_GPU_PROCESSES`` says how many they are in all, where several
+    programs share a GPU through one service. Raises EngineError where it is no number.
+    """
+    told = os.environ.get("NAS_GPU_PROCESSES", "")
+    if not told:
+        return own
+    if not told.isascii() or not told.isdigit() or int(told) < own:
+        raise EngineError(
+            f"NAS_GPU_PROCESSES is {told!r}: give the number of all processes that train "
+            f"on one GPU, at least {own}, or unset it"
+        )
+    return int(told)
 
 
 class MultiProcessService:
