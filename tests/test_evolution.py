@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import threadpoolctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import examples
@@ -18,7 +19,7 @@ from nas.candidates.ranking import Evidence, family_of
 from nas.errors import SpaceError
 from nas.sampling.evolution import Evolution, EvolutionRule, Proposal
 from nas.sampling.mutation import mutate
-from nas.sampling.surrogate import Surrogate, features
+from nas.sampling.surrogate import Array, Surrogate, features
 from nas.space import Caps, RandomDraws, available, encode, find_space, sample
 
 SHAPE = (1, 28, 28)
@@ -246,3 +247,22 @@ def test_of_a_large_study_the_surrogate_believes_the_latest(
     good, bad = np.array([1.0, 0, 0, 0]), np.array([-1.0, 0, 0, 0])
     mean, _ = Surrogate(rows, talents).predict([good, bad])
     assert mean[0] > 0.3 > -0.3 > mean[1]
+
+
+def test_the_surrogate_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers have the others; the number from before is there again afterwards."""
+
+    def threads() -> set[int]:
+        libraries = threadpoolctl.threadpool_info()
+        return {one["num_threads"] for one in libraries if one["user_api"] == "blas"}
+
+    inverse, during = np.linalg.inv, set()
+
+    def watched(matrix: Array) -> Array:
+        during.update(threads())
+        return inverse(matrix)
+
+    monkeypatch.setattr(np.linalg, "inv", watched)
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        Surrogate([np.ones(21), np.zeros(21)], [0.0, 1.0])
+        assert (during, threads()) == ({1}, {2})
