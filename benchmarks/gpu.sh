@@ -5,7 +5,7 @@
 #
 # Parts, the most valuable first:
 #   tests       the GPU tests (a minute)
-#   together    how many candidates at a time: processes, with MPS too, and streams (3 minutes)
+#   together    how many candidates at a time, with MPS and without, as streams, with torch's kernels (4 minutes)
 #   throughput  images a second against PyTorch's MNIST example (3 minutes)
 #   search      `nas search --budget 10000 --trials 200` for each seed of $SEEDS (default 0), then `nas best`
 #   spaces      whole searches in the spaces $SPACES (default mixed mobile residual), seeds 0 to 2 (25 minutes)
@@ -63,13 +63,16 @@ run_tests() {
         -k "gpu and not emulated or recording"
 }
 run_together() {
-    part 110 "processes and streams" "$python" benchmarks/together.py \
-        --csv "$out/together.csv" --at-once "${AT_ONCE:-1,4,8,16}"
-    with_mps part 100 "processes with MPS" "$python" benchmarks/together.py \
-        --ways processes --csv "$out/together-mps.csv" --at-once "${AT_ONCE:-1,4,8,16}"
-    NAS_KERNELS=0 with_mps part 100 "processes with MPS, torch's kernels" "$python" \
+    # The parts say why: what a training waits for before it begins, the images, the steps.
+    local nets=s0,public-1936,studies/published/mnist-10000/best
+    local options=(--nets "$nets" --images 27500 --epochs 2 --at-once "${AT_ONCE:-1,4,8,16}")
+    with_mps part 150 "processes with MPS" "$python" benchmarks/together.py \
+        --ways processes --csv "$out/together-mps.csv" "${options[@]}"
+    part 60 "processes and streams" "$python" benchmarks/together.py \
+        --csv "$out/together.csv" "${options[@]}" --nets s0 --at-once 1,8
+    NAS_KERNELS=0 with_mps part 60 "processes with MPS, torch's kernels" "$python" \
         benchmarks/together.py --ways processes --csv "$out/together-torch.csv" \
-        --at-once "${AT_ONCE:-1,4,8,16}"
+        "${options[@]}" --nets s0 --at-once 1,16
 }
 run_throughput() {
     part 170 "throughput" "$python" benchmarks/throughput.py --device cuda \

@@ -68,10 +68,11 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("c++")
     assert compiler is not None
     library = tmp_path_factory.mktemp("gpu") / "emulated.so"
+    # Without -Werror: what a compiler warns of changes with its version.
     flags = ["-O2", "-std=c++17", "-shared", "-fPIC", "-pthread", "-U_FORTIFY_SOURCE"]
     subprocess.run(
         [
-            *(compiler, *flags, "-Wall", "-Werror", "-Wno-unknown-pragmas"),
+            *(compiler, *flags, "-Wall", "-Wno-unknown-pragmas"),
             *(f'-DKERNELS="{SOURCE}"', "-x", "c++", str(HERE / "gpu_emulator.hpp")),
             *("-o", str(library)),
         ],
