@@ -8,6 +8,9 @@
 #   together    how many candidates at a time, with MPS and without, as streams, with torch's kernels (4 minutes)
 #   throughput  images a second against PyTorch's MNIST example (3 minutes)
 #   search      `nas search --budget 10000 --trials 200` for each seed of $SEEDS (default 0), then `nas best`
+#   published   the studies of published.py, seeds $SEEDS (default 0 1 2) at the same time, then the
+#               winners of $CAPS (default 10000 5000 2500 1000); run again with the same $STATE, it
+#               goes on where it was stopped (10 minutes)
 #   spaces      whole searches in the spaces $SPACES (default mixed mobile residual), seeds 0 to 2 (25 minutes)
 #   trainings   300 nets for 1, 3 and 15 epochs, as many as $SECONDS_FOR_TRAININGS (default 420) allow
 #
@@ -97,6 +100,38 @@ run_search() {
             --seeds "${BEST_SEEDS:-3}" --device cuda --studies "$studies" | tail -3
         tar -C "$studies" --exclude '*.html' -czf "$out/studies.tgz" .
     done
+}
+run_published() {
+    with_mps _published
+}
+_published() { # each search has its own coordinator, so that some draw while others train
+    local state=${STATE:-$(mktemp -d)} seeds=${SEEDS:-0 1 2} workers=${WORKERS:-4}
+    local cap seed name best running=()
+    export NAS_GPU_PROCESSES=$(($(wc -w <<<"$seeds") * workers))
+    for seed in $seeds; do
+        name=mnist-10000$([ "$seed" = 0 ] || echo "-seed-$seed")
+        part "${SECONDS_FOR_SEARCHES:-400}" "search of $name" "$python" -m nas search \
+            --budget 10000 --trials 200 --device cuda --workers "$workers" --seed "$seed" \
+            --study "$name" --studies "$state" >"$out/$name.txt" 2>&1 &
+        running+=($!)
+    done
+    wait "${running[@]}"
+    for cap in ${CAPS:-10000 5000 2500 1000}; do
+        running=()
+        for seed in $seeds; do
+            name=mnist-10000$([ "$seed" = 0 ] || echo "-seed-$seed")
+            best=best$([ "$cap" = 10000 ] || echo "-$cap")
+            [ -e "$state/$name/$best/report.json" ] && continue
+            part "${SECONDS_FOR_BEST:-200}" "best of $name at $cap" "$python" -m nas best "$name" \
+                --seeds 3 --max-params "$cap" --device cuda --workers "$workers" \
+                --studies "$state" -o "$state/$name/$best" >"$out/$name-$cap.txt" 2>&1 &
+            running+=($!)
+        done
+        wait "${running[@]}"
+        tar -C "$state" --exclude '*.html' -czf "$out/published.tgz" .
+    done
+    tail -qn 2 "$out"/mnist-10000*.txt
+    unset NAS_GPU_PROCESSES
 }
 run_trainings() {
     with_mps part "${SECONDS_FOR_TRAININGS:-420}" "trainings" "$python" \
