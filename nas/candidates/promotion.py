@@ -28,7 +28,9 @@ class PromotionRule:
     out among the ranges of sizes, the first being that just under the cap. Two
     candidates are close when their scores differ by less than ``close``. Each promotion
     of a net of one structure and range makes the next one wait behind others that are
-    worse by less than ``crowding``.
+    worse by less than ``crowding``. Within a range the larger one is expected to be
+    better: so much of that counts as ``size`` says, from 0, which ranks by what a net is
+    worth for its size, to 1, which ranks by the expected accuracy.
     """
 
     middle: float = 0.14
@@ -38,6 +40,7 @@ class PromotionRule:
     weights: tuple[float, ...] = (6.0, 5.0, 4.0, 4.0, 2.0)
     close: float = 0.15
     crowding: float = 0.05
+    size: float = 0.5
 
 
 class Promotion(NamedTuple):

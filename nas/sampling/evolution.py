@@ -15,14 +15,14 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from nas.architecture import Architecture, Head, Shape
 from nas.candidates.candidate import Origin
 from nas.candidates.ranking import Evidence, family_of, rank
-from nas.sampling.mutation import BlockGenes, Genome, express, mutate, usual_options
+from nas.sampling.mutation import mutate
+from nas.sampling.starters import STARTERS, Starter, made
 from nas.sampling.surrogate import LOG_MACS, LOG_PARAMS, Array, Surrogate, features
 from nas.space.completion import Caps
 from nas.space.drawing import RandomDraws, sample, size_of
@@ -36,7 +36,8 @@ class EvolutionRule:
     """The numbers of the evolution.
 
     The first ``start`` trials are random (and plain nets), later the share ``random``,
-    which the share falls to within some ``fading`` trials. The share ``at_cap`` aims
+    which the share falls to within some ``fading`` trials; of these the share ``regular``
+    has all blocks but the first alike. The share ``at_cap`` of all aims
     at the cap itself. Parents are looked for within about a factor e**``window`` in
     size; the share ``travel`` anywhere. The best ``breeders`` candidates of a window
     become most of the parents. Of so many ``children`` the one is trained that the
@@ -48,6 +49,7 @@ class EvolutionRule:
     start: int = 8
     fading: float = 12.0
     random: float = 0.2
+    regular: float = 0.5
     at_cap: float = 0.15
     window: float = 0.7
     travel: float = 0.2
@@ -128,11 +130,10 @@ class Evolution:
         """
         rng = random.Random(seed)
         rule, space = self._rule, self._space
-        if number < len(_PLAIN) and not attempt:
-            for most_halvings in range(_PLAIN[number][0], -1, -1):
-                plain = self._plain(*_PLAIN[number], most_halvings)
-                if plain is not None:
-                    return plain
+        if number < len(STARTERS) and not attempt:
+            started = self._started(STARTERS[number])
+            if started is not None:
+                return started
         if rng.random() < rule.at_cap:
             size = 1.0
         if rng.random() >= rule.random_share(number):
@@ -141,7 +142,8 @@ class Evolution:
                 found = self._best_child(self._wanted(size), rng)
                 if found is not None:
                     return found
-        draws = Recorder(rng.getrandbits(32), size=size)
+        regular = rng.random() < rule.regular
+        draws = Recorder(rng.getrandbits(32), regular=regular, size=size)
         architecture = sample(
             space,
             draws,
@@ -258,70 +260,46 @@ class Evolution:
         best: int = min(places.tolist(), key=lambda p: (self._merits[p], p))
         return self._parents[best]
 
-    def _plain(
-        self, depth: int, stage: int, share: float, most_halvings: int
-    ) -> Proposal | None:
-        """Return a plain net of 3x3 convolutions, pooled after each stage but the last.
-
-        After the first ``most_halvings`` stages, that is: small images cannot be halved
-        often. None where the space or the caps do not hold it.
-        """
-        space = self._space
-        kernels, paddings = space.kernel_sizes.options, space.paddings.options
-        block_kind = space.kinds.options[0]
-        way = space.downsampling_kinds.options[0]
-        genes = tuple(
-            BlockGenes(
-                kind=block_kind,
-                kernel_size=3 if 3 in kernels else kernels[0],
-                padding="same" if "same" in paddings else paddings[0],
-                downsampling=way
-                if number % stage == 0
-                and number < depth
-                and number // stage <= most_halvings
-                else "none",
-                repeats=1,
-                options=usual_options(
-                    space, block_kind, as_wide=number > 1 and (number - 1) % stage > 0
-                ),
-                width=2.0 ** ((number - 1) // stage),
-            )
-            for number in range(1, depth + 1)
-        )
-        heads = space.heads.options
-        kind: Any = "gap" if "gap" in heads else heads[0]
-        genome = Genome(
-            space.norms.options[0],
-            space.activations.options[0],
-            space.dropouts.options[0],
-            Head(kind=kind),
-            genes,
-            _largest(space.resolutions.options),
-        )
+    def _started(self, starter: Starter) -> Proposal | None:
+        """Return a starter; None where space or caps do not hold it."""
         nothing = Architecture(
             input_shape=self._input_shape,
             num_classes=self._num_classes,
             blocks=(),
             head=Head(kind="gap"),
         )
-        wanted = max(1, round((self._caps.num_params or 0) * share))
-        found = express(space, genome, nothing, replace(self._caps, num_params=wanted))
-        draws = None if found is None else encode(space, found, self._caps)
-        if found is None or draws is None:
-            return None
-        return Proposal(found, draws, "plain")
+        found = made(starter, self._space, nothing, self._caps)
+        return None if found is None else Proposal(*found, "plain")
+
+
+# What each block of a regular net decides for itself.
+_EACH_ITS_OWN = ("downsampling", "deviation")
+_OWN_WIDTH = 0.15
 
 
 class Recorder:
-    """Random draws that are kept by name."""
+    """Random draws that are kept by name.
 
-    def __init__(self, seed: int, **fixed: float) -> None:
+    In a ``regular`` net all blocks but the first have kind, kernel, repeats and the like
+    in common, as in nets that people draw (Radosavovic et al. 2020, "Designing network
+    design spaces", find such spaces to hold better nets).
+    """
+
+    def __init__(self, seed: int, *, regular: bool = False, **fixed: float) -> None:
         self._draws, self._fixed = RandomDraws(seed), fixed
+        self._common: dict[str, float] | None = {} if regular else None
         self.values: dict[str, float] = {}
 
     def suggest_float(self, name: str, low: float, high: float) -> float:
         """Return a uniform number from low to high, or the fixed one of that name."""
         drawn = self._draws.suggest_float(name, low, high)
+        block, _, decision = name.partition(".")
+        alike = decision not in ("", *_EACH_ITS_OWN) and block != "block_1"
+        if self._common is not None and block.startswith("block_") and alike:
+            common = self._common.setdefault(decision, drawn)
+            # Widths that were quite alike would all grow at once, past the wanted size.
+            own = _OWN_WIDTH if decision == "width" else 0.0
+            drawn = common + own * (drawn - common)
         self.values[name] = self._fixed.get(name, drawn)
         return self.values[name]
 
@@ -331,8 +309,6 @@ class Recorder:
         return int(self.values[name])
 
 
-# Blocks, of how many a stage, and the share of the cap: what anyone would draw by hand.
-_PLAIN = ((3, 1, 1.0), (6, 2, 1.0), (3, 1, 0.25), (6, 2, 0.25))
 # Candidates are ranked again after trainings of one in this many of them.
 _SHARE_TO_RANK_ANEW = 200
 _LEAST_FOR_SURROGATE = 15
@@ -340,8 +316,3 @@ _BOLDNESS = 0.5
 # Penalty per factor e in size for children that end up smaller than the wanted size,
 # since they compete with children that reach it.
 _SHORTFALL = 0.6
-
-
-def _largest(resolutions: Sequence[int]) -> int:
-    """Return the option that leaves most of the images; 0 leaves them as they are."""
-    return 0 if 0 in resolutions else max(resolutions)

@@ -187,21 +187,26 @@ def _change(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
 
 
 def _other_kernel(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
-    place = rng.randrange(len(genome.blocks))
-    value = _another(space.kernel_sizes, genome.blocks[place].kernel_size, rng)
-    return _with(genome, place, kernel_size=value)
+    places = _places(genome, rng)
+    value = _another(space.kernel_sizes, genome.blocks[places[0]].kernel_size, rng)
+    for place in places:
+        genome = _with(genome, place, kernel_size=value)
+    return genome
 
 
 def _other_kind(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
-    place = rng.randrange(len(genome.blocks))
-    genes = genome.blocks[place]
-    kind = _another(space.kinds, genes.kind, rng)
-    kernel_size = genes.kernel_size
-    longer = max(kernel_size, genes.options["kernel_width"])
-    if not KINDS[kind].drawn(longer, "same") and longer == 1:
-        kernel_size = _another(space.kernel_sizes, 1, rng)
-    options = _taken(space, kind, genes.options, rng)
-    return _with(genome, place, kind=kind, kernel_size=kernel_size, options=options)
+    places = _places(genome, rng)
+    kind = _another(space.kinds, genome.blocks[places[0]].kind, rng)
+    for place in places:
+        genes = genome.blocks[place]
+        kernel_size = genes.kernel_size
+        longer = max(kernel_size, genes.options["kernel_width"])
+        if not KINDS[kind].drawn(longer, "same") and longer == 1:
+            kernel_size = _another(space.kernel_sizes, 1, rng)
+        options = _taken(space, kind, genes.options, rng)
+        changes: dict[str, Any] = {"kernel_size": kernel_size, "options": options}
+        genome = _with(genome, place, kind=kind, **changes)
+    return genome
 
 
 def _taken(
@@ -240,24 +245,27 @@ def _other_option(space: SearchSpace, genome: Genome, rng: random.Random) -> Gen
 
 
 def _other_padding(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
-    place = rng.randrange(len(genome.blocks))
-    value = _another(space.paddings, genome.blocks[place].padding, rng)
-    return _with(genome, place, padding=value)
+    places = _places(genome, rng)
+    value = _another(space.paddings, genome.blocks[places[0]].padding, rng)
+    for place in places:
+        genome = _with(genome, place, padding=value)
+    return genome
 
 
 def _other_repeats(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
     if len(genome.blocks) < 2:
         return genome
-    place = rng.randrange(1, len(genome.blocks))
-    genes = genome.blocks[place]
-    value = _another(space.repeats, genes.repeats, rng)
-    changes: dict[str, Any] = {"repeats": value}
-    if value > 1:
-        changes["width"] = genome.blocks[place - 1].width
-        if genes.downsampling == "stride":
-            changes["downsampling"] = "max"
-        changes["padding"] = "same"
-    return _with(genome, place, **changes)
+    places = _places(genome, rng, first=1)
+    value = _another(space.repeats, genome.blocks[places[0]].repeats, rng)
+    for place in places:
+        changes: dict[str, Any] = {"repeats": value}
+        if value > 1:
+            changes["width"] = genome.blocks[place - 1].width
+            if genome.blocks[place].downsampling == "stride":
+                changes["downsampling"] = "max"
+            changes["padding"] = "same"
+        genome = _with(genome, place, **changes)
+    return genome
 
 
 def _other_width(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
@@ -384,6 +392,18 @@ _CHANGES: dict[Change, float] = {
     _other_norm: 0.5,
     _other_finish: 0.5,
 }
+
+
+# How often such a change is made to all blocks but the first, so that regular nets stay so.
+_EVERYWHERE = 0.25
+
+
+def _places(genome: Genome, rng: random.Random, *, first: int = 0) -> Sequence[int]:
+    """Return which blocks to change: one from ``first`` on, now and then all but the first."""
+    depth = len(genome.blocks)
+    if depth > 1 and rng.random() < _EVERYWHERE:
+        return range(1, depth)
+    return [rng.randrange(first, depth)]
 
 
 def _with(genome: Genome, place: int, **changes: Any) -> Genome:

@@ -102,7 +102,8 @@ class Promotions:
             self._evidence = self._study.evidence()
             cost = settings.evolution.compute_cost
             ranks = rank(self._evidence, settings.levels, compute_cost=cost)
-            self._merits = ranks.merits.tolist()
+            expected = ranks.predicted - ranks.residuals
+            self._merits = (ranks.merits + settings.promotion.size * expected).tolist()
             self._ended_since = 0
         found = next_promotion(
             self._evidence,

@@ -193,6 +193,9 @@ def from_toml(text: str, source: str) -> Settings:
         if version == 1:  # format 1 had neither
             data["evolution"] = asdict(EvolutionRule())
             data["promotion"] = asdict(PromotionRule())
+        # What the first studies of format 2 did not have.
+        data["evolution"].setdefault("regular", 0.0)
+        data["promotion"].setdefault("size", 0.0)
         settings = Settings(
             **data
             | {
