@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import examples
 
-from nas.architecture import Architecture
+from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
 from nas.candidates.ranking import Evidence, family_of
 from nas.errors import SpaceError
@@ -115,7 +115,8 @@ def test_it_finds_more_of_what_is_good_than_random_draws_do() -> None:
     assert sum(p.origin == "random" for p in late) >= 2
     sizes = [cost(p.architecture).num_params for p in late]
     assert min(sizes) < CAP / 8
-    assert sum(size > 0.9 * CAP for size in sizes) >= len(sizes) // 8
+    # A regular net with repeats grows in large steps.
+    assert sum(size > 0.9 * CAP for size in sizes) >= len(sizes) // 10
 
 
 def test_it_does_not_settle_on_one_structure() -> None:
@@ -161,10 +162,58 @@ def test_small_images_are_halved_less_often_in_plain_nets() -> None:
         caps=Caps(2000),
         levels=(1,),
     )
-    for number in range(4):
+    for number in range(6):
         first = proposer.propose(number=number, attempt=0, size=0.1, seed=number)
         assert first.origin == "plain"
-        assert cost(first.architecture).num_params > (1700 if number < 2 else 400)
+        assert cost(first.architecture).num_params > (1700 if number < 3 else 400)
+
+
+def test_a_space_without_the_blocks_of_a_starter_draws_at_random_instead() -> None:
+    """The space `plain` has no separable blocks, and `mobile` none of its kinds."""
+    for space in ("plain", "mobile"):
+        proposer = evolution(space)
+        origins = [
+            proposer.propose(number=n, attempt=0, size=0.5, seed=n).origin
+            for n in range(6)
+        ]
+        assert origins[0] == "plain"
+        assert origins[2] == "random"
+
+
+def test_a_regular_net_has_all_blocks_but_the_first_alike() -> None:
+    """But for where it downsamples; widths differ a little, so that it fills its size."""
+    proposer = evolution(regular=1.0, at_cap=0.0)
+    nets = [
+        proposer.propose(number=8, attempt=0, size=0.9, seed=seed).architecture
+        for seed in range(60)
+    ]
+    alike = [
+        len({(b.kind, b.kernel_size) for b in net.blocks[1:]}) <= 1 for net in nets
+    ]
+    # Where an option does not fit, the nearest one is taken.
+    assert sum(alike) > 50
+    assert len({(n.blocks[-1].kind, n.blocks[-1].kernel_size) for n in nets}) > 5
+    sizes = [cost(net).num_params for net in nets]
+    assert sum(size > 0.75 * CAP**0.9 for size in sizes) > 45
+
+
+def test_some_mutations_change_all_blocks_but_the_first() -> None:
+    """So a regular net can become another regular one in one step."""
+    known, caps = find_space("mixed"), Caps(CAP)
+    block = Block(kind="separable", out_channels=12)
+    blocks = (Block(out_channels=12, pool="max"), *[block] * 4)
+    parent = Architecture(
+        input_shape=SHAPE, num_classes=10, blocks=blocks, head=Head(kind="gap")
+    )
+    changed = Counter[int]()
+    for seed in range(300):
+        rng = random.Random(seed)
+        child = mutate(known, parent, caps, num_params=2000, changes=1, rng=rng)
+        if child is not None and len(child.blocks) == 5:
+            others = [b.kernel_size for b in child.blocks]
+            changed[sum(kernel != 3 for kernel in others)] += 1
+    assert changed[1] > changed[4] > 3
+    assert changed[2] == changed[3] == changed[5] == 0
 
 
 @given(

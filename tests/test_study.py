@@ -188,7 +188,7 @@ def test_the_same_seed_draws_the_same_candidates(tmp_path: Path, sampler: str) -
     keys = draw("first", 0)
     assert draw("second", 0) == keys
     # The plain nets that it begins with are the same for all.
-    plain = 0 if sampler == "random" else 4
+    plain = 0 if sampler == "random" else 6
     assert set(draw("other", 1)[plain:]).isdisjoint(keys)
     assert draw("interrupted", 0, reopen_at=13) == keys
 
