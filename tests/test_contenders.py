@@ -14,7 +14,7 @@ from nas.candidates.candidate import Candidate
 from nas.candidates.ranking import family_of
 from nas.engines import Job
 from nas.search.best import SelectionCriteria, Winner, retrain
-from nas.search.contenders import contenders, is_resized
+from nas.search.contenders import Contender, contenders
 from nas.study.settings import Settings
 
 SETTINGS = make_settings(param_budget=2000)
@@ -56,7 +56,7 @@ CANDIDATES = [
 ]
 
 
-def under(cap: int, settings: Settings = SETTINGS) -> list[Candidate]:
+def under(cap: int, settings: Settings = SETTINGS) -> list[Contender]:
     """Return the contenders under the cap."""
     small_enough = [c for c in CANDIDATES if c.num_params <= cap]
     return contenders(CANDIDATES, small_enough, settings, cap)
@@ -68,27 +68,26 @@ def test_what_was_best_at_another_size_comes_first_as_wide_as_the_cap_allows(
 ) -> None:
     """Narrowed or widened; it is told from the trial that it was made from."""
     first = under(cap)[0]
-    assert (first.trial, first.parent, is_resized(first)) == (9, 9, True)
+    assert (first.trial, first.resized, first.name) == (9, True, "trial 9 resized")
     assert 0.9 * cap <= first.num_params <= cap
     assert first.num_params == cost(first.architecture).num_params
     assert family_of(first.architecture) == family_of(GOOD.architecture)
-    assert not first.curve
-    assert not first.trainings
-    assert not is_resized(GOOD)
+    assert first.search_val_accuracy is None
+    assert Contender.from_candidate(GOOD) in under(1000)
 
 
 def test_what_stands_at_the_cap_is_not_resized_to_it() -> None:
     """Nor what is worse than the others of its size."""
     found = under(GOOD.num_params)
-    assert not any(map(is_resized, found))
-    assert found[0] == GOOD
+    assert not any(c.resized for c in found)
+    assert found[0] == Contender.from_candidate(GOOD)
 
 
 def test_all_caps_hold() -> None:
     """A resized net is within those of the study, too, and in its space."""
     tight = replace(SETTINGS, max_macs=GOOD.macs)
-    assert not any(map(is_resized, under(1000, tight)))
-    assert any(map(is_resized, under(1000)))
+    assert not any(c.resized for c in under(1000, tight))
+    assert any(c.resized for c in under(1000))
 
 
 def test_the_report_and_the_events_tell_a_resized_winner() -> None:
