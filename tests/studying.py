@@ -20,6 +20,8 @@ from unittest import mock
 import numpy as np
 
 import nas
+from nas.architecture import Architecture
+from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
 from nas.space import find_space
@@ -85,6 +87,26 @@ def report_of(rung: int, val_accuracy: float, epochs: float = 0.0) -> RungReport
         train_loss=1.5 - val_accuracy,
         seconds=0.1 * (rung + 1),
     )
+
+
+def complete_candidate(
+    trial: int, architecture: Architecture, val_accuracy: float, **others: Any
+) -> Candidate:
+    """Return a candidate of that architecture that has completed its training."""
+    costs = cost(architecture)
+    plain: dict[str, Any] = {
+        "trial": trial,
+        "architecture": architecture,
+        "num_params": costs.num_params,
+        "macs": costs.macs,
+        "peak_memory": costs.peak_memory,
+        "key": architecture.key,
+        "state": "complete",
+        "seed": 0,
+        "curve": (report_of(0, val_accuracy, epochs=4.0),),
+        "val_accuracy": val_accuracy,
+    }
+    return Candidate(**plain | others)
 
 
 def finish(study: Study, trial: int, accuracies: Sequence[float]) -> Candidate:
@@ -226,33 +248,30 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-c", start, *map(str, arguments)]
 
 
-def run_nas(
-    *arguments: object, cwd: Path, **options: Any
-) -> subprocess.CompletedProcess[str]:
+def run_nas(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run nas in a process of its own, to its end."""
+    return _run(*command(*arguments), cwd=cwd)
+
+
+def run_python(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python -c` and these arguments in a process of its own, to its end."""
+    return _run(sys.executable, "-c", *arguments, cwd=cwd)
+
+
+def run_script(code: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the code as a file script.py, in a process of its own, to its end."""
+    (cwd / "script.py").write_text(code, encoding="utf-8")
+    return _run(sys.executable, "script.py", cwd=cwd)
+
+
+def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments),
+        [*map(str, arguments)],
         cwd=cwd,
         env=environment(),
         capture_output=True,
         text=True,
         timeout=300,  # of a machine that other work keeps busy
-        check=False,
-        **options,
-    )
-
-
-def run_python(
-    code: str, *arguments: object, cwd: Path
-) -> subprocess.CompletedProcess[str]:
-    """Run some Python in a process of its own, to its end."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
         check=False,
     )
 

@@ -13,7 +13,7 @@ from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import points
-from studying import finish, make_settings
+from studying import complete_candidate, finish, make_settings
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
@@ -52,18 +52,7 @@ def net(width: int) -> Architecture:
 
 def candidate(trial: int, width: int, accuracy: float) -> Candidate:
     """Return a fully trained candidate."""
-    costs = cost(net(width))
-    return Candidate(
-        trial=trial,
-        architecture=net(width),
-        num_params=costs.num_params,
-        macs=costs.macs,
-        peak_memory=costs.peak_memory,
-        key=net(width).key,
-        state="complete",
-        seed=0,
-        val_accuracy=accuracy,
-    )
+    return complete_candidate(trial, net(width), accuracy)
 
 
 def reference(width: int, accuracy: float | None, dataset: str = "digits") -> Reference:

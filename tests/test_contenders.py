@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from studying import FakeEngine, make_settings, report_of
+from studying import FakeEngine, complete_candidate, make_settings
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
@@ -33,19 +33,7 @@ def net(kind: str, width: int) -> Architecture:
 
 def candidate(trial: int, kind: str, width: int, val_accuracy: float) -> Candidate:
     """Return a complete candidate of that structure and width."""
-    costs = cost(net(kind, width))
-    return Candidate(
-        trial=trial,
-        architecture=net(kind, width),
-        num_params=costs.num_params,
-        macs=costs.macs,
-        peak_memory=costs.peak_memory,
-        key=net(kind, width).key,
-        state="complete",
-        seed=0,
-        curve=(report_of(0, val_accuracy, epochs=4.0),),
-        val_accuracy=val_accuracy,
-    )
+    return complete_candidate(trial, net(kind, width), val_accuracy)
 
 
 # Wider ones of the bad structure; the good one was tried at 490 parameters alone.

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from studying import environment
+from studying import run_script
 
 import nas
 
@@ -70,16 +68,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     (example,) = re.findall(
         r"^```python\n(import .+?)^```", PAGE, re.MULTILINE | re.DOTALL
     )
-    (tmp_path / "example.py").write_text(example)
-    done = subprocess.run(
-        [sys.executable, "example.py"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
+    done = run_script(example, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^trial \d, .+: test accuracy \d+", done.stdout, re.MULTILINE)
     written = {p.name for p in (tmp_path / "studies" / "mine-2000" / "best").iterdir()}

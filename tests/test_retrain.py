@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from studying import FakeEngine, make_settings, report_of
+from studying import FakeEngine, complete_candidate, make_settings, report_of
 
 from nas.architecture import Architecture, Block, Head
-from nas.architecture.cost import cost
 from nas.candidates.candidate import (
     Candidate,
     State,
@@ -50,19 +49,7 @@ def candidate(
     trial: int, width: int, val_accuracy: float, state: State = "complete"
 ) -> Candidate:
     """Return a candidate of that width."""
-    costs = cost(net(width))
-    return Candidate(
-        trial=trial,
-        architecture=net(width),
-        num_params=costs.num_params,
-        macs=costs.macs,
-        peak_memory=costs.peak_memory,
-        key=net(width).key,
-        state=state,
-        seed=0,
-        curve=(report_of(0, val_accuracy, epochs=4.0),),
-        val_accuracy=val_accuracy,
-    )
+    return complete_candidate(trial, net(width), val_accuracy, state=state)
 
 
 # Trials 0 to 5 are the front, smallest first; 6 is dominated, 7 and 8 do not count.
