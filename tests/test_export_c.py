@@ -19,7 +19,7 @@ from strategies import architectures, examples
 from system_programs import need
 
 from nas.architecture import Architecture, Block, Head
-from nas.architecture.cost import peak_memory
+from nas.architecture.cost import cost
 from nas.errors import ExportError
 from nas.export import integer
 from nas.export.c import arena_size, c_files
@@ -82,7 +82,7 @@ def check(architecture: Architecture, seed: int = 1) -> None:
         got = run(built(table, Path(folder)), others.tobytes())
     np.testing.assert_array_equal(got[:, 1:], expected)
     np.testing.assert_array_equal(got[:, 0], expected.argmax(axis=1))
-    assert arena_size(table) <= peak_memory(architecture)
+    assert arena_size(table) <= cost(architecture).peak_memory
 
 
 @settings(
@@ -313,5 +313,5 @@ def test_the_arena_is_the_largest_pair() -> None:
         head=Head(),
     )
     table = integer_net(architecture, random_images(architecture, 4))
-    assert arena_size(table) == peak_memory(architecture) == 100 * (4 + 6)
+    assert arena_size(table) == cost(architecture).peak_memory == 100 * (4 + 6)
     assert arena_size(table) >= math.prod(architecture.input_shape)
