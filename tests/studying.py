@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,7 +21,7 @@ from unittest import mock
 import numpy as np
 
 import nas
-from nas.architecture import Architecture
+from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
@@ -86,6 +87,17 @@ def report_of(rung: int, val_accuracy: float, epochs: float = 0.0) -> RungReport
         val_accuracy=val_accuracy,
         train_loss=1.5 - val_accuracy,
         seconds=0.1 * (rung + 1),
+    )
+
+
+@lru_cache
+def one_block(width: int, kernel_size: int = 3) -> Architecture:
+    """Return a net for 8x8 images of ten classes, the larger the wider."""
+    return Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        blocks=(Block(out_channels=width, kernel_size=kernel_size),),
+        head=Head(kind="gap"),
     )
 
 

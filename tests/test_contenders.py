@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from studying import FakeEngine, complete_candidate, make_settings
+from studying import FakeEngine, complete_candidate, make_settings, one_block
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.candidates.ranking import family_of
@@ -23,12 +23,7 @@ KERNELS = {"good": 5, "bad": 3}
 
 def net(kind: str, width: int) -> Architecture:
     """Return a net of the good structure or of the bad one."""
-    return Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=width, kernel_size=KERNELS[kind]),),
-        head=Head(kind="gap"),
-    )
+    return one_block(width, KERNELS[kind])
 
 
 def candidate(trial: int, kind: str, width: int, val_accuracy: float) -> Candidate:

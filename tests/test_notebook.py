@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import nbformat
 import pytest
 from jupyter_client import KernelManager
+from loading import module_of
 from studying import environment
 
 import nas
 
 pytestmark = pytest.mark.slow
 DOCS = Path(__file__).parents[1] / "docs"
-
-
-def script() -> ModuleType:
-    """Return the script that writes the notebook."""
-    spec = importlib.util.spec_from_file_location("notebook", DOCS / "notebook.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def shown(notebook: Any) -> list[list[tuple[str, ...]]]:
@@ -46,7 +35,7 @@ def test_the_notebook_runs_and_is_committed_with_its_outputs(
 ) -> None:
     """Its cells are the script's; they put out what they did, and nothing on stderr."""
     committed = nbformat.read(DOCS / "notebook.ipynb", as_version=4)
-    module = script()
+    module = module_of(DOCS / "notebook.py")
     made = module.notebook()
     texts = [[cell["source"] for cell in n["cells"]] for n in (committed, made)]
     assert texts[0] == texts[1]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import module_of
 from studying import run_script
 
 import nas
@@ -18,21 +17,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "python.md").read_text(encoding="utf-8")
 
 
-def script() -> ModuleType:
-    """Return the script that writes the page."""
-    spec = importlib.util.spec_from_file_location(
-        "python_page", DOCS / "python_page.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_page_is_up_to_date() -> None:
     """Run docs/python_page.py when this fails."""
-    assert script().page() == PAGE
+    assert module_of(DOCS / "python_page.py").page() == PAGE
 
 
 def public() -> list[str]:

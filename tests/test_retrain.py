@@ -6,16 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from studying import FakeEngine, complete_candidate, make_settings, report_of
+from studying import FakeEngine, complete_candidate, make_settings, one_block, report_of
 
-from nas.architecture import Architecture, Block, Head
 from nas.candidates.candidate import (
     Candidate,
     State,
@@ -34,22 +32,11 @@ from nas.study.settings import Settings, derived_seed
 SETTINGS = make_settings()
 
 
-@lru_cache
-def net(width: int) -> Architecture:
-    """Return a net that is the larger the wider."""
-    return Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=width),),
-        head=Head(kind="gap"),
-    )
-
-
 def candidate(
     trial: int, width: int, val_accuracy: float, state: State = "complete"
 ) -> Candidate:
     """Return a candidate of that width."""
-    return complete_candidate(trial, net(width), val_accuracy, state=state)
+    return complete_candidate(trial, one_block(width), val_accuracy, state=state)
 
 
 # Trials 0 to 5 are the front, smallest first; 6 is dominated, 7 and 8 do not count.
