@@ -23,8 +23,9 @@ from nas.architecture.cost import cost
 from nas.errors import ExportError
 from nas.export import integer
 from nas.export.c import arena_size, c_files
-from nas.export.quantise import IntegerStage, quantise
-from nas.export.stages import stages
+from nas.export.chain import stages
+from nas.export.integer_stages import IntegerStage
+from nas.export.quantise import quantise
 from nas.space import Caps, RandomDraws, available, find_space, sample
 
 MEAN, STD = [0.13, 0.4, 0.55], [0.31, 0.2, 0.25]
