@@ -89,7 +89,9 @@ def test_the_stop_button_leaves_the_study_in_order(kernel: Any, tmp_path: Path) 
     assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
     assert reply["evalue"].endswith("trials finished; resume with the same call")
     done = _finished(studies)
-    asked = client.execute(f"study = nas.search('digits', trials={done + 1}, **keywords)")
+    asked = client.execute(
+        f"study = nas.search('digits', trials={done + 1}, **keywords)"
+    )
     reply = _reply(client, asked)
     assert reply["status"] == "ok", reply
     assert _finished(studies) == done + 1
