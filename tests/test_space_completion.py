@@ -23,8 +23,8 @@ from nas.space import (
     smallest,
 )
 from nas.space.completion import Completion, State
+from nas.space.definition import used_resolution
 from nas.space.limits import heads_of, inputs_of, smallest_costs
-from nas.space.reading import used_resolution
 from nas.space.widening import widths_to_cost
 
 

@@ -25,8 +25,8 @@ from nas.space import (
     sample,
     smallest,
 )
+from nas.space.definition import options_of, used_resolution
 from nas.space.limits import heads_of, smallest_costs
-from nas.space.reading import options_of, used_resolution
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from nas.candidates.candidate import Candidate
 from nas.candidates.ranking import evidence_of, family_of, rank
 from nas.sampling.mutation import express, genome_of
 from nas.space import Caps
-from nas.space.reading import SearchSpace, read_space
+from nas.space.definition import SearchSpace
+from nas.space.reading import read_space
 from nas.study.settings import Settings
 
 # How much of what a net is better than others of its size remains at another size. Pairs
