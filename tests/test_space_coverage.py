@@ -1,92 +1,11 @@
-"""Draws are under the cap and cover all sizes and options that a space offers."""
+"""Some hundred draws are under the cap and cover all sizes and options of their space."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from typing import Any
-
 import pytest
-from drawing import SHAPE, draw, way
+from drawing import CAPS, check_coverage
 
-from nas.architecture import Head
-from nas.architecture.cost import cost
-from nas.space import (
-    Caps,
-    SearchSpace,
-    available,
-    find_space,
-    smallest,
-)
-from nas.space.completion import Completion, State
-from nas.space.limits import heads_of
-
-CAPS = [300, 1_000, 3_000, 10_000, 50_000]
-
-
-def check_coverage(name: str, cap: int, number: int) -> None:
-    """Assert that the draws keep the cap and cover all that the space offers."""
-    space = find_space(name)
-    least = smallest(space, SHAPE, 10, Caps(cap))
-    seen: Counter[Any] = Counter()
-    for seed in range(number):
-        architecture = draw(space, seed, Caps(cap))
-        size = cost(architecture).num_params
-        # A block's own way may leave out its norm, which the smallest net has.
-        assert size <= cap
-        assert least <= size or space.deviation.share
-        share = math.log(size / least) / math.log(cap / least)
-        ways = [way(block) for block in architecture.blocks]
-        seen.update(
-            [
-                ("bin", min(9, int(10 * share))),
-                ("depth", len(ways)),
-                ("count", sum(one != "none" for one in ways)),
-                ("head", architecture.head.kind),
-                ("hidden", architecture.head.hidden),
-            ]
-        )
-        for block, one in zip(architecture.blocks, ways, strict=True):
-            seen.update(
-                [
-                    ("way", one),
-                    ("kind", block.kind),
-                    ("kernel_size", block.kernel_size),
-                    ("padding", block.padding),
-                    ("activation", block.activation),
-                ]
-            )
-    assert sum(name == "bin" for name, _ in seen) >= 8
-    expected: dict[str, set[Any]] = {
-        "depth": set(range(space.depth[0], space.depth[1] + 1)),
-        "count": set(range(space.downsamplings[0], space.downsamplings[1] + 1)),
-        "way": {"none", *space.downsampling_kinds.options},
-        "kind": set(space.kinds.options),
-        "kernel_size": set(space.kernel_sizes.options),
-        "padding": set(space.paddings.options),
-        "activation": set(space.activations.options),
-        "head": {head.kind for head in possible_heads(space, cap)},
-        "hidden": {head.hidden for head in possible_heads(space, cap)},
-    }
-    own_ways = {"activation": {"none", *space.deviation.activations}}
-    for what, options in expected.items():
-        found = {value for name, value in seen if name == what}
-        assert options <= found <= options | own_ways.get(what, set()), what
-
-
-def possible_heads(space: SearchSpace, cap: int) -> list[Head]:
-    """Return the heads with which some net of the space is under the cap."""
-    table = Completion(space, 10, Caps(1))
-    return [
-        head
-        for head in heads_of(space)
-        if any(
-            table.fits(State(norm, head, SHAPE, depth, count), Caps(cap))
-            for norm in space.norms.options
-            for depth in range(space.depth[0], space.depth[1] + 1)
-            for count in range(space.downsamplings[0], space.downsamplings[1] + 1)
-        )
-    ]
+from nas.space import available
 
 
 @pytest.mark.parametrize(
@@ -103,14 +22,4 @@ def possible_heads(space: SearchSpace, cap: int) -> list[Head]:
 )
 def test_draws_keep_the_cap_and_cover_the_range(name: str, cap: int) -> None:
     """A few hundred draws are all under the cap, in all sizes, depths and kinds."""
-    check_coverage(name, cap, 400)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("cap", CAPS)
-def test_thousands_of_draws_keep_the_cap(cap: int) -> None:
-    """Draws of the default space, which holds all that the others do.
-
-    benchmarks/draws.py draws ten thousand for every space and cap.
-    """
-    check_coverage("mixed", cap, 4_000)
+    check_coverage(name, cap, range(400))
