@@ -34,11 +34,11 @@ from nas.architecture.boards import find_board
 from nas.architecture.cost import STACK, cost
 from nas.data import Dataset, load_dataset
 from nas.export.c import c_files, target
+from nas.export.chain import stages
 from nas.export.deliver import calibration_images
 from nas.export.onnx_float import onnx_float
 from nas.export.onnx_int8 import onnx_int8
 from nas.export.quantise import quantise
-from nas.export.stages import stages
 from nas.export.trained import read_trained
 
 HERE = Path(__file__).parent

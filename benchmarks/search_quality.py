@@ -68,8 +68,9 @@ from nas.engines import Event, Finished, Job, Reported
 from nas.search.loop import search
 from nas.space import find_space, sample
 from nas.space.completion import Caps
+from nas.space.definition import SearchSpace
 from nas.space.drawing import RandomDraws
-from nas.space.reading import SearchSpace, read_space
+from nas.space.reading import read_space
 from nas.study.folders import create
 from nas.study.settings import Settings, default_rungs
 from nas.training.loop import evaluate, train

@@ -57,7 +57,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from nas.architecture import Architecture
-from nas.architecture.cost import count_macs, count_params, layers
+from nas.architecture.cost import cost, count_params, layers
 from nas.references.bundled import find_reference
 from nas.training import kernels
 from nas.training.loop import train
@@ -283,7 +283,7 @@ def seconds(one: Round, device: torch.device) -> float:
 
 def limit(architecture: Architecture, matrix: float, copy: float) -> float:
     """Return the least seconds an image, with operations and bytes a second."""
-    macs = count_macs(architecture)
+    macs = cost(architecture).macs
     table = [layer for layer in layers(architecture) if layer.macs]
     operations = 2 * (3 * macs - table[0].macs)
     values = sum(prod(layer.output_shape) for layer in table)

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +21,8 @@ from unittest import mock
 import numpy as np
 
 import nas
+from nas.architecture import Architecture, Block, Head
+from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
 from nas.space import find_space
@@ -85,6 +88,37 @@ def report_of(rung: int, val_accuracy: float, epochs: float = 0.0) -> RungReport
         train_loss=1.5 - val_accuracy,
         seconds=0.1 * (rung + 1),
     )
+
+
+@lru_cache
+def one_block(width: int, kernel_size: int = 3) -> Architecture:
+    """Return a net for 8x8 images of ten classes, the larger the wider."""
+    return Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        blocks=(Block(out_channels=width, kernel_size=kernel_size),),
+        head=Head(kind="gap"),
+    )
+
+
+def complete_candidate(
+    trial: int, architecture: Architecture, val_accuracy: float, **others: Any
+) -> Candidate:
+    """Return a candidate of that architecture that has completed its training."""
+    costs = cost(architecture)
+    plain: dict[str, Any] = {
+        "trial": trial,
+        "architecture": architecture,
+        "num_params": costs.num_params,
+        "macs": costs.macs,
+        "peak_memory": costs.peak_memory,
+        "key": architecture.key,
+        "state": "complete",
+        "seed": 0,
+        "curve": (report_of(0, val_accuracy, epochs=4.0),),
+        "val_accuracy": val_accuracy,
+    }
+    return Candidate(**plain | others)
 
 
 def finish(study: Study, trial: int, accuracies: Sequence[float]) -> Candidate:
@@ -226,33 +260,30 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-c", start, *map(str, arguments)]
 
 
-def run_nas(
-    *arguments: object, cwd: Path, **options: Any
-) -> subprocess.CompletedProcess[str]:
+def run_nas(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run nas in a process of its own, to its end."""
+    return _run(*command(*arguments), cwd=cwd)
+
+
+def run_python(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python -c` and these arguments in a process of its own, to its end."""
+    return _run(sys.executable, "-c", *arguments, cwd=cwd)
+
+
+def run_script(code: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the code as a file script.py, in a process of its own, to its end."""
+    (cwd / "script.py").write_text(code, encoding="utf-8")
+    return _run(sys.executable, "script.py", cwd=cwd)
+
+
+def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments),
+        [*map(str, arguments)],
         cwd=cwd,
         env=environment(),
         capture_output=True,
         text=True,
         timeout=300,  # of a machine that other work keeps busy
-        check=False,
-        **options,
-    )
-
-
-def run_python(
-    code: str, *arguments: object, cwd: Path
-) -> subprocess.CompletedProcess[str]:
-    """Run some Python in a process of its own, to its end."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
         check=False,
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from calling import digits
-from studying import environment, run_python
+from studying import environment, run_python, run_script
 
 import nas
 from nas.engines.local import LocalEngine
@@ -98,16 +98,7 @@ print(len(study.trials()), study.best(epochs=1, finalists=1, device="cpu", worke
 @pytest.mark.slow
 def test_a_plain_script_needs_no_main_guard(tmp_path: Path) -> None:
     """Its workers do not run it anew, and nothing is printed but what it prints."""
-    (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
+    done = run_script(SCRIPT, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("once\n2 1\n", "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from io import StringIO
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import torch
 from calling import CPU, digits, digits_as_arrays, the_line
 from cli_runner import Invoke
+from loading import module_of
 from studying import one_line
 from torch import nn
 
@@ -224,11 +224,7 @@ def test_the_winner_is_saved_and_exported(winner: nas.Trained, tmp_path: Path) -
     """As `nas best --export` does: files that work without nas."""
     folder = winner.save(tmp_path / "net")
     assert json.loads((folder / "report.json").read_text()) == winner.report
-    spec = importlib.util.spec_from_file_location("net_model", folder / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    code = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(code)
+    code = module_of(folder / "model.py")
     images = digits().dataset.test_images
     loaded = code.load(folder / "weights.safetensors")
     assert torch.equal(code.predict(loaded, images), winner.predict(images))

@@ -13,9 +13,9 @@ from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import points
-from studying import finish, make_settings
+from studying import complete_candidate, finish, make_settings, one_block
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture, Head
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.errors import ArchitectureError
@@ -40,30 +40,9 @@ from nas.study.folders import create
 SETTINGS = make_settings()
 
 
-def net(width: int) -> Architecture:
-    """Return a net for the digits, the larger the wider."""
-    return Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=width),),
-        head=Head(kind="gap"),
-    )
-
-
 def candidate(trial: int, width: int, accuracy: float) -> Candidate:
     """Return a fully trained candidate."""
-    costs = cost(net(width))
-    return Candidate(
-        trial=trial,
-        architecture=net(width),
-        num_params=costs.num_params,
-        macs=costs.macs,
-        peak_memory=costs.peak_memory,
-        key=net(width).key,
-        state="complete",
-        seed=0,
-        val_accuracy=accuracy,
-    )
+    return complete_candidate(trial, one_block(width), accuracy)
 
 
 def reference(width: int, accuracy: float | None, dataset: str = "digits") -> Reference:
@@ -71,7 +50,9 @@ def reference(width: int, accuracy: float | None, dataset: str = "digits") -> Re
     published = accuracy and Published(
         num_params=1, epochs=3, accuracy=accuracy, dataset=dataset
     )
-    return Reference(name="mine", architecture=net(width), published=published or None)
+    return Reference(
+        name="mine", architecture=one_block(width), published=published or None
+    )
 
 
 CANDIDATES = [candidate(0, 4, 0.90), candidate(1, 8, 0.95), candidate(2, 12, 0.97)]
@@ -82,7 +63,7 @@ def test_the_best_of_its_size_and_the_smallest_as_good() -> None:
     (row,) = compare([reference(10, 0.94)], CANDIDATES, [], SETTINGS)
     assert row.accuracy_is == "published, best epoch on the test set"
     assert row.found_accuracy_is == VALIDATION
-    costs = cost(net(8))
+    costs = cost(one_block(8))
     assert (
         row.best
         == row.smallest
@@ -91,11 +72,11 @@ def test_the_best_of_its_size_and_the_smallest_as_good() -> None:
         )
     )
     assert (row.macs, row.peak_memory) == (
-        cost(net(10)).macs,
-        cost(net(10)).peak_memory,
+        cost(one_block(10)).macs,
+        cost(one_block(10)).peak_memory,
     )
     assert row.accuracy_gained == pytest.approx(0.01)
-    assert row.params_saved == cost(net(10)).num_params - CANDIDATES[1].num_params
+    assert row.params_saved == cost(one_block(10)).num_params - CANDIDATES[1].num_params
 
 
 def test_a_reference_that_is_ahead_is_told_so() -> None:
@@ -105,7 +86,9 @@ def test_a_reference_that_is_ahead_is_told_so() -> None:
     assert (row.smallest, row.params_saved) == (None, None)
     (row,) = compare([reference(2, 0.5)], CANDIDATES, [], SETTINGS)
     assert (row.best, row.accuracy_gained) == (None, None)
-    assert row.params_saved == cost(net(2)).num_params - CANDIDATES[0].num_params < 0
+    assert (
+        row.params_saved == cost(one_block(2)).num_params - CANDIDATES[0].num_params < 0
+    )
 
 
 def test_a_net_in_the_study_is_compared_by_its_own_validation_accuracy() -> None:
@@ -177,7 +160,7 @@ def test_what_nobody_measured_stands_beside_the_best_of_its_size(
 def write_trained(folder: Path, report: str) -> None:
     """Write what `nas train --output` does, without the weights."""
     folder.mkdir()
-    (folder / "architecture.json").write_text(net(10).to_json())
+    (folder / "architecture.json").write_text(one_block(10).to_json())
     (folder / "report.json").write_text(report)
 
 
@@ -210,7 +193,7 @@ def test_no_other_point_is_better(
 ) -> None:
     """Brute force agrees on both."""
     winners = [Point(n, size, value) for n, (size, value) in enumerate(found)]
-    size = cost(net(width)).num_params
+    size = cost(one_block(width)).num_params
     rows = compare([reference(width, accuracy)], [], winners, SETTINGS)
     for row in rows:
         small = [p.accuracy for p in winners if p.num_params <= size]
@@ -243,7 +226,7 @@ def test_frame_and_figure_hold_every_row() -> None:
     """Also where something is missing; names are no HTML."""
     winners = [Point(1, 100, 0.96, seeds=3)]
     odd = Reference(
-        name="<b>", architecture=net(2), published=reference(2, 0.99).published
+        name="<b>", architecture=one_block(2), published=reference(2, 0.99).published
     )
     rows = compare([reference(10, 0.94), odd], CANDIDATES, winners, SETTINGS)
     for text_format in ("csv", "json", "md"):
@@ -270,7 +253,7 @@ def test_the_buttons_put_other_costs_across() -> None:
     assert axis["shapes"] == []
     traces = [trace.name for trace in figure.data]
     stars = macs["x"][traces.index("references (1)")]
-    assert list(stars) == [cost(net(10)).macs]
+    assert list(stars) == [cost(one_block(10)).macs]
     members = macs["x"][traces.index("front (3)")]
     assert list(members) == [c.macs for c in CANDIDATES]
     (sizes, axis) = by_title["parameters"]

@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from studying import FakeEngine, make_settings, report_of
+from studying import FakeEngine, complete_candidate, make_settings, one_block
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.candidates.ranking import family_of
 from nas.engines import Job
 from nas.search.best import SelectionCriteria, Winner, retrain
-from nas.search.contenders import contenders, is_resized
+from nas.search.contenders import Contender, contenders
 from nas.study.settings import Settings
 
 SETTINGS = make_settings(param_budget=2000)
@@ -23,29 +23,12 @@ KERNELS = {"good": 5, "bad": 3}
 
 def net(kind: str, width: int) -> Architecture:
     """Return a net of the good structure or of the bad one."""
-    return Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=width, kernel_size=KERNELS[kind]),),
-        head=Head(kind="gap"),
-    )
+    return one_block(width, KERNELS[kind])
 
 
 def candidate(trial: int, kind: str, width: int, val_accuracy: float) -> Candidate:
     """Return a complete candidate of that structure and width."""
-    costs = cost(net(kind, width))
-    return Candidate(
-        trial=trial,
-        architecture=net(kind, width),
-        num_params=costs.num_params,
-        macs=costs.macs,
-        peak_memory=costs.peak_memory,
-        key=net(kind, width).key,
-        state="complete",
-        seed=0,
-        curve=(report_of(0, val_accuracy, epochs=4.0),),
-        val_accuracy=val_accuracy,
-    )
+    return complete_candidate(trial, net(kind, width), val_accuracy)
 
 
 # Wider ones of the bad structure; the good one was tried at 490 parameters alone.
@@ -56,7 +39,7 @@ CANDIDATES = [
 ]
 
 
-def under(cap: int, settings: Settings = SETTINGS) -> list[Candidate]:
+def under(cap: int, settings: Settings = SETTINGS) -> list[Contender]:
     """Return the contenders under the cap."""
     small_enough = [c for c in CANDIDATES if c.num_params <= cap]
     return contenders(CANDIDATES, small_enough, settings, cap)
@@ -68,27 +51,26 @@ def test_what_was_best_at_another_size_comes_first_as_wide_as_the_cap_allows(
 ) -> None:
     """Narrowed or widened; it is told from the trial that it was made from."""
     first = under(cap)[0]
-    assert (first.trial, first.parent, is_resized(first)) == (9, 9, True)
+    assert (first.trial, first.resized, first.name) == (9, True, "trial 9 resized")
     assert 0.9 * cap <= first.num_params <= cap
     assert first.num_params == cost(first.architecture).num_params
     assert family_of(first.architecture) == family_of(GOOD.architecture)
-    assert not first.curve
-    assert not first.trainings
-    assert not is_resized(GOOD)
+    assert first.search_val_accuracy is None
+    assert Contender.from_candidate(GOOD) in under(1000)
 
 
 def test_what_stands_at_the_cap_is_not_resized_to_it() -> None:
     """Nor what is worse than the others of its size."""
     found = under(GOOD.num_params)
-    assert not any(map(is_resized, found))
-    assert found[0] == GOOD
+    assert not any(c.resized for c in found)
+    assert found[0] == Contender.from_candidate(GOOD)
 
 
 def test_all_caps_hold() -> None:
     """A resized net is within those of the study, too, and in its space."""
     tight = replace(SETTINGS, max_macs=GOOD.macs)
-    assert not any(map(is_resized, under(1000, tight)))
-    assert any(map(is_resized, under(1000)))
+    assert not any(c.resized for c in under(1000, tight))
+    assert any(c.resized for c in under(1000))
 
 
 def test_the_report_and_the_events_tell_a_resized_winner() -> None:

@@ -16,10 +16,8 @@ from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import (
     Cost,
     cost,
-    count_macs,
     count_params,
     layers,
-    peak_memory,
     total,
 )
 from nas.training.model import Inception, Residual, SqueezeExcitation, build
@@ -108,12 +106,9 @@ def test_costs_are_those_of_the_built_model(architecture: Architecture) -> None:
 
 
 @given(architectures())
-def test_each_cost_alone(architecture: Architecture) -> None:
-    """The three functions return the parts of `cost`."""
-    whole = cost(architecture)
-    assert count_params(architecture) == whole.num_params
-    assert count_macs(architecture) == whole.macs
-    assert peak_memory(architecture) == whole.peak_memory
+def test_the_parameters_alone(architecture: Architecture) -> None:
+    """They are those of `cost`."""
+    assert count_params(architecture) == cost(architecture).num_params
 
 
 @given(architectures())
@@ -147,8 +142,8 @@ def test_a_known_network_by_hand() -> None:
     second = 8 * 9 + 8 * 16 + 2 * 16
     assert count_params(architecture) == first + second + 16 * 10 + 10
     area = 26 * 26
-    assert count_macs(architecture) == area * (8 * 9 + 8 * 9 + 8 * 16) + 16 * 10
-    assert peak_memory(architecture) == area * (8 + 16)
+    assert cost(architecture).macs == area * (8 * 9 + 8 * 9 + 8 * 16) + 16 * 10
+    assert cost(architecture).peak_memory == area * (8 + 16)
 
 
 def test_a_live_shortcut_by_hand() -> None:
@@ -158,12 +153,12 @@ def test_a_live_shortcut_by_hand() -> None:
     head = Head(kind="pool")
     net = Architecture(input_shape=(4, 8, 8), num_classes=4, blocks=(same,), head=head)
     assert count_params(net) == 2 * (4 * 4 * 9 + 2 * 4)
-    assert peak_memory(net) == 2 * (4 * 64)
+    assert cost(net).peak_memory == 2 * (4 * 64)
     net = replace(net, num_classes=6, blocks=(other,))
     assert count_params(net) == (4 * 6 + 6 * 6) * 9 + 4 * 6 + 3 * 2 * 6
-    assert count_macs(net) == 16 * ((4 * 6 + 6 * 6) * 9 + 4 * 6)
+    assert cost(net).macs == 16 * ((4 * 6 + 6 * 6) * 9 + 4 * 6)
     # The block's input and both inputs of the sum, at a quarter of the area.
-    assert peak_memory(net) == 4 * 64 + 2 * (6 * 16)
+    assert cost(net).peak_memory == 4 * 64 + 2 * (6 * 16)
     assert [layer.description for layer in layers(net)] == [
         "conv 3x3 stride 2, batch norm, relu",
         "shortcut conv 1x1 stride 2, batch norm",
@@ -186,9 +181,9 @@ def test_gates_by_hand() -> None:
     )
     gates = 2 * 12 * 3
     assert count_params(net) == 4 * 12 + 24 + 9 * 12 + 24 + gates + 15 + 12 * 4 + 8
-    assert count_macs(net) == 16 * (4 * 12 + 9 * 12 + 12 * 4) + gates
+    assert cost(net).macs == 16 * (4 * 12 + 9 * 12 + 12 * 4) + gates
     # Two wide maps and the input; beside that a map of single pixels is nothing.
-    assert peak_memory(net) == 16 * (4 + 12 + 12)
+    assert cost(net).peak_memory == 16 * (4 + 12 + 12)
     found = layers(net)[4]
     assert found.description == "excite: conv 1x1, bias, sigmoid, times features"
     assert found.memory == 16 * (4 + 12) + 12 + 3
@@ -208,8 +203,8 @@ def test_shared_and_inception_blocks_by_hand() -> None:
     first = 3 * 1 + 3 * 9 + 2 * 25
     shared = 8 * 9 + 8 * 8
     assert count_params(architecture) == first + 8 + 16 + shared + 3 * 16
-    assert count_macs(architecture) == 64 * (first + 3 * shared)
-    assert peak_memory(architecture) == 64 * 16
+    assert cost(architecture).macs == 64 * (first + 3 * shared)
+    assert cost(architecture).peak_memory == 64 * 16
 
 
 @pytest.mark.parametrize("kind", ["gap", "flatten", "conv"])

@@ -20,8 +20,9 @@ from nas.data import load_dataset
 from nas.errors import ArchitectureError, SpaceError
 from nas.export import integer
 from nas.export.c import c_files, target
-from nas.export.quantise import IntegerStage, quantise
-from nas.export.stages import stages
+from nas.export.chain import stages
+from nas.export.integer_stages import IntegerStage
+from nas.export.quantise import quantise
 from nas.export.trained import read_trained
 from nas.space import Caps, RandomDraws, available, find_space, resize, sample
 

@@ -14,12 +14,10 @@ import pytest
 import typer
 from cli_runner import Invoke
 from rich.console import Console
-from studying import command, environment, report_of, run_nas
+from studying import command, complete_candidate, environment, run_nas
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.boards import find_board
-from nas.architecture.cost import cost
-from nas.candidates.candidate import Candidate
 from nas.cli import app
 from nas.cli.display import candidate_view, front_table, studies_table
 from nas.references.bundled import Published, Reference, find_reference, write_reference
@@ -143,19 +141,7 @@ def test_nas_draws_with_characters_of_one_column() -> None:
 def test_a_narrow_terminal_loses_no_digit(board: str | None) -> None:
     """At 80 columns what is too wide goes on in the next line; nothing is left out."""
     architecture = find_reference("s0").architecture
-    costs = cost(architecture)
-    candidate = Candidate(
-        trial=123,
-        architecture=architecture,
-        num_params=costs.num_params,
-        macs=costs.macs,
-        peak_memory=costs.peak_memory,
-        key=architecture.key,
-        state="complete",
-        seed=0,
-        curve=(report_of(0, 0.9987),),
-        val_accuracy=0.9987,
-    )
+    candidate = complete_candidate(123, architecture, 0.9987)
     found = board and find_board(board)
     for view in (
         candidate_view(candidate, found or None),

@@ -19,12 +19,13 @@ from strategies import architectures, examples
 from system_programs import need
 
 from nas.architecture import Architecture, Block, Head
-from nas.architecture.cost import peak_memory
+from nas.architecture.cost import cost
 from nas.errors import ExportError
 from nas.export import integer
 from nas.export.c import arena_size, c_files
-from nas.export.quantise import IntegerStage, quantise
-from nas.export.stages import stages
+from nas.export.chain import stages
+from nas.export.integer_stages import IntegerStage
+from nas.export.quantise import quantise
 from nas.space import Caps, RandomDraws, available, find_space, sample
 
 MEAN, STD = [0.13, 0.4, 0.55], [0.31, 0.2, 0.25]
@@ -82,7 +83,7 @@ def check(architecture: Architecture, seed: int = 1) -> None:
         got = run(built(table, Path(folder)), others.tobytes())
     np.testing.assert_array_equal(got[:, 1:], expected)
     np.testing.assert_array_equal(got[:, 0], expected.argmax(axis=1))
-    assert arena_size(table) <= peak_memory(architecture)
+    assert arena_size(table) <= cost(architecture).peak_memory
 
 
 @settings(
@@ -313,5 +314,5 @@ def test_the_arena_is_the_largest_pair() -> None:
         head=Head(),
     )
     table = integer_net(architecture, random_images(architecture, 4))
-    assert arena_size(table) == peak_memory(architecture) == 100 * (4 + 6)
+    assert arena_size(table) == cost(architecture).peak_memory == 100 * (4 + 6)
     assert arena_size(table) >= math.prod(architecture.input_shape)

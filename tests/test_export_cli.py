@@ -271,7 +271,7 @@ def test_a_part_that_nothing_here_knows_is_refused(
     winner: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kind of block that came later is named, not exported wrongly."""
-    monkeypatch.setattr("nas.export.stages._KNOWN_BLOCK", {"kind"})
+    monkeypatch.setattr("nas.export.chain._KNOWN_BLOCK", {"kind"})
     with pytest.raises(ExportError, match="block 1: out_channels = 6 cannot be"):
         export(read_trained(winner), "c", winner / "c", DIGITS)
 

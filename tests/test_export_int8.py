@@ -15,11 +15,11 @@ from test_export_onnx import session
 from nas.architecture import Architecture
 from nas.data import load_dataset
 from nas.export import integer
+from nas.export.chain import stages
 from nas.export.deliver import calibration_images
 from nas.export.onnx_float import onnx_float
 from nas.export.onnx_int8 import onnx_int8
 from nas.export.quantise import quantise
-from nas.export.stages import stages
 from nas.export.trained import read_trained
 
 BEST = Path(__file__).parents[1] / "benchmarks" / "nets" / "4719"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from strategies import architectures, examples
 
 from nas.architecture import Architecture
+from nas.export.chain import stages
 from nas.export.onnx_float import onnx_float
-from nas.export.stages import stages
 
 MEAN, STD = [0.13, 0.4, 0.55], [0.31, 0.2, 0.25]
 

@@ -17,8 +17,8 @@ from nas.architecture.notation import describe
 from nas.architecture.parts import Convolution, Part
 from nas.errors import ArchitectureError
 from nas.export import floating
+from nas.export.chain import stages
 from nas.export.source import source
-from nas.export.stages import stages
 from nas.space import Caps, RandomDraws, encode, read_space, sample
 from nas.training import kernels
 from nas.training.model import build

@@ -61,7 +61,7 @@ def test_what_two_caps_have_in_common_is_trained_once() -> None:
     first = choose(engine, kept=remembered, max_params=SIZES[5], seeds=2)
     began = len(engine.started)
     again = choose(engine, kept=remembered, max_params=SIZES[3], seeds=2)
-    assert first.candidate.trial == again.candidate.trial == 3
+    assert first.contender.trial == again.contender.trial == 3
     assert first.report["test_accuracy"] == again.report["test_accuracy"]
     new = engine.started[began:]
     # Two new finalists, and the second seed of one that was among the first four.

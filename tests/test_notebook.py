@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import nbformat
 import pytest
 from jupyter_client import KernelManager
+from loading import module_of
 from studying import environment
 
 import nas
 
 pytestmark = pytest.mark.slow
 DOCS = Path(__file__).parents[1] / "docs"
-
-
-def script() -> ModuleType:
-    """Return the script that writes the notebook."""
-    spec = importlib.util.spec_from_file_location("notebook", DOCS / "notebook.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def shown(notebook: Any) -> list[list[tuple[str, ...]]]:
@@ -46,7 +35,7 @@ def test_the_notebook_runs_and_is_committed_with_its_outputs(
 ) -> None:
     """Its cells are the script's; they put out what they did, and nothing on stderr."""
     committed = nbformat.read(DOCS / "notebook.ipynb", as_version=4)
-    module = script()
+    module = module_of(DOCS / "notebook.py")
     made = module.notebook()
     texts = [[cell["source"] for cell in n["cells"]] for n in (committed, made)]
     assert texts[0] == texts[1]
@@ -85,7 +74,7 @@ def kernel(tmp_path: Path) -> Iterator[Any]:
 def test_the_stop_button_leaves_the_study_in_order(kernel: Any, tmp_path: Path) -> None:
     """The cell ends as interrupted, with word; the next one goes on with the study."""
     manager, client = kernel
-    client.execute(
+    asked = client.execute(
         "import nas\n"
         "keywords = dict(budget=900, epochs=2, device='cpu', workers=1)\n"
         "nas.search('digits', trials=100_000, **keywords)"
@@ -96,14 +85,27 @@ def test_the_stop_button_leaves_the_study_in_order(kernel: Any, tmp_path: Path) 
         assert time.monotonic() < deadline, "no trial has finished"
         time.sleep(0.2)
     manager.interrupt_kernel()
-    reply = client.get_shell_msg(timeout=100)["content"]
+    reply = _reply(client, asked)
     assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
     assert reply["evalue"].endswith("trials finished; resume with the same call")
     done = _finished(studies)
-    client.execute(f"study = nas.search('digits', trials={done + 1}, **keywords)")
-    reply = client.get_shell_msg(timeout=200)["content"]
+    asked = client.execute(
+        f"study = nas.search('digits', trials={done + 1}, **keywords)"
+    )
+    reply = _reply(client, asked)
     assert reply["status"] == "ok", reply
     assert _finished(studies) == done + 1
+
+
+def _reply(client: Any, asked: str) -> Any:
+    """Return the kernel's reply to that request.
+
+    A slow kernel has been asked several times whether it is ready, and replies to each.
+    """
+    while True:
+        message = client.get_shell_msg(timeout=200)
+        if message["parent_header"]["msg_id"] == asked:
+            return message["content"]
 
 
 def _finished(studies: Path) -> int:

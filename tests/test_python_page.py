@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from studying import environment
+from loading import module_of
+from studying import run_script
 
 import nas
 
@@ -20,21 +17,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "python.md").read_text(encoding="utf-8")
 
 
-def script() -> ModuleType:
-    """Return the script that writes the page."""
-    spec = importlib.util.spec_from_file_location(
-        "python_page", DOCS / "python_page.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_page_is_up_to_date() -> None:
     """Run docs/python_page.py when this fails."""
-    assert script().page() == PAGE
+    assert module_of(DOCS / "python_page.py").page() == PAGE
 
 
 def public() -> list[str]:
@@ -70,16 +55,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     (example,) = re.findall(
         r"^```python\n(import .+?)^```", PAGE, re.MULTILINE | re.DOTALL
     )
-    (tmp_path / "example.py").write_text(example)
-    done = subprocess.run(
-        [sys.executable, "example.py"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
+    done = run_script(example, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^trial \d, .+: test accuracy \d+", done.stdout, re.MULTILINE)
     written = {p.name for p in (tmp_path / "studies" / "mine-2000" / "best").iterdir()}

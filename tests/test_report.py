@@ -7,8 +7,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures, points
+from studying import run_python
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
@@ -365,10 +364,9 @@ def test_the_picture_shows_the_same_candidates() -> None:
     assert "href" not in text
 
 
-@pytest.mark.parametrize("interactive", [True, False])
-def test_the_page_asks_no_host_for_anything(interactive: bool) -> None:
+def test_the_page_asks_no_host_for_anything() -> None:
     """No element loads anything, and the page's own policy forbids it to scripts."""
-    page = Page(front_html(STUDY, title="mnist", interactive=interactive))
+    page = Page(front_html(STUDY, title="mnist"))
     for tag, attributes in page.elements:
         assert tag not in {"link", "img", "iframe", "object", "base"}
         assert not {"src", "href", "srcset", "action"} & set(attributes), tag
@@ -409,13 +407,6 @@ def test_the_page_has_language_title_and_table() -> None:
         "2 of 8 candidates (3 complete, 1 pruned, 2 running, 2 failed)"
         in (page.texts["p"][0])
     )
-
-
-def test_the_still_page_is_small() -> None:
-    """Without plotly the page is small enough to be kept in a repository."""
-    still = front_html(STUDY, title="mnist", interactive=False)
-    assert "script" not in dict(Page(still).elements)
-    assert len(still) < 20_000
 
 
 def test_both_files_are_written_again(tmp_path: Path) -> None:
@@ -465,11 +456,5 @@ def test_reports_need_neither_torch_nor_optuna() -> None:
         "import sys, nas.report\n"
         "print({'torch', 'optuna'} & {name.split('.')[0] for name in sys.modules})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent.parent,
-    )
+    done = run_python(code, cwd=Path(__file__).parent.parent)
     assert done.stdout.strip() == "set()", done.stderr

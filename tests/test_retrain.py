@@ -6,17 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from studying import FakeEngine, make_settings, report_of
+from studying import FakeEngine, complete_candidate, make_settings, one_block, report_of
 
-from nas.architecture import Architecture, Block, Head
-from nas.architecture.cost import cost
 from nas.candidates.candidate import (
     Candidate,
     State,
@@ -35,34 +32,11 @@ from nas.study.settings import Settings, derived_seed
 SETTINGS = make_settings()
 
 
-@lru_cache
-def net(width: int) -> Architecture:
-    """Return a net that is the larger the wider."""
-    return Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=width),),
-        head=Head(kind="gap"),
-    )
-
-
 def candidate(
     trial: int, width: int, val_accuracy: float, state: State = "complete"
 ) -> Candidate:
     """Return a candidate of that width."""
-    costs = cost(net(width))
-    return Candidate(
-        trial=trial,
-        architecture=net(width),
-        num_params=costs.num_params,
-        macs=costs.macs,
-        peak_memory=costs.peak_memory,
-        key=net(width).key,
-        state=state,
-        seed=0,
-        curve=(report_of(0, val_accuracy, epochs=4.0),),
-        val_accuracy=val_accuracy,
-    )
+    return complete_candidate(trial, one_block(width), val_accuracy, state=state)
 
 
 # Trials 0 to 5 are the front, smallest first; 6 is dominated, 7 and 8 do not count.
@@ -118,7 +92,7 @@ def test_the_winner_is_chosen_by_validation_accuracy_after_the_longer_training()
     """Of the most promising the one that is best then; the last two get a second seed."""
     engine = FakeEngine(2, accuracy=after(AFTER))
     winner = choose(engine)
-    assert winner.candidate.trial == 3
+    assert winner.contender.trial == 3
     assert [f["trial"] for f in winner.report["finalists"]] == [2, 3, 4, 5]
     assert [f["seeds"] for f in winner.report["finalists"]] == [1, 2, 2, 1]
     assert winner.report["val_accuracy"] == 0.991
@@ -223,7 +197,7 @@ def test_screening_uses_what_the_study_has_measured() -> None:
 def test_of_equally_accurate_finalists_the_smallest_wins() -> None:
     """The same accuracy with fewer parameters is better."""
     engine = FakeEngine(accuracy=after(dict.fromkeys(range(2, 20), 0.9)))
-    assert choose(engine).candidate.trial == 2
+    assert choose(engine).contender.trial == 2
 
 
 def test_what_the_study_has_trained_fully_is_not_trained_again() -> None:
@@ -243,7 +217,7 @@ def test_what_the_study_has_trained_fully_is_not_trained_again() -> None:
     ]
     engine = FakeEngine(2, accuracy=after(AFTER))
     winner = choose(engine, known, max_params=SIZES[5])
-    assert winner.candidate.trial == 3
+    assert winner.contender.trial == 3
     assert [job.mode for job in engine.started] == ["search"] * 2 + ["final"]
     first = derived_seed(SETTINGS.seed, "promote", 3, 3, 0)
     assert first not in {job.seed for job in engine.started}
@@ -259,7 +233,7 @@ def test_a_second_seed_can_change_the_choice() -> None:
             seen[width] += 1
         return 0.90 if width == 5 and seen[width] > 1 else after(AFTER)(job, rung)
 
-    assert choose(FakeEngine(accuracy=accuracy)).candidate.trial == 4
+    assert choose(FakeEngine(accuracy=accuracy)).contender.trial == 4
 
 
 def test_a_clear_lead_needs_no_second_seed() -> None:
@@ -268,18 +242,18 @@ def test_a_clear_lead_needs_no_second_seed() -> None:
     few = replace(SETTINGS, val_size=200)
     for settings, seeds in ((SETTINGS, [1] * 4), (few, [1, 2, 2, 1])):
         winner = choose(clear, settings=settings)
-        assert winner.candidate.trial == 3
+        assert winner.contender.trial == 3
         assert [f["seeds"] for f in winner.report["finalists"]] == seeds
 
 
 def test_the_winner_is_within_max_params() -> None:
     """A cap below the study's makes a front of its own, from all that fit."""
-    assert choose(max_params=SIZES[2]).candidate.trial == 2
-    assert choose(max_params=SIZES[3] - 1).candidate.trial == 2
+    assert choose(max_params=SIZES[2]).contender.trial == 2
+    assert choose(max_params=SIZES[3] - 1).contender.trial == 2
     dominated = [candidate(0, 5, 0.99), candidate(1, 4, 0.9), candidate(2, 6, 0.95)]
     engine = FakeEngine(accuracy=after(dict.fromkeys(range(2, 9), 0.9)))
     winner = choose(engine, dominated, max_params=dominated[1].num_params)
-    assert winner.candidate.trial == 1
+    assert winner.contender.trial == 1
 
 
 def test_the_report_says_all_that_was_measured() -> None:
@@ -290,7 +264,7 @@ def test_the_report_says_all_that_was_measured() -> None:
     assert report["test_accuracy"] == [0.991] * 3
     assert report["test_accuracy_mean"] == pytest.approx(0.991)
     assert report["test_accuracy_std"] == 0
-    assert report["num_params"] == winner.candidate.num_params
+    assert report["num_params"] == winner.contender.num_params
     assert report["epochs"] == report["recipe"]["epochs"] == 3
     assert report["hardware"] == {"processor": "made up"}
     assert {"python", "torch", "optuna"} <= set(report["versions"])
@@ -390,7 +364,7 @@ def test_min_accuracy_takes_the_smallest_that_reaches_it(
     reaching = [n for n, share in enumerate(thousandths) if share >= wanted]
     if reaching:
         winner = choose(engine, members, **criteria)
-        assert winner.candidate.trial == reaching[0]
+        assert winner.contender.trial == reaching[0]
     else:
         with pytest.raises(StudyError, match="no net of the front reaches"):
             choose(engine, members, **criteria)
@@ -444,14 +418,14 @@ def test_a_contender_that_fails_is_left_out(
     winner = choose(
         FakeEngine(2, accuracy=after(AFTER), trouble=trouble), epochs=epochs
     )
-    assert winner.candidate.trial == 4
+    assert winner.contender.trial == 4
     assert "trial 3 is left out, its training failed: loss became NaN" in caplog.text
     rows = winner.report["finalists"] + winner.report["screened"]
     assert 3 not in {row["trial"] for row in rows}
     smallest = choose(
         FakeEngine(2, accuracy=after(AFTER), trouble=trouble), min_accuracy=0.9899
     )
-    assert smallest.candidate.trial == 4
+    assert smallest.contender.trial == 4
 
 
 def test_the_winner_has_to_be_trained() -> None:
@@ -531,7 +505,7 @@ def test_what_cannot_be_kept_does_not_end_the_training(
 ) -> None:
     """A disk that is full for a while costs one line, once."""
     (tmp_path / "file").touch()
-    assert choose(kept=KeptTrainings(tmp_path / "file" / "kept", {})).candidate
+    assert choose(kept=KeptTrainings(tmp_path / "file" / "kept", {})).contender
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("what is trained cannot be kept: cannot write ")
 
@@ -545,6 +519,6 @@ def test_three_deaths_of_a_worker_are_an_error_two_are_not() -> None:
 
         return FakeEngine(accuracy=after(AFTER), trouble=trouble)
 
-    assert choose(dying(2)).candidate.trial == 3
+    assert choose(dying(2)).contender.trial == 3
     with pytest.raises(StudyError, match="its worker died 3 times"):
         choose(dying(3))

@@ -237,7 +237,7 @@ class Study:
         folders = winner_folders(winner_folder(self.folder), limits)
         return [
             Trained(
-                winner.candidate.architecture,
+                winner.contender.architecture,
                 winner.weights,
                 winner.report,
                 dataset,

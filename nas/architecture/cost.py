@@ -154,16 +154,6 @@ def count_params(architecture: Architecture) -> int:
     return cost(architecture).num_params
 
 
-def count_macs(architecture: Architecture) -> int:
-    """Return the multiply-accumulates of one image."""
-    return cost(architecture).macs
-
-
-def peak_memory(architecture: Architecture) -> int:
-    """Return the peak of the activations in bytes, each value one byte (int8)."""
-    return cost(architecture).peak_memory
-
-
 def layers(architecture: Architecture) -> list[Layer]:
     """Return the network's layers in order, with the costs of each."""
     shapes = feature_shapes(architecture)

@@ -25,7 +25,7 @@ class PromotionRule:
     ``middle``, ``full`` and ``seeds`` are shares of the trials that are trained at the
     fidelities between the first and the last one, at the last one, and once more at the
     last one with another seed; ``least`` is the fewest of each. ``weights`` share them
-    out among the ranges of sizes, the first being that just under the cap. Two
+    out among the ranges of sizes, the first being that of the largest candidates. Two
     candidates are close when their scores differ by less than ``close``. Each promotion
     of a net of one structure and range makes the next one wait behind others that are
     worse by less than ``crowding``. Within a range the larger one is expected to be
@@ -40,7 +40,7 @@ class PromotionRule:
     weights: tuple[float, ...] = (6.0, 5.0, 4.0, 4.0, 2.0)
     close: float = 0.15
     crowding: float = 0.05
-    size: float = 0.5
+    size: float = 0.25
 
 
 class Promotion(NamedTuple):
@@ -65,9 +65,9 @@ def next_promotion(
 ) -> Promotion | None:
     """Return the promotion that is due, if any.
 
-    ``scores`` are the merits of the ``evidence``, the lower the better; ``started`` has for each trial the
-    (epochs, seed number) of all its promotions, running ones too. ``screened`` of
-    ``trials`` candidates have been screened, and further ones will be while
+    ``scores`` are the merits of the ``evidence``, the lower the better; ``started`` has
+    for each trial the (epochs, seed number) of all its promotions, running ones too.
+    ``screened`` of ``trials`` candidates have been screened, and further ones will be while
     ``screening``: early on few promotions are due, since better ones are to come. The
     trials in ``always`` are fully trained whatever they are worth, and before others.
     """

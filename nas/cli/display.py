@@ -115,7 +115,7 @@ def trials_table(candidates: Sequence[Candidate], name: str) -> Table:
             str(found.trial),
             found.state,
             f"{found.num_params:,}",
-            "-" if found.val_accuracy is None else percent(found.val_accuracy),
+            percent(found.val_accuracy),
             f"{found.epochs:g}",
             Text(found.reason or describe(found.architecture)),
         )

@@ -158,7 +158,7 @@ def best(  # one parameter per option
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop)) from None
     trained = [
-        Trained(found.candidate.architecture, found.weights, found.report, data)
+        Trained(found.contender.architecture, found.weights, found.report, data)
         for found in winners
     ]
     for place, winner in zip(folders, trained, strict=True):

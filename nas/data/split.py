@@ -10,7 +10,7 @@ import torch
 from nas.errors import DataError
 
 DEFAULT_VAL_SIZE = 10_000
-"""Images held out of MNIST's 60,000; of a smaller set it is a sixth."""
+"""The most that are held out: a sixth of MNIST's 60,000, as of any smaller set."""
 
 
 def default_val_size(images: int) -> int:

@@ -53,12 +53,12 @@ class ClassRow:
     test: int
 
 
-def class_rows(dataset: Dataset, seed: int = 0) -> list[ClassRow]:
-    """Return the counts of each class, with the validation split of that seed.
+def class_rows(dataset: Dataset) -> list[ClassRow]:
+    """Return the counts of each class, with the validation split of seed 0.
 
     Raises DataError if the set cannot be split.
     """
-    train, val = dataset.split(seed, dataset.val_size)
+    train, val = dataset.split(0, dataset.val_size)
     count = dataset.num_classes
     parts = [
         labels.bincount(minlength=count).tolist()

@@ -29,11 +29,13 @@ from nas.environment import versions
 from nas.errors import ExportError
 from nas.export import integer
 from nas.export.c import arena_size, c_files, target
+from nas.export.chain import stages
 from nas.export.contract import contract, origin
+from nas.export.integer_stages import IntegerStage
 from nas.export.onnx_float import onnx_float
 from nas.export.onnx_int8 import onnx_int8
-from nas.export.quantise import IntegerStage, quantise
-from nas.export.stages import Stage, stages
+from nas.export.quantise import quantise
+from nas.export.stages import Stage
 from nas.export.trained import TrainedNet
 from nas.files import check_writable, write_together
 from nas.training.model import build

@@ -9,21 +9,22 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from nas.export.quantise import (
-    FIXED_POINT_LIMIT,
+from nas.export.fixed_point import FIXED_POINT_LIMIT
+from nas.export.integer_stages import (
     ActivationStep,
     IntegerConvolution,
     Integers,
     IntegerStage,
-    averaged,
     resize_of,
 )
-from nas.export.stages import Pool, reach
+from nas.export.stages import Pool, areas, reach
 
 _CHUNK = 100
 _MOST_VALUES = 20_000_000  # in the windows of one chunk, 160 MB
@@ -198,3 +199,18 @@ def _sigmoid(fixed: Integers, fraction: int) -> Integers:
     value = SIGMOID[place] + ((rise * rest) >> bits)
     value = np.where(magnitude >> bits >= len(SIGMOID) - 1, 65536, value)
     return np.where(fixed < 0, 65536 - value, value)
+
+
+def averaged(
+    images: npt.NDArray[np.integer[Any]], sides: tuple[int, int]
+) -> npt.NDArray[Any]:
+    """Return [N, C, H, W] in a lower resolution: area means, halves rounded up."""
+    height, width = images.shape[2:]
+    result = np.empty((*images.shape[:2], *sides), dtype=images.dtype)
+    for (y, rows), (x, columns) in product(
+        enumerate(areas(height, sides[0])), enumerate(areas(width, sides[1]))
+    ):
+        area = images[:, :, slice(*rows), slice(*columns)].astype(np.int64)
+        count = area.shape[2] * area.shape[3]
+        result[:, :, y, x] = (2 * area.sum(axis=(2, 3)) + count) // (2 * count)
+    return result

@@ -13,8 +13,8 @@ import numpy as np
 
 from nas.export.contract import contract
 from nas.export.graph import INPUT, OUTPUT, Graph
+from nas.export.integer_stages import IntegerStage, Range, resize_of
 from nas.export.onnx_float import conv_attributes, follow, resized, taken
-from nas.export.quantise import IntegerStage, Range, resize_of
 from nas.export.stages import Pool
 
 

@@ -25,118 +25,43 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nas.architecture import Shape
 from nas.errors import ExportError
 from nas.export import floating
 from nas.export.equalise import equalised, on_pixels
+from nas.export.fixed_point import (
+    FIXED_POINT_LIMIT,
+    INT32,
+    MOST_SHIFT,
+    bits_for,
+    fixed_point,
+    range_of,
+    whole,
+)
+from nas.export.integer import averaged
+from nas.export.integer_stages import (
+    ActivationStep,
+    Added,
+    IntegerConvolution,
+    Integers,
+    IntegerStage,
+    Range,
+    resize_of,
+)
 from nas.export.stages import (
     Activation,
     Affine,
     After,
     Array,
     Pool,
-    Resize,
     Stage,
-    areas,
     reach,
 )
-
-Int8 = npt.NDArray[np.int8]
-Integers = npt.NDArray[np.int64]
-
-FIXED_POINT_LIMIT = 2**27
-"""Largest magnitude of an activation's fixed-point input."""
-_INT32 = 2**31 - 1
-_MOST_SHIFT = 46  # keeps shifted zero points and sums within 63 bits
-_FRACTION_BITS = 16  # fractional bits if the values are small enough
-_SAMPLES = 200_000  # values for choosing a tensor's range
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """A tensor's uint8 numbers: ``real = scale * (number - zero)``."""
-
-    scale: float
-    zero: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class IntegerConvolution:
-    """int8 ``weight`` [O, I, kh, kw]; the outputs start at channel ``start``."""
-
-    weight: Int8
-    padding: tuple[int, int]
-    start: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ActivationStep:
-    """An activation, and the conversion of its fixed-point values into output numbers.
-
-    ``output = (fixed * multiplier + offset) >> shift``; each is a single number or one
-    per channel. ``fraction`` is the number of fractional bits of ``fixed``.
-    """
-
-    activation: str
-    fraction: int
-    multiplier: Integers
-    offset: Integers
-    shift: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Added:
-    """A tensor to add before the shift, as ``(number - zero) * multiplier``."""
-
-    zero: int
-    multiplier: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class IntegerStage:
-    """A stage in integers, with their scales.
-
-    ``input_zero`` holds one zero point, or one per channel for the image. ``bias`` is
-    in units of ``input_scale * weight_scale`` for each channel. ``sum_bias`` is added
-    to the sums; it corrects for the zero point and covers all of a window that is
-    summed. ``output`` is None for the logits, whose unit is ``2**-logit_bits``.
-    """
-
-    float_stage: Stage
-    convolutions: tuple[IntegerConvolution, ...]
-    input_scale: float
-    input_zero: Integers
-    weight_scale: Array
-    bias: Integers
-    early: Pool | None
-    sum_bias: Integers
-    up: int
-    """Spare bits of the sums; using them keeps a shift of 32 or more precise."""
-    multiplier: Integers
-    shift: int
-    activation_step: ActivationStep | None
-    late: Pool | None
-    output: Range | None
-    logit_bits: int = 0
-    added: Added | None = None
-
-    @property
-    def name(self) -> str:
-        """The stage's place in the network."""
-        return self.float_stage.name
-
-    @property
-    def output_shape(self) -> Shape:
-        """Channels, height and width of the output."""
-        return self.float_stage.output_shape
 
 
 def quantise(
@@ -192,27 +117,6 @@ def quantise(
             output = quantised.output
             tensors.append(_Tensor(features, output.scale, np.array([output.zero])))
     return table
-
-
-def averaged(
-    images: npt.NDArray[np.integer[Any]], sides: tuple[int, int]
-) -> npt.NDArray[Any]:
-    """Return [N, C, H, W] in a lower resolution: area means, halves rounded up."""
-    height, width = images.shape[2:]
-    result = np.empty((*images.shape[:2], *sides), dtype=images.dtype)
-    for (y, rows), (x, columns) in product(
-        enumerate(areas(height, sides[0])), enumerate(areas(width, sides[1]))
-    ):
-        area = images[:, :, slice(*rows), slice(*columns)].astype(np.int64)
-        count = area.shape[2] * area.shape[3]
-        result[:, :, y, x] = (2 * area.sum(axis=(2, 3)) + count) // (2 * count)
-    return result
-
-
-def resize_of(stage: Stage) -> Resize | None:
-    """Return the resize step if the stage lowers the images' resolution, else None."""
-    found = stage.after[0] if stage.after else None
-    return found if isinstance(found, Resize) else None
 
 
 def _averaging(stage: Stage, zero: Integers) -> IntegerStage:
@@ -314,7 +218,7 @@ def _quantised(
     real = scale * weight_scale / sums_over * signs / 2.0**up
     if gates is not None:
         real = real * gates.scale
-    output = None if logits else _range(outputs)
+    output = None if logits else range_of(outputs)
     if steps.activation == "sigmoid":
         output = Range(scale=float(np.float32(1 / 255)), zero=0)
     if not stage.convolutions and len(zero) == 1 and output and _is_maximum(steps):
@@ -322,7 +226,7 @@ def _quantised(
         output = Range(scale=scale, zero=int(zero[0]))
     # This makes the shift exceed 32 bits, which is cheaper on a 32-bit processor.
     most_bits = math.floor(math.log2(0.25 / abs(real).max()))
-    logit_bits = _bits_for(outputs, 2**28, most_bits) if logits else 0
+    logit_bits = bits_for(outputs, 2**28, most_bits) if logits else 0
     activation_step = None
     if output is None:
         real = real * 2.0**logit_bits
@@ -333,15 +237,15 @@ def _quantised(
         # at most at the measured maximum.
         real = real / output.scale
     else:
-        fraction = _bits_for(before, FIXED_POINT_LIMIT / 4, most_bits)
+        fraction = bits_for(before, FIXED_POINT_LIMIT / 4, most_bits)
         real = real * 2.0**fraction
         activation_step = _activation_step(steps, fraction, output)
     unit = _unit(activation_step, output)
-    most_shift = _MOST_SHIFT
+    most_shift = MOST_SHIFT
     if added is not None:
         # This shift keeps the added numbers within 61 bits.
         most_shift = min(most_shift, 52 - math.frexp(added.scale / unit)[1])
-    multiplier, shift = _fixed_point(real, most_shift)
+    multiplier, shift = fixed_point(real, most_shift)
     quantised = IntegerStage(
         float_stage=stage,
         convolutions=convolutions,
@@ -402,7 +306,7 @@ def _weights(
         scales.append(scale)
         biases.append(np.round(convolution.bias / (input_scale * scale)))
         start += len(scale)
-    return tuple(convolutions), np.concatenate(scales), _whole(np.concatenate(biases))
+    return tuple(convolutions), np.concatenate(scales), whole(np.concatenate(biases))
 
 
 def _padding_sums(
@@ -434,7 +338,7 @@ def _spare_bits(
         [abs(c.weight.astype(np.int64)).sum(axis=(1, 2, 3)) for c in convolutions]
     )
     largest = int((255 * weights * sums_over + abs(sum_bias)).max())
-    if largest > _INT32:
+    if largest > INT32:
         raise ExportError(
             f"{stage.name}: {weights.max()} x 255 over {sums_over} places can leave 32 "
             "bits; a smaller kernel or fewer channels would fit"
@@ -453,13 +357,13 @@ def _activation_step(
         real = real / 6  # the fixed point holds x * clip(x + 3, 0, 6)
     elif steps.activation == "sigmoid":
         real = 1 / output.scale / np.full(1, 2.0**16)  # the unit of its table
-    multiplier, shift = _fixed_point(real)
+    multiplier, shift = fixed_point(real)
     offset = np.round((moved / output.scale + output.zero + 0.5) * 2.0**shift)
     return ActivationStep(
         activation=steps.activation,
         fraction=fraction,
         multiplier=multiplier,
-        offset=_whole(np.clip(offset, -(2.0**61), 2.0**61)),
+        offset=whole(np.clip(offset, -(2.0**61), 2.0**61)),
         shift=shift,
     )
 
@@ -473,53 +377,3 @@ def _unit(activation_step: ActivationStep | None, output: Range | None) -> float
     if activation_step is not None:
         return 2.0**-activation_step.fraction
     return 1.0 if output is None else output.scale
-
-
-def _fixed_point(real: Array, most_shift: int = _MOST_SHIFT) -> tuple[Integers, int]:
-    """Return 32-bit multipliers and one shift with ``real ≈ multiplier / 2**shift``."""
-    largest = float(abs(real).max())
-    shift = max(1, most_shift)
-    if largest > 0:
-        shift = min(shift, max(1, 30 - math.frexp(largest)[1]))
-    return _whole(np.clip(np.round(real * 2.0**shift), -_INT32, _INT32)), shift
-
-
-def _bits_for(values: Tensor, limit: float, most: int) -> int:
-    """Return the number of fractional bits that keeps these values below the limit."""
-    largest = float(values.abs().max()) or 1.0
-    return max(4, min(_FRACTION_BITS, most, math.floor(math.log2(limit / largest))))
-
-
-def _range(values: Tensor) -> Range:
-    """Return the uint8 range with the smallest squared error on these values.
-
-    Its ends are the minimum and the maximum, or fractions of them. Zero is always
-    represented exactly, which padding and relu need.
-    """
-    flat = values.flatten()
-    some = flat[:: max(1, len(flat) // _SAMPLES)].double().numpy()
-    low, high = min(0.0, float(flat.min())), max(0.0, float(flat.max()))
-    if low == high:
-        return Range(scale=1.0, zero=0)
-    shares = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6)
-    best = _between(low, high)
-    least = math.inf
-    for low_share in shares if low < 0 else (1.0,):
-        for high_share in shares if high > 0 else (1.0,):
-            tried = _between(low * low_share, high * high_share)
-            numbers = np.clip(np.round(some / tried.scale) + tried.zero, 0, 255)
-            error = float(
-                ((numbers - tried.zero) * tried.scale - some) ** 2 @ np.ones(len(some))
-            )
-            if error < least:
-                best, least = tried, error
-    return best
-
-
-def _between(low: float, high: float) -> Range:
-    scale = float(np.float32((high - low) / 255))
-    return Range(scale=scale, zero=max(0, min(255, round(-low / scale))))
-
-
-def _whole(values: Array) -> Integers:
-    return values.astype(np.int64)

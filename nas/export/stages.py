@@ -5,38 +5,23 @@ is folded into the convolution if that is exact, also across a pooling; otherwis
 remainder is an Affine in ``after``. Linear layers are convolutions whose kernel covers
 their whole input. A stage may add an earlier stage's output, as a shortcut.
 
-A block has one stage per part. Unknown fields of a block are refused by name, and so
-are weights that no part uses.
+``chain.py`` makes the stages of a network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.architecture import Architecture, Block, Head, Shape, resized
-from nas.architecture.kinds import ORDERS, finish_of, parts_of, shortcut_of
-from nas.architecture.parts import Convolution as PartConvolution
-from nas.architecture.parts import Part, SqueezeExcitation
-from nas.errors import ExportError
+from nas.architecture import Shape
 
 Array = npt.NDArray[np.float64]
-
-_EPSILON = 1e-5  # torch's default for BatchNorm2d
 LEAKY_SLOPE = 0.01
 """Torch's default for LeakyReLU."""
-
-_KNOWN_BLOCK = {
-    *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
-    *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
-    *("squeeze_excitation", "kernel_width", "dilation"),
-}
-_KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
-_ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,17 +66,6 @@ class Resize:
     sides: tuple[int, int]
 
 
-def areas(before: int, after: int) -> list[tuple[int, int]]:
-    """Return the start and end of each of ``after`` areas of ``before`` pixels.
-
-    They are the areas of torch's adaptive pooling: neighbours may overlap.
-    """
-    return [
-        (place * before // after, -(-(place + 1) * before // after))
-        for place in range(after)
-    ]
-
-
 After = Pool | Affine | Activation | Resize
 
 
@@ -124,402 +98,17 @@ class Stage:
     gates: int = 0
 
 
-def stages(
-    architecture: Architecture, weights: Mapping[str, npt.NDArray[np.generic]]
-) -> list[Stage]:
-    """Return the network's stages; ``weights`` is the state dict as numpy arrays.
+def areas(before: int, after: int) -> list[tuple[int, int]]:
+    """Return the start and end of each of ``after`` areas of ``before`` pixels.
 
-    Raises ExportError for a part that cannot be exported, and for weights that do not
-    fit the architecture.
+    They are the areas of torch's adaptive pooling: neighbours may overlap.
     """
-    source = _Weights(weights)
-    chain: list[Stage] = []
-    images = architecture.input_shape
-    shape = resized(images, architecture.resolution)
-    if shape != images:
-        chain.append(
-            Stage(
-                name="input",
-                convolutions=(),
-                after=(Resize(shape[1:]),),
-                input_shape=images,
-                conv_shape=images,
-                output_shape=shape,
-            )
-        )
-    for number, block in enumerate(architecture.blocks):
-        name = f"block {number + 1}"
-        _check_known(block, _KNOWN_BLOCK, name)
-        for stage in _block_stages(block, shape, name, source, f"blocks.{number}"):
-            chain.append(_folded(stage, repeated=block.repeats > 1))
-            shape = stage.output_shape
-    _check_known(architecture.head, _KNOWN_HEAD, "head")
-    chain += _head_stages(architecture.head, shape, architecture.num_classes, source)
-    source.check_all_taken()
-    return chain
+    return [
+        (place * before // after, -(-(place + 1) * before // after))
+        for place in range(after)
+    ]
 
 
 def reach(chain: Sequence[Stage]) -> int:
     """Return how many of the latest outputs later stages may still need."""
     return max(max(stage.takes, stage.adds, stage.gates) for stage in chain)
-
-
-class _Weights:
-    """The state dict; records which entries have been used."""
-
-    def __init__(self, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        self._weights = weights
-        self._taken: set[str] = set()
-
-    def take(self, name: str, shape: tuple[int, ...]) -> Array:
-        if name not in self._weights:
-            raise ExportError(
-                f"the weights have no {name}: they are not of this architecture"
-            )
-        array = self._weights[name]
-        if array.shape != shape:
-            raise ExportError(
-                f"the weights' {name} is of shape {array.shape}, not {shape}: they are "
-                "not of this architecture"
-            )
-        self._taken.add(name)
-        values = array.astype(np.float64)
-        if not np.isfinite(values).all():
-            raise ExportError(f"the weights' {name} holds a NaN or infinity")
-        return values
-
-    def check_all_taken(self) -> None:
-        left = sorted(
-            name
-            for name in self._weights
-            if name not in self._taken and not name.endswith("num_batches_tracked")
-        )
-        if left:
-            raise ExportError(
-                f"the weights hold {left[0]}, which no part of this architecture that "
-                "can be exported has"
-            )
-
-
-def _check_known(part: Block | Head, known: set[str], where: str) -> None:
-    """Raise ExportError for a set field of a block or head that no code here reads."""
-    for field in fields(part):
-        value = getattr(part, field.name)
-        usual = None if field.default is MISSING else field.default
-        if field.name not in known and value != usual:
-            raise ExportError(
-                f"{where}: {field.name} = {value!r} cannot be exported yet"
-            )
-
-
-def _block_stages(
-    block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
-) -> Iterator[Stage]:
-    """Yield the stages of one block."""
-    if block.activation not in _ACTIVATIONS:
-        raise ExportError(f"{name}: activation {block.activation!r} cannot be exported")
-    if block.order not in ORDERS:
-        raise ExportError(f"{name}: order {block.order!r} cannot be exported")
-    if block.shortcut != "none":
-        yield from _adding_stages(block, shape, name, weights, prefix)
-        return
-    shared = block.repeats > 1
-    for application in range(block.repeats):
-        parts = parts_of(block, shape[0])
-        *first, last = _part_stages(
-            parts,
-            shape,
-            name,
-            weights,
-            f"{prefix}.convolutions" if shared else prefix,
-        )
-        yield from first
-        last = _followed(
-            last,
-            block,
-            finish_of(block),
-            weights,
-            f"{prefix}.applications.{application}" if shared else prefix,
-            pools=application == block.repeats - 1,
-        )
-        yield last
-        shape = last.output_shape
-
-
-def _adding_stages(
-    block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
-) -> Iterator[Stage]:
-    """Yield the stages of a block with a shortcut; its pooling is a separate stage."""
-    inside = f"{prefix}.residual"
-    parts = parts_of(block, shape[0])
-    *inner, last = _part_stages(parts, shape, name, weights, f"{inside}.body")
-    yield from inner
-    adds = 1 + len(inner)
-    shortcut = shortcut_of(block, shape[0])
-    if shortcut is not None:
-        (stage,) = _part_stages(
-            (shortcut,), shape, f"{name} shortcut", weights, f"{inside}.shortcut"
-        )
-        if shortcut.norm:
-            norm = _norm(weights, f"{inside}.shortcut.norm", shortcut.out_channels)
-            stage = replace(stage, after=(norm,))
-        yield replace(stage, takes=adds)
-        # The stage of the shortcut lies between the last stage and its input.
-        last = replace(last, takes=2)
-        adds = 1
-    finish = finish_of(block)
-    before = [step for step in finish if step == "norm"]
-    after = [step for step in finish if step == "activation"]
-    last = _followed(last, block, before, weights, f"{inside}.body")
-    last = replace(_folded(last, repeated=False), adds=adds)
-    yield _followed(last, block, after, weights, prefix)
-    if "pool" in finish:
-        channels, height, width = last.output_shape
-        yield Stage(
-            name=f"{name} pool",
-            convolutions=(),
-            after=(Pool("max" if block.pool == "max" else "avg", (2, 2)),),
-            input_shape=last.output_shape,
-            conv_shape=last.output_shape,
-            output_shape=(channels, height // 2, width // 2),
-        )
-
-
-def _part_stages(
-    parts: Sequence[Part], shape: Shape, name: str, weights: _Weights, prefix: str
-) -> Iterator[Stage]:
-    """Yield the stages of a block's parts, without the steps after the last one."""
-    for number, part in enumerate(parts, start=1):
-        output = (part.out_channels, *part.sides(*shape[1:]))
-        last = number == len(parts)
-        after: list[After] = []
-        if part.norm and not last:
-            after.append(_norm(weights, f"{prefix}.norm{number}", part.out_channels))
-        if part.activation != "none" and not last:
-            after.append(Activation(part.activation))
-        first = part.convolutions[0]
-        yield Stage(
-            name=name if len(parts) == 1 else f"{name} {first.name}",
-            convolutions=tuple(
-                _convolution(one, weights, prefix) for one in part.convolutions
-            ),
-            after=tuple(after),
-            input_shape=shape,
-            conv_shape=output,
-            output_shape=output,
-            stride=first.stride,
-            dilation=first.dilation,
-            depthwise=first.depthwise,
-        )
-        shape = output
-        if part.gates is not None:
-            yield from _gate_stages(
-                part.gates, shape, name, weights, f"{prefix}.gates{number}"
-            )
-
-
-def _gate_stages(
-    gates: SqueezeExcitation, shape: Shape, name: str, weights: _Weights, prefix: str
-) -> Iterator[Stage]:
-    """Yield the stages that compute gates from the previous stage and apply them."""
-    means = (gates.channels, 1, 1)
-    yield Stage(
-        name=f"{name} squeeze pool",
-        convolutions=(),
-        after=(Pool("avg", (shape[1], shape[2])),),
-        input_shape=shape,
-        conv_shape=shape,
-        output_shape=means,
-    )
-    for step, sizes, activation in (
-        ("squeeze", (gates.hidden, gates.channels, 1, 1), "relu"),
-        ("excite", (gates.channels, gates.hidden, 1, 1), "sigmoid"),
-    ):
-        output = (sizes[0], 1, 1)
-        yield Stage(
-            name=f"{name} {step}",
-            convolutions=(
-                Convolution(
-                    weights.take(f"{prefix}.{step}.weight", sizes),
-                    weights.take(f"{prefix}.{step}.bias", sizes[:1]),
-                ),
-            ),
-            after=(Activation(activation),),
-            input_shape=(sizes[1], 1, 1),
-            conv_shape=output,
-            output_shape=output,
-        )
-    yield Stage(
-        name=f"{name} gates",
-        convolutions=(),
-        input_shape=shape,
-        conv_shape=shape,
-        output_shape=shape,
-        takes=4,
-        gates=1,
-    )
-
-
-def _convolution(one: PartConvolution, weights: _Weights, prefix: str) -> Convolution:
-    inputs = 1 if one.depthwise else one.in_channels
-    sizes = (one.out_channels, inputs, *one.kernel)
-    return Convolution(
-        weights.take(f"{prefix}.{one.name}.weight", sizes),
-        weights.take(f"{prefix}.{one.name}.bias", (one.out_channels,))
-        if one.bias
-        else np.zeros(one.out_channels),
-        one.padding,
-    )
-
-
-def _followed(
-    stage: Stage,
-    block: Block,
-    steps: Sequence[str],
-    weights: _Weights,
-    prefix: str,
-    *,
-    pools: bool = True,
-) -> Stage:
-    """Return the stage with these steps appended: norm, activation and pooling."""
-    channels, height, width = stage.output_shape
-    after = list(stage.after)
-    for step in steps:
-        match step:
-            case "pool" if pools:
-                after.append(Pool("max" if block.pool == "max" else "avg", (2, 2)))
-                height, width = height // 2, width // 2
-            case "norm":
-                after.append(_norm(weights, f"{prefix}.norm", channels))
-            case "activation":
-                after.append(Activation(block.activation))
-    return replace(stage, after=tuple(after), output_shape=(channels, height, width))
-
-
-def _norm(weights: _Weights, prefix: str, channels: int) -> Affine:
-    """Return batch norm in inference mode, with its running statistics."""
-    gain, shift, mean, variance = (
-        weights.take(f"{prefix}.{part}", (channels,))
-        for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = gain / np.sqrt(variance + _EPSILON)
-    return Affine(scale, shift - mean * scale)
-
-
-def _head_stages(
-    head: Head, shape: Shape, num_classes: int, weights: _Weights
-) -> Iterator[Stage]:
-    channels, height, width = shape
-    logits = (num_classes, 1, 1)
-    everything = Pool("avg", (height, width))
-    if head.kind == "conv":
-        kernel = head.kernel_size
-        sides = (height - kernel + 1, width - kernel + 1)
-        yield Stage(
-            name="head",
-            convolutions=(
-                _classifier(weights, "classifier", (num_classes, channels, kernel)),
-            ),
-            after=(Pool("avg", sides),) if sides != (1, 1) else (),
-            input_shape=shape,
-            conv_shape=(num_classes, *sides),
-            output_shape=logits,
-        )
-        return
-    if head.kind not in {"gap", "pool", "flatten"}:
-        raise ExportError(f"a {head.kind} head cannot be exported yet")
-    if head.kind in {"gap", "pool"} and (height * width > 1 or head.kind == "pool"):
-        pooled = (channels, 1, 1)
-        yield Stage(
-            name="head pool",
-            convolutions=(),
-            after=(everything,),
-            input_shape=shape,
-            conv_shape=shape,
-            output_shape=pooled,
-        )
-        shape = pooled
-    if head.kind == "pool":
-        return
-    if head.hidden:
-        hidden = (head.hidden, 1, 1)
-        yield _linear(weights, "hidden", shape, hidden, (Activation("relu"),))
-        shape = hidden
-    yield _linear(weights, "classifier", shape, logits, ())
-
-
-def _linear(
-    weights: _Weights,
-    name: str,
-    shape: Shape,
-    output: Shape,
-    after: tuple[After, ...],
-) -> Stage:
-    """Return a linear layer as a convolution with a kernel as large as its input."""
-    features = int(np.prod(shape))
-    weight = weights.take(f"head.{name}.weight", (output[0], features))
-    return Stage(
-        name=f"head {name}",
-        convolutions=(
-            Convolution(
-                weight.reshape(output[0], *shape),
-                weights.take(f"head.{name}.bias", (output[0],)),
-            ),
-        ),
-        after=after,
-        input_shape=shape,
-        conv_shape=output,
-        output_shape=output,
-    )
-
-
-def _classifier(
-    weights: _Weights, name: str, sizes: tuple[int, int, int]
-) -> Convolution:
-    outputs, inputs, kernel = sizes
-    return Convolution(
-        weights.take(f"head.{name}.weight", (outputs, inputs, kernel, kernel)),
-        weights.take(f"head.{name}.bias", (outputs,)),
-    )
-
-
-def _folded(stage: Stage, *, repeated: bool) -> Stage:
-    """Return the stage with batch norm folded into the convolutions if that is exact.
-
-    A mean commutes with ``x * scale + shift``. A maximum does so for a positive scale;
-    for a negative one ``scale * max(x) + shift`` is ``-max(|scale| * x - shift)``, so
-    only the sign stays behind. It also stays behind in a repeated block, so that the
-    weights of the applications are positive multiples and share their int8 numbers.
-    """
-    match stage.after:
-        case (Affine() as norm, *rest) if not repeated:
-            return _scaled(stage, norm.scale, norm.shift, tuple(rest))
-        case (Pool("avg") as pool, Affine() as norm, *rest) if not repeated:
-            return _scaled(stage, norm.scale, norm.shift, (pool, *rest))
-        case (Affine() as norm, *rest):
-            pools: tuple[After, ...] = ()
-        case (Pool() as pool, Affine() as norm, *rest):
-            pools = (pool,)
-        case _:
-            return stage
-    sign = np.where(norm.scale < 0, -1.0, 1.0)
-    signs = () if (sign > 0).all() else (Affine(sign, np.zeros_like(sign)),)
-    return _scaled(stage, abs(norm.scale), sign * norm.shift, (*pools, *signs, *rest))
-
-
-def _scaled(
-    stage: Stage, scale: Array, shift: Array, after: tuple[After, ...]
-) -> Stage:
-    """Return the stage with its convolutions' outputs scaled and shifted."""
-    convolutions, start = [], 0
-    for convolution in stage.convolutions:
-        part = slice(start, start + len(convolution.bias))
-        convolutions.append(
-            replace(
-                convolution,
-                weight=convolution.weight * scale[part, None, None, None],
-                bias=convolution.bias * scale[part] + shift[part],
-            )
-        )
-        start = part.stop
-    return replace(stage, convolutions=tuple(convolutions), after=after)

@@ -71,7 +71,7 @@ code { font-size: .85em; }
 <main>
 <h1>$title</h1>
 <p>$summary</p>
-<div id="plot"$live>
+<div id="plot" class="live">
 $svg</div>
 $table</main>
 $scripts</body>
@@ -143,22 +143,16 @@ def write_front(
     title: str,
     param_budget: int | None = None,
     accuracy: str = "validation accuracy",
-    interactive: bool = True,
 ) -> None:
     """Write front.csv and front.html into the folder, each whole or not at all.
 
     Takes about 30 ms for 200 candidates and 130 ms for 2,000 on one CPU core, plus
     0.3 s the first time in a process.
-    ``title`` names the study and ``accuracy`` the kind of accuracy. See front_html for
-    ``interactive``.
+    ``title`` names the study and ``accuracy`` the kind of accuracy.
     Raises StudyError if they cannot be written; the old ones are then unchanged.
     """
     page = front_html(
-        candidates,
-        title=title,
-        param_budget=param_budget,
-        accuracy=accuracy,
-        interactive=interactive,
+        candidates, title=title, param_budget=param_budget, accuracy=accuracy
     )
     write_together(
         {
@@ -174,21 +168,14 @@ def front_html(
     title: str,
     param_budget: int | None = None,
     accuracy: str = "validation accuracy",
-    interactive: bool = True,
 ) -> str:
-    """Return the page: title, counts, plot and the front as a table.
-
-    Without ``interactive`` the plot is the static picture and the page about 50 kB
-    instead of 2 MB, which suits a page that is kept in a repository.
-    """
-    scripts = ""
-    if interactive:
-        figure = front_figure(candidates, param_budget=param_budget, accuracy=accuracy)
-        scripts = _SCRIPTS.substitute(
-            # A "</script>" in a text would end the element.
-            figure=figure.to_json().replace("<", "\\u003c"),
-            plotly=_packed_plotly(),
-        )
+    """Return the page, of about 2 MB: title, counts, plot and the front as a table."""
+    figure = front_figure(candidates, param_budget=param_budget, accuracy=accuracy)
+    scripts = _SCRIPTS.substitute(
+        # A "</script>" in a text would end the element.
+        figure=figure.to_json().replace("<", "\\u003c"),
+        plotly=_packed_plotly(),
+    )
     return _PAGE.substitute(
         title=escape(title),
         summary=escape(_summary(candidates, accuracy)),
@@ -197,7 +184,6 @@ def front_html(
         ),
         table=_table(front(candidates), accuracy),
         scripts=scripts,
-        live=' class="live"' if interactive else "",
     )
 
 

@@ -25,10 +25,10 @@ from nas.sampling.mutation import mutate
 from nas.sampling.starters import STARTERS, Starter, made
 from nas.sampling.surrogate import LOG_MACS, LOG_PARAMS, Array, Surrogate, features
 from nas.space.completion import Caps
+from nas.space.definition import SearchSpace
 from nas.space.drawing import RandomDraws, sample, size_of
 from nas.space.encoding import encode
 from nas.space.limits import smallest
-from nas.space.reading import SearchSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,14 +19,14 @@ from nas.architecture.cost import cost
 from nas.architecture.kinds import KINDS, least_width
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps, way_of_downsampling
-from nas.space.drawing import deviations, usual_finish
-from nas.space.reading import (
+from nas.space.definition import (
     Choice,
     SearchSpace,
     options_of,
     own_options,
     used_resolution,
 )
+from nas.space.drawing import deviations, usual_finish
 from nas.space.widening import widen
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from nas.architecture import Architecture, Head
 from nas.sampling.mutation import BlockGenes, Genome, express, usual_options
 from nas.space.completion import Caps
 from nas.space.encoding import encode
-from nas.space.reading import SearchSpace
+from nas.space.definition import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from nas.engines import Engine
 from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.balance import balance
-from nas.search.contenders import contenders, is_resized
+from nas.search.contenders import Contender, contenders
 from nas.search.kept_trainings import Trainings
 from nas.search.recipes import fidelities
 from nas.search.retraining import Results, Show, Trainer, final_seed
@@ -61,9 +61,9 @@ class SelectionCriteria:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Winner:
-    """The chosen candidate, the weights of its first seed, and the report."""
+    """The chosen contender, the weights of its first seed, and the report."""
 
-    candidate: Candidate
+    contender: Contender
     weights: dict[str, np.ndarray]
     report: dict[str, Any]
 
@@ -94,7 +94,8 @@ def retrain(
     if criteria.min_accuracy is None:
         choice = _most_accurate(candidates, small_enough, criteria, settings, trainer)
     else:
-        choice = _smallest_reaching(front(small_enough), criteria, trainer)
+        members = [Contender.from_candidate(c) for c in front(small_enough)]
+        choice = _smallest_reaching(members, criteria, trainer)
     winner, results = choice.winner, trainer.results
     tests, weights, confusions, kernels = trainer.final(winner, criteria.seeds)
     report = {
@@ -102,7 +103,7 @@ def retrain(
         "dataset": data_name or settings.dataset,
         "data_fingerprint": settings.data_fingerprint,
         "trial": winner.trial,
-        "resized": is_resized(winner),
+        "resized": winner.resized,
         "key": winner.key,
         "num_params": winner.num_params,
         "macs": winner.macs,
@@ -122,7 +123,7 @@ def retrain(
         "metric": metric,
         "screened": choice.screened,
         "finalists": [
-            _told(c, results) | {"search_val_accuracy": c.val_accuracy}
+            _told(c, results) | {"search_val_accuracy": c.search_val_accuracy}
             for c in sorted(choice.finalists, key=lambda c: c.num_params)
         ],
         "recipe": asdict(recipe),
@@ -135,7 +136,7 @@ def retrain(
         "versions": versions(),
         "hardware": hardware,
     }
-    return Winner(candidate=winner, weights=weights, report=report)
+    return Winner(contender=winner, weights=weights, report=report)
 
 
 def allowed(
@@ -165,8 +166,8 @@ def allowed(
 class _Choice:
     """The winner, those it was chosen from, and the results of their short trainings."""
 
-    winner: Candidate
-    finalists: list[Candidate]
+    winner: Contender
+    finalists: list[Contender]
     screened: list[dict[str, Any]]
 
 
@@ -177,7 +178,7 @@ def _most_accurate(
     settings: Settings,
     trainer: Trainer,
 ) -> _Choice:
-    """Return the best of the most promising candidates after a full training."""
+    """Return the best of the most promising contenders after a full training."""
     pool = contenders(candidates, small_enough, settings, criteria.max_params)
     levels = _short_trainings(criteria.epochs, settings)
     if levels:
@@ -188,9 +189,9 @@ def _most_accurate(
     trainer.train([c for c in finalists if not results.count(c)], "finalist")
     finalists = _trained(finalists, results)
 
-    def merit(candidate: Candidate) -> tuple[float, int]:
+    def merit(one: Contender) -> tuple[float, int]:
         # Of equally good ones the smaller.
-        return results.badness(candidate), candidate.num_params
+        return results.badness(one), one.num_params
 
     finalists.sort(key=merit)
     first, *others = finalists[:2]
@@ -208,14 +209,14 @@ def _short_trainings(epochs: int, settings: Settings) -> list[int]:
 
 
 def _halved(
-    pool: Sequence[Candidate],
+    pool: Sequence[Contender],
     levels: Sequence[int],
     criteria: SelectionCriteria,
     trainer: Trainer,
-) -> tuple[list[Candidate], list[dict[str, Any]]]:
+) -> tuple[list[Contender], list[dict[str, Any]]]:
     """Reduce the contenders, given in order of promise, to those to be fully trained.
 
-    Returns the best fully trained ones, too, and what was measured. Candidates that the
+    Returns the best fully trained ones, too, and what was measured. Those that the
     search has trained as long are compared without another training.
     """
     fully_trained = [c for c in pool if trainer.results.count(c)]
@@ -243,9 +244,9 @@ def _halved(
     return [*pool, *known], measured
 
 
-def _trained(some: Sequence[Candidate], results: Results) -> list[Candidate]:
+def _trained(some: Sequence[Contender], results: Results) -> list[Contender]:
     """Return those with a result; raise StudyError where there is none."""
-    found = [candidate for candidate in some if results.count(candidate)]
+    found = [one for one in some if results.count(one)]
     if some and not found:
         raise StudyError(
             "no contender could be trained, for the causes above: give another recipe "
@@ -254,22 +255,22 @@ def _trained(some: Sequence[Candidate], results: Results) -> list[Candidate]:
     return found
 
 
-def _told(candidate: Candidate, results: Results) -> dict[str, Any]:
+def _told(contender: Contender, results: Results) -> dict[str, Any]:
     """Return what the report says of a contender."""
     return {
-        "trial": candidate.trial,
-        "resized": is_resized(candidate),
-        "num_params": candidate.num_params,
-        "val_accuracy": results.accuracy(candidate),
-        "val_loss": results.loss(candidate),
-        "seeds": results.count(candidate),
+        "trial": contender.trial,
+        "resized": contender.resized,
+        "num_params": contender.num_params,
+        "val_accuracy": results.accuracy(contender),
+        "val_loss": results.loss(contender),
+        "seeds": results.count(contender),
     }
 
 
 def _smallest_reaching(
-    members: Sequence[Candidate], criteria: SelectionCriteria, trainer: Trainer
+    members: Sequence[Contender], criteria: SelectionCriteria, trainer: Trainer
 ) -> _Choice:
-    """Return the smallest candidate that is accurate enough; train a few at a time."""
+    """Return the smallest member that is accurate enough; train a few at a time."""
     wanted = criteria.min_accuracy or 0.0
     if not members:
         raise StudyError(

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
+from nas.architecture import Architecture
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.candidates.ranking import evidence_of, family_of, rank
 from nas.sampling.mutation import express, genome_of
 from nas.space import Caps
-from nas.space.reading import SearchSpace, read_space
+from nas.space.definition import SearchSpace
+from nas.space.reading import read_space
 from nas.study.settings import Settings
 
 # How much of what a net is better than others of its size remains at another size. Pairs
@@ -27,18 +30,54 @@ _REACH = 1.0  # in log size
 _NEAR = 0.9
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A possible winner: a candidate, or a candidate's architecture at another size.
+
+    ``trial`` is the candidate's. ``resized`` tells whether this is not the architecture
+    of that trial, but that with other widths; then nothing was trained in the search and
+    ``search_val_accuracy`` is None.
+    """
+
+    trial: int
+    resized: bool
+    architecture: Architecture
+    num_params: int
+    macs: int
+    peak_memory: int
+    key: str
+    search_val_accuracy: float | None
+
+    @classmethod
+    def from_candidate(cls, candidate: Candidate) -> Self:
+        """Return the candidate as the search trained it."""
+        return cls(
+            trial=candidate.trial,
+            resized=False,
+            architecture=candidate.architecture,
+            num_params=candidate.num_params,
+            macs=candidate.macs,
+            peak_memory=candidate.peak_memory,
+            key=candidate.key,
+            search_val_accuracy=candidate.val_accuracy,
+        )
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"trial {self.trial}" + (" resized" if self.resized else "")
+
+
 def contenders(
     candidates: Sequence[Candidate],
     small_enough: Sequence[Candidate],
     settings: Settings,
     max_params: int,
-) -> list[Candidate]:
+) -> list[Contender]:
     """Return those that may win under the cap, the most promising first.
 
     All ``candidates`` tell how loss falls with size; those ``small_enough`` may win as
-    they are. To these come the best structures of all sizes, as wide as the cap allows:
-    they have the origin "resized", their trial is the one they are made from, and they
-    have not been trained.
+    they are. To these come the best structures of all sizes, as wide as the cap allows.
     """
     evidence = [
         evidence_of(c, settings.noise_size, settings.levels[0]) for c in candidates
@@ -51,7 +90,7 @@ def contenders(
     budget = min(max_params, settings.param_budget)
     caps = replace(settings.caps, num_params=budget)
     space = read_space(settings.space_toml, settings.space)
-    found = list(small_enough)
+    found = [Contender.from_candidate(c) for c in small_enough]
     families = {
         family_of(c.architecture)
         for c in small_enough
@@ -79,29 +118,20 @@ def contenders(
     return sorted(found, key=lambda c: (promise[c.trial, c.key], c.num_params))
 
 
-def is_resized(candidate: Candidate) -> bool:
-    """Whether this is a resized candidate, not itself a trial of the study."""
-    return candidate.origin == "resized" and candidate.parent == candidate.trial
-
-
-def _resized(candidate: Candidate, space: SearchSpace, caps: Caps) -> Candidate | None:
+def _resized(candidate: Candidate, space: SearchSpace, caps: Caps) -> Contender | None:
     """Return the candidate as wide as space and caps allow, None where they do not."""
     architecture = candidate.architecture
     sized = express(space, genome_of(space, architecture), architecture, caps)
     if sized is None or sized.key == architecture.key:
         return None
     costs = cost(sized)
-    return replace(
-        candidate,
+    return Contender(
+        trial=candidate.trial,
+        resized=True,
         architecture=sized,
         num_params=costs.num_params,
         macs=costs.macs,
         peak_memory=costs.peak_memory,
         key=sized.key,
-        curve=(),
-        trainings=(),
-        val_accuracy=None,
-        val_loss=None,
-        origin="resized",
-        parent=candidate.trial,
+        search_val_accuracy=None,
     )

@@ -1,4 +1,4 @@
-"""Trains candidates for `nas best`, and keeps what their trainings have measured."""
+"""Trains contenders for `nas best`, and keeps what their trainings have measured."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from nas.candidates.candidate import Candidate, mean_loss
-from nas.candidates.ranking import badness, gain_of_longer_training
+from nas.candidates.ranking import badness, depth_of, gain_of_longer_training
 from nas.engines import Engine, Finished, Job, Mode, Reported, kernels_ran_in_all
-from nas.search.contenders import is_resized
+from nas.search.contenders import Contender
 from nas.search.kept_trainings import Trainings
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
@@ -67,31 +67,31 @@ class Results:
             if ends:
                 self._ends[c.key] = ends
 
-    def add(self, candidate: Candidate, end: RungReport) -> None:
+    def add(self, contender: Contender, end: RungReport) -> None:
         """Add the last report of a training."""
-        self._ends.setdefault(candidate.key, []).append(end)
+        self._ends.setdefault(contender.key, []).append(end)
 
-    def count(self, candidate: Candidate) -> int:
-        """Return the number of trainings of that candidate."""
-        return len(self._ends.get(candidate.key, ()))
+    def count(self, contender: Contender) -> int:
+        """Return the number of trainings of that contender."""
+        return len(self._ends.get(contender.key, ()))
 
-    def accuracy(self, candidate: Candidate) -> float:
+    def accuracy(self, contender: Contender) -> float:
         """Return the mean validation accuracy, 0 to 1."""
-        return statistics.fmean(e.val_accuracy for e in self._ends[candidate.key])
+        return statistics.fmean(e.val_accuracy for e in self._ends[contender.key])
 
-    def loss(self, candidate: Candidate) -> float | None:
+    def loss(self, contender: Contender) -> float | None:
         """Return the mean validation loss; None where a training did not measure it."""
-        return mean_loss(self._ends[candidate.key])
+        return mean_loss(self._ends[contender.key])
 
-    def badness(self, candidate: Candidate) -> float:
+    def badness(self, contender: Contender) -> float:
         """Return the value that the choice minimises; see nas.candidates.ranking."""
         return statistics.fmean(
             badness(end.val_loss, end.val_accuracy, self._val_size)
-            for end in self._ends[candidate.key]
+            for end in self._ends[contender.key]
         )
 
-    def are_close(self, first: Candidate, second: Candidate, least: float) -> bool:
-        """Whether another seed could turn the order of two candidates around.
+    def are_close(self, first: Contender, second: Contender, least: float) -> bool:
+        """Whether another seed could turn the order of two contenders around.
 
         That is the case where their badness differs by less than ``least``, or by less
         than two standard deviations of what the number of validation images allows.
@@ -115,7 +115,7 @@ class FinalTrainings(NamedTuple):
 
 
 class Trainer:
-    """Trains candidates by one recipe, on an engine, until all have ended."""
+    """Trains contenders by one recipe, on an engine, until all have ended."""
 
     def __init__(
         self,
@@ -145,14 +145,14 @@ class Trainer:
             self._kept,
         )
 
-    def train(self, some: Sequence[Candidate], stage: Stage) -> None:
+    def train(self, some: Sequence[Contender], stage: Stage) -> None:
         """Train each once more on the training split, with a seed of its own.
 
         Where that fails, a warning says so and `results` has nothing new.
         """
         jobs = []
         for number, c in enumerate(some):
-            who = f"{c.trial} {c.key}" if is_resized(c) else c.trial
+            who = f"{c.trial} {c.key}" if c.resized else c.trial
             seed = derived_seed(
                 self._settings.seed,
                 "promote",
@@ -166,7 +166,7 @@ class Trainer:
 
         def leave_out(job: Job, cause: str) -> None:
             failed.add(job.number)
-            name = _name(some[job.number])
+            name = some[job.number].name
             _logger.warning("%s is left out, its training failed: %s", name, cause)
 
         for job, event in self._run(jobs, some, stage, leave_out):
@@ -177,17 +177,19 @@ class Trainer:
                 self.results.add(c, ends[number])
 
     def by_promise(
-        self, candidates: Iterable[Candidate], full_epochs: int
-    ) -> list[Candidate]:
-        """Return the candidates in the order to expect after a full training."""
+        self, some: Iterable[Contender], full_epochs: int
+    ) -> list[Contender]:
+        """Return the contenders in the order to expect after a full training."""
 
-        def promise(one: Candidate) -> tuple[float, int]:
-            gain = gain_of_longer_training(one.macs, self.recipe.epochs, full_epochs)
+        def promise(one: Contender) -> tuple[float, int]:
+            depth = depth_of(one.architecture)
+            epochs = self.recipe.epochs
+            gain = gain_of_longer_training(one.macs, depth, epochs, full_epochs)
             return self.results.badness(one) - gain, one.num_params
 
-        return sorted(candidates, key=promise)
+        return sorted(some, key=promise)
 
-    def final(self, winner: Candidate, seeds: int) -> FinalTrainings:
+    def final(self, winner: Contender, seeds: int) -> FinalTrainings:
         """Train on training and validation data, once for each seed, and test."""
         jobs = [
             self._job(winner, number, final_seed(self._settings, number), "final")
@@ -205,10 +207,10 @@ class Trainer:
             kernels_ran_in_all(end.kernels for end in ends),
         )
 
-    def _job(self, candidate: Candidate, number: int, seed: int, mode: Mode) -> Job:
+    def _job(self, contender: Contender, number: int, seed: int, mode: Mode) -> Job:
         return Job(
             number=number,
-            architecture=candidate.architecture,
+            architecture=contender.architecture,
             recipe=self.recipe,
             seed=seed,
             rungs=tuple(float(epoch) for epoch in range(1, self.recipe.epochs + 1)),
@@ -219,23 +221,19 @@ class Trainer:
     def _run(
         self,
         jobs: Sequence[Job],
-        candidates: Sequence[Candidate],
+        trained: Sequence[Contender],
         stage: Stage,
         leave_out: Callable[[Job, str], None] | None = None,
     ) -> list[tuple[Job, Reported | Finished]]:
         """Train all jobs; return their reports and ends, see `train_all`."""
 
         def show(job: Job, event: Reported | Finished) -> None:
-            self._show(_event(stage, job, candidates[job.number], event))
+            self._show(_event(stage, job, trained[job.number], event))
 
-        names = [_name(candidate) for candidate in candidates]
+        names = [contender.name for contender in trained]
         return train_all(
             self._engine, jobs, names, show, self._kept, leave_out=leave_out
         )
-
-
-def _name(candidate: Candidate) -> str:
-    return f"trial {candidate.trial}" + (" resized" if is_resized(candidate) else "")
 
 
 def final_seed(settings: Settings, number: int) -> int:
@@ -244,13 +242,13 @@ def final_seed(settings: Settings, number: int) -> int:
 
 
 def _event(
-    stage: Stage, job: Job, candidate: Candidate, event: Reported | Finished
+    stage: Stage, job: Job, contender: Contender, event: Reported | Finished
 ) -> ProgressEvent:
     return ProgressEvent(
         stage=stage,
-        trial=candidate.trial,
-        resized=is_resized(candidate),
-        num_params=candidate.num_params,
+        trial=contender.trial,
+        resized=contender.resized,
+        num_params=contender.num_params,
         seed=job.seed,
         report=event.report if isinstance(event, Reported) else None,
         test_accuracy=event.test_accuracy if isinstance(event, Finished) else None,

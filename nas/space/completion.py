@@ -30,7 +30,7 @@ from nas.architecture.cost import (
     total,
 )
 from nas.architecture.kinds import KINDS, least_width, refusal
-from nas.space.reading import SearchSpace, options_of
+from nas.space.definition import SearchSpace, options_of
 
 
 @dataclass(frozen=True, slots=True)

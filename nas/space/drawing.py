@@ -24,6 +24,7 @@ from nas.architecture.cost import cost
 from nas.architecture.kinds import refusal
 from nas.errors import ArchitectureError, SpaceError
 from nas.space.completion import Caps, Move, State
+from nas.space.definition import Choice, Deviation, SearchSpace, own_options
 from nas.space.limits import (
     completion,
     counts,
@@ -32,7 +33,6 @@ from nas.space.limits import (
     kinds_of_caps,
     smallest,
 )
-from nas.space.reading import Choice, Deviation, SearchSpace, own_options
 from nas.space.widening import widen
 
 T = TypeVar("T")

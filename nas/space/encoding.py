@@ -16,9 +16,9 @@ from nas.architecture import Architecture, Block
 from nas.architecture.cost import count_params
 from nas.errors import NasError
 from nas.space.completion import Caps
+from nas.space.definition import Choice, SearchSpace, own_options, used_resolution
 from nas.space.drawing import deviations, sample, size_of, usual_finish
 from nas.space.limits import smallest
-from nas.space.reading import Choice, SearchSpace, own_options, used_resolution
 
 T = TypeVar("T")
 

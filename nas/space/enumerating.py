@@ -10,10 +10,10 @@ from nas.architecture import Architecture, Block, Head, Shape
 from nas.architecture.cost import cost
 from nas.architecture.kinds import refusal
 from nas.space.completion import Caps, Completion, State
+from nas.space.definition import SearchSpace
 from nas.space.drawing import deviations, repeatable, usual_finish, with_block
 from nas.space.encoding import encode
 from nas.space.limits import completion, counts, heads_of, inputs_of, kinds_of_caps
-from nas.space.reading import SearchSpace
 from nas.space.widening import narrowest, with_widths
 
 _TRIES = 5

@@ -20,9 +20,10 @@ from nas.architecture import Architecture, feature_shapes
 from nas.architecture.kinds import KINDS
 from nas.errors import SpaceError
 from nas.space.completion import Caps
+from nas.space.definition import SearchSpace, own_options
 from nas.space.drawing import usual_finish
 from nas.space.encoding import encode
-from nas.space.reading import SearchSpace, own_options, read_space, value_in
+from nas.space.reading import read_space, value_in
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from nas.architecture import Head, Shape, resized
 from nas.architecture.cost import Cost, resize_layers, total
 from nas.errors import SpaceError
 from nas.space.completion import Caps, Completion, State
-from nas.space.reading import SearchSpace, used_resolution
+from nas.space.definition import SearchSpace, used_resolution
 
 
 def smallest(

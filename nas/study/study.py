@@ -43,10 +43,11 @@ from nas.candidates.candidate import (
 from nas.candidates.ranking import Evidence, evidence_of
 from nas.errors import StudyError
 from nas.sampling.evolution import Evolution, Proposal, Recorder
+from nas.space.definition import SearchSpace
 from nas.space.drawing import sample
 from nas.space.encoding import encode
 from nas.space.enumerating import every_net
-from nas.space.reading import SearchSpace, read_space
+from nas.space.reading import read_space
 from nas.study.optuna_internals import id_of_trial
 from nas.study.records import (
     STATES,

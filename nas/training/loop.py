@@ -139,11 +139,9 @@ def evaluate(
     labels: Tensor,
     mean: Sequence[float],
     std: Sequence[float],
-    *,
-    batch_size: int | None = None,
 ) -> float:
     """Return the share of the images that the model gets right; see `measure`."""
-    return measure(model, images, labels, mean, std, batch_size=batch_size).accuracy
+    return measure(model, images, labels, mean, std).accuracy
 
 
 @torch.inference_mode()
@@ -155,23 +153,22 @@ def measure(
     std: Sequence[float],
     *,
     metric: Metric = "accuracy",
-    batch_size: int | None = None,
 ) -> Measurement:
     """Return the model's accuracy and loss on the images, by the metric.
 
     With "balanced-accuracy" both are means over the classes that have images here.
 
     ``images`` is uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``. The model's mode
-    (training or not) is left as it was found. Batches are by default so small that a
-    worker on a CPU needs little more memory for them than for training.
+    (training or not) is left as it was found. Batches on a CPU are so small that a
+    worker needs little more memory for them than for training.
     """
     if not len(labels):
         return Measurement(math.nan, math.nan)
     if metric == "balanced-accuracy":
-        return _balanced(_answers(model, images, labels, mean, std, batch_size), labels)
+        return _balanced(_answers(model, images, labels, mean, std), labels)
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
-    for logits, answers in _answers(model, images, labels, mean, std, batch_size):
+    for logits, answers in _answers(model, images, labels, mean, std):
         correct += (logits.argmax(1) == answers).sum()
         loss += functional.cross_entropy(logits, answers, reduction="sum")
     return Measurement(int(correct) / len(labels), float(loss) / len(labels))
@@ -220,10 +217,9 @@ def _answers(
     labels: Tensor,
     mean: Sequence[float],
     std: Sequence[float],
-    batch_size: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits ``[B, num_classes]`` and labels ``[B]``, batch after batch."""
-    batch_size = batch_size or (128 if images.device.type == "cpu" else 2048)
+    batch_size = 128 if images.device.type == "cpu" else 2048
     scale, offset = normalisation(mean, std, images.device)
     predict = kernels.predictor(model, 32)
     was_training = model.training

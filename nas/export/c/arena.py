@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from nas.errors import ExportError
-from nas.export.quantise import IntegerStage
+from nas.export.integer_stages import IntegerStage
 
 
 def arena_size(table: Sequence[IntegerStage]) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from nas.export.c.arena import arena_size, places
 from nas.export.contract import contract
 from nas.export.integer import SIGMOID, depthwise
-from nas.export.quantise import Int8, Integers, IntegerStage, resize_of
+from nas.export.integer_stages import Int8, Integers, IntegerStage, resize_of
 from nas.export.stages import Stage
 
 _HERE = Path(__file__).parent

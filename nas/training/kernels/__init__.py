@@ -9,7 +9,7 @@ trained: slower, and the same but for rounding.
 
 ``recording.py`` goes through a model's layers. For a CPU ``cpu.py`` records them as calls
 on a tape (``tape.py``) and ``library.py`` compiles the C functions. For a GPU
-``gpu_recording.py`` records them as a program (``program.py``), ``cuda.py`` compiles and
+``gpu_recording/`` records them as a program (``program.py``), ``cuda.py`` compiles and
 launches the kernel, and ``gpu.py`` trains and evaluates. ``layers.py`` has what stands in
 for the model.
 """

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.training.batches import Batches
-from nas.training.kernels.gpu_recording import GpuRecorder
+from nas.training.kernels.gpu_recording import GpuRecorder, share_evenly
 from nas.training.kernels.program import LANES, Launcher
 from nas.training.recipe import Recipe
 
@@ -73,13 +73,14 @@ class Training:
             launcher, layers, training=True, seeds=self._seeds, place=self._place
         )
         batch = torch.zeros(self._images.shape[1:], device=device)
-        recorder.operation(
-            "copy", recorder.even(batch.numel() // 4), batch, self._images, self._place,
+        operations = recorder.operations
+        operations.add(
+            "copy", share_evenly(batch.numel() // 4), batch, self._images, self._place,
             integers=(batch.numel(),),
         )  # fmt: skip
         logits, back = recorder.chain(batch)
         gradient = torch.zeros_like(logits)
-        recorder.operation(
+        operations.add(
             "cross_entropy", (1, 1), logits, gradient, self._labels, self._place,
             class_weights, self.losses,
             integers=(groups, logits.shape[1]),
@@ -120,11 +121,6 @@ class Training:
 def grouped(images: Tensor) -> Tensor:
     """Return ``[N, C, H, W]`` as ``[N / 32, C, H, W, 32]``."""
     return images.view(-1, LANES, *images.shape[1:]).permute(0, 2, 3, 4, 1)
-
-
-def _side(name: str) -> int:
-    """Return the kernel's side that an operation is made for, 0 for any."""
-    return int(name[-1]) if name[-1].isdigit() else 0
 
 
 def _given(tensor: Tensor | None) -> list[Tensor]:

@@ -1,0 +1,12 @@
+"""Records a model's layers as operations of the GPU's kernel.
+
+``recorder.py`` goes through the layers. What they need is recorded by functions:
+``convolutions.py`` (with biases), ``norm.py`` (with dropout), ``pooling.py``,
+``elementwise.py`` (activations, sums, gates) and ``optimizer.py`` (the change of the
+weights). All add to the list in ``operations.py``.
+"""
+
+from nas.training.kernels.gpu_recording.operations import share_evenly
+from nas.training.kernels.gpu_recording.recorder import GpuRecorder, can_record
+
+__all__ = ["GpuRecorder", "can_record", "share_evenly"]
