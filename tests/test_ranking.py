@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.candidates.ranking import Evidence, badness, rank
+from nas.architecture import Architecture, Block, Head
+from nas.candidates.ranking import Evidence, badness, depth_of, rank
 
 LEVELS = (1, 3, 15)
 
@@ -87,3 +89,35 @@ def test_badness_knows_loss_and_error() -> None:
         (math.log(0.02) + math.log(0.0005)) / 2
     )
     assert badness(None, 0.99, 1000) == pytest.approx(math.log(0.01))
+
+
+def test_what_longer_trainings_bring_deep_nets_counts_for_all_of_them() -> None:
+    """Some deep and some shallow ones were promoted; the others' ranks follow."""
+    evidence = []
+    for number in range(60):
+        size, depth = 300 + 100 * (number % 30), (4, 16)[number % 2]
+        results = {1: [-0.7 * math.log(size)]}
+        if number < 20:
+            results[3] = [-0.7 * math.log(size) - 0.4 - 0.2 * math.log(depth)]
+        evidence.append(Evidence(number, size, 10**6, results, depth=depth))
+    before = rank([replace(e, results={1: e.results[1]}) for e in evidence], LEVELS)
+    after = rank(evidence, LEVELS)
+    gained = (after.residuals - before.residuals)[20:]
+    deep, shallow = gained[1::2].mean(), gained[::2].mean()
+    assert deep < shallow - 0.1
+    # Without longer trainings no more than what is known beforehand.
+    assert abs(before.residuals[1::2].mean() - before.residuals[::2].mean()) < 0.2
+
+
+def test_the_depth_counts_convolutions_one_after_the_other() -> None:
+    """Not those side by side; repeats count, and the two of a separable block."""
+    blocks = (
+        Block(out_channels=8),
+        Block(kind="separable", out_channels=8, repeats=3),
+        Block(kind="inception", out_channels=9, kernel_size=5),
+    )
+    net = Architecture(
+        input_shape=(1, 28, 28), num_classes=10, blocks=blocks, head=Head(kind="gap")
+    )
+    assert depth_of(net) == 1 + 2 * 3 + 1
+    assert depth_of(replace(net, blocks=())) == 1
