@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from nas.architecture.parts import Part, SqueezeExcitation
 from nas.errors import ExportError
 
 Array = npt.NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 _EPSILON = 1e-5  # torch's default for BatchNorm2d
 LEAKY_SLOPE = 0.01
@@ -33,7 +34,7 @@ LEAKY_SLOPE = 0.01
 _KNOWN_BLOCK = {
     *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
     *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
-    *("squeeze_excitation", "kernel_width", "dilation"),
+    *("squeeze_excitation", "kernel_width", "dilation", "groups"),
 }
 _KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
 _ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
@@ -41,9 +42,10 @@ _ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:
-    """``weight`` [O, I, kh, kw] (I is 1 if depthwise), ``bias`` [O].
+    """``weight`` [O, I, kh, kw], ``bias`` [O].
 
-    ``padding`` is the number of rows and columns of zeros on each side of the input.
+    I is how many channels each group of the stage takes: 1 if depthwise. ``padding`` is the number
+    of rows and columns of zeros on each side of the input.
     """
 
     weight: Array
@@ -107,7 +109,8 @@ class Stage:
     stage, 2 the one before it, and so on; the image precedes the first stage. Likewise
     ``adds`` is the distance to the output that is added to the convolutions' sums, and
     ``gates`` to the one whose channels, one number each, are multiplied with the input;
-    0 for none.
+    0 for none. Each of ``groups`` parts of the input's channels is convolved by itself;
+    if ``depthwise`` each channel.
     """
 
     name: str
@@ -118,6 +121,7 @@ class Stage:
     after: tuple[After, ...] = ()
     stride: int = 1
     dilation: int = 1
+    groups: int = 1
     depthwise: bool = False
     takes: int = 1
     adds: int = 0
@@ -157,6 +161,14 @@ def stages(
     chain += _head_stages(architecture.head, shape, architecture.num_classes, source)
     source.check_all_taken()
     return chain
+
+
+def by_weight(
+    values: npt.NDArray[Scalar], groups: int, outputs: int
+) -> npt.NDArray[Scalar]:
+    """Return each input channel's value for each weight that it has, [O, I, 1, 1]."""
+    of_group = values.reshape(groups, -1)
+    return np.repeat(of_group, outputs // groups, axis=0)[:, :, None, None]
 
 
 def reach(chain: Sequence[Stage]) -> int:
@@ -309,6 +321,7 @@ def _part_stages(
             output_shape=output,
             stride=first.stride,
             dilation=first.dilation,
+            groups=first.in_channels // first.inputs,
             depthwise=first.depthwise,
         )
         shape = output
@@ -361,8 +374,7 @@ def _gate_stages(
 
 
 def _convolution(one: PartConvolution, weights: _Weights, prefix: str) -> Convolution:
-    inputs = 1 if one.depthwise else one.in_channels
-    sizes = (one.out_channels, inputs, *one.kernel)
+    sizes = (one.out_channels, one.inputs, *one.kernel)
     return Convolution(
         weights.take(f"{prefix}.{one.name}.weight", sizes),
         weights.take(f"{prefix}.{one.name}.bias", (one.out_channels,))

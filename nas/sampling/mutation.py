@@ -20,6 +20,7 @@ from nas.architecture.kinds import KINDS, least_width
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps, way_of_downsampling
 from nas.space.drawing import deviations, usual_finish
+from nas.space.groups import divisible
 from nas.space.reading import (
     Choice,
     SearchSpace,
@@ -158,7 +159,7 @@ def express(
     try:
         narrow = replace(
             like,
-            blocks=tuple(blocks),
+            blocks=divisible(blocks),
             head=replace(genome.head, dropout=dropout),
             resolution=used_resolution(genome.resolution, like.input_shape),
         )

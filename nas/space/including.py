@@ -22,7 +22,7 @@ from nas.errors import SpaceError
 from nas.space.completion import Caps
 from nas.space.drawing import usual_finish
 from nas.space.encoding import encode
-from nas.space.reading import SearchSpace, own_options, read_space, value_in
+from nas.space.reading import SearchSpace, key_of, own_options, read_space, value_in
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ def _needs(
     for block in blocks:
         # Before the kind, which may not do without, and behind it.
         own = [
-            ("blocks", f"{name}s", getattr(block, name))
+            ("blocks", key_of(name), getattr(block, name))
             for name in own_options(space)
             if KINDS[block.kind].knows(name)
         ]

@@ -72,6 +72,7 @@ class SearchSpace:
     squeeze_excitations: Choice[int]
     kernel_widths: Choice[int]
     dilations: Choice[int]
+    groups: Choice[int]
     min_width: int
     max_width: int
     spread: float
@@ -98,7 +99,13 @@ def own_options(space: SearchSpace) -> dict[str, Choice[Any]]:
         "squeeze_excitation": space.squeeze_excitations,
         "kernel_width": space.kernel_widths,
         "dilation": space.dilations,
+        "groups": space.groups,
     }
+
+
+def key_of(option: str) -> str:
+    """Return the key in ``[blocks]`` that lists such an option."""
+    return option if option == "groups" else f"{option}s"
 
 
 def options_of(space: SearchSpace, kind: str) -> dict[str, tuple[Any, ...]]:
@@ -153,7 +160,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "blocks": (
         *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
         *("repeats", "shortcuts", "expansions", "squeeze_excitations"),
-        *("kernel_widths", "dilations"),
+        *("kernel_widths", "dilations", "groups"),
     ),
     "widths": ("min", "max", "spread"),
     "downsampling": ("count", "kinds", "smallest_side"),
@@ -175,6 +182,7 @@ _DEFAULTS: dict[tuple[str, str], Any] = {
     ("blocks", "squeeze_excitations"): [0],
     ("blocks", "kernel_widths"): [0],
     ("blocks", "dilations"): [1],
+    ("blocks", "groups"): [1],
     ("widths", "spread"): 3.0,
     ("downsampling", "smallest_side"): 1,
     ("dropout", "values"): [0.0],
@@ -203,6 +211,7 @@ _WEIGHTED = {
     ("blocks", "squeeze_excitations"),
     ("blocks", "kernel_widths"),
     ("blocks", "dilations"),
+    ("blocks", "groups"),
     ("downsampling", "kinds"),
     ("dropout", "values"),
     ("head", "kinds"),
@@ -264,6 +273,7 @@ class _Reader:
             squeeze_excitations=self.wholes("blocks", "squeeze_excitations", 0, 64),
             kernel_widths=self.wholes("blocks", "kernel_widths", 0, 31, odd=True),
             dilations=self.wholes("blocks", "dilations", 1, 16),
+            groups=self.wholes("blocks", "groups", 1, 256),
             min_width=self.whole("widths", "min", 1, 4096),
             max_width=self.whole("widths", "max", 1, 4096),
             spread=self.number("widths", "spread", 1.0, 64.0),
@@ -280,6 +290,12 @@ class _Reader:
         if 1 not in space.repeats.options:
             self.refuse(
                 "blocks", "repeats", "has no 1, for blocks that cannot be repeated"
+            )
+        if 1 not in space.groups.options:
+            self.refuse(
+                "blocks",
+                "groups",
+                "has no 1, for a block that takes images of one channel",
             )
         if space.min_width > space.max_width:
             self.refuse("widths", "min", f"is above max ({space.max_width})")
@@ -318,7 +334,7 @@ class _Reader:
                     takes = " or ".join(map(repr, KINDS[kind].shortcuts))
                     self.refuse(
                         "blocks",
-                        f"{name}s",
+                        key_of(name),
                         f"has none that {kind} blocks take: add {takes}",
                     )
         # The first block must have an option of everything that all blocks have.

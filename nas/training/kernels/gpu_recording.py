@@ -27,6 +27,7 @@ from nas.training.kernels.recording import (
     Recorder,
     area_of,
     conv_shape,
+    is_grouped,
     kept_scale,
     threshold_of,
 )
@@ -54,7 +55,7 @@ def can_record(layer: nn.Module) -> bool:
     """Return whether a program can hold the layer."""
     if isinstance(layer, nn.Conv2d):
         high, wide = layer.kernel_size
-        return high * wide <= _MAX_TAPS
+        return high * wide <= _MAX_TAPS and not is_grouped(layer)
     return isinstance(layer, (*LAYERS, nn.Flatten, nn.Linear))
 
 
