@@ -304,18 +304,17 @@ def _structure(
 
     paths = [_Path([], State(norm, head, shape, depth, count), caps)]
     for number in range(1, depth + 1):
-        after = [
-            (move, path)
-            for path in paths
-            for move in table.moves(path.state)
-            if move.fits(path.caps)
-        ]
+        moves: list[Move] = []
+        before: dict[int, _Path] = {}
+        for path in paths:
+            fitting = [m for m in table.moves(path.state) if m.fits(path.caps)]
+            moves += fitting
+            before |= dict.fromkeys(map(id, fitting), path)
         # A downsampling that does not fit is postponed to the next block that has one.
         due = sum(position <= number for position in wanted)
         done = count - paths[0].state.downsamplings_left
-        moves = [move for move, _ in after]
         drawn = _moves(space, draws, number, moves, downsample=due > done)
-        paths = _narrowest(after, drawn)
+        paths = _narrowest((before[id(move)], move) for move in drawn)
     return resolution, paths[0].blocks, head
 
 
@@ -332,18 +331,15 @@ class _Path:
     caps: Caps
 
 
-def _narrowest(
-    after: Sequence[tuple[Move, _Path]], drawn: Sequence[Move]
-) -> list[_Path]:
+def _narrowest(drawn: Iterable[tuple[_Path, Move]]) -> list[_Path]:
     """Return the paths after these moves: for each width of the last block one.
 
     It is the one whose other blocks are the narrowest, which comes first.
     """
     found: dict[int, _Path] = {}
-    among = {id(move) for move in drawn}
-    for move, path in after:
+    for path, move in drawn:
         width = move.block.out_channels
-        if width not in found and id(move) in among:
+        if width not in found:
             blocks = [*path.blocks, move.block]
             found[width] = _Path(blocks, move.state, path.caps.after(move.cost))
     return [found[width] for width in sorted(found)]

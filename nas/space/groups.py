@@ -28,6 +28,8 @@ def steps_of(blocks: Sequence[Block]) -> list[int]:
 
 def divisible(blocks: Sequence[Block]) -> tuple[Block, ...]:
     """Return the blocks, each widened as far as groups need it."""
+    if all(block.groups == 1 for block in blocks):
+        return tuple(blocks)
     return tuple(
         replace(block, out_channels=rounded_up(block.out_channels, step))
         for block, step in zip(blocks, steps_of(blocks), strict=True)

@@ -57,6 +57,10 @@ def widen(
     blocks = narrow.blocks
     classifiers = _classifiers(narrow)
     steps = steps_of(blocks)
+    lowest = [
+        rounded_up(max(least, least_width(block.kind, block.kernel_size)), step)
+        for block, step in zip(blocks, steps, strict=True)
+    ]
 
     def allowed(wished: Sequence[float]) -> list[int]:
         """Return the widths that come nearest to those that are wished."""
@@ -69,8 +73,7 @@ def widen(
             else:
                 step = steps[number]
                 wanted = min(round(wish / step), most // step) * step
-                kernels = least_width(block.kind, block.kernel_size)
-                widths.append(max(rounded_up(max(least, kernels), step), wanted))
+                widths.append(max(lowest[number], wanted))
         return widths
 
     def at(factor: float) -> list[int]:
