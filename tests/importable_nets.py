@@ -198,12 +198,13 @@ class Added(nn.Module):
         deep: bool = False,
         first: bool = False,
         early: bool = False,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.stem = cbr(1, i)
-        layers = [*cbr(i, o, stride=stride, padding=1)]
+        layers = [*cbr(i, o, stride=stride, padding=1, groups=groups)]
         if deep:
-            layers += cbr(o, o, padding=1)
+            layers += cbr(o, o, padding=1, groups=groups)
         self.body = nn.Sequential(*(layers if early else layers[:-1]))
         self.downsample = nn.Sequential()
         if stride > 1 or i != o:
@@ -354,6 +355,16 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         cbr(8, 8, (1, 5), padding="same", dilation=(1, 2)),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     ),
+    "groups": nn.Sequential(
+        cbr(1, 8), cbr(8, 12, padding=1, groups=4), nn.MaxPool2d(2),
+        cbr(12, 12, 1, groups=3, stride=2), nn.Conv2d(12, 8, (3, 1), groups=2), nn.SiLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "depthwise alone, with norm and with a bias": nn.Sequential(
+        cbr(1, 6), cbr(6, 6, padding=1, groups=6), nn.Conv2d(6, 6, 3, groups=6),
+        nn.Conv2d(6, 12, 3, groups=6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(12, 10),
+    ),
     "norm folded": nn.Sequential(
         nn.Conv2d(1, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 8, 3, padding="same"),
         nn.LeakyReLU(), nn.Flatten(), nn.Linear(1352, 10), nn.Softmax(-1),
@@ -375,6 +386,8 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
     "residual of two convolutions, its sides swapped": Added(6, 6, deep=True, first=True),
     "residual that changes the shape": Added(6, 9, 2, deep=True),
     "one convolution and a shortcut of another": Added(6, 9, 2),
+    "groups, added to the input": Added(8, 8, groups=2),
+    "groups and a shortcut without any": Added(6, 9, 2, groups=3),
     "relu6": nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(6, 10),
@@ -390,9 +403,9 @@ def _ending(*layers: nn.Module) -> nn.Module:
 
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
-    "norm behind depthwise alone": (
-        _ending(cbr(1, 6), cbr(6, 6, padding=1, groups=6), nn.Conv2d(6, 8, 1)),
-        r"1.0 \(Conv2d.* with the same norm, bias and activation between them",
+    "groups within a residual block": (
+        Added(6, 6, deep=True, groups=2),
+        r"body.0 \(Conv2d.* nas has no groups; the nearest is groups=1",
     ),
     "strides that differ": (
         _ending(nn.Conv2d(1, 8, 3, (2, 1)), nn.ReLU()),

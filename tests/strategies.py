@@ -82,6 +82,8 @@ def blocks(
         if kind == "inception" and channels < 4:
             kind = "conv"
         out_channels = channels
+    # Even a valid number of groups, of any kind of block, divides both widths.
+    groups = [n for n in range(1, 10) if (channels or 1) % n == out_channels % n == 0]
     return Block(
         kind=kind,
         out_channels=out_channels,
@@ -100,6 +102,7 @@ def blocks(
         squeeze_excitation=draw(st.sampled_from([0, 2, 8])) if KINDS[kind].gates else 0,
         kernel_width=kernel_width,
         dilation=dilation,
+        groups=draw(st.sampled_from(groups)) if KINDS[kind].grouped else 1,
     )
 
 
@@ -211,11 +214,13 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
         "squeeze_excitations": [0, 2, 4],
         "kernel_widths": [0, 1, 3, 5],
         "dilations": [1, 2, 3],
+        "groups": [1, 2, 3],
     }
     several = draw(st.sampled_from(list(further)))
     for key, options in further.items():
         found = draw(some(options, most if key == several else 1))
         tables["blocks"][key] = found
+    tables["blocks"]["groups"] = sorted({1, *tables["blocks"]["groups"]})
     shortcuts = tables["blocks"]["shortcuts"]
     # Some kinds take none, others cannot do without, and images have no identity.
     tables["blocks"]["shortcuts"] = (

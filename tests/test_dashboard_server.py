@@ -31,6 +31,7 @@ from studying import (
     train_made_up,
 )
 
+from nas.architecture import Architecture, Block, Head
 from nas.architecture.boards import find_board
 from nas.architecture.cost import layers
 from nas.candidates.candidate import Candidate, Training, front, with_training
@@ -39,6 +40,7 @@ from nas.dashboard.app import application
 from nas.dashboard.assets import script_json
 from nas.dashboard.catalogue import Catalogue
 from nas.dashboard.columns import fronts
+from nas.dashboard.details import kernel_of
 from nas.dashboard.export import report_html
 from nas.dashboard.guard import Guard, is_loopback
 from nas.dashboard.live import LiveStudy
@@ -380,6 +382,29 @@ def test_details_tell_the_layers_the_curve_and_the_commands(studies: Path) -> No
     assert any(line.endswith("--start-from small:7") for line in commands)
     with pytest.raises(StudyError, match="no trial 999"):
         live.details(999)
+
+
+def test_the_picture_of_a_layer_shows_its_kernel() -> None:
+    """Of parallel kernels the largest; poolings and linear layers have none."""
+    net = Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        blocks=(
+            Block(kind="inception", out_channels=6, kernel_size=5),
+            Block(out_channels=8, groups=2, kernel_width=1, dilation=2, pool="max"),
+            Block(kind="mobilenet", out_channels=4),
+        ),
+        head=Head(),
+    )
+    assert [kernel_of(layer) for layer in layers(net)] == [
+        {"height": 5, "width": 5, "dilation": 1, "groups": 1},
+        {"height": 3, "width": 1, "dilation": 2, "groups": 2},
+        None,
+        {"height": 3, "width": 3, "dilation": 1, "groups": 8},
+        {"height": 1, "width": 1, "dilation": 1, "groups": 1},
+        None,
+        None,
+    ]
 
 
 def test_peers_are_those_nearest_in_size(studies: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,8 @@ def test_flash_of_a_lower_resolution() -> None:
         Block(out_channels=6, kernel_size=3, kernel_width=7),
         Block(out_channels=6, dilation=2),
         Block(kind="separable", out_channels=6, kernel_width=5, dilation=2),
+        Block(out_channels=6, groups=3, activation="silu", shortcut="conv"),
+        Block(out_channels=8, groups=2, kernel_width=5, pool="avg"),
         Block(
             kind="inverted_bottleneck",
             out_channels=8,
@@ -152,8 +155,9 @@ def test_flash_of_a_lower_resolution() -> None:
 def test_flash_of_every_kind_of_part(block: Block) -> None:
     """Of those that spaces draw seldom or never, too."""
     need("arm-none-eabi-gcc", "make")
+    first = replace(block, groups=1)  # images of one channel have no groups
     architecture = Architecture(
-        input_shape=(1, 14, 14), num_classes=10, blocks=(block, block), head=Head()
+        input_shape=(1, 14, 14), num_classes=10, blocks=(first, block), head=Head()
     )
     found = target.footprint(written(integer_net(architecture)))
     assert found is not None

@@ -225,11 +225,32 @@ def test_rectangular_and_dilated_kernels(values: dict[str, Any]) -> None:
     )
 
 
+@pytest.mark.parametrize("values", [{}, {"dilation": 2, "kernel_width": 5}])
+def test_groups_of_channels(values: dict[str, Any]) -> None:
+    """Of colour images and of feature maps; of one to nine channels, given and taken."""
+    check(
+        Architecture(
+            input_shape=(3, 19, 17),
+            num_classes=5,
+            blocks=(
+                Block(out_channels=18, groups=3, stride=2, **values),
+                Block(out_channels=18, groups=2, pool="avg", activation="silu"),
+                Block(out_channels=18, groups=9, shortcut="identity", **values),
+                Block(kind="separable", out_channels=6),
+                Block(out_channels=12, groups=6, padding="valid", pool="max"),
+                Block(kind="inception", out_channels=8),
+            ),
+            head=Head(),
+        )
+    )
+
+
 @pytest.mark.parametrize(
     "block",
     [
         Block(kind="residual", out_channels=6, shortcut="identity"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=2),
+        Block(out_channels=6, groups=2),
     ],
 )
 def test_additions_and_gates_are_as_exact_as_convolutions(block: Block) -> None:

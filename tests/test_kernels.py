@@ -91,6 +91,13 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(out_channels=4, dilation=2, padding="valid", stride=2, norm="none"),
         Block(kind="separable", out_channels=4, kernel_width=5, dilation=2),
     ),
+    "grouped": (
+        Block(out_channels=6, padding="valid", activation="hardswish"),
+        Block(out_channels=9, groups=3, stride=2, norm="none"),
+        Block(out_channels=9, groups=9, pool="max", activation="silu"),
+        Block(out_channels=18, groups=9, dilation=2, shortcut="conv"),
+        Block(out_channels=18, groups=6, kernel_size=1, repeats=2),
+    ),
     "squeeze-and-excitation": (
         Block(out_channels=6, padding="valid", activation="hardswish"),
         Block(kind="mobilenet", out_channels=5, squeeze_excitation=2, pool="max"),

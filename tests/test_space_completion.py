@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 from drawing import ALL, is_classifier, way
@@ -24,6 +25,7 @@ from nas.space import (
 )
 from nas.space.completion import Completion, State
 from nas.space.definition import used_resolution
+from nas.space.groups import rounded_up, steps_of
 from nas.space.limits import heads_of, inputs_of, smallest_costs
 from nas.space.widening import widths_to_cost
 
@@ -65,14 +67,15 @@ def test_completion_table_equals_brute_force(
     for state in {state for state, _, _ in everything}:
         here = [architecture for s, architecture in fitting if s == state]
         assert table.fits(state, caps) == bool(here)
-        firsts = {minimal(a, 0, space) for a in here}
+        firsts = {a.blocks[0] for a in here if is_minimal(a, 0, space)}
         moves = [move for move in table.moves(state) if move.fits(caps)]
         assert {move.block for move in moves} == firsts
         for move in moves:
             seconds = {
-                minimal(a, 1, space)
+                a.blocks[1]
                 for a in here
                 if a.blocks[0] == move.block and len(a.blocks) > 1
+                if is_minimal(a, 1, space)
             }
             left = caps.after(move.cost)
             if move.state.blocks_left:
@@ -171,12 +174,14 @@ def of_all_widths(
             squeeze_excitation=gates,
             kernel_width=kernel_width,
             dilation=dilation,
+            groups=groups,
         )
         for width in range(least, most + 1)
         for expansion in expansions
         for gates in gated
         for kernel_width in (space.kernel_widths.options if shaped else (0,))
         for dilation in (space.dilations.options if shaped else (1,))
+        for groups in (space.groups.options if KINDS[kind].grouped else (1,))
         if kind == "conv" or max(kernel_size, kernel_width) > 1
     ]
     return [block for block in found if refusal(block) is None]
@@ -207,15 +212,22 @@ def beats(one: Cost, other: Cost) -> bool:
     )
 
 
-def minimal(architecture: Architecture, place: int, space: SearchSpace) -> Block:
-    """Return the block in that place with the smallest width it can have."""
+def is_minimal(architecture: Architecture, place: int, space: SearchSpace) -> bool:
+    """Return whether the block there has the smallest width that it can have.
+
+    Of groups, its own or of a later block, each has a smallest width of its own.
+    """
     block = architecture.blocks[place]
     if is_classifier(architecture, place) or block.shortcut == "identity":
-        return block
-    return replace(
-        block,
-        out_channels=max(space.min_width, least_width(block.kind, block.kernel_size)),
-    )
+        return True
+    least = max(space.min_width, least_width(block.kind, block.kernel_size))
+    options = space.groups.options
+    steps = [
+        math.lcm(*some)
+        for count in range(len(options) + 1)
+        for some in combinations(options, count)
+    ]
+    return block.out_channels in {-(-least // step) * step for step in steps}
 
 
 @given(architectures(), st.data())
@@ -224,10 +236,11 @@ def test_widths_to_cost_equals_cost(
 ) -> None:
     """The fast cost of changed widths is that of the changed architecture."""
     widths: list[int] = []
+    steps = steps_of(architecture.blocks)
     for place, block in enumerate(architecture.blocks):
         before = widths[-1] if widths else architecture.input_shape[0]
         width = data.draw(st.integers(least_width(block.kind, block.kernel_size), 70))
-        width = before if block.tied else width
+        width = before if block.tied else rounded_up(width, steps[place])
         widths.append(
             block.out_channels if is_classifier(architecture, place) else width
         )

@@ -40,6 +40,9 @@ class Block:
 
     The kernel is ``kernel_size`` high and ``kernel_width`` wide, 0 for as wide as high;
     its taps stand ``dilation`` rows and columns apart.
+
+    A ``conv`` with ``groups`` convolves each of so many equal parts of its channels by
+    itself: it takes and gives a multiple of them, and has so many times fewer weights.
     """
 
     kind: str = "conv"
@@ -59,6 +62,7 @@ class Block:
     squeeze_excitation: int = 0
     kernel_width: int = 0
     dilation: int = 1
+    groups: int = 1
 
     @property
     def has_bias(self) -> bool:

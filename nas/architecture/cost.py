@@ -92,6 +92,7 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
         gating=gated,
         resizing=architecture.resolution > 0,
         shaped=any(block.kernel_width or block.dilation > 1 for block in blocks),
+        grouping=any(block.groups > 1 for block in blocks),
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
         adding=any(block.shortcut != "none" for block in blocks),
@@ -129,6 +130,7 @@ def code_size(
     adding: bool = False,
     gating: bool = False,
     shaped: bool = False,
+    grouping: bool = False,
     resizing: bool = False,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
@@ -138,12 +140,15 @@ def code_size(
     extra = {"leaky_relu": 25, "hardswish": 125, "silu": 680, "relu6": 65}
     # SiLU brings the sigmoid that gates need.
     sigmoid = 0 if "silu" in activations else 580
+    # Dilation and groups go through the kernel's columns in the same way.
+    columns = 0 if shaped else 460
     return (
         1735
         + (650 if depthwise else 0)
         + (170 if adding else 0)
         + (130 + sigmoid if gating else 0)
         + (530 if shaped else 0)
+        + (120 + columns if grouping else 0)
         + (320 if resizing else 0)
         + sum(size for name, size in extra.items() if name in activations)
     )
@@ -320,6 +325,8 @@ def _described(
         words.append(f"stride {first.stride}")
     if first.dilation > 1:
         words.append(f"dilation {first.dilation}")
+    if first.groups > 1:
+        words.append(f"groups {first.groups}")
     if first.kernel != (1, 1) and not first.same:
         words.append("valid")
     if shared:

@@ -196,6 +196,11 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
     shapes = [resized(architecture.input_shape, architecture.resolution)]
     for number, block in enumerate(architecture.blocks, start=1):
         channels, height, width = shapes[-1]
+        if channels % block.groups:
+            raise ArchitectureError(
+                f"block {number} takes {channels} channels, which groups {block.groups} "
+                "does not divide: make them a multiple, or take fewer groups"
+            )
         if block.repeats > 1 and channels != block.out_channels:
             raise ArchitectureError(
                 f"block {number} is applied {block.repeats} times, but takes {channels} "
@@ -243,6 +248,7 @@ _LEFT_OUT = {
     "squeeze_excitation": 0,
     "kernel_width": 0,
     "dilation": 1,
+    "groups": 1,
 }
 
 
@@ -355,6 +361,7 @@ _LARGEST = {
     "squeeze_excitation": 65536,
     "kernel_width": 255,
     "dilation": 255,
+    "groups": 65536,
 }
 _SMALLEST = {
     "out_channels": 1,
@@ -366,6 +373,7 @@ _SMALLEST = {
     "squeeze_excitation": 0,
     "kernel_width": 0,
     "dilation": 1,
+    "groups": 1,
 }
 
 

@@ -10,6 +10,7 @@ Blocks and head stand in their order, parted by `` - ``::
 ``10s5``              separable: depthwise 5x5, then 1x1 to 10 channels
 ``8c(3,9)``           a kernel 3 high and 9 wide
 ``8c3d2``             dilation 2
+``8c3g4``             four groups of channels, each convolved by itself
 ``12i5``              inception: 1x1, 3x3 and 5x5 side by side, 12 channels in all
 ``16r3``              residual: two 3x3 convolutions
 ``16b3e4``            inverted bottleneck: 1x1 to 4 times the input's channels, depthwise
@@ -83,11 +84,12 @@ def describe_block(block: Block) -> str:
 
 
 def kind_and_kernel(block: Block) -> str:
-    """Return the kind's letter and the kernel, such as ``c3`` or ``s(3,9)d2``."""
+    """Return the kind's letter and the kernel, such as ``c3g4`` or ``s(3,9)d2``."""
     height, width = block.kernel
     size = f"({height},{width})" if block.kernel_width else str(height)
     dilation = f"d{block.dilation}" if block.dilation != 1 else ""
-    return f"{KINDS[block.kind].letter}{size}{dilation}"
+    groups = f"g{block.groups}" if block.groups != 1 else ""
+    return f"{KINDS[block.kind].letter}{size}{dilation}{groups}"
 
 
 # Spellings that differ get different words, even where they mean the same.

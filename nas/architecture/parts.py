@@ -12,6 +12,7 @@ class Convolution:
     With ``same`` there are so many zeros around its input that the output, at stride 1,
     has the same size; else none. A depthwise one convolves each channel by itself.
     ``kernel_width`` 0 is as wide as high, ``dilation`` how far apart its taps are.
+    With ``groups`` each of so many parts of the channels is convolved by itself.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Convolution:
     bias: bool = False
     kernel_width: int = 0
     dilation: int = 1
+    groups: int = 1
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -39,11 +41,15 @@ class Convolution:
         return self.dilation * (height // 2), self.dilation * (width // 2)
 
     @property
+    def inputs(self) -> int:
+        """The input channels that each output channel is made of."""
+        return 1 if self.depthwise else self.in_channels // self.groups
+
+    @property
     def weights(self) -> int:
         """The numbers of its kernels, without bias."""
-        inputs = 1 if self.depthwise else self.in_channels
         height, width = self.kernel
-        return self.out_channels * inputs * height * width
+        return self.out_channels * self.inputs * height * width
 
 
 @dataclass(frozen=True, slots=True)

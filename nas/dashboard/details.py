@@ -19,6 +19,7 @@ from nas.training.report import RungReport
 _PEERS = 12
 """The number of curves that remain distinguishable behind the candidate's own."""
 _KERNEL = re.compile(r"(\d+)x(\d+)")
+_DILATION, _GROUPS = re.compile(r"dilation (\d+)"), re.compile(r"groups (\d+)")
 
 
 class Peers:
@@ -138,15 +139,30 @@ def _blocks(candidate: Candidate) -> list[dict[str, Any]]:
 
 
 def _layer(layer: Layer) -> list[Any]:
-    # Of several parallel kernels the largest.
-    kernels = _KERNEL.findall(layer.description) if layer.macs else []
     return [
         layer.description,
-        max(([int(high), int(wide)] for high, wide in kernels), default=None),
+        kernel_of(layer),
         layer.output_shape,
         layer.num_params,
         layer.macs,
     ]
+
+
+def kernel_of(layer: Layer) -> dict[str, int] | None:
+    """Return what the picture shows of a convolution's kernel, the largest of several."""
+    text = layer.description
+    kernels = [(int(h), int(w)) for h, w in _KERNEL.findall(text) if layer.macs]
+    if not kernels:
+        return None
+    height, width = max(kernels)
+    dilation, groups = _DILATION.search(text), _GROUPS.search(text)
+    channels = layer.output_shape[0] if "depthwise" in text else 1
+    return {
+        "height": height,
+        "width": width,
+        "dilation": int(dilation[1]) if dilation else 1,
+        "groups": int(groups[1]) if groups else channels,
+    }
 
 
 def _settings(candidate: Candidate, settings: Settings) -> dict[str, Any]:

@@ -33,7 +33,7 @@ _EPSILON = 1e-5  # torch's default for BatchNorm2d
 _KNOWN_BLOCK = {
     *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
     *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
-    *("squeeze_excitation", "kernel_width", "dilation"),
+    *("squeeze_excitation", "kernel_width", "dilation", "groups"),
 }
 _KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
 _ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
@@ -219,6 +219,7 @@ def _part_stages(
             output_shape=output,
             stride=first.stride,
             dilation=first.dilation,
+            groups=first.in_channels // first.inputs,
             depthwise=first.depthwise,
         )
         shape = output
@@ -271,8 +272,7 @@ def _gate_stages(
 
 
 def _convolution(one: PartConvolution, weights: _Weights, prefix: str) -> Convolution:
-    inputs = 1 if one.depthwise else one.in_channels
-    sizes = (one.out_channels, inputs, *one.kernel)
+    sizes = (one.out_channels, one.inputs, *one.kernel)
     return Convolution(
         weights.take(f"{prefix}.{one.name}.weight", sizes),
         weights.take(f"{prefix}.{one.name}.bias", (one.out_channels,))

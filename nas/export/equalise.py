@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from nas.export import floating
-from nas.export.stages import Array, Convolution, Stage, reach
+from nas.export.stages import Array, Convolution, Stage, by_weight, reach
 
 
 def on_pixels(stage: Stage, mean: Array, std: Array, zero: Array) -> Stage:
@@ -22,12 +22,13 @@ def on_pixels(stage: Stage, mean: Array, std: Array, zero: Array) -> Stage:
     channels = stage.input_shape[0]
     if not stage.convolutions:
         ones = Convolution(np.ones((channels, 1, 1, 1)), np.zeros(channels))
-        stage = replace(stage, convolutions=(ones,), depthwise=True)
-    axis = (-1, 1, 1, 1) if stage.depthwise else (1, -1, 1, 1)
+        stage = replace(stage, convolutions=(ones,), groups=channels, depthwise=True)
     convolutions = []
     for convolution in stage.convolutions:
-        weight = convolution.weight / std.reshape(axis)
-        moved = (weight * (zero - mean).reshape(axis)).sum(axis=(1, 2, 3))
+        outputs = len(convolution.bias)
+        weight = convolution.weight / by_weight(std, stage.groups, outputs)
+        means = by_weight(zero - mean, stage.groups, outputs)
+        moved = (weight * means).sum(axis=(1, 2, 3))
         convolutions.append(
             replace(convolution, weight=weight, bias=convolution.bias + moved)
         )

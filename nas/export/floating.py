@@ -41,7 +41,7 @@ def convolve(stage: Stage, features: Tensor) -> Tensor:
                 stride=stage.stride,
                 padding=convolution.padding,
                 dilation=stage.dilation,
-                groups=stage.input_shape[0] if stage.depthwise else 1,
+                groups=stage.groups,
             )
             for convolution in stage.convolutions
         ],

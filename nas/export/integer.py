@@ -112,8 +112,12 @@ def _convolve(
     if depthwise(stage):
         sums = np.einsum("nchwij,cij->nchw", windows, weight[:, 0])
     else:
-        sums = np.tensordot(windows, weight, axes=((1, 4, 5), (1, 2, 3)))
-        sums = sums.transpose(0, 3, 1, 2)
+        groups = stage.float_stage.groups
+        each = zip(
+            np.split(windows, groups, axis=1), np.split(weight, groups), strict=True
+        )
+        parts = [np.tensordot(*pair, axes=((1, 4, 5), (1, 2, 3))) for pair in each]
+        sums = np.concatenate(parts, axis=3).transpose(0, 3, 1, 2)
     whole: Integers = sums.astype(np.int64)
     return whole
 

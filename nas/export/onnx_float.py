@@ -95,7 +95,7 @@ def conv_attributes(stage: Stage, index: int) -> dict[str, int | list[int]]:
         "strides": [stage.stride] * 2,
         "dilations": [stage.dilation] * 2,
         "pads": [*convolution.padding, *convolution.padding],
-        "group": stage.input_shape[0] if stage.depthwise else 1,
+        "group": stage.groups,
     }
 
 

@@ -60,6 +60,7 @@ from nas.export.stages import (
     Array,
     Pool,
     Stage,
+    by_weight,
     reach,
 )
 
@@ -315,10 +316,10 @@ def _padding_sums(
     """Return the zero point's contribution to the sums of each output channel."""
     channels = stage.input_shape[0]
     zeros = np.broadcast_to(zero, (channels,))
-    axis = (-1, 1, 1, 1) if stage.depthwise or not stage.convolutions else (1, -1, 1, 1)
+    groups = stage.groups if stage.convolutions else channels
     return np.concatenate(
         [
-            (c.weight.astype(np.int64) * zeros.reshape(axis)).sum(axis=(1, 2, 3))
+            (c.weight * by_weight(zeros, groups, len(c.weight))).sum(axis=(1, 2, 3))
             for c in convolutions
         ]
     )

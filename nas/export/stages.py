@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,18 @@ import numpy.typing as npt
 from nas.architecture import Shape
 
 Array = npt.NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
 LEAKY_SLOPE = 0.01
 """Torch's default for LeakyReLU."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:
-    """``weight`` [O, I, kh, kw] (I is 1 if depthwise), ``bias`` [O].
+    """``weight`` [O, I, kh, kw], ``bias`` [O].
 
-    ``padding`` is the number of rows and columns of zeros on each side of the input.
+    I is how many channels each group of the stage takes: 1 if depthwise. ``padding`` is
+    the number of rows and columns of zeros on each side of the input.
     """
 
     weight: Array
@@ -81,7 +84,8 @@ class Stage:
     stage, 2 the one before it, and so on; the image precedes the first stage. Likewise
     ``adds`` is the distance to the output that is added to the convolutions' sums, and
     ``gates`` to the one whose channels, one number each, are multiplied with the input;
-    0 for none.
+    0 for none. Each of ``groups`` parts of the input's channels is convolved by itself;
+    if ``depthwise`` each channel.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Stage:
     after: tuple[After, ...] = ()
     stride: int = 1
     dilation: int = 1
+    groups: int = 1
     depthwise: bool = False
     takes: int = 1
     adds: int = 0
@@ -107,6 +112,14 @@ def areas(before: int, after: int) -> list[tuple[int, int]]:
         (place * before // after, -(-(place + 1) * before // after))
         for place in range(after)
     ]
+
+
+def by_weight(
+    values: npt.NDArray[Scalar], groups: int, outputs: int
+) -> npt.NDArray[Scalar]:
+    """Return each input channel's value for each weight that it has, [O, I, 1, 1]."""
+    of_group = values.reshape(groups, -1)
+    return np.repeat(of_group, outputs // groups, axis=0)[:, :, None, None]
 
 
 def reach(chain: Sequence[Stage]) -> int:

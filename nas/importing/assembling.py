@@ -201,62 +201,49 @@ class _Parts:
             if [(c.kernel_size, c.out_channels) for c in convs] != expected:
                 words = ", ".join(f"{n} of {h}x{w}" for (h, w), n in expected)
                 raise refuse(layer.name, f"nas shares the channels out as {words}")
-            alike = {(c.stride, c.bias is None, c.groups) for c in convs}
+            if any(conv.groups > 1 for conv in convs):
+                raise refuse(
+                    layer.name,
+                    "nas has no groups where convolutions stand side by side; the "
+                    "nearest is groups=1",
+                )
+            alike = {(c.stride, c.bias is None) for c in convs}
             if len(alike) > 1 or any(padding_of(c, layer) != "same" for c in convs):
                 raise refuse(
                     layer.name, "stride, bias or padding of the branches differ"
                 )
             return values, layer.modules
-        if first.groups == 1 and not self.single_channel(first):
-            return values | {"kind": "conv"}, layer.modules
-        # Depthwise and pointwise.
-        if not first.groups == first.in_channels == first.out_channels:
-            raise refuse(
-                layer.name,
-                "nas groups channels one by one or not at all; the nearest is groups=1",
-            )
-        if first.bias is not None:
-            raise refuse(
-                layer.name,
-                "a depthwise convolution without norm and activation has no bias in "
-                "nas; the nearest is bias=False",
-            )
-        after = self.layers[0] if self.layers else None
-        second = after.modules[0] if after and after.modules else None
-        if (
-            after is None
-            or len(after.modules) != 1
-            or not isinstance(second, nn.Conv2d)
-            or second.kernel_size != (1, 1)
-            or second.groups != 1
-            or second.stride != (1, 1)
-        ):
-            raise refuse(
-                layer.name,
-                "behind a depthwise convolution nas has a 1x1 one, at once or with the same "
-                "norm, bias and activation between them as behind the 1x1 one; that is "
-                "the nearest",
-            )
+        second = self.pointwise_behind(first)
+        if second is None:
+            groups = {"groups": first.groups} if first.groups > 1 else {}
+            return values | {"kind": "conv"} | groups, layer.modules
+        after = self.layers[0]
         check_plain(second, after.name)
         padding_of(second, after)
         self.layers.pop(0)
         sizes = {"kind": "separable", "out_channels": second.out_channels}
         return values | sizes, (first, second)
 
-    def single_channel(self, conv: nn.Conv2d) -> bool:
-        """Tell whether this is depthwise with the one channel that there is."""
-        if not (conv.in_channels == conv.out_channels == 1) or conv.bias is not None:
-            return False
+    def pointwise_behind(self, conv: nn.Conv2d) -> nn.Conv2d | None:
+        """Return the 1x1 convolution that makes this depthwise one a separable block.
+
+        Of one channel they are, too, where what is behind is not the classifier.
+        """
+        depthwise = conv.groups == conv.in_channels == conv.out_channels
         after = self.layers[0] if self.layers else None
-        if after is None or len(after.modules) != 1 or self.classifies(0):
-            return False
-        second = after.modules[0]
-        return (
+        if not depthwise or conv.bias is not None or after is None:
+            return None
+        if conv.groups == 1 and self.classifies(0):
+            return None
+        second = after.modules[0] if len(after.modules) == 1 else None
+        if (
             isinstance(second, nn.Conv2d)
             and second is not conv
             and second.kernel_size == second.stride == (1, 1)
             and second.groups == 1
-        )
+        ):
+            return second
+        return None
 
     def order(self, following: dict[str, Layer], first: Layer) -> str:
         """Return the block's order; notes where a dropout changes its place."""

@@ -248,6 +248,12 @@ def _values(runs: list[_Run], layer: Layer) -> Values:
                 "the second convolution of a residual block is as the first, without "
                 "stride",
             )
+        if "groups" in first.values:
+            raise refuse(
+                first.layer.name,
+                "within a residual block of two convolutions nas has no groups; the "
+                "nearest is groups=1",
+            )
         _check_between(first, last, layer)
         return first.values | {
             "kind": "residual",
@@ -277,7 +283,9 @@ def _check_shortcut(
 ) -> None:
     (run, *more) = shortcut
     (conv,) = run.modules[:1]
-    plain = run.values["kind"] == "conv" and conv.kernel_size == (1, 1)
+    plain = (
+        run.values["kind"] == "conv" and conv.kernel_size == (1, 1) and conv.groups == 1
+    )
     if more or not plain or run.activation is not None:
         raise refuse(
             run.layer.name,

@@ -27,6 +27,7 @@ from nas.space.definition import (
     used_resolution,
 )
 from nas.space.drawing import deviations, usual_finish
+from nas.space.groups import divisible
 from nas.space.widening import widen
 
 T = TypeVar("T")
@@ -158,7 +159,7 @@ def express(
     try:
         narrow = replace(
             like,
-            blocks=tuple(blocks),
+            blocks=divisible(blocks),
             head=replace(genome.head, dropout=dropout),
             resolution=used_resolution(genome.resolution, like.input_shape),
         )

@@ -9,7 +9,9 @@ memory: the maximum), and what is still to come depends only on the shape of the
 map, the blocks and the downsamplings left. So a table, filled once by dynamic
 programming, holds for each such state the costs of all completions that no other beats
 in every cost at once. Widening any block raises every cost, so if no completion of
-minimal width fits, none does.
+minimal width fits, none does. A block whose groups need more channels of the block
+before it is no exception: that one then comes in several minimal widths, one for each
+number of channels that groups of the space may need.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from nas.architecture.cost import (
 )
 from nas.architecture.kinds import KINDS, least_width, refusal
 from nas.space.definition import SearchSpace, options_of
+from nas.space.groups import rounded_up, steps_up_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ class Completion:
         # Activations are drawn later, so assume the one that needs the most flash.
         activations = space.activations.options
         self._activation = max(activations, key=_flash_of_activation)
+        self._steps_of_width = steps_up_to(space.max_width, space.groups.options)
         self._gated = space.squeeze_excitations.options != (0,)
         self._code = code_size(
             {*activations, *space.deviation.activations},
@@ -155,6 +159,7 @@ class Completion:
             adding=space.shortcuts.options != ("none",),
             shaped=space.kernel_widths.options != (0,)
             or space.dilations.options != (1,),
+            grouping=space.groups.options != (1,),
             gating=self._gated,
             resizing=space.resolutions.options != (0,),
         )
@@ -223,22 +228,32 @@ class Completion:
             least = max(
                 space.min_width, least_width(values["kind"], values["kernel_size"])
             )
-            width = classes or least
+            widths = {classes} if classes else self._widths(least)
             if values["shortcut"] == "identity":
                 # It is as wide as its input, which is not for images or classes.
-                width = shape[0]
-                if first or classes or width < least:
+                widths = {shape[0]}
+                if first or classes or shape[0] < least:
                     continue
-            block = Block(out_channels=width, **values)
-            after = _sides_after(block, shape)
-            if refusal(block) is None and min(after) >= smallest_side:
-                dearest = replace(block, activation=self._activation)  # type: ignore[arg-type]
-                table = block_layers(dearest, shape)
-                costs = total(table, self.caps.board, gated=self._gated)
-                cost = self.caps.relevant(costs)
-                output = (block.out_channels, *after)
-                steps.append(_Step(block, cost, output, block.downsampling != "none"))
+            if shape[0] % values["groups"]:
+                continue
+            for width in sorted(widths):
+                block = Block(out_channels=width, **values)
+                after = _sides_after(block, shape)
+                if refusal(block) is None and min(after) >= smallest_side:
+                    dearest = replace(block, activation=self._activation)  # type: ignore[arg-type]
+                    table = block_layers(dearest, shape)
+                    costs = total(table, self.caps.board, gated=self._gated)
+                    cost = self.caps.relevant(costs)
+                    output = (block.out_channels, *after)
+                    halves = block.downsampling != "none"
+                    steps.append(_Step(block, cost, output, halves))
         return tuple(steps)
+
+    def _widths(self, least: int) -> set[int]:
+        """Return the minimal widths of a block: more than one where groups need them."""
+        most = max(least, self.space.max_width)
+        widths = {rounded_up(least, step) for step in self._steps_of_width}
+        return {width for width in widths if width <= most}
 
     def _cheapest_steps(
         self, *place: *_Place

@@ -55,6 +55,7 @@ class SearchSpace:
     squeeze_excitations: Choice[int]
     kernel_widths: Choice[int]
     dilations: Choice[int]
+    groups: Choice[int]
     min_width: int
     max_width: int
     spread: float
@@ -81,7 +82,13 @@ def own_options(space: SearchSpace) -> dict[str, Choice[Any]]:
         "squeeze_excitation": space.squeeze_excitations,
         "kernel_width": space.kernel_widths,
         "dilation": space.dilations,
+        "groups": space.groups,
     }
+
+
+def key_of(option: str) -> str:
+    """Return the key in ``[blocks]`` that lists such an option."""
+    return option if option == "groups" else f"{option}s"
 
 
 def options_of(space: SearchSpace, kind: str) -> dict[str, tuple[Any, ...]]:

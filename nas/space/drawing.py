@@ -14,7 +14,7 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import accumulate, product
 from typing import Any, Protocol, TypeVar
@@ -25,6 +25,7 @@ from nas.architecture.kinds import refusal
 from nas.errors import ArchitectureError, SpaceError
 from nas.space.completion import Caps, Move, State
 from nas.space.definition import Choice, Deviation, SearchSpace, own_options
+from nas.space.groups import divisible
 from nas.space.limits import (
     completion,
     counts,
@@ -170,14 +171,14 @@ def _repeat(
             narrow.head.kind == "pool" and number == len(narrow.blocks)
         ):
             continue
-        applied = partial(_applied, narrow, number)
+        again = partial(applied, narrow, number)
         times = _pick(
             draws,
             f"block_{number}.repeats",
             space.repeats,
-            lambda t: _allowed(caps, applied(t)),  # noqa: B023 - asked at once
+            lambda t: _allowed(caps, again(t)),  # noqa: B023 - asked at once
         )
-        narrow = applied(times) or narrow
+        narrow = again(times) or narrow
     return narrow
 
 
@@ -185,10 +186,10 @@ def _allowed(caps: Caps, architecture: Architecture | None) -> bool:
     return architecture is not None and caps.allow(cost(architecture, caps.board))
 
 
-def _applied(narrow: Architecture, number: int, times: int) -> Architecture | None:
+def applied(narrow: Architecture, number: int, times: int) -> Architecture | None:
     """Return the architecture with that block applied so many times.
 
-    None where a block behind it, which is as wide as its input, cannot be so narrow.
+    None where a block behind it cannot take so few channels.
     """
     if times == 1:
         return narrow
@@ -201,7 +202,7 @@ def _applied(narrow: Architecture, number: int, times: int) -> Architecture | No
         width = blocks[place - 1].out_channels
         blocks[place] = replace(blocks[place], out_channels=width)
     try:
-        return replace(narrow, blocks=tuple(blocks))
+        return replace(narrow, blocks=divisible(blocks))
     except ArchitectureError:
         return None
 
@@ -301,28 +302,61 @@ def _structure(
     )
     wanted = _positions(draws, depth, count)
 
-    state = State(norm, head, shape, depth, count)
-    blocks = []
+    paths = [_Path([], State(norm, head, shape, depth, count), caps)]
     for number in range(1, depth + 1):
-        moves = [move for move in table.moves(state) if move.fits(caps)]
+        moves: list[Move] = []
+        before: dict[int, _Path] = {}
+        for path in paths:
+            fitting = [m for m in table.moves(path.state) if m.fits(path.caps)]
+            moves += fitting
+            before |= dict.fromkeys(map(id, fitting), path)
         # A downsampling that does not fit is postponed to the next block that has one.
         due = sum(position <= number for position in wanted)
-        done = count - state.downsamplings_left
-        move = _move(space, draws, number, moves, downsample=due > done)
-        blocks.append(move.block)
-        state, caps = move.state, caps.after(move.cost)
-    return resolution, blocks, head
+        done = count - paths[0].state.downsamplings_left
+        drawn = _moves(space, draws, number, moves, downsample=due > done)
+        paths = _narrowest((before[id(move)], move) for move in drawn)
+    return resolution, paths[0].blocks, head
 
 
-def _move(
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """Blocks drawn so far, and what is left of the caps.
+
+    All paths of a drawing are of the same decisions. There are several where the groups
+    of the next block may need the last one wider.
+    """
+
+    blocks: list[Block]
+    state: State
+    caps: Caps
+
+
+def _narrowest(drawn: Iterable[tuple[_Path, Move]]) -> list[_Path]:
+    """Return the paths after these moves: for each width of the last block one.
+
+    It is the one whose other blocks are the narrowest, which comes first.
+    """
+    found: dict[int, _Path] = {}
+    for path, move in drawn:
+        width = move.block.out_channels
+        if width not in found:
+            blocks = [*path.blocks, move.block]
+            found[width] = _Path(blocks, move.state, path.caps.after(move.cost))
+    return [found[width] for width in sorted(found)]
+
+
+def _moves(
     space: SearchSpace,
     draws: Draws,
     number: int,
     moves: list[Move],
     *,
     downsample: bool,
-) -> Move:
-    """Draw one of the moves that can be completed; downsample if asked and possible."""
+) -> list[Move]:
+    """Draw among the moves that can be completed; downsample if asked and possible.
+
+    What is left are moves of the same decisions, which differ in their width.
+    """
     ways = {move.block.downsampling for move in moves}
     if "none" in ways and (not downsample or ways == {"none"}):
         way = "none"
@@ -352,7 +386,7 @@ def _move(
             else left.pop()
         )
         moves = [move for move in moves if getattr(move.block, name) == value]
-    return moves[0]
+    return moves
 
 
 def _pick(

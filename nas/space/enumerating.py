@@ -11,8 +11,15 @@ from nas.architecture.cost import cost
 from nas.architecture.kinds import refusal
 from nas.space.completion import Caps, Completion, State
 from nas.space.definition import SearchSpace
-from nas.space.drawing import deviations, repeatable, usual_finish, with_block
+from nas.space.drawing import (
+    applied,
+    deviations,
+    repeatable,
+    usual_finish,
+    with_block,
+)
 from nas.space.encoding import encode
+from nas.space.groups import steps_of
 from nas.space.limits import completion, counts, heads_of, inputs_of, kinds_of_caps
 from nas.space.widening import narrowest, with_widths
 
@@ -34,16 +41,21 @@ def every_net(
     """
     found: dict[str, tuple[Architecture, dict[str, float]]] = {}
     seen: set[str] = set()
+    structures: set[Architecture] = set()
     table = completion(space, num_classes, kinds_of_caps(caps))
     looked = 0
     for resolution, blocks, head in _structures(space, table, input_shape, caps):
-        narrow = Architecture(
+        drawn = Architecture(
             input_shape=input_shape,
             num_classes=num_classes,
             blocks=blocks,
             head=head,
             resolution=resolution,
         )
+        narrow = narrowest(drawn, space.min_width)
+        if narrow in structures:
+            continue  # It was only wider, for groups that did not follow.
+        structures.add(narrow)
         for net in _finished(narrow, space, caps):
             looked += 1
             if looked > _TRIES * most:
@@ -142,9 +154,8 @@ def _repeating(
     if classifies or not repeatable(block, before):
         return
     for times in space.repeats.options:
-        again = replace(block, repeats=times, out_channels=before.out_channels)
-        other = with_block(net, number, again)
-        if times > 1 and caps.allow(cost(other, caps.board)):
+        other = applied(net, number, times) if times > 1 else None
+        if other is not None and caps.allow(cost(other, caps.board)):
             yield from _repeating(other, space, caps, number + 1)
 
 
@@ -154,10 +165,12 @@ def _widened(
     """Yield the net in all widths from its least to the space's most that fit."""
     free = [number for number, block in enumerate(narrow.blocks) if not block.tied]
     least = [narrow.blocks[number].out_channels for number in free]
+    steps = steps_of(narrow.blocks)
 
     def of(widths: list[int]) -> Iterator[Architecture]:
         place = len(widths)
-        for width in range(least[place], max(least[place], space.max_width) + 1):
+        widest = max(least[place], space.max_width)
+        for width in range(least[place], widest + 1, steps[free[place]]):
             wanted = [*widths, width, *least[place + 1 :]]
             net = with_widths(narrow, dict(zip(free, wanted, strict=True)))
             # Costs never fall as a block widens: no wider one fits either.

@@ -20,7 +20,7 @@ from nas.architecture import Architecture, feature_shapes
 from nas.architecture.kinds import KINDS
 from nas.errors import SpaceError
 from nas.space.completion import Caps
-from nas.space.definition import SearchSpace, own_options
+from nas.space.definition import SearchSpace, key_of, own_options
 from nas.space.drawing import usual_finish
 from nas.space.encoding import encode
 from nas.space.reading import read_space, value_in
@@ -74,7 +74,7 @@ def _needs(
     for block in blocks:
         # Before the kind, which may not do without, and behind it.
         own = [
-            ("blocks", f"{name}s", getattr(block, name))
+            ("blocks", key_of(name), getattr(block, name))
             for name in own_options(space)
             if KINDS[block.kind].knows(name)
         ]

@@ -22,7 +22,7 @@ from nas.architecture import (
 from nas.architecture.kinds import KINDS
 from nas.errors import SpaceError
 from nas.files import shipped
-from nas.space.definition import Choice, Deviation, SearchSpace, options_of
+from nas.space.definition import Choice, Deviation, SearchSpace, key_of, options_of
 
 
 def available() -> list[str]:
@@ -69,7 +69,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "blocks": (
         *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
         *("repeats", "shortcuts", "expansions", "squeeze_excitations"),
-        *("kernel_widths", "dilations"),
+        *("kernel_widths", "dilations", "groups"),
     ),
     "widths": ("min", "max", "spread"),
     "downsampling": ("count", "kinds", "smallest_side"),
@@ -91,6 +91,7 @@ _DEFAULTS: dict[tuple[str, str], Any] = {
     ("blocks", "squeeze_excitations"): [0],
     ("blocks", "kernel_widths"): [0],
     ("blocks", "dilations"): [1],
+    ("blocks", "groups"): [1],
     ("widths", "spread"): 3.0,
     ("downsampling", "smallest_side"): 1,
     ("dropout", "values"): [0.0],
@@ -119,6 +120,7 @@ _WEIGHTED = {
     ("blocks", "squeeze_excitations"),
     ("blocks", "kernel_widths"),
     ("blocks", "dilations"),
+    ("blocks", "groups"),
     ("downsampling", "kinds"),
     ("dropout", "values"),
     ("head", "kinds"),
@@ -180,6 +182,7 @@ class _Reader:
             squeeze_excitations=self.wholes("blocks", "squeeze_excitations", 0, 64),
             kernel_widths=self.wholes("blocks", "kernel_widths", 0, 31, odd=True),
             dilations=self.wholes("blocks", "dilations", 1, 16),
+            groups=self.wholes("blocks", "groups", 1, 256),
             min_width=self.whole("widths", "min", 1, 4096),
             max_width=self.whole("widths", "max", 1, 4096),
             spread=self.number("widths", "spread", 1.0, 64.0),
@@ -196,6 +199,12 @@ class _Reader:
         if 1 not in space.repeats.options:
             self.refuse(
                 "blocks", "repeats", "has no 1, for blocks that cannot be repeated"
+            )
+        if 1 not in space.groups.options:
+            self.refuse(
+                "blocks",
+                "groups",
+                "has no 1, for a block that takes images of one channel",
             )
         if space.min_width > space.max_width:
             self.refuse("widths", "min", f"is above max ({space.max_width})")
@@ -234,7 +243,7 @@ class _Reader:
                     takes = " or ".join(map(repr, KINDS[kind].shortcuts))
                     self.refuse(
                         "blocks",
-                        f"{name}s",
+                        key_of(name),
                         f"has none that {kind} blocks take: add {takes}",
                     )
         # The first block must have an option of everything that all blocks have.

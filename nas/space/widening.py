@@ -12,6 +12,7 @@ from nas.architecture.cost import Cost, cost, head_layers, resize_layers, total
 from nas.architecture.kinds import least_width, parts_of, shortcut_of
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps
+from nas.space.groups import rounded_up, steps_of
 from nas.space.limits import milliseconds
 
 # No image needs more, and with no cap but MACs something has to end the widening.
@@ -55,6 +56,11 @@ def widen(
     cost_of = _device_cost(narrow, caps) if caps.of_device else widths_to_cost(narrow)
     blocks = narrow.blocks
     classifiers = _classifiers(narrow)
+    steps = steps_of(blocks)
+    lowest = [
+        rounded_up(max(least, least_width(block.kind, block.kernel_size)), step)
+        for block, step in zip(blocks, steps, strict=True)
+    ]
 
     def allowed(wished: Sequence[float]) -> list[int]:
         """Return the widths that come nearest to those that are wished."""
@@ -65,9 +71,9 @@ def widen(
             elif block.tied:
                 widths.append(widths[-1] if widths else narrow.input_shape[0])
             else:
-                wanted = min(round(wish), most)
-                kernels = least_width(block.kind, block.kernel_size)
-                widths.append(max(least, kernels, wanted))
+                step = steps[number]
+                wanted = min(round(wish / step), most // step) * step
+                widths.append(max(lowest[number], wanted))
         return widths
 
     def at(factor: float) -> list[int]:
@@ -87,10 +93,11 @@ def widen(
         else:
             high = middle
     widths = at(low)
-    if any(block.shortcut == "identity" for block in blocks):
-        # Rows of blocks widen together: one step of the factor may be a large one.
+    if any(block.shortcut == "identity" or block.groups > 1 for block in blocks):
+        # Rows of blocks widen together, and groups by several channels at a time: one
+        # step of the factor may be a large one.
         wished = [low * share for share in relative]
-        widths = _filled(widths, wished, allowed, fits)
+        widths = _filled(widths, wished, steps, allowed, fits)
     widest = tuple(
         replace(block, out_channels=width)
         for block, width in zip(blocks, widths, strict=True)
@@ -101,16 +108,22 @@ def widen(
 def _filled(
     widths: list[int],
     wished: Sequence[float],
+    steps: Sequence[int],
     allowed: Callable[[Sequence[float]], list[int]],
     fits: Callable[[Sequence[int]], bool],
 ) -> list[int]:
-    """Return the widths with single blocks one channel wider, as long as that fits.
+    """Return the widths with single blocks one step wider, as long as that fits.
 
     Those that rounding took most from come first; none gets two.
     """
     places = range(len(widths))
     for place in sorted(places, key=lambda one: widths[one] - wished[one]):
-        wider = allowed([width + (one == place) for one, width in enumerate(widths)])
+        wider = allowed(
+            [
+                width + (steps[one] if one == place else 0)
+                for one, width in enumerate(widths)
+            ]
+        )
         if wider != widths and fits(wider):
             widths = wider
     return widths

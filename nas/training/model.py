@@ -187,7 +187,7 @@ def _convolution(one: Convolution) -> nn.Conv2d:
         stride=one.stride,
         padding=one.padding,
         dilation=one.dilation,
-        groups=one.in_channels if one.depthwise else 1,
+        groups=one.in_channels // one.inputs,
         bias=one.bias,
     )
 

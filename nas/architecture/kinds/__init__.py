@@ -100,6 +100,17 @@ def refusal(block: Block) -> str | None:
             f"an {block.kind} block has square kernels without dilation: leave "
             "kernel_width 0 and dilation 1"
         )
+    if block.groups > 1 and not kind.grouped:
+        grouped = " or ".join(name for name, one in KINDS.items() if one.grouped)
+        return (
+            f"groups is {block.groups}; a {block.kind} block has none: leave 1, or take "
+            f"{grouped}"
+        )
+    if block.out_channels % block.groups:
+        return (
+            f"out_channels is {block.out_channels}, which groups {block.groups} does not "
+            "divide: make it a multiple, or take fewer groups"
+        )
     if block.shortcut != "none" and not block.keeps_size:
         return "a shortcut needs same padding, so that what is added has one size"
     if block.shortcut == "identity" and block.stride > 1:

@@ -19,6 +19,7 @@ def main_convolution(name: str, block: Block, in_channels: int) -> Convolution:
         bias=block.has_bias,
         kernel_width=block.kernel_width,
         dilation=block.dilation,
+        groups=block.groups,
     )
 
 
@@ -26,4 +27,4 @@ def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
     return (Part((main_convolution("conv", block, in_channels),)),)
 
 
-KIND = Kind(letter="c", plural="convolutions", parts=_parts)
+KIND = Kind(letter="c", plural="convolutions", parts=_parts, grouped=True)

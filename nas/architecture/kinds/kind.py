@@ -42,6 +42,8 @@ class Kind:
     """Whether it can have squeeze-and-excitation."""
     shaped: bool = True
     """Whether its kernel can be wider than high, or the reverse, or dilated."""
+    grouped: bool = False
+    """Whether its convolution can be divided into groups."""
 
     def among(self, option: str, options: Sequence[Any]) -> tuple[Any, ...]:
         """Return those of a space's options that such blocks can have.
@@ -60,8 +62,15 @@ class Kind:
             "squeeze_excitation": self.gates,
             "kernel_width": self.shaped,
             "dilation": self.shaped,
+            "groups": self.grouped,
         }
         return known[option]
 
 
-_USUAL = {"expansion": 1, "squeeze_excitation": 0, "kernel_width": 0, "dilation": 1}
+_USUAL = {
+    "expansion": 1,
+    "squeeze_excitation": 0,
+    "kernel_width": 0,
+    "dilation": 1,
+    "groups": 1,
+}

@@ -66,8 +66,8 @@ function curveInWords(found) {
   return `learning curve: ${found.curve.map(([epochs, accuracy]) => `${percent(accuracy)} after ${epochs} epochs`).join(", ") || "no report yet"}`;
 }
 
-// The feature map as a plate: its side by height, its depth by channels; the kernel on it.
-// Beside it a plus where a shortcut is added, a cross where it is multiplied with gates.
+// The feature map as a plate: its side by height, its depth by channels, cut into groups;
+// the kernel on it, of dilated ones each tap. Beside it a plus where a shortcut is added, a cross where it is multiplied with gates.
 function plate(shape, input, kernel, mark = "") {
   const side = Math.max(5, 28 * Math.sqrt(shape[1] / input[1]));
   const deep = Math.min(16, 2 + 2.2 * Math.log2(shape[0]));
@@ -79,12 +79,28 @@ function plate(shape, input, kernel, mark = "") {
     drawn("path", {...line, d: `M${x} ${y}l${deep} ${-lift}h${side}l${-deep} ${lift}z`}),
     drawn("path", {...line, d: `M${x + side} ${y}l${deep} ${-lift}v${side}l${-deep} ${lift}z`}),
     drawn("rect", {...line, x, y, width: side, height: side}));
-  if (mark) picture.append(drawn("path", {class: "plus", d: mark, "stroke-width": 1.5, fill: "none"}));
+  const cuts = kernel ? Math.min(kernel.groups, Math.floor(deep / 1.6)) : 1;
+  for (let cut = 1; cut < cuts; cut++) {
+    const [right, up] = [deep * cut / cuts, lift * cut / cuts];
+    picture.append(drawn("path", {class: "stroke", "stroke-width": 1, fill: "none", d: `M${x + right} ${y - up}h${side}v${side}`}));
+  }
+  if (mark) picture.append(drawn("path", {class: "stroke", d: mark, "stroke-width": 1.5, fill: "none"}));
   if (kernel) {
-    const [height, width] = kernel.map(taps => Math.min(side - 1, Math.max(2.5, side * taps / Math.max(shape[1], taps))));
-    picture.append(drawn("rect", {class: "kernel", x: x + (side - width) / 2, y: y + (side - height) / 2, width, height}));
+    for (const across of placesOf(kernel.width, kernel.dilation, side, shape[1]))
+      for (const down of placesOf(kernel.height, kernel.dilation, side, shape[1]))
+        picture.append(drawn("rect", {class: "kernel", x: x + across[0], y: y + down[0], width: across[1], height: down[1]}));
   }
   return picture;
+}
+
+// Start and length of what a kernel covers of a side: in one piece, or dilated each tap.
+function placesOf(taps, dilation, side, pixels) {
+  const pieces = dilation > 1 ? taps : 1;
+  const extent = dilation * (taps - 1) + 1;
+  const whole = Math.min(side - 1, Math.max(2.5 * pieces, side * extent / Math.max(pixels, extent)));
+  const piece = pieces > 1 ? Math.max(1.4, whole / extent) : whole;
+  const apart = pieces > 1 ? (whole - piece) / (pieces - 1) : 0;
+  return Array.from({length: pieces}, (_, place) => [(side - whole) / 2 + place * apart, piece]);
 }
 
 function markOf(what) {

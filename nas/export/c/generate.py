@@ -36,7 +36,8 @@ def c_files(
     ``summary`` is a line about the network, for the top of net.c and the README.
     """
     shapes = any(_is_shaped(stage.float_stage) for stage in table)
-    arrays = _Arrays(shapes)
+    groups = any(_is_grouped(stage.float_stage) for stage in table)
+    arrays = _Arrays(shapes, groups)
     calls = list(_calls(table, arrays))
     shape = table[0].float_stage.input_shape
     kinds = {
@@ -56,6 +57,7 @@ def c_files(
         "has_hardswish": int("hardswish" in kinds),
         "has_silu": int("silu" in kinds),
         "has_shapes": int(shapes),
+        "has_groups": int(groups),
         "has_resize": int(resize_of(table[0].float_stage) is not None),
         "has_gates": int("sigmoid" in kinds),
         "has_addition": int(any(stage.added for stage in table)),
@@ -84,15 +86,20 @@ def _is_shaped(stage: Stage) -> bool:
     return uneven or stage.dilation > 1
 
 
+def _is_grouped(stage: Stage) -> bool:
+    return stage.groups > 1 and not stage.depthwise
+
+
 @dataclass
 class _Arrays:
     """Constant arrays and layers; equal arrays are written once.
 
     With ``shapes`` each layer has the fields that only rectangular or dilated kernels
-    need.
+    need, with ``groups`` those that only grouped convolutions need.
     """
 
     shapes: bool
+    groups: bool
     text: list[str] = field(default_factory=list)
     _names: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
 
@@ -166,7 +173,8 @@ def _layer(
     if separate:
         weight = convolution.weight.transpose(2, 3, 0, 1)
     else:
-        weight = _by_fours(convolution.weight, planes=planes)
+        parts = np.split(convolution.weight, stage.float_stage.groups)
+        weight = np.concatenate([_by_fours(part, planes=planes) for part in parts])
     pool = stage.early or stage.late
     values: dict[str, object] = {
         "weight": arrays.name("int8_t", weight, f"{label}_weight"),
@@ -206,6 +214,9 @@ def _layer(
     if arrays.shapes:
         values["pad_w"] = convolution.padding[1]
         values["dilation"] = stage.float_stage.dilation
+    if arrays.groups and not separate:
+        values["taken"] = convolution.weight.shape[1]
+        values["given"] = outputs // stage.float_stage.groups
     if stage.float_stage.gates:
         values["gates"] = f"arena + {gates}"
     if step := stage.activation_step:

@@ -7,7 +7,8 @@ enum { LANES = 4 };                               /* channels summed at a time *
    image [channels][height][width]. Weights are [out / 4][kernel_h][kernel_w][in][4], so
    that those of four output channels lie side by side (the last group has what is left),
    of the image's layer [out / 4][in][kernel_h][kernel_w][4], and of a depthwise layer
-   [kernel_h][kernel_w][channels]. All sizes are in numbers. */
+   [kernel_h][kernel_w][channels]. In a grouped convolution in is what a group takes, and
+   each group begins anew with four channels. All sizes are in numbers. */
 struct layer {
     const int8_t *weight;
     const int32_t *bias;
@@ -31,6 +32,9 @@ struct layer {
     uint8_t stride, pad;
 #if NET_HAS_SHAPES
     uint8_t pad_w, dilation; /* pad is above and below then, pad_w beside */
+#endif
+#if NET_HAS_GROUPS
+    uint16_t taken, given; /* channels that each group takes and gives */
 #endif
     uint8_t depthwise, shared; /* shared: one bias and one multiplier for all */
     uint8_t planes;            /* the input is [channels][height][width] */
@@ -165,6 +169,15 @@ static int32_t finished(const struct layer *p, int64_t half, int32_t sum, int c)
 #define STEPS(p, distance) (distance)
 #endif
 
+/* The channels that an output channel is made of: how many, and the first of them. */
+#if NET_HAS_GROUPS
+#define TAKEN(p) ((p)->taken)
+#define FIRST(p, c) ((c) / (p)->given * (p)->taken)
+#else
+#define TAKEN(p) ((p)->in_c)
+#define FIRST(p, c) 0
+#endif
+
 /* What of the input the kernel covers at one place: rows and columns of the kernel that
    are inside, and the input under its first one. */
 struct view {
@@ -235,16 +248,19 @@ static void add_padding(int32_t zero, const int8_t *weight, int count, int lanes
 static void convolve(const struct layer *p, const struct view *v, int c, int lanes,
                      int32_t *sums)
 {
-    const int planes = p->planes ? p->in_c : 1, in_c = p->planes ? 1 : p->in_c;
+    const int planes = p->planes ? TAKEN(p) : 1, in_c = p->planes ? 1 : TAKEN(p);
+    const int column = p->planes ? 1 : p->in_c, step = column * APART(p);
+    const int origin = FIRST(p, c);
     const int high = p->kernel_h, row = p->kernel_w * in_c;
     const int before = v->first * in_c, inside = (v->end - v->first) * in_c;
     const int after = row - before - inside;
-    const int32_t in_step = (int32_t)p->in_w * in_c * APART(p);
+    const int32_t in_step = (int32_t)p->in_w * step;
     const int8_t *weight = p->weight + (int32_t)c * high * row * planes;
     sums[0] = sums[1] = sums[2] = sums[3] = 0;
     for (int plane = 0; plane < planes; plane++) {
-        const uint8_t *in = v->in + (int32_t)plane * p->in_h * p->in_w;
-        const int32_t zero = p->zero[plane];
+        const int32_t area = (int32_t)p->in_h * p->in_w;
+        const uint8_t *in = v->in + plane * area + origin * (p->planes ? area : 1);
+        const int32_t zero = p->zero[plane + (p->planes ? origin : 0)];
         for (int ky = 0; ky < high; ky++, weight += row * lanes) {
             if (ky < v->first_row || ky >= v->end_row) {
                 add_padding(zero, weight, row, lanes, sums);
@@ -252,11 +268,10 @@ static void convolve(const struct layer *p, const struct view *v, int c, int lan
             }
             if (before)
                 add_padding(zero, weight, before, lanes, sums);
-#if NET_HAS_SHAPES
-            for (int x = 0; APART(p) > 1 && x < inside; x += in_c)
-                multiply(in + x * APART(p), weight + (before + x) * lanes, in_c, lanes,
-                         sums);
-            if (APART(p) == 1)
+#if NET_HAS_SHAPES || NET_HAS_GROUPS
+            for (int x = 0, at = 0; step > in_c && x < inside; x += in_c, at += step)
+                multiply(in + at, weight + (before + x) * lanes, in_c, lanes, sums);
+            if (step == in_c)
 #endif
                 multiply(in, weight + before * lanes, inside, lanes, sums);
             if (after)
@@ -366,7 +381,12 @@ static void run(const struct layer *p, const uint8_t *in, uint8_t *out, int32_t 
         for (int x = 0; x < p->out_w; x++, out += p->out_step) {
             const struct view v = view_at(p, in, y, x); /* without a window */
             for (int c = 0; c < out_c; c += LANES) {
-                const int lanes = out_c - c < LANES ? out_c - c : LANES;
+#if NET_HAS_GROUPS
+                const int left = p->depthwise ? out_c - c : p->given - c % p->given;
+#else
+                const int left = out_c - c;
+#endif
+                const int lanes = left < LANES ? left : LANES;
                 int32_t values[LANES];
                 if (pools)
                     pool(p, in, half, y, x, c, lanes, values);
@@ -386,6 +406,9 @@ static void run(const struct layer *p, const uint8_t *in, uint8_t *out, int32_t 
                     else
                         out[c + lane] = (uint8_t)value;
                 }
+#if NET_HAS_GROUPS
+                c -= LANES - lanes; /* the next group begins behind these */
+#endif
             }
 #if NET_HAS_ADDITION
             if (p->added)

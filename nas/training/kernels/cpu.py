@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from nas.training.kernels.recording import (
     NormInside,
     Recorder,
     area_of,
+    is_grouped,
     kept_scale,
     threshold_of,
 )
@@ -110,8 +112,49 @@ class _CpuRecorder(Recorder):
         )
         self._calls.append((getattr(self._kernels, name), addresses))
 
-    def _place(self, parameter: Tensor | None) -> int | None:
-        return self._gradients.place(parameter)
+    def _place(self, parameter: Tensor | None, start: int = 0) -> int | None:
+        place = self._gradients.place(parameter)
+        return None if place is None else place + start * ctypes.sizeof(ctypes.c_float)
+
+    def _conv(
+        self, x: Tensor, layer: nn.Conv2d, *, input_gradient: bool
+    ) -> tuple[Tensor, Back]:
+        """Record each group of a grouped convolution on a copy of its channels."""
+        if not is_grouped(layer):
+            return super()._conv(x, layer, input_gradient=input_gradient)
+        taken = layer.in_channels // layer.groups
+        given = layer.out_channels // layer.groups
+        y: Tensor | None = None
+        backs: list[Back] = []
+        for number, weight in enumerate(layer.weight.detach().split(given)):
+            part = self._pool.take((x.shape[0], taken, *x.shape[2:]))
+            self._join(part, x, number * taken, back=1)
+            place = partial(self._place, layer.weight, number * weight.numel())
+            own, back = self._convolved(
+                part, layer, "conv", weight, place, input_gradient=input_gradient
+            )
+            backs.append(back)
+            if y is None:
+                y = self._pool.take((x.shape[0], layer.out_channels, *own.shape[2:]))
+            self._join(own, y, number * given, back=0)
+            if not self._training:
+                self._pool.give(part)
+                self._pool.give(own)
+        assert y is not None
+
+        def back_of_all(g: Tensor) -> Tensor | None:
+            gx = self._pool.take(x.shape) if input_gradient else None
+            for number, back in enumerate(backs):
+                own = self._pool.take((g.shape[0], given, *g.shape[2:]))
+                self._join(own, g, number * given, back=1)
+                part = back(own)
+                if gx is not None and part is not None:
+                    self._join(part, gx, number * taken, back=0)
+                    self._pool.give(part)
+            self._pool.give(g)
+            return gx
+
+        return y, back_of_all
 
     def _norm(
         self, x: Tensor, bias: Tensor | None, fused: NormInside

@@ -9,6 +9,7 @@ import ctypes
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ LAYERS: tuple[type[nn.Module], ...] = (
     Residual,
     SqueezeExcitation,
 )
-"""What a tape can hold."""
+"""What a tape can hold; on a GPU no convolution that `is_grouped`."""
 
 
 class NormInside(NamedTuple):
@@ -164,17 +165,32 @@ class Recorder(ABC):
         self, x: Tensor, layer: nn.Conv2d, *, input_gradient: bool
     ) -> tuple[Tensor, Back]:
         """Record a convolution without its bias, or a depthwise one."""
+        name = "depthwise" if layer.groups > 1 else "conv"
+        place = partial(self._place, layer.weight)
+        return self._convolved(
+            x, layer, name, layer.weight, place, input_gradient=input_gradient
+        )
+
+    def _convolved(
+        self,
+        x: Tensor,
+        layer: nn.Conv2d,
+        name: str,
+        weight: Tensor,
+        place: Callable[[], Any],
+        *,
+        input_gradient: bool,
+    ) -> tuple[Tensor, Back]:
+        """Record a convolution as the layer's, whose weights' gradient goes to a place."""
         stride, apart = layer.stride[0], layer.dilation[0]
         padding = [int(zeros) for zeros in layer.padding]
-        name = "depthwise" if layer.groups > 1 else "conv"
         groups, _, *sides, lanes = x.shape
-        weight: Tensor = layer.weight
         kernel = weight.shape[2:]
         out = [
             (side + 2 * zeros - apart * (taps - 1) - 1) // stride + 1
             for side, zeros, taps in zip(sides, padding, kernel, strict=True)
         ]
-        y = self._pool.take((groups, layer.out_channels, *out, lanes))
+        y = self._pool.take((groups, len(weight), *out, lanes))
         if not weight.is_contiguous():
             contiguous = torch.empty(weight.shape)
             self._emit("copy", contiguous, weight)
@@ -183,8 +199,7 @@ class Recorder(ABC):
         self._emit(name, x, weight, y, forwards, 0)
 
         def back(g: Tensor) -> Tensor | None:
-            place = self._place(layer.weight)
-            self._emit(f"{name}_weight", x, g, place, forwards)
+            self._emit(f"{name}_weight", x, g, place(), forwards)
             if not input_gradient:
                 return None
             gx = self._pool.take(x.shape)
@@ -355,6 +370,12 @@ class Recorder(ABC):
         self._emit("add", one, other, one.numel() // one.shape[4])
         self._pool.give(other)
         return one
+
+
+def is_grouped(layer: nn.Conv2d) -> bool:
+    """Return whether it convolves groups of channels: neither all nor each by itself."""
+    depthwise = layer.groups == layer.in_channels == layer.out_channels
+    return layer.groups > 1 and not depthwise
 
 
 def take_norm(layers: list[nn.Module]) -> NormInside | None:

@@ -22,6 +22,7 @@ from nas.training.kernels.recording import (
     NormInside,
     Recorder,
     conv_shape,
+    is_grouped,
 )
 from nas.training.kernels.tape import Pool
 from nas.training.recipe import Recipe
@@ -59,7 +60,7 @@ def can_record(layer: nn.Module) -> bool:
     """Return whether a program can hold the layer."""
     if isinstance(layer, nn.Conv2d):
         high, wide = layer.kernel_size
-        return high * wide <= convolutions.MAX_TAPS
+        return high * wide <= convolutions.MAX_TAPS and not is_grouped(layer)
     return isinstance(layer, (*LAYERS, nn.Flatten, nn.Linear))
 
 
