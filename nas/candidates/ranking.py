@@ -134,13 +134,15 @@ class Ranks:
     ``residuals`` tell how much worse (+) or better (-) it is than others of its size,
     ``predicted`` how bad a full training would be, up to a constant. ``merits`` are the
     residuals with what the compute costs: the lower the better, too. ``trend`` gives for
-    a number of parameters what is to be expected of a net of that size.
+    a number of parameters what is to be expected of a net of that size. ``typical_macs``
+    are those of a net of the largest size with the median of MACs a parameter.
     """
 
     residuals: Array
     predicted: Array
     merits: Array
     trend: Callable[[float], float]
+    typical_macs: float
 
 
 def rank(
@@ -151,8 +153,9 @@ def rank(
 ) -> Ranks:
     """Rank the candidates by all that is known; ``fidelities`` rise to the full one.
 
-    Compute takes the time of the search and of the device: with e times the MACs a
-    parameter a net has to be better by ``compute_cost`` for the same merit.
+    Compute takes the time of the search and of the device: a net with as many MACs as a
+    typical one of the largest size has to be better by ``compute_cost`` than one without
+    any for the same merit. So it matters most at the cap, and little for small nets.
     """
     sizes = np.log([max(e.num_params, 1) for e in evidence]).astype(np.float64)
     compute = np.log([max(e.macs, 1) for e in evidence])
@@ -192,13 +195,16 @@ def rank(
         scores[before] = (trust * own + (1 - trust) * scores)[before]
         new = known & ~before
         scores[new] = own[new]
-    merits = scores + compute_cost * (compute - sizes)
+    typical = math.inf
+    if len(evidence):
+        typical = math.exp(float(np.median(compute - sizes)) + float(np.max(sizes)))
+    merits = scores + compute_cost * np.exp(compute) / typical
 
     def trend(num_params: float) -> float:
         size = np.array([math.log(num_params)])
         return sum(float(one(size)[0]) for one in trends)
 
-    return Ranks(scores, scores + expected, merits, trend)
+    return Ranks(scores, scores + expected, merits, trend, typical)
 
 
 def _by_depth(sizes: Array, depths: Array, values: Array) -> tuple[float, float]:

@@ -43,7 +43,7 @@ class EvolutionRule:
     become most of the parents. Of so many ``children`` the one is trained that the
     surrogate expects most of. ``changes`` weighs 0, 1, 2 ... changed decisions. With e
     times as many nets of one structure, another one may be worse by ``crowding``; with
-    e times the MACs a parameter a net has to be better by ``compute_cost``.
+    the MACs of a typical net at the cap a net has to be better by ``compute_cost``.
     """
 
     start: int = 8
@@ -108,6 +108,7 @@ class Evolution:
         self._merits: Array = np.empty(0)
         self._log_sizes: Array = np.empty(0)
         self._surrogate: Surrogate | None = None
+        self._typical_macs = math.inf
 
     def learn(self, architecture: Architecture, evidence: Evidence) -> None:
         """Update the results of a candidate."""
@@ -168,6 +169,7 @@ class Evolution:
             self._levels,
             compute_cost=self._rule.compute_cost,
         )
+        self._typical_macs = ranks.typical_macs
         scores: Array = ranks.residuals.copy()
         judged = ~np.isnan(scores)
         self._parents = [k for k, good in zip(known, judged, strict=True) if good]
@@ -210,7 +212,7 @@ class Evolution:
         merits = [
             m
             + _BOLDNESS * s * rng.gauss(0, 1)
-            + self._rule.compute_cost * (row[LOG_MACS] - row[LOG_PARAMS])
+            + self._rule.compute_cost * math.exp(row[LOG_MACS]) / self._typical_macs
             + _SHORTFALL * max(0.0, math.log(wanted) - row[LOG_PARAMS])
             + self._crowd(family_of(child.architecture))
             for m, s, row, child in zip(mean, spread, described, children, strict=True)

@@ -13,8 +13,8 @@ from typing import Any
 from nas.architecture import Architecture, Head
 from nas.sampling.mutation import BlockGenes, Genome, express, usual_options
 from nas.space.completion import Caps
-from nas.space.encoding import encode
 from nas.space.definition import SearchSpace
+from nas.space.encoding import encode
 
 
 @dataclass(frozen=True, slots=True)
