@@ -101,6 +101,9 @@ run_search() {
         tar -C "$studies" --exclude '*.html' -czf "$out/studies.tgz" .
     done
 }
+published_name() { # SEED: as published.py names its study
+    echo "mnist-10000$([ "$1" = 0 ] || echo "-seed-$1")"
+}
 run_published() {
     with_mps _published
 }
@@ -109,7 +112,7 @@ _published() { # each search has its own coordinator, so that some draw while ot
     local cap seed name best running=()
     export NAS_GPU_PROCESSES=$(($(wc -w <<<"$seeds") * workers))
     for seed in $seeds; do
-        name=mnist-10000$([ "$seed" = 0 ] || echo "-seed-$seed")
+        name=$(published_name "$seed")
         part "${SECONDS_FOR_SEARCHES:-400}" "search of $name" "$python" -m nas search \
             --budget 10000 --trials 200 --device cuda --workers "$workers" --seed "$seed" \
             --study "$name" --studies "$state" >"$out/$name.txt" 2>&1 &
@@ -119,7 +122,7 @@ _published() { # each search has its own coordinator, so that some draw while ot
     for cap in ${CAPS:-10000 5000 2500 1000}; do
         running=()
         for seed in $seeds; do
-            name=mnist-10000$([ "$seed" = 0 ] || echo "-seed-$seed")
+            name=$(published_name "$seed")
             best=best$([ "$cap" = 10000 ] || echo "-$cap")
             [ -e "$state/$name/$best/report.json" ] && continue
             part "${SECONDS_FOR_BEST:-200}" "best of $name at $cap" "$python" -m nas best "$name" \

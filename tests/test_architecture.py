@@ -154,6 +154,10 @@ def test_keys_differ_where_functions_do(
         # So does what batch norm and dropout see: pooled values or those before.
         assert equal or architecture.key != other.key
         return
+    if name == "dilation":
+        # On a map of one row or column all but the middle taps lie outside.
+        assert equal or architecture.key != other.key
+        return
     assert (architecture.key == other.key) == equal
 
 

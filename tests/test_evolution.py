@@ -17,6 +17,7 @@ from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
 from nas.candidates.ranking import Evidence, family_of
 from nas.errors import SpaceError
+from nas.sampling import surrogate
 from nas.sampling.evolution import Evolution, EvolutionRule, Proposal
 from nas.sampling.mutation import mutate
 from nas.sampling.surrogate import Array, Surrogate, features
@@ -302,7 +303,8 @@ def test_the_surrogate_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
     """The workers have the others; the number from before is there again afterwards."""
 
     def threads() -> set[int]:
-        libraries = threadpoolctl.threadpool_info()
+        # Those of numpy, not of what another test has loaded since.
+        libraries = surrogate._blas.info()
         return {one["num_threads"] for one in libraries if one["user_api"] == "blas"}
 
     inverse, during = np.linalg.inv, set()

@@ -56,7 +56,7 @@ def after(accuracies: dict[int, float]) -> Callable[[Job, int], float]:
 
     def accuracy(job: Job, rung: int) -> float:
         full = accuracies[job.architecture.blocks[0].out_channels]
-        return full * (rung + 1) / len(job.rungs)
+        return full * ((rung + 1) / len(job.rungs))
 
     return accuracy
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 from drawing import ALL, SHAPE, draw, is_classifier, way
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import shapes, spaces
+from strategies import examples, shapes, spaces
 
 from nas.architecture import Architecture
 from nas.architecture.cost import cost
@@ -68,6 +68,7 @@ class ChosenDraws:
 
 @pytest.mark.slow
 @given(spaces(), shapes(), st.integers(2, 20), st.data())
+@settings(max_examples=examples(40))
 def test_any_draw_from_any_space_is_under_all_caps(
     text: str, shape: tuple[int, int, int], num_classes: int, data: st.DataObject
 ) -> None:

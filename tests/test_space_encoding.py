@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 from drawing import SHAPE, draw
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import spaces
+from strategies import examples, spaces
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
@@ -42,6 +42,7 @@ class StrictDraws(FixedDraws):
 
 @pytest.mark.slow
 @given(spaces(), st.integers(0, 2**32), st.integers(500, 50_000))
+@settings(max_examples=examples(40))
 def test_what_was_drawn_can_be_encoded(text: str, seed: int, budget: int) -> None:
     """The draws that encode finds give back the architecture, whatever it is."""
     space = read_space(text, "drawn")

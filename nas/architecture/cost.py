@@ -30,7 +30,7 @@ from math import prod
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
 from nas.architecture.boards import Board, Operation
 from nas.architecture.kinds import finish_of, parts_of, shortcut_of
-from nas.architecture.parts import Part, SqueezeExcitation
+from nas.architecture.parts import Convolution, Part, SqueezeExcitation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Layer:
     """Bytes of its constants in the C code."""
     kept: int = 0
     """Bytes that wait meanwhile for a shortcut's addition."""
+    convolution: Convolution | None = None
+    """What it convolves with, of several side by side the one with the largest kernel."""
 
     @property
     def memory(self) -> int:
@@ -284,6 +286,7 @@ def _part_layer(
             adds=last and block.shortcut != "none",
         ),
         kept,
+        part.convolutions[-1],  # the largest kernel
     )
 
 
@@ -304,12 +307,14 @@ def _gate_layers(
     yield Layer(
         name, "squeeze: conv 1x1, bias, relu", means, inside, weights + hidden, weights,
         "conv", _constants(weights, hidden), prod(shape) + kept,
+        Convolution("squeeze", channels, hidden, 1),
     )  # fmt: skip
     yield Layer(
         name, "excite: conv 1x1, bias, sigmoid, times features", inside, shape,
         weights + channels, weights, "conv",
         # Another table, with one bias and multiplier, for the product.
         _constants(weights, channels, fixed_point=1) + _constants(0, 1), channels + kept,
+        Convolution("excite", hidden, channels, 1),
     )  # fmt: skip
 
 
@@ -367,6 +372,7 @@ def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
             weights * prod(sides),
             "conv",
             _constants(weights, num_classes),
+            convolution=Convolution("conv", channels, num_classes, head.kernel_size),
         )
         if prod(sides) > 1:
             yield Layer("head", "global average pool", output, logits, 0, 0)

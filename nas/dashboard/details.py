@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,8 +17,6 @@ from nas.training.report import RungReport
 
 _PEERS = 12
 """The number of curves that remain distinguishable behind the candidate's own."""
-_KERNEL = re.compile(r"(\d+)x(\d+)")
-_DILATION, _GROUPS = re.compile(r"dilation (\d+)"), re.compile(r"groups (\d+)")
 
 
 class Peers:
@@ -150,18 +147,15 @@ def _layer(layer: Layer) -> list[Any]:
 
 def kernel_of(layer: Layer) -> dict[str, int] | None:
     """Return what the picture shows of a convolution's kernel, the largest of several."""
-    text = layer.description
-    kernels = [(int(h), int(w)) for h, w in _KERNEL.findall(text) if layer.macs]
-    if not kernels:
+    convolution = layer.convolution
+    if convolution is None:
         return None
-    height, width = max(kernels)
-    dilation, groups = _DILATION.search(text), _GROUPS.search(text)
-    channels = layer.output_shape[0] if "depthwise" in text else 1
+    height, width = convolution.kernel
     return {
         "height": height,
         "width": width,
-        "dilation": int(dilation[1]) if dilation else 1,
-        "groups": int(groups[1]) if groups else channels,
+        "dilation": convolution.dilation,
+        "groups": convolution.in_channels // convolution.inputs,
     }
 
 
