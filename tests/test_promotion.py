@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from nas.candidates.promotion import (
@@ -22,7 +23,10 @@ SIZES = [7900, 5000, 3900, 2500, 1900, 1100, 900, 600, 400, 100] * 20
 
 
 def promote_all(
-    trials: int = 200, screened: int = 200, **changes: Any
+    trials: int = 200,
+    screened: int = 200,
+    sizes: Sequence[int] = SIZES,
+    **changes: Any,
 ) -> list[Promotion]:
     """Promote until the rule wants no more; each training keeps the order of scores."""
     results: list[dict[int, list[float]]] = [{1: [0.0]} for _ in range(screened)]
@@ -31,7 +35,7 @@ def promote_all(
     made = []
     while True:
         evidence = [
-            Evidence(n, SIZES[n], 10**6, some) for n, some in enumerate(results)
+            Evidence(n, sizes[n], 10**6, some) for n, some in enumerate(results)
         ]
         found = next_promotion(
             evidence,
@@ -81,6 +85,22 @@ def test_every_range_of_sizes_has_its_share_and_the_best_of_it() -> None:
             p.trial for p in made if size_range(SIZES[p.trial], max(SIZES)) == place
         }
         assert ours == set(best)
+
+
+def test_a_range_without_candidates_yet_keeps_its_share() -> None:
+    """Small networks that come late in a search find theirs; at the end none is lost."""
+    large = [size for size in SIZES if size_range(size, max(SIZES)) < 2]
+    for screening in (True, False):
+        made = promote_all(sizes=large, screened=79, trials=80, screening=screening)
+        spent = Counter(
+            size_range(large[p.trial], max(large)) for p in made if p.epochs == 3
+        )
+        in_all = int(RULE.middle * 80)
+        share = in_all * RULE.weights[0] / sum(RULE.weights)
+        if screening:
+            assert abs(spent[0] - share) < 1
+        else:
+            assert spent.total() == in_all
 
 
 def test_early_on_few_are_promoted() -> None:

@@ -9,6 +9,7 @@ is smaller than the last of them gets none.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -85,16 +86,17 @@ def next_promotion(
         epochs, below = fidelities[level], fidelities[level - 1]
         last = level == len(fidelities) - 1
         share, power = (rule.full, 3.0) if last else (rule.middle, 1.5)
-        allowed = max(rule.least, share * trials) * math.pow(done, power)
-        if counts[epochs] + 1 > allowed + 1e-9:
+        in_all = max(rule.least, share * trials)
+        if counts[epochs] + 1 > in_all * math.pow(done, power) + 1e-9:
             continue
         chosen = _best_of_the_neediest(
             evidence,
             scores,
             started,
             rule,
-            epochs,
-            below,
+            (epochs, below),
+            int(in_all),
+            screening=screening,
             patient=screening and level > 1,
         )
         if chosen is not None:
@@ -130,17 +132,22 @@ def _best_of_the_neediest(
     scores: Sequence[float],
     started: Mapping[int, Collection[tuple[int, int]]],
     rule: PromotionRule,
-    epochs: int,
-    below: int,
+    levels: tuple[int, int],
+    in_all: int,
     *,
+    screening: bool,
     patient: bool,
 ) -> int | None:
     """Return the best candidate of the range with the fewest promotions for its weight.
 
-    It has been trained for ``below`` epochs; when ``patient``, no other of its range
-    that has not may look clearly better.
+    ``levels`` are the epochs to promote to and those that it was trained for. While
+    ``screening`` no range gets more than its share of the promotions, which are so many
+    ``in_all``. When ``patient``, no other of its range that has not been trained so long
+    may look clearly better.
     """
+    epochs, below = levels
     ranges = len(rule.weights)
+    shares = _shared_out(rule.weights, in_all)
     spent = [0] * ranges
     best: dict[int, tuple[float, int]] = {}
     waiting: dict[int, float] = {}
@@ -170,11 +177,28 @@ def _best_of_the_neediest(
             for place, found in best.items()
             if found[0] < waiting.get(place, math.inf) + rule.close
         }
-    if not best:
+    open_to = [p for p in best if spent[p] < shares[p]]
+    if not screening:
+        open_to = open_to or [*best]
+    if not open_to:
         return None
-    # D'Hondt's way to share out seats: also a few go where the weights are.
-    place = max(best, key=lambda p: (rule.weights[p] / (spent[p] + 1), -p))
-    return best[place][1]
+    return best[_neediest(rule.weights, spent, open_to)][1]
+
+
+@functools.cache
+def _shared_out(weights: tuple[float, ...], in_all: int) -> tuple[int, ...]:
+    """Return how many of the promotions each range gets, so that none takes another's."""
+    shares = [0] * len(weights)
+    for _ in range(in_all):
+        shares[_neediest(weights, shares, range(len(weights)))] += 1
+    return tuple(shares)
+
+
+def _neediest(
+    weights: Sequence[float], spent: Sequence[int], places: Collection[int]
+) -> int:
+    """Return whose turn it is, by D'Hondt's way to share out seats among parties."""
+    return max(places, key=lambda p: (weights[p] / (spent[p] + 1), -p))
 
 
 def _second_seed(
