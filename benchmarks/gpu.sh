@@ -71,6 +71,10 @@ run_together() {
     local options=(--nets "$nets" --images 27500 --epochs 2 --at-once "${AT_ONCE:-1,4,8,16}")
     with_mps part 150 "processes with MPS" "$python" benchmarks/together.py \
         --ways processes --csv "$out/together-mps.csv" "${options[@]}"
+    # Whether the torch kernels that prepare images wait for the others' trainings.
+    with_mps part 60 "processes with MPS, images prepared 512 batches ahead" "$python" \
+        benchmarks/together.py --ways processes --csv "$out/together-ahead.csv" \
+        "${options[@]}" --at-once 8 --ahead 512
     part 60 "processes and streams" "$python" benchmarks/together.py \
         --csv "$out/together.csv" "${options[@]}" --nets s0 --at-once 1,8
     NAS_KERNELS=0 with_mps part 60 "processes with MPS, torch's kernels" "$python" \

@@ -9,7 +9,8 @@ is small goes into studies/published/ (the trials packed, the front, the reports
 tables and README's picture are made anew from it.
 
 ``--check`` exits with 1 and a line for each fault: a study made with other rules, another
-recipe or space than the code beside it has, or a table that is not that of the reports.
+recipe or space than the code beside it has, or whose first trials are not those that it
+draws, or a table that is not that of the reports.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,8 @@ from nas.sampling.evolution import EvolutionRule
 from nas.search.recipes import default_recipe, search_training
 from nas.search.start import DEFAULT_SPACE
 from nas.space import find_space
-from nas.study.folders import load_settings, read_study
-from nas.study.settings import FORMAT
+from nas.study.folders import create, load_settings, read_study
+from nas.study.settings import FORMAT, Settings
 from nas.training.kinds import Pixels
 
 ROOT = Path(__file__).parent.parent
@@ -270,6 +272,11 @@ def faults() -> list[str]:
                 for name, value in today.items()
                 if getattr(settings, name) != value
             ]
+            if first_drawn(settings) != _first_trials(folder, settings):
+                found.append(
+                    f"studies/published/{folder.name}: its first trials are not those "
+                    "that the code draws now"
+                )
         if reports(task) and table(task) not in task.page.read_text(encoding="utf-8"):
             found.append(f"{task.page.name}: its table is not that of the reports")
     known = {folder for task in TASKS.values() for folder in _folders(task)}
@@ -278,6 +285,25 @@ def faults() -> list[str]:
         for folder in sorted(set(PUBLISHED.iterdir()) - known)
     ]
     return found
+
+
+def first_drawn(settings: Settings) -> list[str]:
+    """Return the keys of the first networks of a study begun today, in their order.
+
+    They show what the settings do not hold, such as the plain nets and the draws. There
+    are as many as depend on no results.
+    """
+    with (
+        tempfile.TemporaryDirectory() as studies,
+        create(Path(studies) / settings.name, settings) as study,
+    ):
+        asked = [study.ask() for _ in range(settings.evolution.start)]
+    return [one.architecture.key for one in asked if one is not None]
+
+
+def _first_trials(folder: Path, settings: Settings) -> list[str]:
+    first = read_study(folder).candidates()[: settings.evolution.start]
+    return [candidate.architecture.key for candidate in first]
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Several candidates at a time on one device: as processes and, on a GPU, as streams.
 
     python benchmarks/together.py [--device cuda|cpu] [--nets s0,...] [--batch-size 64]
-        [--at-once 1,2,4,8,16] [--ways processes,streams] [--epochs 3] [--csv FILE]
+        [--at-once 1,2,4,8,16] [--ways processes,streams] [--epochs 3] [--ahead 64]
+        [--csv FILE]
 
 As processes, each trains its candidate as nas does, all beginning together. As streams,
 one process records the step of each candidate and replays the recordings in turn, each on
@@ -27,12 +28,12 @@ from typing import Any
 import torch
 
 from nas.references.bundled import find_reference
-from nas.training import kernels
+from nas.training import kernels, step
 from nas.training.cuda_graph import runner
 from nas.training.loop import learning_rate, train
 from nas.training.model import build
 from nas.training.recipe import Recipe
-from nas.training.step import Step, TrainingData
+from nas.training.step import AHEAD_ON_GPU, Step, TrainingData
 
 # Its neighbours, also where Python is told to leave a script's folder out (-P).
 sys.path.insert(0, str(Path(__file__).parent))
@@ -54,6 +55,7 @@ def _candidate(
 ) -> None:
     """Be one process: train a first candidate for the warm-up, then one of each net."""
     torch.set_num_threads(1)
+    step.AHEAD_ON_GPU = options.ahead
     device = torch.device(options.device)
     if device.type == "cuda":
         kernels.share_gpu(device, processes)
@@ -101,26 +103,26 @@ def _parts(
         return time.perf_counter() - started
 
     def prepare() -> None:
-        nonlocal step, run
+        nonlocal steps, run
         model = build(find_reference(net).architecture, seed=0).to(device).train()
-        step = Step(model, data, recipe, size)
-        run = runner(step.training)
+        steps = Step(model, data, recipe, size)
+        run = runner(steps.training)
 
     def load() -> None:
         for _ in range(_PART_LOADS):
-            shape = step.ahead, size
+            shape = steps.ahead, size
             indices = torch.randint(len(data.train_labels), shape, device=device)
-            step.load(indices, [0.01] * step.ahead)
+            steps.load(indices, [0.01] * steps.ahead)
 
     def train_on_it() -> None:
         for _ in range(_PART_LOADS):
-            step.training.rewind()
-            run(step.ahead)
+            steps.training.rewind()
+            run(steps.ahead)
 
-    step: Step
+    steps: Step
     run: Callable[[int], None]
     prepared = timed(prepare)
-    per_epoch = EPOCH / (_PART_LOADS * step.ahead * size)
+    per_epoch = EPOCH / (_PART_LOADS * steps.ahead * size)
     return {
         "prepare_s": prepared,
         "load_s": timed(load) * per_epoch,
@@ -177,25 +179,25 @@ def _in_streams(
     running = []
     for number in range(at_once):
         model = build(architecture, seed=number).to(device).train()
-        step = Step(model, data, recipe, recipe.batch_size)
-        run = runner(step.training)
-        step.generator.manual_seed(number)
-        running.append((step, run, torch.cuda.Stream()))
+        one = Step(model, data, recipe, recipe.batch_size)
+        run = runner(one.training)
+        one.generator.manual_seed(number)
+        running.append((one, run, torch.cuda.Stream()))
     torch.cuda.synchronize()
     steps = len(data.train_labels) // recipe.batch_size
     total = steps * recipe.epochs
     for number in range(total):
-        for step, run, stream in running:
+        for one, run, stream in running:
             with torch.cuda.stream(stream):
-                if number % step.ahead == 0:
-                    some = range(number, min(number + step.ahead, total))
+                if number % one.ahead == 0:
+                    some = range(number, min(number + one.ahead, total))
                     indices = torch.randint(
                         len(data.train_labels),
-                        (len(some), step.batch_size),
-                        generator=step.generator,
+                        (len(some), one.batch_size),
+                        generator=one.generator,
                         device=device,
                     )
-                    step.load(indices, [learning_rate(n, total, recipe) for n in some])
+                    one.load(indices, [learning_rate(n, total, recipe) for n in some])
                 run(1)
     torch.cuda.synchronize()
     spent = time.perf_counter() - started
@@ -220,6 +222,12 @@ def main() -> None:
     parser.add_argument("--at-once", type=numbers, default=[1, 2, 4, 8, 16])
     parser.add_argument("--ways", default="processes,streams")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument(
+        "--ahead",
+        type=int,
+        default=AHEAD_ON_GPU,
+        help="batches prepared at once, on a GPU",
+    )
     parser.add_argument("--images", type=int, default=EPOCH)
     parser.add_argument("--csv", type=Path, default=Path("together.csv"))
     options = parser.parse_args()

@@ -43,7 +43,7 @@ def copy(
     source = published.PUBLISHED / "mnist-10000"
     target = tmp_path / "mnist-10000"
     for path in source.rglob("*"):
-        if path.suffix in {".toml", ".json", ".csv"}:
+        if path.suffix in {".toml", ".json", ".csv", ".gz"}:
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(path.read_bytes())
@@ -61,6 +61,15 @@ def test_a_rule_that_has_changed_since_is_told(
     path.write_text(to_toml(replace(settings, promotion=rule)))
     (fault,) = [f for f in published.faults() if "README" not in f]
     assert "mnist-10000: promotion is not what" in fault
+
+
+def test_other_first_draws_are_told(published: ModuleType, copy: Path) -> None:
+    """Those of another seed here, as of a sampler that was changed since."""
+    path = copy / "study.toml"
+    settings = from_toml(path.read_text(), "study.toml")
+    path.write_text(to_toml(replace(settings, seed=7)))
+    (fault,) = [f for f in published.faults() if "README" not in f]
+    assert "mnist-10000: its first trials are not those" in fault
 
 
 def test_a_number_that_is_not_that_of_the_study_is_told(
