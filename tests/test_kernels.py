@@ -123,6 +123,11 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(kind="inverted_bottleneck", out_channels=4, stride=2),
         Block(kind="inverted_bottleneck", out_channels=5, expansion=2, norm="none"),
     ),
+    "many maps": (
+        Block(out_channels=35, padding="valid"),
+        Block(kind="separable", out_channels=34, kernel_size=7),
+        Block(out_channels=6, kernel_size=1, stride=2),
+    ),
     "even kernel": (Block(out_channels=5, kernel_size=4, stride=2, padding="valid"),),
 }
 

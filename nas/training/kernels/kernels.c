@@ -65,9 +65,9 @@ static int padded_width(const shape *s) {
   return padded_size(s->width, s->out_width, s->kernel_width, s->beside, s);
 }
 
-/* Copy [C][H][W] into zeros [C][Hp][Wp], its rows and columns `dilation` apart. */
+/* Copy [C][H][W] into zeros [C][Hp][Wp], its rows and columns `dilation` apart; what it
+   leaves out stays 0 when the next one is copied over it. */
 static void pad(const vec *x, vec *out, int C, int Hp, int Wp, const shape *s) {
-  memset(out, 0, sizeof(vec) * C * Hp * Wp);
   for (int c = 0; c < C; c++)
     for (int i = 0; i < s->height; i++, x += s->width) {
       vec *row = out + ((long)c * Hp + s->above + i * s->dilation) * Wp + s->beside;
@@ -140,9 +140,22 @@ INLINE void weight_tile(const vec *x, const int *offset, int stride, int Wp,
     case 4: COLUMNS_OF(function, 4, __VA_ARGS__) break;    \
   }
 
+/* The same convolution of images of one row, if it is 1x1 and has neither stride nor
+   padding: long rows have fewer tiles that are not full. */
+static shape in_one_row(const shape *s) {
+  shape flat = *s;
+  int same = s->height == s->out_height && s->width == s->out_width;
+  if (s->kernel_height == 1 && s->kernel_width == 1 && s->stride == 1 && same) {
+    flat.height = flat.out_height = 1;
+    flat.width = flat.out_width = s->height * s->width;
+  }
+  return flat;
+}
+
 /* y = x * w: w [out][in][kh][kw], or with `transposed`, for the input's gradient,
    [in][out][kh][kw] turned by half a circle. */
-int conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
+int conv(const vec *x, const float *w, vec *y, const shape *given, int transposed) {
+  const shape in_rows = in_one_row(given), *s = &in_rows;
   int Ci = s->in_channels, Co = s->out_channels, Ho = s->out_height, Wo = s->out_width;
   int area = s->kernel_height * s->kernel_width, taps = Ci * area;
   int Hp = padded_height(s), Wp = padded_width(s);
@@ -150,7 +163,7 @@ int conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
   int *offset = tap_offsets(Ci, s, Hp, Wp);
   float *packed = calloc((Co + 3) / 4 * 4 * taps, sizeof(float)); /* [Co/4][taps][4] */
   int frame = Hp != s->height || Wp != s->width || s->above || s->beside;
-  vec *padded = frame ? malloc(sizeof(vec) * Ci * Hp * Wp) : NULL;
+  vec *padded = frame ? calloc((long)Ci * Hp * Wp, sizeof(vec)) : NULL;
   int ready = offset && packed && (padded || !frame);
   for (int o = 0; ready && o < Co; o++)
     for (int c = 0; c < Ci; c++)
@@ -165,6 +178,10 @@ int conv(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
       for (int b = 0; b < blocks; b++) {
         int start = b * Wo / blocks, columns = (b + 1) * Wo / blocks - start;
         const vec *at = in + ((long)i * Wp + start) * s->stride;
+        /* The processor follows some 32 maps by itself, not more. */
+        for (int t = 0; area == 1 && Ci > 32 && t < Ci; t++)
+          UNROLL for (int j = 0; j < COLUMNS; j++)
+            __builtin_prefetch(at + offset[t] + columns + j);
         for (int c = 0; c < Co; c += 4) {
           int rows = least(4, Co - c);
           vec *to = y + ((long)c * Ho + i) * Wo + start;
@@ -190,7 +207,7 @@ int conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
   int band = 1 + 64 / Wo; /* so many rows at a time stay in the cache */
   int *offset = tap_offsets(Ci, s, Hp, Wp);
   int frame = Hp != s->height || Wp != s->width || s->above || s->beside;
-  vec *padded = frame ? malloc(sizeof(vec) * Ci * Hp * Wp) : NULL;
+  vec *padded = frame ? calloc((long)Ci * Hp * Wp, sizeof(vec)) : NULL;
   vec *sums = calloc((long)Co * taps, sizeof(vec));
   int ready = offset && sums && (padded || !frame);
   for (int n = 0; ready && n < s->groups; n++) {
@@ -216,21 +233,77 @@ int conv_weight(const vec *x, const vec *g, float *gw, const shape *s) {
   return !ready;
 }
 
+/* One channel at `rows` x `columns` places; the sums of several rows keep the processor
+   busy, and a kernel of known size lets them share what they load. */
+INLINE void depthwise_tile(const vec *x, int Wp, const float *w, vec *y, int Wo,
+                           int kernel, int rows, int columns) {
+  vec sum[2][COLUMNS];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int j = 0; j < columns; j++) sum[r][j] = (vec){0};
+  UNROLL for (int a = 0; a < kernel; a++)
+    UNROLL for (int b = 0; b < kernel; b++)
+      UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int j = 0; j < columns; j++)
+          sum[r][j] += w[a * kernel + b] * x[(r + a) * Wp + j + b];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int j = 0; j < columns; j++) y[r * Wo + j] = sum[r][j];
+}
+
+INLINE void depthwise_plane(const vec *x, int Wp, const float *w, vec *y, int Ho,
+                            int Wo, int kernel) {
+  int blocks = (Wo + COLUMNS - 1) / COLUMNS;
+  for (int i = 0; i < Ho; i += 2)
+    for (int b = 0; b < blocks; b++) {
+      int start = b * Wo / blocks, columns = (b + 1) * Wo / blocks - start;
+      const vec *at = x + (long)i * Wp + start;
+      vec *to = y + (long)i * Wo + start;
+      if (i + 1 < Ho)
+        COLUMNS_OF(depthwise_tile, 2, at, Wp, w, to, Wo, kernel)
+      else
+        COLUMNS_OF(depthwise_tile, 1, at, Wp, w, to, Wo, kernel)
+    }
+}
+
+/* As weight_tile, of one channel and all taps of a kernel of known size. */
+INLINE void depthwise_weight_plane(const vec *x, int Wp, const vec *g, vec *gw, int Ho,
+                                   int Wo, int kernel) {
+  vec sum[5][5];
+  UNROLL for (int a = 0; a < kernel; a++)
+    UNROLL for (int b = 0; b < kernel; b++) sum[a][b] = gw[a * kernel + b];
+  for (int i = 0; i < Ho; i++)
+    for (int j = 0; j < Wo; j++, g++)
+      UNROLL for (int a = 0; a < kernel; a++)
+        UNROLL for (int b = 0; b < kernel; b++)
+          sum[a][b] += *g * x[(i + a) * Wp + j + b];
+  UNROLL for (int a = 0; a < kernel; a++)
+    UNROLL for (int b = 0; b < kernel; b++) gw[a * kernel + b] = sum[a][b];
+}
+
+/* The size of a square kernel without stride that there is a function for, else 0. */
+static int known_kernel(const shape *s) {
+  int size = s->kernel_height;
+  int plain = s->stride == 1 && s->apart == 1 && size == s->kernel_width;
+  return plain && (size == 3 || size == 5) ? size : 0;
+}
+
 /* As conv, each channel with its own filter w [C][kh][kw]. */
 int depthwise(const vec *x, const float *w, vec *y, const shape *s, int transposed) {
   int C = s->out_channels, area = s->kernel_height * s->kernel_width;
   int Ho = s->out_height, Wo = s->out_width;
   int Hp = padded_height(s), Wp = padded_width(s);
   int blocks = (Wo + COLUMNS - 1) / COLUMNS;
+  int known = known_kernel(s), apart = known ? 1 : 4;
   int *offset = tap_offsets(1, s, Hp, Wp);
   float *packed = calloc(4 * area, sizeof(float));
-  vec *padded = malloc(sizeof(vec) * Hp * Wp);
+  vec *padded = calloc((long)Hp * Wp, sizeof(vec));
   int ready = offset && packed && padded;
   for (int n = 0; ready && n < s->groups * C; n++) {
     pad(x, padded, 1, Hp, Wp, s);
     for (int t = 0; t < area; t++)
-      packed[4 * t] = w[n % C * area + (transposed ? area - 1 - t : t)];
-    for (int i = 0; i < Ho; i++)
+      packed[apart * t] = w[n % C * area + (transposed ? area - 1 - t : t)];
+    if (known == 3) depthwise_plane(padded, Wp, packed, y, Ho, Wo, 3);
+    if (known == 5) depthwise_plane(padded, Wp, packed, y, Ho, Wo, 5);
+    for (int i = 0; !known && i < Ho; i++)
       for (int b = 0; b < blocks; b++) {
         int start = b * Wo / blocks, columns = (b + 1) * Wo / blocks - start;
         const vec *at = padded + ((long)i * Wp + start) * s->stride;
@@ -251,16 +324,20 @@ int depthwise_weight(const vec *x, const vec *g, float *gw, const shape *s) {
   int Ho = s->out_height, Wo = s->out_width;
   int Hp = padded_height(s), Wp = padded_width(s);
   int blocks = (area + COLUMNS - 1) / COLUMNS;
+  int known = V == 16 || area == 9 ? known_kernel(s) : 0; /* 25 sums need 32 registers */
   int *offset = tap_offsets(1, s, Hp, Wp);
-  vec *padded = malloc(sizeof(vec) * Hp * Wp);
+  vec *padded = calloc((long)Hp * Wp, sizeof(vec));
   vec *sums = calloc((long)C * area, sizeof(vec));
   int ready = offset && padded && sums;
   for (int n = 0; ready && n < s->groups * C; n++) {
+    vec *sum = sums + n % C * area;
     pad(x, padded, 1, Hp, Wp, s);
-    for (int b = 0; b < blocks; b++) {
+    if (known == 3) depthwise_weight_plane(padded, Wp, g, sum, Ho, Wo, 3);
+    if (known == 5) depthwise_weight_plane(padded, Wp, g, sum, Ho, Wo, 5);
+    for (int b = 0; !known && b < blocks; b++) {
       int start = b * area / blocks, columns = (b + 1) * area / blocks - start;
       COLUMNS_OF(weight_tile, 1, padded, offset + start, s->stride, Wp, g, 0L, Ho, Wo,
-                 sums + n % C * area + start, 0L)
+                 sum + start, 0L)
     }
     x += (long)s->height * s->width;
     g += (long)Ho * Wo;
@@ -558,13 +635,14 @@ INLINE void norm_tile(const vec *x, vec *y, const fused_norm *a, const float *we
     shift[c] = shift_by[c] - mean[c] * scale[c];
     running_mean[c] += momentum * (mean[c] - running_mean[c]);
     running_var[c] += momentum * (var * count / (count - 1) - running_var[c]);
-  }
-  for (int n = 0; n < G * C; n++) {
-    float bias = a->bias ? a->bias[n % C] : 0, by = scale[n % C], to = shift[n % C];
-    for (long i = n * L; i < (n + 1) * L; i++) {
-      vec value = activated(x[i], bias, before) * by + to;
-      if (after) value = rectify(value, value);
-      y[i] = drop ? kept(value, i, &a->drop) : value;
+    float by = scale[c], to = shift[c];
+    for (int g = 0; g < G; g++) {
+      long at = ((long)g * C + c) * L;
+      for (long i = at; i < at + L; i++) {
+        vec value = activated(x[i], bias, before) * by + to;
+        if (after) value = rectify(value, value);
+        y[i] = drop ? kept(value, i, &a->drop) : value;
+      }
     }
   }
 }
