@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,22 +92,35 @@ def test_badness_knows_loss_and_error() -> None:
     assert badness(None, 0.99, 1000) == pytest.approx(math.log(0.01))
 
 
-def test_what_longer_trainings_bring_deep_nets_counts_for_all_of_them() -> None:
-    """Some deep and some shallow ones were promoted; the others' ranks follow."""
+@pytest.mark.parametrize(
+    ("fast", "slow"),
+    [
+        ({"depth": 4}, {"depth": 16}),
+        ({"macs": 10**5}, {"macs": 10**6}),
+        ({"spatial": True}, {"spatial": False}),
+    ],
+    ids=["depth", "compute", "head"],
+)
+def test_what_longer_trainings_bring_some_nets_counts_for_all_like_them(
+    fast: dict[str, Any], slow: dict[str, Any]
+) -> None:
+    """A third was promoted, of both kinds; the others' ranks follow."""
     evidence = []
     for number in range(60):
-        size, depth = 300 + 100 * (number % 30), (4, 16)[number % 2]
+        size, slowly = 300 + 100 * (number % 30), number % 2
         results = {1: [-0.7 * math.log(size)]}
         if number < 20:
-            results[3] = [-0.7 * math.log(size) - 0.4 - 0.2 * math.log(depth)]
-        evidence.append(Evidence(number, size, 10**6, results, depth=depth))
+            results[3] = [-0.7 * math.log(size) - 0.4 - 0.3 * slowly]
+        traits: dict[str, Any] = {"macs": 10**6} | (slow if slowly else fast)
+        evidence.append(
+            Evidence(trial=number, num_params=size, results=results, **traits)
+        )
     before = rank([replace(e, results={1: e.results[1]}) for e in evidence], LEVELS)
     after = rank(evidence, LEVELS)
     gained = (after.residuals - before.residuals)[20:]
-    deep, shallow = gained[1::2].mean(), gained[::2].mean()
-    assert deep < shallow - 0.1
+    assert gained[1::2].mean() < gained[::2].mean() - 0.1
     # Without longer trainings no more than what is known beforehand.
-    assert abs(before.residuals[1::2].mean() - before.residuals[::2].mean()) < 0.2
+    assert abs(before.residuals[1::2].mean() - before.residuals[::2].mean()) < 0.25
 
 
 def test_the_depth_counts_convolutions_one_after_the_other() -> None:

@@ -35,10 +35,10 @@ class PromotionRule:
     """
 
     middle: float = 0.14
-    full: float = 0.075
-    seeds: float = 0.02
+    full: float = 0.1
+    seeds: float = 0.01
     least: int = 4
-    weights: tuple[float, ...] = (6.0, 5.0, 4.0, 4.0, 2.0)
+    weights: tuple[float, ...] = (5.0, 4.0, 4.0, 4.0, 3.0)
     close: float = 0.15
     crowding: float = 0.05
     size: float = 0.25

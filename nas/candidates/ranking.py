@@ -28,15 +28,15 @@ Array = npt.NDArray[np.floating[Any]]
 # second seed more.
 _TRUST = 0.75
 _TRUST_SEEDS = 0.9
-# Nets with more compute, and with more convolutions one after the other, gain more by longer
-# training: so much of the badness for each unit of log(MACs), of log(convolutions) and of
-# log(full epochs / epochs). Fits to 196 networks trained for 1 and 3 epochs and 105 trained for
-# 3 and 15, of 7 searches on MNIST, gave 0.03 and 0.01 for the compute, 0.05 and 0.03 for the
-# depth, both beside the other.
-_GAIN, _GAIN_BY_DEPTH = 0.02, 0.04
-# What the depth brings differs between data sets, so it is fitted in each study, around the
-# above; so many networks weigh as much as that.
-_DEPTH_KNOWN = 5.0
+# What a longer training adds depends on a network's traits (`Evidence.traits`): so much of the
+# badness for each unit of a trait and of log(full epochs / epochs). Fits, each trait beside
+# the others, gave for compute, depth and a spatial head 0.03, 0.05, -0.03 (84 networks trained
+# for 2 and 15 epochs on MNIST of 14x14), 0.05, 0, -0.04 (81, Fashion-MNIST of 14x14); for
+# compute and depth 0.02, 0.04 (196 and 105 of 7 searches on MNIST, 1 to 3 and 3 to 15 epochs).
+_GAINS = np.array([0.03, 0.03, -0.02])
+# They differ between data sets, so they are fitted in each study, around the above; the squares
+# of so many units of a trait weigh as much as that.
+_GAINS_KNOWN = 5.0
 # The fit is robust: deviations count up to so many times their median.
 _HUBER = 1.5
 # A mean cross entropy above it, as of weights that run away, says no more than it does.
@@ -48,8 +48,9 @@ class Evidence:
     """What is known of one candidate: the badness after each completed training.
 
     ``results`` has for each fidelity (epochs) one number a seed, see `badness`;
-    ``family`` is the same for nets that differ in widths and details only; ``depth``
-    counts the convolutions one after the other.
+    ``family`` is the same for nets that differ in widths and details only, ``depth``
+    counts the convolutions one after the other, ``spatial`` tells whether the head sees
+    each place of the maps.
     """
 
     trial: int
@@ -58,6 +59,13 @@ class Evidence:
     results: Mapping[int, Sequence[float]]
     family: str = ""
     depth: int = 1
+    spatial: bool = False
+
+    def traits(self) -> Array:
+        """Return what the gain of a longer training depends on: compute, depth, head."""
+        return np.array(
+            [math.log(max(self.macs, 1)), math.log(self.depth), float(self.spatial)]
+        )
 
 
 def badness(val_loss: float | None, val_accuracy: float, val_size: int) -> float:
@@ -75,24 +83,34 @@ def badness(val_loss: float | None, val_accuracy: float, val_size: int) -> float
 
 
 def gain_of_longer_training(
-    macs: int, depth: int, epochs: int, full_epochs: int
+    architecture: Architecture, macs: int, epochs: int, full_epochs: int
 ) -> float:
-    """Return how much badness a net with more compute or depth gains by a full training.
+    """Return how much badness a net of these traits gains by a full training.
 
     Up to a constant that is the same for all nets.
     """
-    return float(_gain(np.log(max(macs, 1)), np.log(depth), epochs, full_epochs))
+    one = Evidence(
+        *(0, 0, macs, {}),
+        depth=depth_of(architecture),
+        spatial=has_spatial_head(architecture),
+    )
+    return float(_gain(one.traits(), epochs, full_epochs))
 
 
-def _gain(log_macs: Array, log_depth: Array, epochs: int, full_epochs: int) -> Array:
-    each = _GAIN * log_macs + _GAIN_BY_DEPTH * log_depth
-    return math.log(full_epochs / epochs) * each
+def _gain(traits: Array, epochs: int, full_epochs: int) -> Array:
+    gain: Array = math.log(full_epochs / epochs) * (traits @ _GAINS)
+    return gain
 
 
 def depth_of(architecture: Architecture) -> int:
     """Return how many convolutions an image passes one after the other, at least 1."""
     parts = [block.repeats * len(parts_of(block, 1)) for block in architecture.blocks]
     return max(1, sum(parts))
+
+
+def has_spatial_head(architecture: Architecture) -> bool:
+    """Return whether the classifier sees each place of the last maps, not their means."""
+    return architecture.head.kind in {"flatten", "conv"}
 
 
 def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evidence:
@@ -114,6 +132,7 @@ def evidence_of(candidate: Candidate, val_size: int, first_epochs: int) -> Evide
         results,
         family_of(candidate.architecture),
         depth_of(candidate.architecture),
+        has_spatial_head(candidate.architecture),
     )
 
 
@@ -159,7 +178,7 @@ def rank(
     """
     sizes = np.log([max(e.num_params, 1) for e in evidence]).astype(np.float64)
     compute = np.log([max(e.macs, 1) for e in evidence])
-    depths = np.log([e.depth for e in evidence])
+    traits = np.array([e.traits() for e in evidence]).reshape(-1, len(_GAINS))
     scores: Array = np.full(len(evidence), np.nan)
     expected: Array = np.zeros(len(evidence))
     trends: list[_Polynomial] = []
@@ -170,7 +189,7 @@ def rank(
                 for e in evidence
             ]
         )
-        values -= _gain(compute, depths, epochs, fidelities[-1])
+        values -= _gain(traits, epochs, fidelities[-1])
         known = ~np.isnan(values)
         if not known.any():
             continue
@@ -184,8 +203,7 @@ def rank(
         # training, shifted and tilted. What they are better by is already known.
         known_better = values - scores
         left = (known_better - expected)[before]
-        by_depth, middle = _by_depth(sizes[before], depths[before], left)
-        scores += by_depth * (depths - middle)
+        scores += _by_traits(sizes, traits, before, left)
         shift = _trend(sizes[before], (values - scores - expected)[before], degree=1)
         trends.append(shift)
         expected = expected + shift(sizes)
@@ -207,18 +225,25 @@ def rank(
     return Ranks(scores, scores + expected, merits, trend, typical)
 
 
-def _by_depth(sizes: Array, depths: Array, values: Array) -> tuple[float, float]:
-    """Return what a unit of log(depth) adds to the values, and the mean of log(depth).
+def _by_traits(
+    sizes: Array, traits: Array, known: npt.NDArray[np.bool_], values: Array
+) -> Array:
+    """Return what the traits add to the values, which the ``known`` candidates have.
 
-    What the size explains is taken out. Few networks say little, so it is near 0 then.
+    What the size explains is taken out of both. Few candidates say little, so it is near 0
+    then.
     """
-    middle = float(np.mean(depths))
-    left = values - _trend(sizes, values, degree=1)(sizes)
-    apart = depths - middle
+    trends = [_trend(sizes[known], column[known], degree=1) for column in traits.T]
+    apart = traits - np.column_stack([trend(sizes) for trend in trends])
+    left = values - _trend(sizes[known], values, degree=1)(sizes[known])
     limit = _HUBER * max(float(np.median(np.abs(left))), 1e-9)
-    return float(apart @ np.clip(left, -limit, limit)) / (
-        float(apart @ apart) + _DEPTH_KNOWN
-    ), middle
+    some = apart[known]
+    each: Array = np.linalg.solve(
+        some.T @ some + _GAINS_KNOWN * np.eye(len(_GAINS)),
+        some.T @ np.clip(left, -limit, limit),
+    )
+    added: Array = apart @ each
+    return added
 
 
 def _trend(sizes: Array, values: Array, *, degree: int) -> _Polynomial:

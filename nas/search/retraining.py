@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from nas.candidates.candidate import Candidate, mean_loss
-from nas.candidates.ranking import badness, depth_of, gain_of_longer_training
+from nas.candidates.ranking import badness, gain_of_longer_training
 from nas.engines import Engine, Finished, Job, Mode, Reported, kernels_ran_in_all
 from nas.search.contenders import Contender
 from nas.search.kept_trainings import Trainings
@@ -182,9 +182,9 @@ class Trainer:
         """Return the contenders in the order to expect after a full training."""
 
         def promise(one: Contender) -> tuple[float, int]:
-            depth = depth_of(one.architecture)
-            epochs = self.recipe.epochs
-            gain = gain_of_longer_training(one.macs, depth, epochs, full_epochs)
+            gain = gain_of_longer_training(
+                one.architecture, one.macs, self.recipe.epochs, full_epochs
+            )
             return self.results.badness(one) - gain, one.num_params
 
         return sorted(some, key=promise)
