@@ -6,17 +6,22 @@ compute with them, compare them and assert on them.
 
 from __future__ import annotations
 
+import builtins
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd import Function
 
 from nas.architecture import Shape
 from nas.errors import ArchitectureError
+from nas.importing.layer import target_of
+from nas.importing.refusals import refuse
 
 _LIBRARY = str(Path(torch.__file__).parent)
 
@@ -43,7 +48,7 @@ def record(model: nn.Module, input_shape: Shape) -> tuple[Images, fx.Graph]:
     root = Images(model)
     root.train(model.training)
     tracer = _Recorder(input_shape)
-    with torch.no_grad():
+    with torch.no_grad(), _values_as_tensors():
         graph = tracer.trace(root)
     for node in reversed(graph.nodes):
         if node.op not in {"output", "placeholder"} and not node.users:
@@ -67,12 +72,6 @@ def user_line() -> str:
 class _Value(fx.Proxy):  # type: ignore[misc,unused-ignore]
     """A tensor, or several, on the way through the module."""
 
-    # So that forward may ask isinstance(images, torch.Tensor).
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        node = self.__dict__.get("node")
-        return _Value if node is None else type(node.meta.get("value", self))
-
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.node.meta["value"], name)
         plain = not callable(found) and not isinstance(found, torch.Tensor)
@@ -80,6 +79,38 @@ class _Value(fx.Proxy):  # type: ignore[misc,unused-ignore]
 
     def __len__(self) -> int:
         return len(self.node.meta["value"])
+
+
+@contextmanager
+def _values_as_tensors() -> Iterator[None]:
+    """Let forward ask isinstance(images, torch.Tensor).
+
+    Only Python code may be told so: what torch has compiled would read a value as a
+    tensor's memory, and crash. A function with a gradient of its own is compiled, too.
+    """
+    plain, apply = builtins.isinstance, vars(Function)["apply"]
+
+    def is_instance(one: Any, kinds: Any) -> bool:
+        if plain(one, kinds):
+            return True
+        return type(one) is _Value and plain(one.node.meta.get("value", one), kinds)
+
+    def apply_none(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        if any(type(one) is _Value for one in (*args, *kwargs.values())):
+            line = user_line()
+            raise refuse(
+                f"{cls.__name__} ({line})" if line else cls.__name__,
+                "it is a torch.autograd.Function, with a gradient of its own; the "
+                "nearest is a layer or function of torch that computes the same",
+            )
+        return apply.__get__(None, cls)(*args, **kwargs)
+
+    builtins.isinstance = is_instance
+    Function.apply = classmethod(apply_none)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        builtins.isinstance, Function.apply = plain, apply
 
 
 class _Recorder(fx.Tracer):
@@ -105,8 +136,10 @@ class _Recorder(fx.Tracer):
             method.__module__.startswith("torch.nn.modules") for method in own
         )
 
-    def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
-        proxy = super().create_proxy(kind, target, *args, **kwargs)
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **names: Any
+    ) -> Any:
+        proxy = super().create_proxy(kind, target, args, kwargs, *more, **names)
         if kind == "output":
             return proxy
         node = proxy.node
@@ -119,7 +152,19 @@ class _Recorder(fx.Tracer):
         if not _has_tensors(value):
             return value
         node.meta["value"] = value
+        if self.changes_in_place(node) and type(args[0]) is _Value:
+            # Whoever has what was changed has what it was changed to.
+            args[0].node = node
         return proxy
+
+    def changes_in_place(self, node: fx.Node) -> bool:
+        """Tell whether the node changes its first argument, as relu_ does."""
+        if node.op == "call_module":
+            module = self.root.get_submodule(str(node.target))
+            return bool(getattr(module, "inplace", False))
+        name = target_of(node)
+        called = name.endswith("_") and not name.endswith("__")
+        return called or bool(node.kwargs.get("inplace", False))
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(kind, target, *args, **kwargs)
@@ -135,7 +180,7 @@ class _Recorder(fx.Tracer):
             return self.attribute(str(node.target))
         args, kwargs = fx.node.map_arg(
             (node.args, node.kwargs),
-            lambda n: n.meta["value"] if "value" in n.meta else self.compute(n),
+            lambda n: _alone(n.meta["value"] if "value" in n.meta else self.compute(n)),
         )
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
@@ -198,6 +243,11 @@ class _Recorder(fx.Tracer):
 
 def _at(line: str) -> str:
     return f"{line}: " if line else ""
+
+
+def _alone(value: Any) -> Any:
+    """Return a tensor of the same numbers whose shape may change by itself."""
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _has_tensors(value: Any) -> bool:
