@@ -56,6 +56,29 @@ def record(model: nn.Module, input_shape: Shape) -> tuple[Images, fx.Graph]:
     return root, graph
 
 
+def keep_last(graph: fx.Graph) -> tuple[int, int] | None:
+    """Let the graph return the last of several tensors, which the others lead to.
+
+    They are features that a net returns, too. Return which one the last is, of how
+    many; None where the others do not lead to it.
+    """
+    (output,) = graph.find_nodes(op="output")
+    returned: list[fx.Node] = []
+    fx.node.map_arg(output.args, returned.append)
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    if not returned:
+        return 0, 0
+    last = max(returned, key=order.__getitem__)
+    before = {last}
+    for node in reversed(list(graph.nodes)[: order[last]]):
+        if not before.isdisjoint(node.users):
+            before.add(node)
+    if not before.issuperset(returned):
+        return None
+    output.args = (last,)
+    return returned.index(last), len(returned)
+
+
 def user_line() -> str:
     """Return "FILE line N" of the user's innermost frame, "" where there is none."""
     frame = inspect.currentframe()
@@ -106,7 +129,7 @@ def _values_as_tensors() -> Iterator[None]:
         return apply.__get__(None, cls)(*args, **kwargs)
 
     builtins.isinstance = is_instance
-    Function.apply = classmethod(apply_none)  # type: ignore[assignment]
+    Function.apply = classmethod(apply_none)
     try:
         yield
     finally:
@@ -228,7 +251,9 @@ class _Recorder(fx.Tracer):
                 "nn.ModuleList or an nn.ModuleDict"
             ) from None
 
-    def to_bool(self, obj: fx.Proxy) -> bool:  # noqa: ARG002 - fx calls it so
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        if _is_check(obj.node):
+            return bool(obj.node.meta["value"])
         raise ArchitectureError(
             f"{_at(user_line())}forward looks at the values of the images: it has to "
             "do the same for all of them"
@@ -239,6 +264,15 @@ class _Recorder(fx.Tracer):
         return iter(
             [self.create_proxy("call_function", getitem, (obj, n), {}) for n in parts]
         )
+
+
+def _is_check(node: fx.Node) -> bool:
+    """Return whether the node tells of numbers that no image of a net should give."""
+    while target_of(node) not in {"isnan", "isinf", "isfinite"}:
+        if len(node.all_input_nodes) != 1:
+            return False
+        (node,) = node.all_input_nodes
+    return True
 
 
 def _at(line: str) -> str:
