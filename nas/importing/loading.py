@@ -141,9 +141,10 @@ def _remedy(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f": install {package}, or give a file that does without it"
-    if isinstance(error, ImportError | SyntaxError):
-        return ""
-    return ": put what trains or reads data behind if __name__ == '__main__'"
+    # Others are slips in the code.
+    if isinstance(error, OSError | RuntimeError | SystemExit):
+        return ": put what trains or reads data behind if __name__ == '__main__'"
+    return ""
 
 
 def _summary(error: BaseException, path: Path) -> str:
