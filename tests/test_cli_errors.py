@@ -109,7 +109,7 @@ BAD = {
             x_train=np.zeros((6, 8, 8), dtype=np.uint8),
             y_train=np.arange(6) % 2,
         ),
-        "of each of the 2 classes; give more images, at least six per class",
+        "with every class in both; give more images, at least six per class",
     ),
     "malformed TOML": (_bad_space("[blocks]\ndepth = = 1\n"), "line 2"),
     "contradictory TOML": (
