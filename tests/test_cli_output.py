@@ -166,7 +166,7 @@ def test_curves_name_the_second_seed() -> None:
         complete_candidate(0, one_block(4), 0.9),
         trainings=tuple(
             Training(trial=0, epochs=9, seed_number=n, curve=(report_of(0, 0.95),))
-            for n in (0, 1)
+            for n in (1, 0)
         ),
     )
     console = Console(file=io.StringIO(), width=100)
@@ -174,6 +174,7 @@ def test_curves_name_the_second_seed() -> None:
         console.print(candidate_view(found))
     for name in ("screening", "9 epochs  ", "9 epochs, seed 2"):
         assert shown.get().count(name) == 1, name
+    assert shown.get().index("9 epochs  ") < shown.get().index("9 epochs, seed 2")
 
 
 def test_show_as_json_has_all_that_is_known(invoke: Invoke, tmp_path: Path) -> None:

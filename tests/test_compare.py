@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,7 +299,7 @@ def test_the_command_prints_and_draws(invoke: Invoke, tmp_path: Path) -> None:
 
 
 def test_the_table_says_which_way_a_difference_goes() -> None:
-    """Accuracy is higher or lower, sizes are more or fewer; both accuracies are named."""
+    """More is +, of accuracy and of parameters; both accuracies are named below."""
     rows = [
         *compare([reference(10, 0.94)], CANDIDATES, [], SETTINGS),
         *compare([reference(6, 0.96)], CANDIDATES, [], SETTINGS),
@@ -308,9 +309,10 @@ def test_the_table_says_which_way_a_difference_goes() -> None:
     with console.capture() as captured:
         console.print(comparison_view(rows, "small: digits"))
     text = captured.get()
-    for words in ("1.00 points higher", "6.00 points lower", "params fewer"):
+    for words in ("+1.00 points", "-6.00 points"):
         assert words in text
-    assert "params more" in text
+    assert re.search(r" -\d+ params", text)
+    assert re.search(r" \+\d+ params", text)
     assert "accuracy of the front: validation, search" in text
     assert "accuracy of the references: " in text
 

@@ -154,10 +154,10 @@ def _comparison(rows: Sequence[Comparison], title: str, kind: str) -> Table:
         )
         gain, saved = row.accuracy_gained, row.params_saved
         if row.best is not None:
-            words = "" if gain is None else _difference(gain)
+            words = "" if gain is None else f"{100 * gain:+.2f} points"
             table.add_row(*_found("best of its size", row.best), words)
         if row.smallest is not None and saved is not None:
-            words = f"{abs(saved):,} params {'fewer' if saved >= 0 else 'more'}"
+            words = f"{-saved:+,} params"
             table.add_row(*_found("smallest as good", row.smallest), words)
         table.add_section()
     marks = own if len(own) == 1 else [f"[{n}] {w}" for n, w in enumerate(own, 1)]
@@ -165,13 +165,6 @@ def _comparison(rows: Sequence[Comparison], title: str, kind: str) -> Table:
         f"accuracy of the front: {kind}\naccuracy of the references: {'; '.join(marks)}"
     )
     return table
-
-
-def _difference(gain: float) -> str:
-    points = f"{abs(100 * gain):.2f}"
-    if points == "0.00":
-        return "the same"
-    return f"{points} points {'higher' if gain > 0 else 'lower'}"
 
 
 def _found(place: str, point: Point) -> list[str]:
@@ -249,7 +242,9 @@ def _curve_table(candidate: Candidate) -> Table:
 def _curves(candidate: Candidate) -> Iterator[tuple[str, Sequence[RungReport]]]:
     """Yield the name and the curve of each training, the first, short one first."""
     yield "screening", candidate.curve
-    for training in candidate.trainings:
+    for training in sorted(
+        candidate.trainings, key=lambda t: (t.epochs, t.seed_number)
+    ):
         seed = f", seed {training.seed_number + 1}" if training.seed_number else ""
         yield f"{training.epochs} epochs{seed}", training.curve
 
