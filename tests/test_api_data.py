@@ -132,6 +132,10 @@ def of_pairs(*pairs: Any) -> Callable[[], object]:
         (lambda: nas.Data.from_npz("x.csv"), "x.csv is not an .npz file"),
         (lambda: nas.Data.from_folder("nowhere"), "nowhere is not a folder"),
         (lambda: nas.Data("mnits"), "did you mean mnist"),
+        (
+            lambda: nas.Data(np.zeros((3, 8, 8))),  # type: ignore[arg-type]
+            "this is a ndarray: nas.Data.from_arrays(x_train, y_train) takes arrays",
+        ),
         (lambda: nas.Data("mnist", data_dir="nowhere"), "check data_dir= and NAS_DATA"),
     ],
 )

@@ -109,7 +109,7 @@ BAD = {
             x_train=np.zeros((6, 8, 8), dtype=np.uint8),
             y_train=np.arange(6) % 2,
         ),
-        "of each of the 2 classes; give more images, at least six per class",
+        "with every class in both; give more images, at least six per class",
     ),
     "malformed TOML": (_bad_space("[blocks]\ndepth = = 1\n"), "line 2"),
     "contradictory TOML": (
@@ -197,6 +197,24 @@ def test_wrong_usage_is_one_line_and_code_2(
     result = invoke(*arguments)
     assert result.code == 2
     assert re.search(r"see `nas( \w+)? --help`$", one_line(result.err))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["search", "--budget", "ten"], "'--budget': give a whole number: see"),
+        (["search", "--budget", "0"], "'--budget': give at least 1: see"),
+        (["best", "--min-accuracy", "99"], "give at most 1: see"),
+        (["best", "--min-accuracy", "high"], "give a number: see"),
+    ],
+)
+def test_a_wrong_value_is_told_without_the_parser_s_words(
+    invoke: Invoke, arguments: list[str], words: str
+) -> None:
+    """What to give, not how the text could not be parsed."""
+    line = one_line(invoke(*arguments).err)
+    assert words in line
+    assert "unable to" not in line
 
 
 def test_nas_alone_shows_the_help(invoke: Invoke) -> None:

@@ -6,14 +6,25 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from cli_runner import NEW, Invoke, made_up
-from studying import finish, make_settings, one_line
+from rich.console import Console
+from studying import (
+    complete_candidate,
+    finish,
+    make_settings,
+    one_block,
+    one_line,
+    report_of,
+)
 
 from nas.architecture import Architecture
+from nas.candidates.candidate import Training
+from nas.cli.display import candidate_view
 from nas.study.folders import create, read_study
 from nas.training import kernels
 
@@ -139,6 +150,31 @@ def test_show_prints_layers_costs_and_curve(
     assert candidate.key in result.out
     for report in candidate.curve:
         assert f"{100 * report.val_accuracy:.2f} %" in result.out
+
+
+def test_show_prints_the_longer_trainings_too(invoke: Invoke, at: list[str]) -> None:
+    """The accuracy that the front has is among the curves, under its training's length."""
+    best = json.loads(invoke("front", "--format", "json", *at).out)[0]
+    shown = invoke("show", best["trial"], *at).out
+    assert f"{best['epochs']:g} epochs" in shown
+    assert f"{100 * best['val_accuracy']:.2f} %" in shown
+
+
+def test_curves_name_the_second_seed() -> None:
+    """Two trainings of one length can be told apart; the name stands once a curve."""
+    found = replace(
+        complete_candidate(0, one_block(4), 0.9),
+        trainings=tuple(
+            Training(trial=0, epochs=9, seed_number=n, curve=(report_of(0, 0.95),))
+            for n in (1, 0)
+        ),
+    )
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as shown:
+        console.print(candidate_view(found))
+    for name in ("screening", "9 epochs  ", "9 epochs, seed 2"):
+        assert shown.get().count(name) == 1, name
+    assert shown.get().index("9 epochs  ") < shown.get().index("9 epochs, seed 2")
 
 
 def test_show_as_json_has_all_that_is_known(invoke: Invoke, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import pytest
 from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from strategies import points
 from studying import complete_candidate, finish, make_settings, one_block
 
 from nas.architecture import Architecture, Head
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
+from nas.cli.display import comparison_view
 from nas.errors import ArchitectureError
 from nas.references.bundled import (
     Measured,
@@ -293,6 +296,25 @@ def test_the_command_prints_and_draws(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("compare", "none")
     assert result.code == 1
     assert "unknown reference 'none'" in result.err
+
+
+def test_the_table_says_which_way_a_difference_goes() -> None:
+    """More is +, of accuracy and of parameters; both accuracies are named below."""
+    rows = [
+        *compare([reference(10, 0.94)], CANDIDATES, [], SETTINGS),
+        *compare([reference(6, 0.96)], CANDIDATES, [], SETTINGS),
+        *compare([reference(8, 0.95)], CANDIDATES[1:], [], SETTINGS),
+    ]
+    console = Console(file=io.StringIO(), width=120)
+    with console.capture() as captured:
+        console.print(comparison_view(rows, "small: digits"))
+    text = captured.get()
+    for words in ("+1.00 points", "-6.00 points"):
+        assert words in text
+    assert re.search(r" -\d+ params", text)
+    assert re.search(r" \+\d+ params", text)
+    assert "accuracy of the front: validation, search" in text
+    assert "accuracy of the references: " in text
 
 
 OWN = """\

@@ -111,9 +111,7 @@ def test_the_front_is_drawn(browser: Browser, address: str, place: Path) -> None
         assert "cap 2,000" in page.inner_text("#plot")
         star = trace(page, f"retrained winner (trial {members[-1].trial})")
         assert star["y"] == pytest.approx([0.09])
-        assert "91.00 % of the test set ± 2.00 % over 3 seeds" in page.inner_text(
-            "#note"
-        )
+        assert "test accuracy 91.00 % ± 2.00 % over 3 seeds" in page.inner_text("#note")
         assert "12 complete, 1 pruned, 1 running, 1 failed" in page.inner_text(
             "#status"
         )
@@ -313,7 +311,9 @@ def test_how_the_search_goes_is_drawn(browser: Browser, address: str) -> None:
         cards = page.inner_text("#cards")
         assert "13\ntrials finished" in cards
         assert "epochs saved by pruning (37 of 52 trained)" in cards
-        assert "From 20 complete candidates on" in page.inner_text("#importances-note")
+        assert "This needs 20 complete candidates" in page.inner_text(
+            "#importances-note"
+        )
 
 
 def test_studies_are_compared(browser: Browser, address: str, place: Path) -> None:

@@ -300,6 +300,24 @@ def test_the_emulated_net_is_the_reference_s() -> None:
     assert np.array_equal(np.array(lines, dtype=int), integer.run(table, images))
 
 
+def test_emulate_without_images_says_what_is_missing(tmp_path: Path) -> None:
+    """In a line of its own, before QEMU is started."""
+    need("make")
+    files = written(integer_net(NET))
+    (tmp_path / "Makefile").write_text(files["Makefile"])
+    (tmp_path / "cortex_m.elf").touch()
+    done = subprocess.run(
+        ["make", "-o", "cortex_m.elf", "emulate"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "no images.bin here" in done.stderr
+    assert "qemu" not in done.stdout
+
+
 def test_a_cost_of_no_board_is_no_answer() -> None:
     """A cap on latency is not held by a cost that knows none."""
     board = find_board("esp32")

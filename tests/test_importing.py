@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -226,7 +227,7 @@ def conv(**options: object) -> nn.Sequential:
         (net(nn.MaxPool2d(3)), r"1 \(MaxPool2d\) cannot .* nas pools 2x2"),
         (net(nn.MaxPool2d(2, 1)), "nas pools 2x2"),
         (net(nn.AdaptiveAvgPool2d(2)), "the whole feature map to one pixel"),
-        (net(nn.ReLU(), nn.ReLU()), "there is a second activation behind 0"),
+        (net(nn.ReLU(), nn.SiLU()), "there is a second activation behind 0"),
         (net(nn.ReLU(), nn.AvgPool2d(2), nn.BatchNorm2d(4)), "behind it stand"),
         (net(nn.BatchNorm2d(4, affine=False)), "affine batch norm"),
         (conv(padding=2), r"its padding is \(2, 2\)"),
@@ -236,7 +237,12 @@ def conv(**options: object) -> nn.Sequential:
         (nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)), "here nas has"),
         (nn.Sequential(net(GAP), nn.Linear(10, 10)), "one linear layer, or two"),
         (nn.Sequential(net(GAP), nn.SiLU(), nn.Linear(10, 10)), "ReLU between linear"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)), "has a bias"),
+        (
+            nn.Sequential(
+                net(GAP)[:-1], nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 10)
+            ),
+            "has a bias",
+        ),
         (nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU()), "without classifier"),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), "without classifier"),
         (nn.Sequential(nn.Conv2d(3, 4, 3)), "does not take 1x8x8 images"),
@@ -283,6 +289,9 @@ number = 3
 
 def broken():
     raise ValueError("two\\nlines")
+
+def needs(width, depth=3, *more, **options):
+    pass
 """
 
 
@@ -301,16 +310,49 @@ def test_an_instance_or_what_makes_one(code: Path) -> None:
     assert isinstance(load_module(f"{code}:Net"), nn.Sequential)
 
 
+def test_a_file_is_run_as_a_script_of_its_own(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its options are not those of nas; its function may import a neighbour."""
+    monkeypatch.setattr("sys.argv", ["nas", "import", "own.py:net", "--compare", "s"])
+    code.write_text(
+        "import argparse\n"
+        "from torch import nn\n"
+        "width = argparse.ArgumentParser()\n"
+        "width.add_argument('--width', default=3)\n"
+        "args = width.parse_args()\n"
+        "def net():\n"
+        "    import beside\n"
+        "    return nn.Linear(args.width, beside.CLASSES)\n"
+    )
+    before = list(sys.path)
+    assert isinstance(load_module(f"{code}:net"), nn.Linear)
+    assert sys.path == before
+    assert sys.argv[0] == "nas"
+
+
+def test_a_file_of_a_package_may_import_from_it(tmp_path: Path) -> None:
+    """As in most repositories."""
+    package = tmp_path / "tiny_nets_of_a_test"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "layers.py").write_text("from torch.nn import Linear as Layer\n")
+    (package / "small.py").write_text("from .layers import Layer\nnet = Layer(3, 4)\n")
+    assert isinstance(load_module(f"{package / 'small.py'}:net"), nn.Linear)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("own.py:nett", "has no 'nett': its modules and their classes are Net, net"),
         ("own.py:number", "is no nn.Module but int"),
-        ("own.py:broken", "raises ValueError: two$"),
+        ("own.py:broken", r"raises ValueError: two \(own.py line 15\)$"),
+        ("own.py:needs", r"needs arguments \(width\): give them defaults"),
         ("own.py", "write FILE.py:NAME"),
         ("none.py:net", "no file none.py"),
         ("bad.py:net", "running bad.py raises SyntaxError"),
-        ("exit.py:net", "running exit.py raises SystemExit"),
+        ("exit.py:net", "SystemExit: 3 .* behind if __name__ == '__main__'"),
+        ("lacks.py:net", r"'ei_nops' \(lacks.py line 1\): install ei_nops"),
     ],
 )
 def test_what_is_no_module_is_said(
@@ -320,6 +362,7 @@ def test_what_is_no_module_is_said(
     monkeypatch.chdir(code.parent)
     Path("bad.py").write_text("net =")
     Path("exit.py").write_text("raise SystemExit(3)")
+    Path("lacks.py").write_text("import ei_nops.torch")
     with pytest.raises(ArchitectureError, match=words):
         load_module(name)
 
@@ -484,11 +527,11 @@ class OwnWeights(nn.Module):
 
 
 class Several(Handmade):
-    """Returns the images, too."""
+    """Returns something else, too."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Return log probabilities and images."""
-        return super().forward(x), x
+        """Return log probabilities and negative images."""
+        return super().forward(x), -x
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,11 +41,12 @@ class Net(nn.Module):
         activation: Change = torch.relu,
         behind: Change = lambda x: x,
         conv: nn.Module | None = None,
+        out: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.conv = conv or nn.Conv2d(1, 4, 3, padding=1)
         self.norm = nn.BatchNorm2d(4)
-        self.out = nn.Linear(4, 10)
+        self.out = out or nn.Linear(4, 10)
         self.before, self.activation, self.behind = before, activation, behind
         self.register_buffer("mean", torch.tensor([0.1]).view(1, 1, 1))
 
@@ -107,6 +109,8 @@ def checked(x: Tensor) -> Tensor:
     if not isinstance(x, Tensor) or isinstance(x, list | tuple):
         raise TypeError(x)
     assert torch.is_tensor(x)
+    assert not torch.isnan(x).any()
+    assert torch.isfinite(x).all(), "diverged"
     return x.type(torch.float32).cpu()
 
 
@@ -179,11 +183,154 @@ TAKEN: dict[str, Callable[[], nn.Module]] = {
     "SiLU between linear layers": lambda: dense(
         nn.Linear(100, 12), nn.SiLU(), nn.Linear(12, 10)
     ),
+    "changed in place": lambda: Net(activation=relu_in_place),
+    "squeezed in place": lambda: SqueezedInPlace(
+        nn.Conv2d(1, 10, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+    ),
+    "ReLU twice": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.ReLU(), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(100, 10),
+    ),
+    "pooling that keeps the size": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d((5, 5)),
+        nn.Flatten(), nn.Linear(100, 10),
+    ),
+    "pooling to half the size": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d((5, 5)), nn.Flatten(),
+        nn.Linear(100, 10),
+    ),
     "linear layers alone": lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(144, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(),
         nn.Linear(5, 10),
     ),
 }  # fmt: skip
+
+
+def relu_in_place(x: Tensor) -> Tensor:
+    """Return what was changed, by its first name."""
+    functional.relu(x, inplace=True)
+    return x
+
+
+class SqueezedInPlace(nn.Sequential):
+    """Changes the shape of what it returns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        logits: Tensor = super().forward(x)
+        logits.squeeze_(-1)
+        logits.squeeze_(-1)
+        return logits
+
+
+UNBIASED = {
+    "behind the mean": lambda: Net(out=nn.Linear(4, 10, bias=False)),
+    "1x1 convolution": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AvgPool2d(10), nn.Conv2d(4, 10, 1, bias=False),
+        nn.Flatten(), nn.LogSoftmax(1),
+    ),
+    "flattened": lambda: dense(nn.Linear(100, 10, bias=False)),
+    "hidden one": lambda: dense(
+        nn.Linear(100, 8, bias=False), nn.ReLU(), nn.Linear(8, 10)
+    ),
+    "linear layers alone": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(144, 6, bias=False), nn.ReLU(),
+        nn.Linear(6, 10, bias=False),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_linear_layers_without_bias_are_convolutions(name: str) -> None:
+    """Before the global average pooling, which a note says, or in place of them."""
+    architecture, notes = imported(UNBIASED[name]())
+    assert (architecture.head.kind == "pool") == (name != "hidden one")
+    said = [note for note in notes if "before the global average pooling" in note]
+    assert len(said) == (name in {"behind the mean", "1x1 convolution"})
+
+
+DROPPED: dict[str, tuple[Callable[[], nn.Module], str, list[float]]] = {
+    "before all": (
+        lambda: nn.Sequential(nn.Dropout(), Net()), "is left out", [0, 0]
+    ),
+    "before a hidden layer": (
+        lambda: Net(out=hidden(nn.Dropout(0.2))), "behind the first linear", [0, 0.2]
+    ),
+    "before and behind it": (
+        lambda: Net(out=hidden(nn.Dropout(0.2), nn.Dropout(0.4))), "is left out", [0, 0.4]
+    ),
+}  # fmt: skip
+
+
+def hidden(before: nn.Module, behind: nn.Module | None = None) -> nn.Module:
+    """Return two linear layers with dropout."""
+    return nn.Sequential(
+        before, nn.Linear(4, 8), nn.ReLU(), behind or nn.Identity(), nn.Linear(8, 10)
+    )
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_dropout_without_a_place_is_noted(name: str) -> None:
+    """It matters in training alone."""
+    make, words, shares = DROPPED[name]
+    architecture, (note,) = imported(make())
+    assert words in note
+    assert "matters in training alone" in note
+    assert [architecture.blocks[0].dropout, architecture.head.dropout] == shares
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda x: (x.features, x.logits),
+        lambda x: {"logits": x.logits, "features": [x.features]},
+    ],
+)
+def test_features_beside_the_logits_are_noted(returned: Any) -> None:
+    """Where the logits are made of them; in whatever order."""
+
+    class Featured(Net):
+        def forward(self, x: Tensor) -> Any:
+            features = self.norm(self.conv(x)).relu()
+            logits = self.out(features.mean((2, 3)))
+            return returned(SimpleNamespace(features=features, logits=logits))
+
+    architecture, (note,) = imported(Featured())
+    assert "more than the logits" in note
+    assert architecture == imported(Net())[0]
+
+
+class StochasticDepth(nn.Module):
+    """Leaves out what some images get, in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return zeros for these images."""
+        if not self.training:
+            return x
+        return x * (torch.rand(len(x), 1, 1, 1) < 0.9) / 0.9
+
+
+class Auxiliary(nn.Module):
+    """Returns other logits, too, in training."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Return a tuple in training alone."""
+        return (x.relu(), x.neg()) if self.training else x
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Net(activation=StochasticDepth()), "no arithmetic"),
+        (Net(activation=nn.Identity(), behind=Auxiliary()), "returns more"),
+    ],
+)
+def test_what_is_done_in_training_alone_is_noted(module: nn.Module, words: str) -> None:
+    """Where nas lacks it, the net is the one of the evaluation."""
+    architecture, (note,) = imported(module)
+    assert architecture.blocks[0].activation == "none"
+    assert words in note
+    assert "taken as it is in evaluation" in note
 
 
 @pytest.mark.parametrize("name", TAKEN)
@@ -218,6 +365,69 @@ def test_a_forward_that_normalises_the_images_is_taken_without(
     architecture, (note,) = imported(Net(before=normalise))
     assert "nas itself normalises the images" in note
     assert architecture == imported(Net())[0]
+
+
+class Straight(torch.autograd.Function):
+    """Signs whose gradient goes straight through, as binary nets have."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 - torch gives it
+        """Return the signs."""
+        return x.sign()
+
+
+def compiled(x: Tensor) -> Tensor:
+    """Return swish by a function that torch has compiled."""
+    with warnings.catch_warnings(action="ignore"):  # that it is going out of use
+        function = torch.jit.trace(_swish, torch.zeros(1))
+    return function(x)  # type: ignore[no-any-return]
+
+
+def _swish(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+@pytest.mark.parametrize("function", [compiled, torch.as_tensor, Straight.apply])
+def test_compiled_code_is_given_no_values(function: Change) -> None:
+    """It would take them for tensors, and crash; isinstance stays what it was."""
+    before = isinstance
+    with pytest.raises(ArchitectureError):
+        imported(Net(activation=function))
+    assert isinstance is before
+    assert Straight.apply(torch.tensor([-3.0])) == -1
+
+
+def gated(x: Tensor) -> Tensor:
+    """Return gates' product, with swish written by hand on the way."""
+    mean = x.mean((2, 3), keepdim=True)
+    return x * torch.sigmoid(mean * mean.sigmoid())
+
+
+class Added(nn.Module):
+    """A residual block with a convolution in its shortcut."""
+
+    def __init__(self, *, norm: bool = True, activation: bool = False) -> None:
+        super().__init__()
+        self.conv, self.way = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.norm, self.norm_of_way = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.relu = nn.ReLU() if activation else nn.Identity()
+        self.normalised = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum."""
+        summed = self.norm(self.conv(x))
+        way = self.way(x)
+        if self.normalised:
+            way = self.norm_of_way(way)
+        return torch.relu(summed + self.relu(way))
+
+
+class NeedsScale(Net):
+    """Cannot be called with images alone."""
+
+    def forward(self, x: Tensor, scale: Tensor) -> Any:  # type: ignore[override]
+        """Return logits."""
+        return super().forward(x) * scale
 
 
 def scripted() -> nn.Module:
@@ -275,13 +485,40 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "pooling before all": (
         lambda: nn.Sequential(nn.MaxPool2d(2), Net()), "nas pools behind a convolution",
     ),
-    "dropout before all": (
-        lambda: nn.Sequential(nn.Dropout(), Net()), "the nearest is without it"
+    "a gradient of its own": (
+        lambda: Net(activation=lambda x: Straight.apply(x)),  # noqa: PLW0108
+        r"Straight \(test_importing_idioms.py line \d+\) .* gradient of its own",
     ),
+    "swish within gates": (
+        lambda: Net(activation=gated), "nas makes gates by .* ReLU"
+    ),
+    "norm behind the pooling": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(4),
+            nn.Flatten(), nn.Linear(100, 10),
+        ),
+        "behind it stand activation, pool, norm; the nearest are pool, norm, activation",
+    ),
+    "another size": (
+        lambda: Net(activation=lambda x: functional.adaptive_avg_pool2d(x, 5)),
+        "it pools 12x12 to 5x5; .* the nearest",
+    ),
+    "no norm of the shortcut": (
+        lambda: Net(activation=Added(norm=False)),
+        r"activation.way \(Conv2d, .* line \d+\) .* nearest is batch norm behind this",
+    ),
+    "activation in the shortcut": (
+        lambda: Net(activation=Added(activation=True)), "no activation in a shortcut"
+    ),
+    "more channels": (
+        lambda: Net(before=lambda x: x.repeat(1, 3, 1, 1), conv=nn.Conv2d(3, 4, 3)),
+        "nas repeats no channels; the nearest",
+    ),
+    "more than images": (NeedsScale, r"more than the images \(scale\)"),
     "sigmoid of the logits": (lambda: Net(behind=torch.sigmoid), "classifies by softmax"),
     "scaled logits": (lambda: Net(behind=lambda x: x * 0.125), "no arithmetic in a net"),
     "features, too": (
-        lambda: Net(behind=lambda x: (x, x.relu())), "returns more .* the nearest"
+        lambda: Net(behind=lambda x: (x.relu(), x.neg())), "returns more .* the nearest"
     ),
     "part of the map": (
         lambda: Net(activation=lambda x: x[:, :, ::2, ::2]), "the nearest is a stride"

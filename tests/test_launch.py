@@ -168,7 +168,7 @@ def test_going_on_needs_no_options_or_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "phrase"),
     [
-        ({"param_budget": 1999}, "param_budget 2000 -> 1999"),
+        ({"param_budget": 1999}, "(budget 2000 -> 1999)"),
         ({"dataset": "mnist"}, "dataset digits -> mnist"),
         ({"max_macs": 9}, "max_macs None -> 9"),
         ({"max_memory": 9}, "max_memory None -> 9"),

@@ -183,6 +183,7 @@ def test_every_setting_that_differs_is_named(name: str) -> None:
     (phrase,) = differences(ours, replace(ours, **{name: _OTHER[name]}))
     expected = {"recipe": "recipe.epochs 4 -> 5", "space_toml": "search space"}
     expected["fidelities"] = "epochs 4 -> 8"
+    expected["param_budget"] = "budget 2000 -> 1"
     expected["start_from"] = "the architectures that it starts from"
     assert expected.get(name, f"{name} ") in phrase
     if name not in expected:

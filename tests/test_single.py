@@ -265,7 +265,10 @@ def test_the_command_trains_and_writes(invoke: Invoke, tmp_path: Path) -> None:
         "published: 97.00 % best epoch, 96.00 % last epoch, of 4 epochs with 200 "
         "parameters"
     )
-    assert written == "written to out: weights.safetensors, model.py, report.json"
+    assert (
+        written
+        == "written to out: weights.safetensors, architecture.json, model.py, report.json"
+    )
     assert result.out.startswith("augmentation: rotation 10 degrees, shift 10 %, ")
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["c_kernels"] is kernels.available()

@@ -458,6 +458,17 @@ def test_a_journal_damaged_in_the_middle_is_refused_and_left_alone(
         assert journal.read_bytes() == b"".join(lines)
 
 
+def test_a_journal_without_the_study_is_named(tmp_path: Path) -> None:
+    """A reader does not advise an address of a database that there is not."""
+    small_study(tmp_path / "small")
+    (tmp_path / "small" / "journal.log").write_bytes(b"garbage\n")
+    with pytest.raises(
+        StudyError, match=r"journal in .*small holds no study"
+    ) as caught:
+        read_study(tmp_path / "small")
+    assert "restore it from a copy" in str(caught.value)
+
+
 def test_a_packed_journal_can_be_looked_at(tmp_path: Path) -> None:
     """A study kept as a result is read like any other; no search goes on with it."""
     with create(tmp_path / "small", make_settings()) as study:

@@ -38,6 +38,12 @@ class Data:
         image_size: int | tuple[int, int] | None = None,
     ) -> None:
         """Load the data set; image files are stretched to ``image_size`` (h, w)."""
+        if not isinstance(name, str | Path):
+            raise DataError(
+                f"nas.Data takes a name or a path, and this is a {type(name).__name__}: "
+                "nas.Data.from_arrays(x_train, y_train) takes arrays, "
+                "nas.Data.from_dataset(train, test) torch datasets"
+            )
         self.data_dir = None if data_dir is None else Path(data_dir)
         self.dataset = load_dataset(
             str(name), self.data_dir, image_size=image_size_of(image_size)

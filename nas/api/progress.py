@@ -292,7 +292,7 @@ def retraining_line(event: ProgressEvent) -> str | None:
     """Return a line for an event of a retraining; None if it needs none."""
     resized = ", resized" if event.resized else ""
     who = f"{event.stage} trial {event.trial} ({event.num_params} params{resized})"
-    if event.stage == "winner":
+    if event.stage != "screening":  # a contender may be trained with two seeds
         who += f", seed {event.seed}"
     if event.test_accuracy is not None:
         return f"{who}: test accuracy {percent(event.test_accuracy)}"

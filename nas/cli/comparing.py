@@ -74,7 +74,7 @@ def show_comparison(
         typer.echo(f"nothing to compare: {why}", err=output_format != "table")
         if output_format == "table":
             return
-    title = f"{settings.name}: {settings.data_title}, references beside the front"
+    title = f"{settings.name}: {settings.data_title}, the front and references"
     if html is not None:
         from nas.report import comparison_figure, write_comparison
 

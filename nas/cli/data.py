@@ -100,8 +100,9 @@ def _facts(dataset: Dataset) -> list[str]:
     spreads = ", ".join(f"{value:.3f}" for value in dataset.std)
     own = "comes with the data" if dataset.num_val else "is drawn from the training set"
     values = (
-        f"bytes {int(dataset.images.min())} to {int(dataset.images.max())} of 0 to 255, "
-        f"which stand for {low:g} to {high:g}; mean {means}, deviation {spreads} of 0 to 1"
+        f"values as bytes: {int(dataset.images.min())} to {int(dataset.images.max())}, "
+        f"where 0 is {low:g} and 255 is {high:g} in your data; divided by 255, their mean "
+        f"is {means}, their standard deviation {spreads}"
     )
     return [
         f"images of {height}x{width} (height x width), {kind}",

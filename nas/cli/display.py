@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -16,6 +16,7 @@ from nas.architecture.cost import Cost, cost, layers, total
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate
 from nas.references.comparison import Comparison, Point
+from nas.training.report import RungReport
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -141,9 +142,9 @@ def comparison_view(rows: Sequence[Comparison], title: str) -> Group:
 
 def _comparison(rows: Sequence[Comparison], title: str, kind: str) -> Table:
     own = dict.fromkeys(row.accuracy_is for row in rows)
-    table = Table(title=f"{title}: {kind}", caption_justify="left")
+    table = Table(title=title, caption_justify="left")
     table.add_column("net", overflow="fold")
-    for heading in ("params", "MACs", "memory", "accuracy", "ahead by"):
+    for heading in ("params", "MACs", "memory", "accuracy", "compared"):
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         mark = f" [{1 + list(own).index(row.accuracy_is)}]" if len(own) > 1 else ""
@@ -153,14 +154,16 @@ def _comparison(rows: Sequence[Comparison], title: str, kind: str) -> Table:
         )
         gain, saved = row.accuracy_gained, row.params_saved
         if row.best is not None:
-            ahead = "" if gain is None else f"{100 * gain:+.2f} points"
-            table.add_row(*_found("best of its size", row.best), ahead)
+            words = "" if gain is None else f"{100 * gain:+.2f} points"
+            table.add_row(*_found("best of its size", row.best), words)
         if row.smallest is not None and saved is not None:
-            words = f"{abs(saved):,} {'fewer' if saved >= 0 else 'more'}"
+            words = f"{-saved:+,} params"
             table.add_row(*_found("smallest as good", row.smallest), words)
         table.add_section()
     marks = own if len(own) == 1 else [f"[{n}] {w}" for n, w in enumerate(own, 1)]
-    table.caption = Text(f"accuracy of the references: {'; '.join(marks)}")
+    table.caption = Text(
+        f"accuracy of the front: {kind}\naccuracy of the references: {'; '.join(marks)}"
+    )
     return table
 
 
@@ -176,7 +179,7 @@ def _costs(net: Comparison | Point) -> list[str]:
 
 
 def candidate_view(candidate: Candidate, board: Board | None = None) -> Group:
-    """Return the layer table of a candidate and its learning curve.
+    """Return the layer table of a candidate and the learning curves of its trainings.
 
     A board adds each layer's flash in bytes and its estimated latency in milliseconds.
     """
@@ -216,20 +219,34 @@ def candidate_view(candidate: Candidate, board: Board | None = None) -> Group:
 
 
 def _curve_table(candidate: Candidate) -> Table:
-    table = Table(title="learning curve")
+    table = Table(title="learning curves")
+    table.add_column("training", overflow="fold")
     for heading in ("epochs", "val accuracy", "train loss", "seconds"):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("")
-    for report in candidate.curve:
-        height = round(report.val_accuracy * (len(_BLOCKS) - 1))
-        table.add_row(
-            f"{report.epochs:g}",
-            percent(report.val_accuracy),
-            f"{report.train_loss:.4f}",
-            f"{report.seconds:.1f}",
-            _BLOCKS[max(0, height)],
-        )
+    for name, curve in _curves(candidate):
+        for place, report in enumerate(curve):
+            height = round(report.val_accuracy * (len(_BLOCKS) - 1))
+            table.add_row(
+                "" if place else name,
+                f"{report.epochs:g}",
+                percent(report.val_accuracy),
+                f"{report.train_loss:.4f}",
+                f"{report.seconds:.1f}",
+                _BLOCKS[max(0, height)],
+            )
+        table.add_section()
     return table
+
+
+def _curves(candidate: Candidate) -> Iterator[tuple[str, Sequence[RungReport]]]:
+    """Yield the name and the curve of each training, the first, short one first."""
+    yield "screening", candidate.curve
+    for training in sorted(
+        candidate.trainings, key=lambda t: (t.epochs, t.seed_number)
+    ):
+        seed = f", seed {training.seed_number + 1}" if training.seed_number else ""
+        yield f"{training.epochs} epochs{seed}", training.curve
 
 
 def studies_table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -7,6 +7,7 @@ Exit codes: 0 success, 1 an error with one line that says what, where and the re
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import traceback
@@ -22,6 +23,15 @@ from nas.credentials import redact
 from nas.errors import NasError, UsageError
 
 _SECONDS_BETWEEN_LOOKS = 0.05
+# What Typer says of a value of the wrong kind or out of range, and what we say.
+_PLAINLY = {
+    r"Input should be ": "give ",
+    r", unable to parse .+": "",
+    r"\ba valid integer": "a whole number",
+    r"\ba valid number": "a number",
+    r"\bgreater than or equal to": "at least",
+    r"\bless than or equal to": "at most",
+}
 
 
 class Interrupted(Exception):  # noqa: N818  # the user's choice, not an error
@@ -90,6 +100,8 @@ def _usage_error(error: Any) -> int | None:
         sys.stdout.write(f"{error.format_message()}\n")
         return int(error.exit_code)
     message = error.format_message().rstrip(".").replace("Value error, ", "")
+    for pattern, words in _PLAINLY.items():
+        message = re.sub(pattern, words, message)
     return _complain(f"{message}: see `{command} --help`", error.exit_code)
 
 

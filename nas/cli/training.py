@@ -114,6 +114,7 @@ def best(  # one parameter per option
     from nas.api.training import discard_kept, run_best
     from nas.api.workers import WorkersWanted
     from nas.cli.display import winners_table
+    from nas.export.source import WRITTEN
     from nas.files import check_writable, write_atomically
     from nas.search.ladder import caps, check_alone, csv_of, sizes_from, winner_folders
     from nas.search.recipes import RecipeChange
@@ -169,7 +170,7 @@ def best(  # one parameter per option
     for place, winner in zip(folders, trained, strict=True):
         _say_classes(winner.report, data)
         typer.echo(winner.summary)
-        typer.echo(f"written to {place}: weights.safetensors, model.py, report.json")
+        typer.echo(f"written to {place}: {', '.join(WRITTEN)}")
         for name in export or []:
             write_export(place, name, None, data)
     if several:
@@ -227,6 +228,7 @@ def train(  # one parameter per option
     from nas.api.trained import Trained, best_epoch_in_words
     from nas.api.training import discard_kept, run_train
     from nas.api.workers import WorkersWanted
+    from nas.export.source import WRITTEN
     from nas.search.recipes import RecipeChange
     from nas.search.resolve import resolve
 
@@ -256,7 +258,7 @@ def train(  # one parameter per option
     if like_published:
         typer.echo(best_epoch_in_words(trained.report))
     if output is not None:
-        typer.echo(f"written to {output}: weights.safetensors, model.py, report.json")
+        typer.echo(f"written to {output}: {', '.join(WRITTEN)}")
 
 
 def _say_classes(report: dict[str, Any], dataset: Dataset) -> None:

@@ -113,9 +113,9 @@ def _oddities(dataset: Dataset) -> list[str]:
     share = int(counts.max()) / len(dataset.labels)
     if share > 0.5 and share * dataset.num_classes > 1.2:
         lines.append(
-            f"warning: {100 * share:.1f} % of the training images are "
-            f"{dataset.class_names[int(counts.argmax())]!r}: a net that always says so "
-            "is right as often; look at the balanced accuracy"
+            f"warning: {100 * share:.1f} % of the training images are of one class, "
+            f"{dataset.class_names[int(counts.argmax())]!r}: always answering it has that "
+            "accuracy, too; look at the balanced accuracy (--metric balanced-accuracy)"
         )
     rare = [
         f"{dataset.class_names[label]} ({count})"

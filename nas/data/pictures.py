@@ -268,7 +268,8 @@ def _raise(faults: Sequence[str]) -> NoReturn:
     rest = len(faults) - _MOST_FAULTS
     more = f"; and {rest:,} more" if rest > 0 else ""
     count = f"{len(faults):,} files: " if len(faults) > 1 else ""
-    raise DataError(f"{count}{shown}{more}; replace or remove them")
+    them = "them" if len(faults) > 1 else "it"
+    raise DataError(f"{count}{shown}{more}; replace or remove {them}")
 
 
 def skipped_note(skipped: Sequence[Path], root: Path) -> str:

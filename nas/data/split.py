@@ -66,9 +66,9 @@ def _shares(classes: list[int], counts: list[int], val_size: int) -> list[int]:
     total = sum(counts)
     if not len(classes) <= val_size <= total - len(classes) or not classes:
         raise DataError(
-            f"cannot hold {val_size} of {total} training images out for validation: "
-            f"both parts need at least one of each of the {len(classes)} classes; "
-            "give more images, at least six per class"
+            f"{total} training images of {len(classes)} classes cannot be divided into "
+            f"{total - val_size} for training and {val_size} for validation with every "
+            "class in both; give more images, at least six per class"
         )
     # Integers, so that equal shares compare equal on every machine.
     shares = [val_size * count // total for count in counts]

@@ -111,7 +111,7 @@ def source(
         contract=_paragraph(
             f"{contract(architecture.input_shape)} "
             f"{origin(value_range, signal_length)}".strip()
-            + " In Python values and layouts as nas reads them serve, too."
+            + " In Python, images in the layout and the values of the data set work, too."
         ),
         resized="self.resize(images)" if architecture.resolution else "images",
         layouts=_layouts(signal_length),

@@ -125,7 +125,8 @@ def normalise(images: Tensor) -> Tensor:
 def predict(model: Model, images: Tensor) -> Tensor:
     """Return the classes [N], indices into CLASS_NAMES, of images: tensor or array.
 
-    They have the layout and the values that nas reads; it refuses what normalise does.
+    Takes raw uint8 images, or images as the data set has them; raises what arrange and
+    pixels raise for others.
     """
     logits: Tensor = model(normalise(images))
     return logits.argmax(dim=1)

@@ -12,7 +12,7 @@ from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import KINDS, ORDERS, parts_of
 from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, kernel_of, padding_of
-from nas.importing.dense import with_blocks_for_linear
+from nas.importing.dense import as_linear, with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
 from nas.importing.refusals import GATES_PLACE, refuse
 from nas.importing.summing import depthwise_block, finish_of_sum, summed
@@ -52,14 +52,18 @@ _MOVED = (
 
 class _Parts:
     def __init__(self, chain: Chain, input_shape: Shape) -> None:
-        self.layers = with_blocks_for_linear(chain.layers, input_shape)
+        self.layers, notes = with_blocks_for_linear(chain.layers, input_shape)
         self.blocks: list[tuple[Block, Layer, tuple[nn.Module, ...]]] = []
-        self.notes: list[str] = list(chain.notes)
+        self.notes: list[str] = [*chain.notes, *notes]
         self.norms: set[int] = set()
         self.shape: tuple[int, ...] = input_shape
         self.resolution = 0
         if self.layers and _resizes(self.layers[0], input_shape):
             self.take_resize(self.layers.pop(0), input_shape)
+        kinds = [layer.kind for layer in self.layers]
+        dropped = kinds[:1] == ["dropout"] and "convolution" in kinds
+        if dropped and not self.classifies(1):
+            self.leave_out(self.layers.pop(0))
 
     def take_resize(self, layer: Layer, input_shape: Shape) -> None:
         """Take what averages the images to a lower resolution."""
@@ -133,6 +137,9 @@ class _Parts:
             layer = self.layers[0]
             if layer.kind == "dropout" and self.classifies(1):
                 break
+            if _again(layer, following):
+                self.layers.pop(0)
+                continue
             if layer.kind in following:
                 if layer.kind == "dropout" and self.flattens_next():
                     break
@@ -267,10 +274,14 @@ class _Parts:
             if [k for k in ORDERS[name] if k in quiet] == quiet:
                 self.notes.append(_MOVED.format(first.name))
                 return name
+        there = [
+            ", ".join(kind for kind in order if kind in following)
+            for order in ORDERS.values()
+        ]
         raise refuse(
             first.name,
-            f"behind it stand {', '.join(kinds)}; nas has "
-            + " or ".join(", ".join(order) for order in ORDERS.values()),
+            f"behind it stand {', '.join(kinds)}; the nearest are "
+            + ", or ".join(dict.fromkeys(there)),
         )
 
     def check_norm(self, layer: Layer) -> None:
@@ -283,7 +294,8 @@ class _Parts:
         assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d)
         if not norm.affine or not norm.track_running_stats:
             raise refuse(
-                layer.name, "nas has affine batch norm with running statistics"
+                layer.name,
+                "nas has affine batch norm with running statistics; the nearest is that",
             )
         if norm.eps != 1e-5 or norm.momentum != 0.1:
             self.notes.append(
@@ -311,14 +323,14 @@ class _Parts:
         if gap:
             layers.pop(0)
         rest = [
-            _as_linear(layer) if gap else layer
+            as_linear(layer) if gap else layer
             for layer in layers
             if layer.kind != "flatten"
         ]
         kinds = [layer.kind for layer in rest]
-        early = 0.0
+        early: Layer | None = None
         if kinds[:3] == ["dropout", "linear", "activation"]:
-            early = rest.pop(0).value
+            early = rest.pop(0)
             kinds.pop(0)
         if not rest:
             if gap or tuple(self.shape[1:]) == (1, 1):
@@ -343,10 +355,10 @@ class _Parts:
             raise refuse(
                 rest[1].name,
                 "behind the feature map nas has one linear layer, or two with ReLU "
-                "between them, and the last gives the logits",
+                "between them, and the last gives the logits; the nearest is that",
             )
         if early:
-            self.move_dropout(early, gap=gap)
+            dropout = self.move_dropout(early, dropout, gap=gap)
         return Head(kind="gap" if gap else "flatten", hidden=hidden, dropout=dropout)
 
     def linear(self, layer: Layer) -> int:
@@ -359,20 +371,42 @@ class _Parts:
             )
         return int(linear.weight.shape[0])
 
-    def move_dropout(self, share: float, *, gap: bool) -> None:
-        """Give a dropout before the hidden layer to the last block, where it may."""
+    def move_dropout(self, early: Layer, behind: float, *, gap: bool) -> float:
+        """Put a dropout before the hidden layer elsewhere; return that behind the layer.
+
+        The last block may have it, or else the hidden layer itself.
+        """
         if gap or not self.blocks or self.blocks[-1][0].dropout:
-            raise ArchitectureError(
-                "the dropout before the first of two linear layers cannot be expressed: "
-                "put it behind the first"
+            if behind:
+                self.leave_out(early)
+                return behind
+            self.notes.append(
+                f"{early.name} stands behind the first linear layer, which matters in "
+                "training alone"
             )
+            return float(early.value)
         block, layer, modules = self.blocks[-1]
-        self.blocks[-1] = (replace(block, dropout=share), layer, modules)
+        self.blocks[-1] = (replace(block, dropout=early.value), layer, modules)
         if block.order != "early_pool" and block.pool != "none":
             self.notes.append(
                 "the dropout before the first linear layer stands before the last "
                 "block's pooling, which matters in training alone"
             )
+        return behind
+
+    def leave_out(self, dropout: Layer) -> None:
+        self.notes.append(
+            f"{dropout.name} is left out: nas has no dropout there, which matters in "
+            "training alone"
+        )
+
+
+def _again(layer: Layer, following: dict[str, Layer]) -> bool:
+    """Return whether the layer is a ReLU of values that a ReLU has already taken."""
+    first = following.get("activation")
+    if layer.kind != "activation" or first is None or list(following)[-1] == "norm":
+        return False
+    return layer.value == first.value and layer.value in {"relu", "relu6"}
 
 
 def _resizes(layer: Layer, input_shape: Shape) -> bool:
@@ -408,27 +442,11 @@ def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Blo
     return blocks
 
 
-def _as_linear(layer: Layer) -> Layer:
-    """Return a convolution of a single pixel as the linear layer that it is."""
-    if layer.kind != "convolution" or len(layer.modules) != 1:
-        return layer
-    (conv,) = layer.modules
-    assert isinstance(conv, nn.Conv2d)
-    if (
-        conv.kernel_size != (1, 1)
-        or conv.groups != 1
-        or conv.padding not in _NO_PADDING
-    ):
-        return layer
-    return replace(layer, kind="linear")
-
-
 _BEFORE_BLOCKS = {
     "norm": "nas itself normalises the images, so the nearest is without it",
     "pool": "nas pools behind a convolution; the nearest is one with stride, or smaller "
     "images (--image-size)",
 }
-_NO_PADDING = {(0, 0), "valid", "same"}
 
 
 def _bias(block: Block, conv: nn.Module) -> Block:

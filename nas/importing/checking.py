@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nas.architecture import Architecture
@@ -46,7 +46,7 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
             )
         images = torch.randn(4, *architecture.input_shape)
         with _NoDropout():
-            wanted = _logits(model.eval()(images))
+            wanted = _tensors(model.eval()(images))[chain.logits]
         logits = ours.eval()(chain.normalise(images))
     if chain.ending is not None:
         logits = getattr(logits, chain.ending)(1)
@@ -59,11 +59,13 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
         )
 
 
-def _logits(returned: Any) -> Any:
-    """Return the one tensor that a forward returns, also in a dict or tuple."""
-    while isinstance(returned, dict | tuple | list):
-        (returned,) = returned.values() if isinstance(returned, dict) else returned
-    return returned
+def _tensors(returned: Any) -> list[Any]:
+    """Return the tensors that a forward returns, also in a dict or tuple."""
+    if isinstance(returned, dict):
+        returned = tuple(returned.values())
+    if isinstance(returned, tuple | list):
+        return [tensor for part in returned for tensor in _tensors(part)]
+    return [returned] if isinstance(returned, Tensor) else []
 
 
 class _NoDropout(TorchFunctionMode):  # type: ignore[misc,unused-ignore]

@@ -11,7 +11,7 @@ from nas.importing.refusals import refuse
 def check_plain(conv: nn.Conv2d, name: str) -> None:
     """Raise ArchitectureError for a convolution that nas does not have."""
     if conv.padding_mode != "zeros":
-        raise refuse(name, "nas pads with zeros")
+        raise refuse(name, "nas pads with zeros; the nearest is padding_mode='zeros'")
     if conv.stride[0] != conv.stride[1] or len({*dilations(conv)}) > 1:
         raise refuse(
             name,

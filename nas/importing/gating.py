@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import fx, nn
 
+from nas.importing.byhand import activation_behind
 from nas.importing.layer import Layer, is_tensor, shape_of, target_of
 from nas.importing.operations import Operations
 from nas.importing.refusals import refuse
@@ -41,6 +42,12 @@ def gates_behind(
     while current is not product:
         _add(current, way)
         following = [user for user in current.users if is_tensor(user)]
+        if len(following) > 1 and (found := activation_behind(current, way.root)):
+            current, activation = found
+            way.put(
+                "activation", way.name(current), shape_of(current), value=activation
+            )
+            following = [user for user in current.users if is_tensor(user)]
         if len(following) != 1:
             return None
         (current,) = following

@@ -49,13 +49,15 @@ class Chain:
     """All layers, and the function behind the logits that was left out, if any.
 
     ``notes`` say what nas does otherwise in training. ``normalise`` is what forward
-    does with the images before the first layer.
+    does with the images before the first layer. ``logits`` is their place among the
+    tensors that forward returns.
     """
 
     layers: tuple[Layer, ...]
     ending: str | None
     notes: tuple[str, ...] = ()
     normalise: Callable[[Tensor], Tensor] = lambda images: images
+    logits: int = 0
 
 
 def target_of(node: fx.Node) -> str:

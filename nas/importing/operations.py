@@ -17,7 +17,6 @@ from nas.importing.weights import TAKING_WEIGHTS, check_plain_weights, with_its_
 
 _ACTIVATIONS = {
     "relu": "relu",
-    "relu_": "relu",
     "leaky_relu": "leaky_relu",
     "hardswish": "hardswish",
     "silu": "silu",
@@ -85,7 +84,11 @@ class Operations:
             )
         before, after = shape_of(tensors[0]), shape_of(node)
         if self.averaging is not None and target_of(node) != "mean":
-            raise refuse(name, "nas averages over height and width, or not at all")
+            raise refuse(
+                name,
+                "before it height and width are made one side, or one is averaged; nas "
+                "averages over height and width or over neither; the nearest is their mean",
+            )
         if node.op == "call_module":
             module = self.root.get_submodule(str(node.target))
             self._add_module(module, name, before, after)
@@ -126,7 +129,7 @@ class Operations:
                 kind = "max" if isinstance(module, nn.MaxPool2d) else "avg"
                 self._pool(kind, name, vars(module), before, after)
             case nn.AdaptiveAvgPool2d():
-                self._global_pool(name, after)
+                self._adaptive_pool(name, before, after)
             case nn.Flatten():
                 self._flatten(name, after, before)
             case nn.Dropout() | nn.Dropout2d():
@@ -145,7 +148,8 @@ class Operations:
         self, node: fx.Node, name: str, before: Shapes, after: Shapes
     ) -> None:
         arguments = arguments_of(node, self.root)
-        target = target_of(node)
+        # Names of what works in place end so.
+        target = target_of(node).rstrip("_")
         if target in _ACTIVATIONS:
             slope = arguments.get("negative_slope", 0.01)
             if slope != 0.01:
@@ -166,7 +170,7 @@ class Operations:
         elif target == "adaptive_avg_pool2d" or (
             target == "interpolate" and arguments.get("mode") == "area"
         ):
-            self._global_pool(name, after)
+            self._adaptive_pool(name, before, after)
         elif target == "mean":
             self._mean(name, before, after)
         elif target in _FLATTENING or (target == "getitem" and before[1:] == (1, 1)):
@@ -195,7 +199,9 @@ class Operations:
         elif len(before) == 3 and after and after[0] == channels:
             self.averaging = channels
         else:
-            raise refuse(name, "it is no mean over height and width")
+            raise refuse(
+                name, "it is no mean over height and width; the nearest is that"
+            )
 
     def _dropout(self, kind: str, name: str, share: float, after: Shapes) -> None:
         if share == 0:
@@ -281,13 +287,22 @@ class Operations:
             )
         self.put("pool", name, after, value=kind)
 
-    def _global_pool(self, name: str, after: Shapes) -> None:
-        if after[1:] != (1, 1) and not self.layers:
-            self.put("resize", name, after)
+    def _adaptive_pool(self, name: str, before: Shapes, after: Shapes) -> None:
+        """Take an average pooling that is given by its result's size."""
+        if after == before:
             return
-        if after[1:] != (1, 1):
-            raise refuse(name, "nas pools 2x2, or the whole feature map to one pixel")
-        self.put("gap", name, after)
+        if after[1:] == (1, 1):
+            self.put("gap", name, after)
+        elif not self.layers:
+            self.put("resize", name, after)
+        elif before[1:] == tuple(2 * side for side in after[1:]):
+            self.put("pool", name, after, value="avg")
+        else:
+            raise refuse(
+                name,
+                f"it pools {_times(before[1:])} to {_times(after[1:])}; nas pools 2x2, or "
+                "the whole feature map to one pixel; the nearest is one of these",
+            )
 
     def _flatten(self, name: str, after: Shapes, before: Shapes) -> None:
         if after == before or (
@@ -298,13 +313,21 @@ class Operations:
             self.averaging = before[0]
             return
         if len(after) != 1:
-            raise refuse(name, "it does not flatten each image to one row of values")
+            raise refuse(
+                name,
+                "it does not flatten each image to one row of values; nas keeps a feature "
+                "map as channels, height, width until then; the nearest is without it",
+            )
         self.put("flatten", name, after)
 
     def _end(self, kind: str, name: str, after: Shapes) -> None:
         if len(after) != 1:
             raise refuse(name, "it does not stand behind the logits")
         self.ending = kind
+
+
+def _times(sides: Shapes) -> str:
+    return "x".join(map(str, sides))
 
 
 def _slope(slope: float) -> str:

@@ -6,17 +6,22 @@ compute with them, compare them and assert on them.
 
 from __future__ import annotations
 
+import builtins
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd import Function
 
 from nas.architecture import Shape
 from nas.errors import ArchitectureError
+from nas.importing.layer import target_of
+from nas.importing.refusals import refuse
 
 _LIBRARY = str(Path(torch.__file__).parent)
 
@@ -43,12 +48,35 @@ def record(model: nn.Module, input_shape: Shape) -> tuple[Images, fx.Graph]:
     root = Images(model)
     root.train(model.training)
     tracer = _Recorder(input_shape)
-    with torch.no_grad():
+    with torch.no_grad(), _values_as_tensors():
         graph = tracer.trace(root)
     for node in reversed(graph.nodes):
         if node.op not in {"output", "placeholder"} and not node.users:
             graph.erase_node(node)
     return root, graph
+
+
+def keep_last(graph: fx.Graph) -> tuple[int, int] | None:
+    """Let the graph return the last of several tensors, which the others lead to.
+
+    They are features that a net returns, too. Return which one the last is, of how
+    many; None where the others do not lead to it.
+    """
+    (output,) = graph.find_nodes(op="output")
+    returned: list[fx.Node] = []
+    fx.node.map_arg(output.args, returned.append)
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    if not returned:
+        return 0, 0
+    last = max(returned, key=order.__getitem__)
+    before = {last}
+    for node in reversed(list(graph.nodes)[: order[last]]):
+        if not before.isdisjoint(node.users):
+            before.add(node)
+    if not before.issuperset(returned):
+        return None
+    output.args = (last,)
+    return returned.index(last), len(returned)
 
 
 def user_line() -> str:
@@ -67,12 +95,6 @@ def user_line() -> str:
 class _Value(fx.Proxy):  # type: ignore[misc,unused-ignore]
     """A tensor, or several, on the way through the module."""
 
-    # So that forward may ask isinstance(images, torch.Tensor).
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        node = self.__dict__.get("node")
-        return _Value if node is None else type(node.meta.get("value", self))
-
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.node.meta["value"], name)
         plain = not callable(found) and not isinstance(found, torch.Tensor)
@@ -80,6 +102,38 @@ class _Value(fx.Proxy):  # type: ignore[misc,unused-ignore]
 
     def __len__(self) -> int:
         return len(self.node.meta["value"])
+
+
+@contextmanager
+def _values_as_tensors() -> Iterator[None]:
+    """Let forward ask isinstance(images, torch.Tensor).
+
+    Only Python code may be told so: what torch has compiled would read a value as a
+    tensor's memory, and crash. A function with a gradient of its own is compiled, too.
+    """
+    plain, apply = builtins.isinstance, vars(Function)["apply"]
+
+    def is_instance(one: Any, kinds: Any) -> bool:
+        if plain(one, kinds):
+            return True
+        return type(one) is _Value and plain(one.node.meta.get("value", one), kinds)
+
+    def apply_none(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        if any(type(one) is _Value for one in (*args, *kwargs.values())):
+            line = user_line()
+            raise refuse(
+                f"{cls.__name__} ({line})" if line else cls.__name__,
+                "it is a torch.autograd.Function, with a gradient of its own; the "
+                "nearest is a layer or function of torch that computes the same",
+            )
+        return apply.__get__(None, cls)(*args, **kwargs)
+
+    builtins.isinstance = is_instance
+    Function.apply = classmethod(apply_none)
+    try:
+        yield
+    finally:
+        builtins.isinstance, Function.apply = plain, apply
 
 
 class _Recorder(fx.Tracer):
@@ -105,8 +159,10 @@ class _Recorder(fx.Tracer):
             method.__module__.startswith("torch.nn.modules") for method in own
         )
 
-    def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
-        proxy = super().create_proxy(kind, target, *args, **kwargs)
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **names: Any
+    ) -> Any:
+        proxy = super().create_proxy(kind, target, args, kwargs, *more, **names)
         if kind == "output":
             return proxy
         node = proxy.node
@@ -119,7 +175,19 @@ class _Recorder(fx.Tracer):
         if not _has_tensors(value):
             return value
         node.meta["value"] = value
+        if self.changes_in_place(node) and type(args[0]) is _Value:
+            # Whoever has what was changed has what it was changed to.
+            args[0].node = node
         return proxy
+
+    def changes_in_place(self, node: fx.Node) -> bool:
+        """Tell whether the node changes its first argument, as relu_ does."""
+        if node.op == "call_module":
+            module = self.root.get_submodule(str(node.target))
+            return bool(getattr(module, "inplace", False))
+        name = target_of(node)
+        called = name.endswith("_") and not name.endswith("__")
+        return called or bool(node.kwargs.get("inplace", False))
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(kind, target, *args, **kwargs)
@@ -135,7 +203,7 @@ class _Recorder(fx.Tracer):
             return self.attribute(str(node.target))
         args, kwargs = fx.node.map_arg(
             (node.args, node.kwargs),
-            lambda n: n.meta["value"] if "value" in n.meta else self.compute(n),
+            lambda n: _alone(n.meta["value"] if "value" in n.meta else self.compute(n)),
         )
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
@@ -183,7 +251,9 @@ class _Recorder(fx.Tracer):
                 "nn.ModuleList or an nn.ModuleDict"
             ) from None
 
-    def to_bool(self, obj: fx.Proxy) -> bool:  # noqa: ARG002 - fx calls it so
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        if _is_check(obj.node):
+            return bool(obj.node.meta["value"])
         raise ArchitectureError(
             f"{_at(user_line())}forward looks at the values of the images: it has to "
             "do the same for all of them"
@@ -196,8 +266,22 @@ class _Recorder(fx.Tracer):
         )
 
 
+def _is_check(node: fx.Node) -> bool:
+    """Return whether the node tells of numbers that no image of a net should give."""
+    while target_of(node) not in {"isnan", "isinf", "isfinite"}:
+        if len(node.all_input_nodes) != 1:
+            return False
+        (node,) = node.all_input_nodes
+    return True
+
+
 def _at(line: str) -> str:
     return f"{line}: " if line else ""
+
+
+def _alone(value: Any) -> Any:
+    """Return a tensor of the same numbers whose shape may change by itself."""
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _has_tensors(value: Any) -> bool:

@@ -17,7 +17,8 @@ OWN_WEIGHTS = (
 SIGMOID_END = "nas classifies by softmax, one class an image; the nearest is without it"
 _JOIN = (
     "it joins several tensors; nas has one chain of layers, and only inception's cat "
-    "joins"
+    "joins; the nearest is that, of convolutions of one feature map, or the chain without "
+    "it"
 )
 _SKIP = (
     "nas adds to what one block computes from its input that input, or what a 1x1 "
@@ -63,7 +64,10 @@ def nearest(kind: str) -> str:
     if plain in _ADVICE:
         return _ADVICE[plain]
     if plain in {"add", "sub", "mul", "div", "truediv", "neg"}:
-        return "nas has no arithmetic in a net; nas itself normalises the images"
+        return (
+            "nas has no arithmetic in a net, and itself normalises the images; the "
+            "nearest is without it"
+        )
     return "nas has no such layer; leave it out, or take a convolution, pooling or linear one"
 
 
@@ -71,6 +75,10 @@ _MATRICES = (
     "nas has no products of matrices; the nearest is nn.Linear or a 1x1 convolution"
 )
 _AXES = "nas takes images as channels, height, width and keeps them so; leave it out"
+_REPEATING = (
+    "nas repeats no channels; the nearest is a first convolution that takes as many as "
+    "the images have"
+)
 _RESIZING = (
     "nas resizes by nn.AdaptiveAvgPool2d before all layers, or not at all; the nearest "
     "are that, or images of that size, for instance by --image-size"
@@ -78,9 +86,11 @@ _RESIZING = (
 _ADVICE = (
     dict.fromkeys(("matmul", "einsum", "bmm", "mm"), _MATRICES)
     | dict.fromkeys(("permute", "transpose", "swapaxes", "movedim"), _AXES)
+    | dict.fromkeys(("repeat", "expand", "tile"), _REPEATING)
     | dict.fromkeys(("interpolate", "upsample", "resize"), _RESIZING)
     | {
-        "getitem": "nas takes no part of a feature map; the nearest is a stride",
+        "getitem": "nas takes no part of a feature map; the nearest is a stride, in a "
+        "shortcut that of a 1x1 convolution",
         "sum": "nas has no sums; the nearest is the mean over height and width",
         "normalize": "nas has no such norm; the nearest is BatchNorm2d behind a "
         "convolution",

@@ -61,7 +61,8 @@ def summed(layer: Layer, convolved: Convolved, *, activated: bool) -> Summed:
         if layer.shortcut and values["kind"] == "inverted_bottleneck":
             raise refuse(
                 layer.name,
-                "nas adds to an inverted bottleneck what it takes, as it is",
+                "nas adds to an inverted bottleneck what it takes, as it is; the nearest is "
+                "that, or the block without the addition",
             )
     else:
         runs = _runs(layer.body, convolved)
@@ -80,7 +81,10 @@ def summed(layer: Layer, convolved: Convolved, *, activated: bool) -> Summed:
         values["shortcut"] = "conv"
         _check_shortcut(shortcut, values, last, layer)
     elif values["stride"] > 1:
-        raise refuse(layer.name, "its two sides differ in size")
+        raise refuse(
+            layer.name,
+            "its two sides differ in size; the nearest is one stride for both",
+        )
     every = [*runs, *shortcut]
     norms = [run.norm for run in every if run.norm is not None]
     return Summed(values, _modules(every), norms, last.modules[-1])
@@ -254,27 +258,34 @@ def _values(runs: list[_Run], layer: Layer) -> Values:
                 "within a residual block of two convolutions nas has no groups; the "
                 "nearest is groups=1",
             )
-        _check_between(first, last, layer)
+        _check_between(first, last)
         return first.values | {
             "kind": "residual",
             "activation": first.activation.value if first.activation else "none",
         }
     raise refuse(
         layer.name,
-        f"nas adds to one convolution or to two; this one adds to {len(runs)}",
+        f"nas adds to one convolution or to two of one size, this one adds to {len(runs)}; "
+        "the nearest are these, or an inverted bottleneck (1x1, depthwise, 1x1, without "
+        "activation behind the last)",
     )
 
 
-def _check_between(run: _Run, last: _Run, layer: Layer) -> None:
+def _check_between(run: _Run, last: _Run) -> None:
     """Refuse a norm or a bias within the block that differs from the last one's."""
     if (run.norm is None) != (last.norm is None):
+        bare = run if run.norm is None else last
         raise refuse(
-            layer.name,
-            "within a residual block nas has batch norm behind each convolution or none",
+            bare.layer.name,
+            "within a residual block nas has batch norm behind each convolution, that of "
+            "the shortcut, too, or behind none; the nearest is batch norm behind this one",
         )
     if _biased(run) != _biased(last):
+        bare = last if _biased(run) else run
         raise refuse(
-            layer.name, "within a residual block all convolutions have a bias, or none"
+            bare.layer.name,
+            "within a residual block all convolutions have a bias, or none; the nearest "
+            "is the same for all",
         )
 
 
@@ -286,14 +297,23 @@ def _check_shortcut(
     plain = (
         run.values["kind"] == "conv" and conv.kernel_size == (1, 1) and conv.groups == 1
     )
-    if more or not plain or run.activation is not None:
+    if run.activation is not None:
+        raise refuse(
+            run.activation.name,
+            "nas has no activation in a shortcut; the nearest is one behind the addition",
+        )
+    if more or not plain:
         raise refuse(
             run.layer.name,
-            "nas has two ways side by side only where one is a 1x1 convolution",
+            "nas has two ways side by side only where one is nothing or a 1x1 convolution; "
+            "the nearest is that",
         )
     if run.values["stride"] != values["stride"]:
-        raise refuse(layer.name, "its two sides differ in size")
-    _check_between(run, last, layer)
+        raise refuse(
+            layer.name,
+            "its two sides differ in size; the nearest is one stride for both",
+        )
+    _check_between(run, last)
 
 
 def _biased(run: _Run) -> bool:

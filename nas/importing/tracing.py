@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import fx, nn
 
 from nas.architecture import Shape
@@ -12,7 +14,7 @@ from nas.importing.gating import gates_behind
 from nas.importing.layer import Chain, Layer, is_tensor, shape_of, target_of
 from nas.importing.normalising import end_of_scaling, part_of
 from nas.importing.operations import Operations, arguments_of
-from nas.importing.recording import record
+from nas.importing.recording import keep_last, record
 from nas.importing.refusals import join_reason, refuse
 from nas.importing.trying import check_runs, place_of
 
@@ -27,7 +29,7 @@ def trace(
     model.eval()
     check_runs(model, input_shape, shape_from)
     try:
-        _, evaluated = record(model, input_shape)
+        evaluated_root, evaluated = record(model, input_shape)
         # In training mode a functional dropout is one.
         root, graph = record(model.train(), input_shape)
     except ArchitectureError:
@@ -37,8 +39,26 @@ def trace(
             f"{place_of(error)}forward does with the images what nas cannot follow: write "
             "it with torch's layers and functions, the same for all images"
         ) from error
+    kept = keep_last(evaluated)
+    if kept is None:
+        raise ArchitectureError(_RETURNS_MORE)
     always = {node.meta["line"] for node in evaluated.nodes if _drops(node, root)}
-    return _Walk(root, graph, always).chain()
+    try:
+        chain = _Walk(root, graph, always).chain()
+        notes = list(chain.notes)
+    except ArchitectureError as error:
+        # Noise, stochastic depth and the like are there in training alone.
+        try:
+            chain = _Walk(evaluated_root, evaluated, always).chain()
+        except ArchitectureError:
+            raise error from None
+        notes = [
+            *chain.notes,
+            f"in training alone: {error}; forward is taken as it is in evaluation",
+        ]
+    place, count = kept
+    notes += [_MORE] if count > 1 else []
+    return replace(chain, logits=place, notes=tuple(notes))
 
 
 def _drops(node: fx.Node, root: nn.Module) -> bool:
@@ -58,6 +78,8 @@ class _Walk:
         self.taken = Operations(root, always)
 
     def chain(self) -> Chain:
+        if keep_last(self.graph) is None:
+            raise ArchitectureError(_RETURNS_MORE)
         inputs = [n for n in self.graph.nodes if n.op == "placeholder"]
         if not inputs:
             raise ArchitectureError("the module's forward takes no images")
@@ -70,19 +92,17 @@ class _Walk:
         node = scaled
         while True:
             users = [u for u in node.users if u.op == "output" or is_tensor(u)]
-            if len(users) > 1 and any(user.op == "output" for user in users):
-                raise ArchitectureError(_RETURNS_MORE)
             if len(users) > 1:
                 node = self.by_hand(node) or self.fork(node, users)
                 continue
             if not users:
                 raise ArchitectureError(
-                    f"{self.taken.name(node)} does not lead to what forward returns: a net is one chain of torch's layers"
+                    f"{self.taken.name(node)} does not lead to what forward returns: "
+                    "something behind it is not torch's, such as numpy, or makes a new "
+                    "tensor; the nearest is torch's layers and functions"
                 )
             (user,) = users
             if user.op == "output":
-                if user.all_input_nodes != [node]:
-                    raise ArchitectureError(_RETURNS_MORE)
                 if self.taken.padding is not None:
                     raise self.taken.no_padding()
                 return Chain(
@@ -232,7 +252,9 @@ class _Walk:
         return None
 
 
+_MORE = "forward returns more than the logits; nas takes these alone"
 _RETURNS_MORE = (
-    "the module returns more than the logits: the nearest is a forward that returns them "
-    "alone, for instance by an argument whose default does so"
+    "the module returns more than the logits, and what does not lead to them: the nearest "
+    "is a forward that returns them alone, for instance by an argument whose default does "
+    "so"
 )

@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.architecture import Shape
 from nas.errors import ArchitectureError
+from nas.importing.loading import missing_arguments
 
 # Torch's own errors for sizes that do not fit; others are slips in the code.
 _SIZES = (RuntimeError, ValueError, IndexError, AssertionError)
@@ -21,6 +22,11 @@ def check_runs(model: nn.Module, input_shape: Shape, shape_from: str) -> None:
 
     ``shape_from`` says in the message where the user gives another shape.
     """
+    if needed := missing_arguments(model.forward, given=1):
+        raise ArchitectureError(
+            f"the module's forward needs more than the images ({needed}), and nas gives it "
+            "those alone; the nearest is a default for each other argument"
+        )
     try:
         with torch.no_grad():
             model(torch.zeros(2, *input_shape))

@@ -306,5 +306,6 @@ def differences(stored: Settings, asked: Settings) -> list[str]:
         elif field.name == "space_toml":
             phrases.append("the text of its search space")
         else:
-            phrases.append(f"{field.name} {ours} -> {theirs}")
+            name = "budget" if field.name == "param_budget" else field.name
+            phrases.append(f"{name} {ours} -> {theirs}")
     return phrases

@@ -128,12 +128,20 @@ def _first_line(error: BaseException) -> str:
     return redact(lines[0]) if lines else type(error).__name__
 
 
-def study_id(storage: BaseStorage, name: str, *, create: bool) -> int:
-    """Return the study's number in the storage; create the study if allowed."""
+def study_id(storage: BaseStorage, folder: Path, name: str, *, create: bool) -> int:
+    """Return the study's number in the storage; create the study if allowed.
+
+    ``folder`` is where its journal is, if its trials are in no database.
+    """
     try:
         return storage.get_study_id_from_name(name)
     except KeyError:
         if not create:
+            if isinstance(storage, JournalStorage):
+                raise StudyError(
+                    f"the journal in {folder} holds no study {name!r}: restore it from a "
+                    "copy, or move it away and start a new search"
+                ) from None
             raise StudyError(
                 f"the storage holds no study {name!r}: give its address with --storage"
             ) from None

@@ -90,7 +90,7 @@ class Study:
         self.folder, self.settings = folder, settings
         self._storage, self._lock = storage, lock
         with storage_errors(folder):
-            self._id = study_id(storage, settings.name, create=lock is not None)
+            self._id = study_id(storage, folder, settings.name, create=lock is not None)
             trials = storage.get_all_trials(self._id, deepcopy=False)
         self._space = read_space(settings.space_toml, settings.space)
         self._evolution = Evolution(

@@ -15,7 +15,7 @@ async function drawCompare() {
   }
   const note = byId("compare-empty");
   note.hidden = found.studies.length > 1 && !found.faults.length;
-  note.textContent = found.faults.length ? `Not shown: ${found.faults.join("; ")}` : "There is one study here; a second one (nas search --study NAME) would stand beside it.";
+  note.textContent = found.faults.length ? `Not shown: ${found.faults.join("; ")}` : "There is only one study here. `nas search --study NAME` begins a second one to compare it with.";
   const traces = found.studies.map((study, place) => {
     const look = OKABE_ITO[place % OKABE_ITO.length];
     return {...columnsOf(study.front.map(([size, accuracy]) => [size, errorOf(accuracy)])),
@@ -32,7 +32,7 @@ async function drawCompare() {
   }));
   const headings = ["study", {text: "data set"}, {text: "sampler"}, {text: "metric"}, "trials", "cap", "hypervolume", ...found.sizes.map(size => `best ≤ ${whole(size)}`)];
   const rows = found.studies.map(study => ({cells: [study.name, study.dataset, study.sampler, study.metric, whole(study.trials), whole(study.param_budget),
-    study.hypervolume.toFixed(4), ...study.best.map(percent)]}));
+    study.hypervolume ? study.hypervolume.toFixed(4) : "–", ...study.best.map(percent)]}));
   byId("studies").replaceChildren(element("h2", {}, "Hypervolumes, and the best at given sizes"), table(headings, rows, {label: "studies compared"}),
-    element("p", {class: "note"}, "Validation accuracies. Studies of one data set share the hypervolume's reference point (the largest cap, chance); across data sets the numbers cannot be compared."));
+    element("p", {class: "note"}, "Validation accuracies. The hypervolume counts fully trained nets only. Studies of one data set share the hypervolume's reference point (the largest cap, chance); across data sets the numbers cannot be compared."));
 }

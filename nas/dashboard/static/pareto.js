@@ -204,11 +204,11 @@ function drawNote() {
   const parts = boot.states.filter((_, place) => state.about.counts[place]).map(name => words[name]);
   let text = `${parts.join("   ")}   `;
   const note = byId("note");
-  note.replaceChildren(text, element("span", {style: "color: var(--accent)"}, "⬤ the front"), ", fully trained nets that no other beats. All of them on the validation split.");
+  note.replaceChildren(text, element("span", {style: "color: var(--accent)"}, "⬤ the front"), ": fully trained nets that no other beats. These accuracies are of the validation split.");
   const markers = state.about.markers;
   for (const net of markers.filter(net => net.kind === "winner")) {
     note.append(" ", element("span", {style: "color: var(--winner)"}, `★ ${net.name}`),
-      `: ${percent(net.test_accuracy)} of the test set${net.seeds > 1 ? ` ± ${percent(net.spread)} over ${net.seeds} seeds` : ""}.`);
+      `: test accuracy ${percent(net.test_accuracy)}${net.seeds > 1 ? ` ± ${percent(net.spread)} over ${net.seeds} seeds` : ""}.`);
   }
   if (markers.some(net => net.kind === "reference")) {
     note.append(" ", element("span", {style: "color: var(--winner)"}, "□ hand-made nets"), ": published, on the test set.");
@@ -231,7 +231,7 @@ function drawMembers() {
   // Not while a reader is in it: the focus would be lost.
   const place = byId("members");
   const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-  place.replaceChildren(element("h2", {}, `The front: ${members.length}`), table(headings, lines, {label: "the front"}));
+  place.replaceChildren(element("h2", {}, `The front: ${members.length} ${members.length === 1 ? "net" : "nets"}`), table(headings, lines, {label: "the front"}));
   if (focused) place.querySelector(`[aria-label="${focused}"]`)?.focus();
 }
 

@@ -30,7 +30,7 @@ async function drawProgress() {
   layoutOf({xaxis: sizeAxis("parameters"), yaxis: axisOf("candidates"), uirevision: 1}));
   const [words, point] = [byId("hypervolume-epochs-note"), found.reference_point];
   words.textContent = `The area that the front dominates: accuracy above ${percent(point[1])} (chance) times the natural logarithm of the size below the cap. `
-    + (found.baseline ? `Dashed: the random search ${found.baseline.name}.` : "A study with --sampler random on the same data and cap would stand beside it.");
+    + (found.baseline ? `Dashed: the random search ${found.baseline.name}.` : "If there is a study with --sampler random on the same data under the same cap, its curve is drawn, too.");
   byId("hypervolume-time-note").textContent = "Pauses of the search are left out. Fully trained nets count, from the end of their full training.";
   byId("sizes-note").textContent = "Equal widths on the logarithmic axis; every candidate, however it ended.";
   drawImportances();
@@ -80,7 +80,7 @@ async function drawImportances() {
   }
   note.textContent = found.length
     ? "Share of what decides the accuracy at a given size (PED-ANOVA of Optuna over the complete candidates, for choices that at least half of them have; what the size itself explains is taken out)."
-    : "From 20 complete candidates on this shows which of the sampler's choices decide the accuracy at a given size.";
+    : "This needs 20 complete candidates. It then shows which of the sampler's choices decide the accuracy at a given size.";
   byId("importances").hidden = !found.length;
   if (!found.length) return;
   const shown = found.slice(0, 12).reverse();
