@@ -60,6 +60,11 @@ def find_trained(name: str, studies: Path) -> TrainedNet:
         raise ExportError(
             f"the study {name!r} has no winner yet: run `nas best {name}` first"
         )
+    if not folder.exists():
+        raise ExportError(
+            f"no study {name!r} in {studies}, and no folder {name}: `nas studies` lists the "
+            "studies"
+        )
     if missing:
         raise ExportError(
             f"{folder} has no {missing[0]}: give a study with a winner, or a folder that "
