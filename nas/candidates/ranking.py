@@ -62,10 +62,8 @@ class Evidence:
     spatial: bool = False
 
     def traits(self) -> Array:
-        """Return what the gain of a longer training depends on: compute, depth, head."""
-        return np.array(
-            [math.log(max(self.macs, 1)), math.log(self.depth), float(self.spatial)]
-        )
+        """Return what the gain of a longer training depends on, float [3]."""
+        return _traits(self.macs, self.depth, spatial=self.spatial)
 
 
 def badness(val_loss: float | None, val_accuracy: float, val_size: int) -> float:
@@ -89,12 +87,13 @@ def gain_of_longer_training(
 
     Up to a constant that is the same for all nets.
     """
-    one = Evidence(
-        *(0, 0, macs, {}),
-        depth=depth_of(architecture),
-        spatial=has_spatial_head(architecture),
-    )
-    return float(_gain(one.traits(), epochs, full_epochs))
+    spatial = has_spatial_head(architecture)
+    traits = _traits(macs, depth_of(architecture), spatial=spatial)
+    return float(_gain(traits, epochs, full_epochs))
+
+
+def _traits(macs: int, depth: int, *, spatial: bool) -> Array:
+    return np.array([math.log(max(macs, 1)), math.log(depth), float(spatial)])
 
 
 def _gain(traits: Array, epochs: int, full_epochs: int) -> Array:
