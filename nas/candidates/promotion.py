@@ -35,7 +35,7 @@ class PromotionRule:
     """
 
     middle: float = 0.14
-    full: float = 0.1
+    full: float = 0.08
     seeds: float = 0.01
     least: int = 4
     weights: tuple[float, ...] = (5.0, 4.0, 4.0, 4.0, 3.0)
