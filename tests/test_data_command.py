@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cli_runner import Invoke
 from PIL import Image
+from studying import one_line
 
 from nas.data import DATASETS, load_dataset
 from nas.data.summary import class_rows, contact_sheet
@@ -64,6 +65,10 @@ def test_a_set_of_ones_own_is_shown(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("data", tmp_path / "none.npz").code == 1
     assert invoke("data", name, "--image-size", "3x9").code == 2
     assert "only images in files" in invoke("data", name, "--image-size", "32").err
+    refused = invoke("data", name, "--sheet", "sheet.txt")
+    assert refused.code == 2
+    assert "sheet.txt is no .png file" in one_line(refused.err)
+    assert not (tmp_path / "sheet.txt").exists()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

@@ -315,7 +315,8 @@ def test_a_study_is_frozen(name: str, value: Any) -> None:
     with pytest.raises(StudyError) as caught:
         check_same(stored, asked)
     message = str(caught.value)
-    assert f"{name} {getattr(stored, name)} -> {value}" in message
+    shown = "budget" if name == "param_budget" else name
+    assert f"{shown} {getattr(stored, name)} -> {value}" in message
     assert "--study" in message
     check_same(stored, replace(asked, **{name: getattr(stored, name)}))
 

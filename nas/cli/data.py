@@ -37,6 +37,11 @@ def data(
             raise typer.BadParameter("give a data set to draw", param_hint="--sheet")
         console().print(_known())
         return
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise typer.BadParameter(
+            f"{sheet} is no .png file: the images are drawn as PNG",
+            param_hint="--sheet",
+        )
     from nas.api.words import say_notes
     from nas.data import load_dataset
     from nas.data.summary import contact_sheet
