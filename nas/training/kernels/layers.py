@@ -35,7 +35,7 @@ def available() -> bool:
 def warn_if_missing(device: torch.device) -> None:
     """Tell the user in one line where there are no kernels though none are unwanted."""
     if device.type == "cpu":
-        slower, which, reason = "two to three times", "C", why_missing()
+        slower, which, reason = "two to five times", "C", why_missing()
     else:
         slower, which = "about twice", "GPU"
         reason = cuda.why_missing(device)
