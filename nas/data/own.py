@@ -115,7 +115,7 @@ def _oddities(dataset: Dataset) -> list[str]:
         lines.append(
             f"warning: {100 * share:.1f} % of the training images are of one class, "
             f"{dataset.class_names[int(counts.argmax())]!r}: always answering it has that "
-            "accuracy, too; look at the balanced accuracy (--metric balanced-accuracy)"
+            "accuracy, too; look at the balanced accuracy"
         )
     rare = [
         f"{dataset.class_names[label]} ({count})"

@@ -295,7 +295,8 @@ class _Parts:
         if not norm.affine or not norm.track_running_stats:
             raise refuse(
                 layer.name,
-                "nas has affine batch norm with running statistics; the nearest is that",
+                "nas has affine batch norm with running statistics; the nearest is "
+                "nn.BatchNorm2d with its defaults",
             )
         if norm.eps != 1e-5 or norm.momentum != 0.1:
             self.notes.append(

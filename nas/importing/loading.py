@@ -75,11 +75,11 @@ def missing_arguments(called: Any, given: int = 0) -> str:
         parameters = [*inspect.signature(called).parameters.values()]
     except (TypeError, ValueError):  # of what is written in C
         return ""
-    positional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return ", ".join(
         one.name
         for one in parameters[given:]
-        if one.default is inspect.Parameter.empty and one.kind not in positional
+        if one.default is inspect.Parameter.empty and one.kind not in any_number
     )
 
 

@@ -292,7 +292,7 @@ int depthwise(const vec *x, const float *w, vec *y, const shape *s, int transpos
   int Ho = s->out_height, Wo = s->out_width;
   int Hp = padded_height(s), Wp = padded_width(s);
   int blocks = (Wo + COLUMNS - 1) / COLUMNS;
-  int known = known_kernel(s), apart = known ? 1 : 4;
+  int known = known_kernel(s), step = known ? 1 : 4; /* output_tile reads four channels' */
   int *offset = tap_offsets(1, s, Hp, Wp);
   float *packed = calloc(4 * area, sizeof(float));
   vec *padded = calloc((long)Hp * Wp, sizeof(vec));
@@ -300,7 +300,7 @@ int depthwise(const vec *x, const float *w, vec *y, const shape *s, int transpos
   for (int n = 0; ready && n < s->groups * C; n++) {
     pad(x, padded, 1, Hp, Wp, s);
     for (int t = 0; t < area; t++)
-      packed[apart * t] = w[n % C * area + (transposed ? area - 1 - t : t)];
+      packed[step * t] = w[n % C * area + (transposed ? area - 1 - t : t)];
     if (known == 3) depthwise_plane(padded, Wp, packed, y, Ho, Wo, 3);
     if (known == 5) depthwise_plane(padded, Wp, packed, y, Ho, Wo, 5);
     for (int i = 0; !known && i < Ho; i++)
