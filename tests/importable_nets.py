@@ -388,6 +388,11 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
     "one convolution and a shortcut of another": Added(6, 9, 2),
     "groups, added to the input": Added(8, 8, groups=2),
     "groups and a shortcut without any": Added(6, 9, 2, groups=3),
+    "LeNet-5": nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5),
+        nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.Tanh(),
+        nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10),
+    ),
     "relu6": nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(6, 10),
@@ -427,7 +432,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         _ending(cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3), cbr(8, 8, 1)),
         "has 3 values; nas divides the 8 channels",
     ),
-    "elu": (_ending(nn.Conv2d(1, 8, 3), nn.ELU()), r"ELU.* nearest are ReLU"),
+    "mish": (_ending(nn.Conv2d(1, 8, 3), nn.Mish()), r"Mish.* nearest are ReLU"),
     "activation before the addition": (
         Added(8, 8, early=True),
         r"ReLU.* the nearest is the activation behind the addition",

@@ -186,7 +186,9 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
             "kernel_sizes": draw(some([1, 3, 5, 7], most)),
             "paddings": draw(some(["same", "valid"])),
             "norms": draw(some(["batch", "none"])),
-            "activations": draw(some(["relu", "leaky_relu", "silu", "none"], most)),
+            "activations": draw(
+                some(["relu", "leaky_relu", "silu", "gelu", "none"], most)
+            ),
             "shortcuts": draw(some(list(get_args(Shortcut)), most)),
             "repeats": [1] if tiny else sorted({1, *draw(some([1, 2, 3]))}),
         },

@@ -187,7 +187,7 @@ def described() -> dict[str, Any]:
         (("blocks", 0, "stride"), 0, "block 1: stride is 0"),
         (("blocks", 0, "padding"), "full", "block 1: padding is 'full'"),
         (("blocks", 0, "norm"), None, "block 1: norm is None"),
-        (("blocks", 0, "activation"), "gelu", "block 1: activation is 'gelu'"),
+        (("blocks", 0, "activation"), "mish", "block 1: activation is 'mish'"),
         (("blocks", 0, "pool"), "min", "block 1: pool is 'min'"),
         (("blocks", 0, "bias"), True, "block 1: bias is True"),
         (("blocks", 0, "order"), "random", "block 1: order is 'random'"),

@@ -150,6 +150,12 @@ def test_flash_of_a_lower_resolution() -> None:
             activation="hardswish",
         ),
         Block(out_channels=5, activation="relu6", order="activation_first"),
+        Block(out_channels=5, activation="tanh"),
+        Block(out_channels=5, activation="gelu", pool="avg"),
+        Block(kind="mobilenet", out_channels=6, activation="elu"),
+        Block(
+            kind="mobilenet", out_channels=6, activation="sigmoid", squeeze_excitation=4
+        ),
     ],
 )
 def test_flash_of_every_kind_of_part(block: Block) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from strategies import architectures, examples
 from system_programs import need
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Activation, Architecture, Block, Head
+from nas.architecture.activations import ACTIVATIONS
 from nas.architecture.cost import cost
 from nas.errors import ExportError
 from nas.export import integer
@@ -110,7 +111,7 @@ def test_every_space_s_nets_compile_and_agree(name: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["early_pool", "late_pool", "activation_first"])
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "hardswish", "silu"])
+@pytest.mark.parametrize("activation", [n for n in ACTIVATIONS if n != "relu6"])
 def test_every_order_of_what_follows(order: str, activation: str) -> None:
     """Maximum and mean, batch norm and none, separable, inception and repeated."""
     common = {"order": order, "activation": activation}
@@ -251,9 +252,15 @@ def test_groups_of_channels(values: dict[str, Any]) -> None:
         Block(kind="residual", out_channels=6, shortcut="identity"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=2),
         Block(out_channels=6, groups=2),
+        *(
+            Block(out_channels=6, activation=name, order="activation_first")
+            for name in get_args(Activation)
+        ),
     ],
 )
-def test_additions_and_gates_are_as_exact_as_convolutions(block: Block) -> None:
+def test_additions_gates_and_activations_are_as_exact_as_convolutions(
+    block: Block,
+) -> None:
     """The int8 sums and products are those of float, to a hundredth of their range."""
     net = Architecture(
         input_shape=(1, 16, 16),

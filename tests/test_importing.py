@@ -222,8 +222,11 @@ def conv(**options: object) -> nn.Sequential:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (net(nn.Tanh()), r"1 \(Tanh\) cannot be expressed"),
-        (net(nn.LeakyReLU(0.2)), "slope 0.2; nas has 0.01"),
+        (
+            net(nn.PReLU()),
+            r"1 \(PReLU\) cannot .* nearest are ReLU, .* ELU and Sigmoid",
+        ),
+        (net(nn.LeakyReLU(0.2)), "slope=0.2; nas has 0.01"),
         (net(nn.MaxPool2d(3)), r"1 \(MaxPool2d\) cannot .* nas pools 2x2"),
         (net(nn.MaxPool2d(2, 1)), "nas pools 2x2"),
         (net(nn.AdaptiveAvgPool2d(2)), "the whole feature map to one pixel"),
@@ -236,7 +239,10 @@ def conv(**options: object) -> nn.Sequential:
         (nn.Sequential(nn.ReLU(), net()), "it stands before all layers"),
         (nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)), "here nas has"),
         (nn.Sequential(net(GAP), nn.Linear(10, 10)), "one linear layer, or two"),
-        (nn.Sequential(net(GAP), nn.SiLU(), nn.Linear(10, 10)), "ReLU between linear"),
+        (
+            nn.Sequential(net(GAP), nn.SiLU(), nn.Linear(10, 10)),
+            "ReLU between two linear",
+        ),
         (
             nn.Sequential(
                 net(GAP)[:-1], nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 10)
@@ -451,10 +457,10 @@ def test_dropouts_that_differ_in_training_are_noted() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (torch.tanh, r"tanh \(test_importing.py line \d+\) .* nearest are"),
+        (functional.selu, r"selu \(test_importing.py line \d+\) .* nearest are"),
         (lambda x: x + functional.relu(x), "no activation at that place; the nearest is"),
         (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), "nas makes gates by global average pooling"),
-        (functional.elu, "nearest are ReLU, LeakyReLU"),
+        (functional.mish, "nearest are ReLU, LeakyReLU"),
         (lambda x: functional.max_pool2d(x, 3, 2), "nas pools 2x2 .* nearest"),
         (lambda x: functional.adaptive_max_pool2d(x, 1), "no such pooling; the nearest"),
         (functional.instance_norm, "no such norm; the nearest"),

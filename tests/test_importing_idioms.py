@@ -76,6 +76,18 @@ ACTIVATIONS: dict[str, tuple[Change, str]] = {
     "slope 0": (lambda x: functional.leaky_relu(x, 0.0), "relu"),
     "where": (lambda x: torch.where(x > 0, x, 0.01 * x), "leaky_relu"),
     "larger of two": (lambda x: torch.maximum(x, x * 0.01), "leaky_relu"),
+    "tanh of torch": (torch.tanh, "tanh"),
+    "tanh of functional": (functional.tanh, "tanh"),
+    "tanh in place": (lambda x: x.tanh_(), "tanh"),
+    "tanh by exponentials": (lambda x: 1 - 2 / (torch.exp(2 * x) + 1), "tanh"),
+    "sigmoid": (lambda x: x.sigmoid(), "sigmoid"),
+    "sigmoid of another name": (torch.special.expit, "sigmoid"),
+    "sigmoid by exponentials": (lambda x: 1 / (1 + torch.exp(-x)), "sigmoid"),
+    "gelu": (functional.gelu, "gelu"),
+    "gelu by hand": (lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))), "gelu"),
+    "elu": (nn.ELU(inplace=True), "elu"),
+    "celu": (functional.celu, "elu"),
+    "elu by hand": (lambda x: torch.where(x > 0, x, torch.expm1(x)), "elu"),
 }
 
 
@@ -93,7 +105,11 @@ def test_activations_by_hand_are_known_by_what_they_compute(name: str) -> None:
         (lambda x: x * torch.tanh(x), "no such activation"),
         (lambda x: x * torch.sigmoid(1.702 * x), "no gates"),
         (lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)), "nas makes gates by"),
-        (lambda x: functional.leaky_relu(x, 0.2), "slope 0.2; nas has 0.01; the nearest"),
+        (lambda x: functional.leaky_relu(x, 0.2), "slope=0.2; nas has 0.01; the nearest"),
+        (lambda x: functional.elu(x, 0.5), "alpha=0.5; nas has 1.0; the nearest"),
+        (lambda x: functional.gelu(x, approximate="tanh"), "approximate='tanh'; nas has 'none'"),
+        (nn.GELU("tanh"), "approximate='tanh'; nas has"),
+        (nn.PReLU(), "no such activation; the nearest"),
         (lambda x: x.clamp(0, 5), "no such activation; the nearest"),
     ],
 )  # fmt: skip
@@ -516,6 +532,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "more than images": (NeedsScale, r"more than the images \(scale\)"),
     "sigmoid of the logits": (lambda: Net(behind=torch.sigmoid), "classifies by softmax"),
+    "sigmoid at the end": (lambda: Net(behind=nn.Sigmoid()), "classifies by softmax"),
+    "tanh in a pooling head": (
+        lambda: Net(out=nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 10))),
+        r"Tanh, .* line \d+\) .* ReLU between two linear layers; the nearest",
+    ),
     "scaled logits": (lambda: Net(behind=lambda x: x * 0.125), "no arithmetic in a net"),
     "features, too": (
         lambda: Net(behind=lambda x: (x.relu(), x.neg())), "returns more .* the nearest"

@@ -123,6 +123,16 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(kind="inverted_bottleneck", out_channels=4, stride=2),
         Block(kind="inverted_bottleneck", out_channels=5, expansion=2, norm="none"),
     ),
+    "sigmoid": (
+        Block(out_channels=5, padding="valid", activation="sigmoid", pool="avg"),
+        Block(kind="mobilenet", out_channels=6, activation="sigmoid", norm="none"),
+    ),
+    "curves": (
+        Block(out_channels=5, activation="tanh", order="late_pool", pool="avg"),
+        Block(kind="residual", out_channels=5, activation="gelu", shortcut="identity"),
+        Block(kind="mobilenet", out_channels=6, activation="elu", norm="none"),
+        Block(out_channels=6, activation="gelu", repeats=2),
+    ),
     "many maps": (
         Block(out_channels=35, padding="valid"),
         Block(kind="separable", out_channels=34, kernel_size=7),
@@ -347,7 +357,7 @@ def test_only_what_build_made_is_supported() -> None:
     assert not kernels.supports(model, 65)
     assert not kernels.supports(nn.Sequential(nn.Flatten()), 64)
     assert not kernels.supports(copy.deepcopy(model).double(), 64)
-    model.get_submodule("blocks").append(nn.Sequential(nn.Tanh()))  # type: ignore[operator]
+    model.get_submodule("blocks").append(nn.Sequential(nn.Softplus()))  # type: ignore[operator]
     assert not kernels.supports(model, 64)
 
 

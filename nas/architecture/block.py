@@ -9,7 +9,18 @@ Padding = Literal["same", "valid"]
 Norm = Literal["batch", "none"]
 Bias = Literal["auto", "yes", "no"]
 Order = Literal["early_pool", "late_pool", "activation_first"]
-Activation = Literal["relu", "leaky_relu", "hardswish", "silu", "relu6", "none"]
+Activation = Literal[
+    "relu",
+    "leaky_relu",
+    "hardswish",
+    "silu",
+    "relu6",
+    "tanh",
+    "gelu",
+    "elu",
+    "sigmoid",
+    "none",
+]
 Pool = Literal["none", "max", "avg"]
 Shortcut = Literal["none", "identity", "conv"]
 

@@ -28,6 +28,7 @@ from functools import lru_cache
 from math import prod
 
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
+from nas.architecture.activations import ACTIVATIONS, SIGMOIDAL
 from nas.architecture.boards import Board, Operation
 from nas.architecture.kinds import finish_of, parts_of, shortcut_of
 from nas.architecture.parts import Convolution, Part, SqueezeExcitation
@@ -139,20 +140,19 @@ def code_size(
 
     Measured on nets of one to ten layers for Cortex-M3 and M4; see tests/test_device.py.
     """
-    extra = {"leaky_relu": 25, "hardswish": 125, "silu": 680, "relu6": 65}
-    # SiLU brings the sigmoid that gates need.
-    sigmoid = 0 if "silu" in activations else 580
+    sigmoid = 580 if gating or not SIGMOIDAL.isdisjoint(activations) else 0
     # Dilation and groups go through the kernel's columns in the same way.
     columns = 0 if shaped else 460
     return (
         1735
         + (650 if depthwise else 0)
         + (170 if adding else 0)
-        + (130 + sigmoid if gating else 0)
+        + (130 if gating else 0)
+        + sigmoid
         + (530 if shaped else 0)
         + (120 + columns if grouping else 0)
         + (320 if resizing else 0)
-        + sum(size for name, size in extra.items() if name in activations)
+        + sum(f.flash for name, f in ACTIVATIONS.items() if name in activations)
     )
 
 
@@ -436,6 +436,6 @@ def _second_numbers(block: Block, part: Part, activation: str) -> int:
     """Return how many numbers an activation that is no mere saturation needs."""
     if block.order == "activation_first" and block.norm == "batch":
         return 0 if activation == "none" else part.out_channels
-    if activation in {"none", "relu", "relu6"}:
+    if activation == "none" or ACTIVATIONS[activation].saturates:
         return 0
     return len(part.convolutions)

@@ -20,6 +20,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from nas.architecture.activations import ACTIVATIONS
 from nas.architecture.block import (
     Activation,
     Bias,
@@ -309,7 +310,7 @@ def _canonical_gates(block: Block, in_channels: int) -> int:
     return max(gates.channels // gates.hidden for gates in found)
 
 
-MONOTONE = {"relu", "leaky_relu", "relu6"}
+MONOTONE = {name for name, facts in ACTIVATIONS.items() if facts.monotone}
 """Activations of which the maximum may be taken before or after."""
 
 

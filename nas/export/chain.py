@@ -36,7 +36,6 @@ _KNOWN_BLOCK = {
     *("squeeze_excitation", "kernel_width", "dilation", "groups"),
 }
 _KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
-_ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
 
 
 def stages(
@@ -126,8 +125,6 @@ def _block_stages(
     block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
     """Yield the stages of one block."""
-    if block.activation not in _ACTIVATIONS:
-        raise ExportError(f"{name}: activation {block.activation!r} cannot be exported")
     if block.order not in ORDERS:
         raise ExportError(f"{name}: order {block.order!r} cannot be exported")
     if block.shortcut != "none":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from nas.export.stages import (
-    LEAKY_SLOPE,
     Activation,
     Affine,
     After,
@@ -17,15 +16,6 @@ from nas.export.stages import (
     Resize,
     Stage,
 )
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "leaky_relu": lambda x: functional.leaky_relu(x, LEAKY_SLOPE),
-    "hardswish": functional.hardswish,
-    "silu": functional.silu,
-    "relu6": functional.relu6,
-    "sigmoid": torch.sigmoid,
-}
 
 
 def convolve(stage: Stage, features: Tensor) -> Tensor:
@@ -64,7 +54,7 @@ def follow(step: After, features: Tensor) -> Tensor:
                 -1, 1, 1
             )
         case Activation(name):
-            return _ACTIVATIONS[name](features)
+            return getattr(functional, name)(features)  # type: ignore[no-any-return]
 
 
 def taken(stage: Stage, tensors: Sequence[Tensor]) -> Tensor:

@@ -28,9 +28,17 @@ from nas.export.stages import Pool, areas, reach
 
 _CHUNK = 100
 _MOST_VALUES = 20_000_000  # in the windows of one chunk, 160 MB
-SIGMOID_SHIFT = 4
-"""The sigmoid's table has 16 entries per unit, from 0 to 8."""
-SIGMOID = np.round(65536 / (1 + np.exp(-np.arange(129) / 16))).astype(np.int64)
+TABLE_SHIFT = 4
+"""The tables have 16 entries per unit, from 0 to 8."""
+_PLACES = [place / 16 for place in range(129)]
+TABLES: dict[str, Integers] = {
+    name: np.round(65536 * np.array(values)).astype(np.int64)
+    for name, values in {
+        "sigmoid": [1 / (1 + math.exp(-x)) for x in _PLACES],
+        "normal": [(1 + math.erf(x / math.sqrt(2))) / 2 for x in _PLACES],  # of GELU
+        "decay": [1 - math.exp(-x) for x in _PLACES],  # of ELU below 0
+    }.items()
+}
 """In units of 2**-16; linear between the entries, and one above 8."""
 LEAKY = 10486
 """0.01 in units of 2**-20."""
@@ -184,9 +192,16 @@ def _activated(step: ActivationStep, fixed: Integers) -> Integers:
         case "hardswish":
             value = (fixed * np.clip(fixed + 3 * one, 0, 6 * one)) >> step.fraction
         case "sigmoid":
-            value = _sigmoid(fixed, step.fraction)
+            value = _gate("sigmoid", fixed, step.fraction)
+        case "tanh":
+            value = 2 * _gate("sigmoid", 2 * fixed, step.fraction) - 65536
         case "silu":
-            value = (fixed * _sigmoid(fixed, step.fraction)) >> 16
+            value = (fixed * _gate("sigmoid", fixed, step.fraction)) >> 16
+        case "gelu":
+            value = (fixed * _gate("normal", fixed, step.fraction)) >> 16
+        case "elu":
+            below = _curve("decay", abs(fixed), step.fraction) >> (16 - step.fraction)
+            value = np.where(fixed < 0, -below, fixed)
         case _:
             raise NotImplementedError(step.activation)
     shape = (-1, 1, 1)
@@ -194,14 +209,19 @@ def _activated(step: ActivationStep, fixed: Integers) -> Integers:
     return _scaled(scaled + step.offset.reshape(shape), step.shift)
 
 
-def _sigmoid(fixed: Integers, fraction: int) -> Integers:
-    bits = fraction - SIGMOID_SHIFT
-    magnitude = abs(fixed)
-    place = np.minimum(magnitude >> bits, len(SIGMOID) - 2)
+def _curve(name: str, magnitude: Integers, fraction: int) -> Integers:
+    """Return what the table says of numbers that are not below 0, from 0 to 65536."""
+    table, bits = TABLES[name], fraction - TABLE_SHIFT
+    place = np.minimum(magnitude >> bits, len(table) - 2)
     rest = magnitude - (place << bits)
-    rise = SIGMOID[place + 1] - SIGMOID[place]
-    value = SIGMOID[place] + ((rise * rest) >> bits)
-    value = np.where(magnitude >> bits >= len(SIGMOID) - 1, 65536, value)
+    rise = table[place + 1] - table[place]
+    value = table[place] + ((rise * rest) >> bits)
+    return np.where(magnitude >> bits >= len(table) - 1, 65536, value)
+
+
+def _gate(name: str, fixed: Integers, fraction: int) -> Integers:
+    """Return the table's value for any numbers, whose sum is one for x and -x."""
+    value = _curve(name, abs(fixed), fraction)
     return np.where(fixed < 0, 65536 - value, value)
 
 

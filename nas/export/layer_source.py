@@ -15,6 +15,7 @@ from torch import nn
 from nas.architecture import Architecture, feature_shapes
 from nas.architecture.notation import describe_block, describe_head
 from nas.training.model import (
+    ACTIVATION_MODULES,
     OWN_MODULES,
     Inception,
     Residual,
@@ -131,14 +132,11 @@ def _arguments(layer: nn.Module) -> Iterator[str]:
             yield str(layer.kernel_size)
         case nn.AdaptiveAvgPool2d():
             yield str(layer.output_size)
-        case nn.LeakyReLU():
-            if layer.negative_slope != 0.01:
-                yield f"negative_slope={layer.negative_slope}"
         case nn.Dropout():
             yield str(layer.p)
-        case nn.ReLU() | nn.ReLU6() | nn.Hardswish() | nn.SiLU() | nn.Flatten():
+        case nn.Flatten():
             return
-        case _:
+        case _ if type(layer) not in ACTIVATION_MODULES.values():
             raise NotImplementedError(f"no source for {type(layer).__name__}")
 
 

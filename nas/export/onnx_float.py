@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from nas.architecture import Shape
+from nas.architecture.activations import ACTIVATIONS
 from nas.export.contract import contract
 from nas.export.graph import INPUT, OUTPUT, Graph
 from nas.export.stages import (
-    LEAKY_SLOPE,
     Activation,
     Affine,
     After,
@@ -121,25 +122,29 @@ def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) ->
                 return features
             shifts = graph.constant(f"{name}.b", shift.reshape(-1, 1, 1), np.float32)
             return graph.node("Add", [features, shifts], f"{name}.shifted")
-        case Activation("relu"):
-            return graph.node("Relu", [features], f"{name}.relu")
+        case Activation(kind) if ACTIVATIONS[kind].onnx:
+            return graph.node(ACTIVATIONS[kind].onnx, [features], f"{name}.{kind}")
         case Activation("relu6"):
             ends = [
                 graph.constant(f"{name}.{end}", value, np.float32)
                 for end, value in (("low", 0), ("high", 6))
             ]
             return graph.node("Clip", [features, *ends], f"{name}.relu6")
-        case Activation("leaky_relu"):
-            return graph.node(
-                "LeakyRelu", [features], f"{name}.leaky", alpha=LEAKY_SLOPE
-            )
-        case Activation("hardswish"):
-            return graph.node("HardSwish", [features], f"{name}.hardswish")
-        case Activation("sigmoid"):
-            return graph.node("Sigmoid", [features], f"{name}.sigmoid")
         case Activation("silu"):
             sigmoid = graph.node("Sigmoid", [features], f"{name}.sigmoid")
             return graph.node("Mul", [features, sigmoid], f"{name}.silu")
+        case Activation("gelu"):
+            # The operator of that name is of a later opset.
+            root = graph.constant(f"{name}.root", math.sqrt(2), np.float32)
+            one, half = (
+                graph.constant(f"{name}.{value}", value, np.float32)
+                for value in (1, 0.5)
+            )
+            scaled = graph.node("Div", [features, root], f"{name}.scaled")
+            erf = graph.node("Erf", [scaled], f"{name}.erf")
+            above = graph.node("Add", [erf, one], f"{name}.above")
+            twice = graph.node("Mul", [features, above], f"{name}.twice")
+            return graph.node("Mul", [twice, half], f"{name}.gelu")
     raise NotImplementedError(step)
 
 

@@ -31,6 +31,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nas.architecture.activations import ACTIVATIONS
 from nas.errors import ExportError
 from nas.export import floating
 from nas.export.equalise import equalised, on_pixels
@@ -220,7 +221,8 @@ def _quantised(
     if gates is not None:
         real = real * gates.scale
     output = None if logits else range_of(outputs)
-    if steps.activation == "sigmoid":
+    if steps.activation == "sigmoid" and steps.affine is None:
+        # Gates need the zero point 0.
         output = Range(scale=float(np.float32(1 / 255)), zero=0)
     if not stage.convolutions and len(zero) == 1 and output and _is_maximum(steps):
         # A maximum is one of the input numbers, so their scale is exact.
@@ -232,7 +234,7 @@ def _quantised(
     if output is None:
         real = real * 2.0**logit_bits
     elif steps.activation == "none" or (
-        steps.activation in {"relu", "relu6"} and steps.affine is None
+        ACTIVATIONS[steps.activation].saturates and steps.affine is None
     ):
         # Saturation does the work of relu and relu6: the range starts at zero and ends
         # at most at the measured maximum.
@@ -356,8 +358,8 @@ def _activation_step(
     real = scale / output.scale / 2.0**fraction
     if steps.activation == "hardswish":
         real = real / 6  # the fixed point holds x * clip(x + 3, 0, 6)
-    elif steps.activation == "sigmoid":
-        real = 1 / output.scale / np.full(1, 2.0**16)  # the unit of its table
+    elif steps.activation in {"sigmoid", "tanh"}:
+        real = scale / output.scale / 2.0**16  # the unit of the tables
     multiplier, shift = fixed_point(real)
     offset = np.round((moved / output.scale + output.zero + 0.5) * 2.0**shift)
     return ActivationStep(

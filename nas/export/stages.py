@@ -22,9 +22,6 @@ from nas.architecture import Shape
 Array = npt.NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-LEAKY_SLOPE = 0.01
-"""Torch's default for LeakyReLU."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:
@@ -57,7 +54,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """relu, leaky_relu, hardswish, silu, relu6 or, for gates, sigmoid."""
+    """One of `nas.architecture.activations.ACTIVATIONS`."""
 
     name: str
 

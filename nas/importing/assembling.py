@@ -343,7 +343,10 @@ class _Parts:
         hidden, dropout = 0, 0.0
         if kinds[:2] == ["linear", "activation"]:
             if rest[1].value != "relu":
-                raise refuse(rest[1].name, "nas has ReLU between linear layers")
+                raise refuse(
+                    rest[1].name,
+                    "in a head nas has ReLU between two linear layers; the nearest is that",
+                )
             hidden = self.linear(rest[0])
             rest = rest[2:]
         if rest and rest[0].kind == "dropout":

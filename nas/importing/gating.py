@@ -9,7 +9,7 @@ from torch import fx, nn
 from nas.importing.byhand import activation_behind
 from nas.importing.layer import Layer, is_tensor, shape_of, target_of
 from nas.importing.operations import Operations
-from nas.importing.refusals import refuse
+from nas.importing.refusals import OTHER_ACTIVATION, refuse
 
 _PRODUCTS = {"mul", "imul", "mul_"}
 # They bring the numbers to the feature map's shape.
@@ -59,16 +59,16 @@ def _add(node: fx.Node, way: Operations) -> None:
     kind = target_of(node)
     if node.op == "call_module":
         kind = type(way.root.get_submodule(str(node.target))).__name__.lower()
-    if kind == "sigmoid":
-        way.put("activation", way.name(node), shape_of(node), value="sigmoid")
-    elif kind == "hardsigmoid":
+    if kind == "hardsigmoid":
         raise refuse(way.name(node), "nas has a sigmoid there; the nearest is that")
-    elif kind not in _SHAPING:
+    if kind not in _SHAPING:
         way.add(node)
 
 
 def _layer(layers: Sequence[Layer], name: str, out_shape: tuple[int, ...]) -> Layer:
     kept = [layer for layer in layers if layer.kind != "flatten"]
+    if all(layer.kind == "activation" for layer in kept):
+        raise refuse(name, OTHER_ACTIVATION)
     if [_kind_of(layer) for layer in kept] != _WAY:
         raise refuse(name, _NEAREST)
     modules = tuple(module for layer in kept for module in layer.modules)

@@ -12,16 +12,12 @@ from torch import fx, nn
 from nas.errors import ArchitectureError
 from nas.importing.layer import Kind, Layer, is_tensor, shape_of, target_of
 from nas.importing.normalising import SAME
-from nas.importing.refusals import SIGMOID_END, join_reason, nearest, refuse
+from nas.importing.refusals import join_reason, nearest, refuse
 from nas.importing.weights import TAKING_WEIGHTS, check_plain_weights, with_its_weights
+from nas.training.model import ACTIVATION_MODULES
 
-_ACTIVATIONS = {
-    "relu": "relu",
-    "leaky_relu": "leaky_relu",
-    "hardswish": "hardswish",
-    "silu": "silu",
-    "relu6": "relu6",
-}
+# Arguments of activations that nas has as torch has them by default.
+_USUAL = {"negative_slope": 0.01, "alpha": 1.0, "approximate": "none"}
 _FLATTENING = {"flatten", "view", "reshape", "squeeze"}
 _ENDINGS = {"softmax", "log_softmax"}
 
@@ -67,8 +63,6 @@ class Operations:
         if self.ending is not None:
             raise refuse(name, f"it stands behind the {self.ending}")
         tensors = [n for n in node.all_input_nodes if is_tensor(n)]
-        if target_of(node) == "sigmoid" and len(shape_of(node)) == 1:
-            raise refuse(name, SIGMOID_END)
         takes_weights = len(tensors) > 1 and target_of(node) in TAKING_WEIGHTS
         if takes_weights or any(n.op == "get_attr" for n in tensors):
             module = self._own(node, name)
@@ -108,6 +102,10 @@ class Operations:
     ) -> None:
         if isinstance(module, nn.Conv2d | nn.Linear):
             check_plain_weights(module, name)
+        for activation, known in ACTIVATION_MODULES.items():
+            if isinstance(module, known):
+                self._activation(activation, name, vars(module), after)
+                return
         match module:
             case nn.Conv2d():
                 self.put("convolution", name, after, modules=(module,))
@@ -119,12 +117,6 @@ class Operations:
                 if len(before) != 1:
                     raise refuse(name, "it does not stand behind a flatten")
                 self.put("linear", name, after, modules=(module,))
-            case nn.LeakyReLU() if module.negative_slope != 0.01:
-                raise refuse(name, _slope(module.negative_slope))
-            case nn.ReLU() | nn.ReLU6() | nn.LeakyReLU() | nn.Hardswish() | nn.SiLU():
-                value = type(module).__name__.lower()
-                value = value.replace("leakyrelu", "leaky_relu")
-                self.put("activation", name, after, value=value)
             case nn.MaxPool2d() | nn.AvgPool2d():
                 kind = "max" if isinstance(module, nn.MaxPool2d) else "avg"
                 self._pool(kind, name, vars(module), before, after)
@@ -150,11 +142,8 @@ class Operations:
         arguments = arguments_of(node, self.root)
         # Names of what works in place end so.
         target = target_of(node).rstrip("_")
-        if target in _ACTIVATIONS:
-            slope = arguments.get("negative_slope", 0.01)
-            if slope != 0.01:
-                raise refuse(name, _slope(slope))
-            self.put("activation", name, after, value=_ACTIVATIONS[target])
+        if target in ACTIVATION_MODULES:
+            self._activation(target, name, arguments, after)
         elif target in {"max_pool2d", "avg_pool2d"}:
             self._pool(target[:3], name, arguments, before, after)
         elif target == "pad":
@@ -188,6 +177,16 @@ class Operations:
             self._end(target, name, after)
         elif target not in SAME:
             raise refuse(name, nearest(target))
+
+    def _activation(
+        self, activation: str, name: str, arguments: dict[str, Any], after: Shapes
+    ) -> None:
+        for key, usual in _USUAL.items():
+            if (value := arguments.get(key, usual)) != usual:
+                raise refuse(
+                    name, f"{key}={value!r}; nas has {usual!r}; the nearest is that"
+                )
+        self.put("activation", name, after, value=activation)
 
     def _mean(self, name: str, before: Shapes, after: Shapes) -> None:
         """Take a mean over the map, or one of several steps towards it."""
@@ -328,10 +327,6 @@ class Operations:
 
 def _times(sides: Shapes) -> str:
     return "x".join(map(str, sides))
-
-
-def _slope(slope: float) -> str:
-    return f"slope {slope:g}; nas has 0.01; the nearest is that"
 
 
 def arguments_of(node: fx.Node, root: nn.Module) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas.architecture.activations import ACTIVATIONS
 from nas.errors import ArchitectureError
 
 
@@ -13,6 +14,11 @@ def refuse(name: str, why: str) -> ArchitectureError:
 OWN_WEIGHTS = (
     "forward gives it the weights; nas knows those of torch's layers, so the nearest is "
     "nn.Conv2d, nn.BatchNorm2d or nn.Linear"
+)
+_MODULES = [facts.module for facts in ACTIVATIONS.values()]
+OTHER_ACTIVATION = (
+    f"nas has no such activation; the nearest are {', '.join(_MODULES[:-1])} and "
+    f"{_MODULES[-1]}"
 )
 SIGMOID_END = "nas classifies by softmax, one class an image; the nearest is without it"
 _JOIN = (
@@ -48,10 +54,7 @@ def nearest(kind: str) -> str:
     """Return why nas lacks such a layer, and what comes nearest."""
     plain = kind.lower().rstrip("_")
     if plain in _OTHER_ACTIVATIONS:
-        return (
-            "nas has no such activation; the nearest are ReLU, LeakyReLU, Hardswish, "
-            "SiLU and ReLU6"
-        )
+        return OTHER_ACTIVATION
     if "norm" in plain:
         return "nas has no such norm; the nearest is BatchNorm2d behind a convolution"
     if "pool" in plain or plain in {"amax", "max"}:
@@ -101,7 +104,7 @@ _ADVICE = (
     }
 )
 _OTHER_ACTIVATIONS = {
-    "tanh", "sigmoid", "elu", "selu", "celu", "gelu", "mish", "prelu", "rrelu",
-    "hardtanh", "hardsigmoid", "softplus", "softsign", "logsigmoid", "threshold",
-    "clamp", "softshrink", "hardshrink", "tanhshrink", "glu",
+    "selu", "celu", "mish", "prelu", "rrelu", "hardtanh", "hardsigmoid", "softplus",
+    "softsign", "logsigmoid", "threshold", "clamp", "softshrink", "hardshrink",
+    "tanhshrink", "glu",
 }  # fmt: skip

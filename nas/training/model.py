@@ -14,15 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
+from nas.architecture.activations import ACTIVATIONS
 from nas.architecture.kinds import finish_of, parts_of, shortcut_of
 from nas.architecture.parts import Convolution, Part
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "hardswish": nn.Hardswish,
-    "silu": nn.SiLU,
-    "relu6": nn.ReLU6,
+ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
+    name: getattr(nn, facts.module) for name, facts in ACTIVATIONS.items()
 }
 _POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
@@ -171,7 +168,7 @@ def _convolutions(parts: Sequence[Part]) -> OrderedDict[str, nn.Module]:
             if part.norm:
                 layers[f"norm{number}"] = nn.BatchNorm2d(part.out_channels)
             if part.activation != "none":
-                layers[f"activation{number}"] = _ACTIVATIONS[part.activation]()
+                layers[f"activation{number}"] = ACTIVATION_MODULES[part.activation]()
             if part.gates is not None:
                 layers[f"gates{number}"] = SqueezeExcitation(
                     part.gates.channels, part.gates.hidden
@@ -208,7 +205,7 @@ def _following(
             case "norm":
                 layers[name] = nn.BatchNorm2d(block.out_channels)
             case "activation":
-                layers[name] = _ACTIVATIONS[block.activation]()
+                layers[name] = ACTIVATION_MODULES[block.activation]()
             case _:
                 layers[name] = nn.Dropout(block.dropout)
     return layers

@@ -14,9 +14,10 @@ from string import Template
 
 import numpy as np
 
+from nas.architecture.activations import ACTIVATIONS, SIGMOIDAL
 from nas.export.c.arena import arena_size, places
 from nas.export.contract import contract
-from nas.export.integer import SIGMOID, depthwise
+from nas.export.integer import TABLES, depthwise
 from nas.export.integer_stages import Int8, Integers, IntegerStage, resize_of
 from nas.export.stages import Stage
 
@@ -53,18 +54,18 @@ def c_files(
         "logit_bits": table[-1].logit_bits,
         "arena": arena_size(table),
         "has_activation": int(bool(kinds)),
-        "has_relu6": int("relu6" in kinds),
-        "has_hardswish": int("hardswish" in kinds),
-        "has_silu": int("silu" in kinds),
+        "activations": "\n".join(
+            f"#define NET_HAS_{name.upper()} {int(name in kinds)}"
+            for name in ACTIVATIONS
+        ),
+        "has_sigmoidal": int(not SIGMOIDAL.isdisjoint(kinds)),
         "has_shapes": int(shapes),
         "has_groups": int(groups),
         "has_resize": int(resize_of(table[0].float_stage) is not None),
-        "has_gates": int("sigmoid" in kinds),
+        "has_gates": int(any(stage.float_stage.gates for stage in table)),
         "has_addition": int(any(stage.added for stage in table)),
         "has_depthwise": int(any(depthwise(stage) for stage in table)),
-        "kernels": (_HERE / "kernels.c")
-        .read_text(encoding="utf-8")
-        .replace("@SIGMOIDS@", _rows(map(str, SIGMOID), "    ")),
+        "kernels": _kernels(),
         "arrays": "\n".join(arrays.text),
         "calls": "\n".join(calls),
         "classes": "\n".join(
@@ -78,6 +79,14 @@ def c_files(
         ).substitute(values)
         for name in names
     }
+
+
+def _kernels() -> str:
+    """Return kernels.c with its tables."""
+    text = (_HERE / "kernels.c").read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        text = text.replace(f"@{name}@", _rows(map(str, table), "    "))
+    return text
 
 
 def _is_shaped(stage: Stage) -> bool:

@@ -1,7 +1,8 @@
 /* ---- The arithmetic, the same for every net -------------------------------- */
 
-enum { NONE, RELU, LEAKY_RELU, HARDSWISH, SILU, RELU6, SIGMOID }; /* activation in fixed point */
-enum { LANES = 4 };                               /* channels summed at a time */
+/* The activation, in fixed point. */
+enum { NONE, RELU, LEAKY_RELU, HARDSWISH, SILU, RELU6, SIGMOID, TANH, GELU, ELU };
+enum { LANES = 4 }; /* channels summed at a time */
 
 /* One convolution and what follows it. Feature maps are [height][width][channels], the
    image [channels][height][width]. Weights are [out / 4][kernel_h][kernel_w][in][4], so
@@ -75,24 +76,44 @@ static inline int32_t scaled_down(int64_t value, int shift)
     return (int32_t)(value < -limit ? -limit : value > limit ? limit : value);
 }
 
-#if NET_HAS_SILU || NET_HAS_GATES
-/* 2**16 / (1 + exp(-i / 16)) */
-static const uint32_t sigmoids[129] = {
-@SIGMOIDS@
+/* Tables of what rises to 1, in units of 2**-16 and for 0, 1 / 16, 2 / 16, ... 8. */
+#if NET_HAS_SIGMOIDAL
+static const uint32_t sigmoids[129] = { /* 1 / (1 + exp(-x)) */
+@sigmoid@
 };
+#endif
+#if NET_HAS_GELU
+static const uint32_t normals[129] = { /* (1 + erf(x / sqrt(2))) / 2 */
+@normal@
+};
+#endif
+#if NET_HAS_ELU
+static const uint32_t decays[129] = { /* 1 - exp(-x) */
+@decay@
+};
+#endif
 
-static int32_t sigmoid(int32_t value, int fraction)
+#if NET_HAS_SIGMOIDAL || NET_HAS_GELU || NET_HAS_ELU
+static int32_t curve(const uint32_t *table, int32_t magnitude, int fraction)
 {
     const int bits = fraction - 4;
-    const int32_t magnitude = value < 0 ? -value : value;
     const int32_t place = magnitude >> bits;
     int32_t result = 65536;
     if (place < 128) {
-        const int32_t low = (int32_t)sigmoids[place];
-        const int64_t rise = (int32_t)sigmoids[place + 1] - low;
+        const int32_t low = (int32_t)table[place];
+        const int64_t rise = (int32_t)table[place + 1] - low;
         const int32_t rest = magnitude - place * ((int32_t)1 << bits);
         result = low + (int32_t)((rise * rest) >> bits);
     }
+    return result;
+}
+#endif
+
+#if NET_HAS_SIGMOIDAL || NET_HAS_GELU
+/* The same below 0, too, where the sum for x and -x is 1. */
+static int32_t gate(const uint32_t *table, int32_t value, int fraction)
+{
+    const int32_t result = curve(table, value < 0 ? -value : value, fraction);
     return value < 0 ? 65536 - result : result;
 }
 #endif
@@ -118,13 +139,27 @@ static int32_t activated(const struct layer *p, int32_t value)
         return (int32_t)halved((int64_t)value * gate, 28);
     }
 #endif
-#if NET_HAS_GATES
+#if NET_HAS_SIGMOID
     case SIGMOID:
-        return sigmoid(value, p->fraction);
+        return gate(sigmoids, value, p->fraction);
+#endif
+#if NET_HAS_TANH
+    case TANH:
+        return 2 * gate(sigmoids, 2 * value, p->fraction) - 65536;
 #endif
 #if NET_HAS_SILU
     case SILU:
-        return (int32_t)halved((int64_t)value * sigmoid(value, p->fraction), 16);
+        return (int32_t)halved((int64_t)value * gate(sigmoids, value, p->fraction), 16);
+#endif
+#if NET_HAS_GELU
+    case GELU:
+        return (int32_t)halved((int64_t)value * gate(normals, value, p->fraction), 16);
+#endif
+#if NET_HAS_ELU
+    case ELU:
+        if (value >= 0)
+            return value;
+        return -(curve(decays, -value, p->fraction) >> (16 - p->fraction));
 #endif
     default:
         return value;

@@ -16,7 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from nas.training.kernels.tape import Pool
-from nas.training.model import Inception, Residual, SqueezeExcitation
+from nas.training.model import (
+    ACTIVATION_MODULES,
+    Inception,
+    Residual,
+    SqueezeExcitation,
+)
 
 # Emits the calls that turn the gradient of a layer's output into that of its input, and
 # returns where that will be; None where nobody needs it.
@@ -30,9 +35,16 @@ _RECTIFIERS: dict[type[nn.Module], int] = {
 }
 """Activations and their numbers in kernels.c."""
 
+CURVES = {
+    module: name
+    for name, module in ACTIVATION_MODULES.items()
+    if module not in _RECTIFIERS
+}
+"""The activations with exponentials, and torch's names of them."""
+
 LAYERS: tuple[type[nn.Module], ...] = (
     *_RECTIFIERS,
-    nn.SiLU,
+    *CURVES,
     nn.Conv2d,
     nn.BatchNorm2d,
     nn.MaxPool2d,
@@ -157,8 +169,8 @@ class Recorder(ABC):
             if not self._training:
                 return x, _only_in_training
             return self._dropout(x, layer.p)
-        if isinstance(layer, nn.SiLU):
-            return self._silu(x)
+        if type(layer) in CURVES:
+            return self._curve(x, CURVES[type(layer)])
         return self._rectifier(x, layer)
 
     def _conv(
@@ -282,13 +294,13 @@ class Recorder(ABC):
 
         return y, back
 
-    def _silu(self, x: Tensor) -> tuple[Tensor, Back]:
-        """Record SiLU."""
+    def _curve(self, x: Tensor, name: str) -> tuple[Tensor, Back]:
+        """Record an activation with exponentials."""
         y = self._pool.take(x.shape)
-        self._emit("silu", x, y)
+        self._emit("curve", name, x, y)
 
         def back(g: Tensor) -> Tensor:
-            self._emit("silu_back", g, x)
+            self._emit("curve_back", name, g, x, y)
             return g
 
         return y, back
@@ -345,7 +357,7 @@ class Recorder(ABC):
         means, _ = self._mean(x)
         inside = [layer.squeeze, nn.ReLU(), layer.excite]
         gates, gates_back = self._chain(inside, means)
-        self._emit("sigmoid", gates)
+        self._emit("curve", "sigmoid", gates, gates)
         y = self._pool.take(x.shape)
         self._emit("scale", x, gates, y, planes, area)
         if not self._training:
@@ -354,7 +366,7 @@ class Recorder(ABC):
         def back(g: Tensor) -> Tensor:
             g_gates = self._pool.take(gates.shape)
             self._emit("scale_back", g, x, gates, g, g_gates, planes, area)
-            self._emit("sigmoid_back", g_gates, gates)
+            self._emit("curve_back", "sigmoid", g_gates, gates, gates)
             g_means = gates_back(g_gates)
             assert g_means is not None
             self._emit("global_mean_back", g_means, g, planes, area, 1)

@@ -17,6 +17,7 @@ from nas.training.kernels.gpu_recording import (
 from nas.training.kernels.gpu_recording.operations import Operations
 from nas.training.kernels.program import LANES, Launcher, Program
 from nas.training.kernels.recording import (
+    CURVES,
     LAYERS,
     Back,
     NormInside,
@@ -43,10 +44,8 @@ _RECORD: dict[str, Callable[..., None]] = {
     "global_mean_back": pooling.global_mean_back,
     "activate": elementwise.activate,
     "activate_back": elementwise.activate_back,
-    "silu": elementwise.silu,
-    "silu_back": elementwise.silu_back,
-    "sigmoid": elementwise.sigmoid,
-    "sigmoid_back": elementwise.sigmoid_back,
+    "curve": elementwise.curve,
+    "curve_back": elementwise.curve_back,
     "add": elementwise.add,
     "copy": elementwise.copy,
     "join": elementwise.join,
@@ -61,6 +60,8 @@ def can_record(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
         high, wide = layer.kernel_size
         return high * wide <= convolutions.MAX_TAPS and not is_grouped(layer)
+    if type(layer) in CURVES:
+        return CURVES[type(layer)] in elementwise.CURVES
     return isinstance(layer, (*LAYERS, nn.Flatten, nn.Linear))
 
 
