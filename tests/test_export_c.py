@@ -240,6 +240,30 @@ def test_groups_of_channels(values: dict[str, Any]) -> None:
                 Block(out_channels=12, groups=6, padding="valid", pool="max"),
                 Block(kind="inception", out_channels=8),
             ),
+@pytest.mark.parametrize("padding", [(2, 2), (0, 1), (1, 0)])
+def test_padding_in_numbers(padding: tuple[int, int]) -> None:
+    """Of even and odd kernels; of colour images and of feature maps, depthwise, too."""
+    check(
+        Architecture(
+            input_shape=(3, 19, 17),
+            num_classes=5,
+            blocks=(
+                Block(out_channels=5, kernel_size=4, padding=padding),
+                Block(out_channels=6, padding=padding, pool="max"),
+                Block(kind="separable", out_channels=6, padding=padding),
+                Block(
+                    kind="mobilenet",
+                    out_channels=6,
+                    kernel_size=4,
+                    padding=padding,
+                    stride=2,
+                ),
+            ),
+            head=Head(),
+        )
+    )
+
+
             head=Head(),
         )
     )

@@ -230,7 +230,7 @@ def conv(**options: object) -> nn.Sequential:
         (net(nn.ReLU(), nn.SiLU()), "there is a second activation behind 0"),
         (net(nn.ReLU(), nn.AvgPool2d(2), nn.BatchNorm2d(4)), "behind it stand"),
         (net(nn.BatchNorm2d(4, affine=False)), "affine batch norm"),
-        (conv(padding=2), r"its padding is \(2, 2\)"),
+        (conv(padding=3), r"its padding is \(3, 3\)"),
         (conv(padding=1, padding_mode="circular"), "pads with zeros"),
         (conv(stride=(2, 1)), "one stride and one dilation"),
         (nn.Sequential(nn.ReLU(), net()), "it stands before all layers"),
@@ -565,3 +565,4 @@ def test_kinds_of_blocks_that_nas_lacks_are_refused_well(name: str) -> None:
     model, words = REFUSED[name]
     with pytest.raises(ArchitectureError, match=words):
         imported(copy.deepcopy(model), (1, 28, 28))
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")

@@ -133,6 +133,19 @@ CHAINS: dict[str, tuple[Block, ...]] = {
 
 
 def model_of(*blocks: Block, **head: Any) -> nn.Sequential:
+    "padding in numbers": (
+        Block(out_channels=5, kernel_size=4, kernel_width=3, padding=(1, 2)),
+        Block(
+            kind="separable",
+            out_channels=4,
+            kernel_size=2,
+            padding=(1, 0),
+            stride=2,
+            activation="silu",
+        ),
+        Block(kind="mobilenet", out_channels=4, kernel_size=5, padding=(1, 4)),
+        Block(out_channels=4, groups=2, dilation=2, padding=(3, 0), norm="none"),
+    ),
     """Build a model for 2x15x18 images and 4 classes."""
     return build(
         Architecture(

@@ -93,7 +93,7 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
         {block.activation for block in blocks},
         gating=gated,
         resizing=architecture.resolution > 0,
-        shaped=any(block.kernel_width or block.dilation > 1 for block in blocks),
+        shaped=any(map(_is_shaped, blocks)),
         grouping=any(block.groups > 1 for block in blocks),
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
@@ -117,6 +117,12 @@ def _block_cost(
 
 
 def needs_depthwise(block: Block) -> bool:
+def _is_shaped(block: Block) -> bool:
+    """Return whether its rows and columns may differ in the C code, or are apart."""
+    uneven = bool(block.kernel_width) or len(set(block.zeros)) > 1
+    return uneven or block.dilation > 1
+
+
     """Return whether the C code of the block convolves channels by themselves.
 
     So does a pooling that is apart from a convolution, as it is behind an addition.
@@ -332,8 +338,10 @@ def _described(
         words.append(f"dilation {first.dilation}")
     if first.groups > 1:
         words.append(f"groups {first.groups}")
-    if first.kernel != (1, 1) and not first.same:
-        words.append("valid")
+    extent = [first.dilation * (side - 1) + 1 for side in first.kernel]
+    if [2 * zeros + 1 for zeros in first.padding] != extent:
+        padded = "x".join(map(str, first.padding))
+        words.append(f"padding {padded}" if any(first.padding) else "valid")
     if shared:
         words.append("shared")
     after = [

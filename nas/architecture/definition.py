@@ -130,8 +130,8 @@ class Architecture:
                 **data
                 | {
                     "input_shape": tuple(data["input_shape"]),
-                    "blocks": tuple(Block(**block) for block in data["blocks"]),
-                    "head": Head(**data["head"]),
+                    "blocks": tuple(Block(**_hashable(b)) for b in data["blocks"]),
+                    "head": Head(**_hashable(data["head"])),
                 }
             )
         except (KeyError, TypeError) as error:
@@ -155,8 +155,8 @@ class Architecture:
     def key(self) -> str:
         """Sixteen hex digits, equal for two spellings of the same network.
 
-        These are: the padding of a 1x1 convolution, the stride of one that has a
-        single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
+        These are: the padding of a 1x1 convolution, "same" or "valid" in numbers, the
+        stride of one that has a single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
         that covers its whole input (a ``flatten`` head), a ``flatten`` head on a
         single pixel (a ``gap`` head), a ``pool`` head after a bare convolution (a
         ``conv`` head), a bias written out that goes without saying, an order that
@@ -167,13 +167,13 @@ class Architecture:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def conv_size(size: int, extent: int, stride: int, padding: Padding) -> int:
+def conv_size(size: int, extent: int, stride: int, zeros: int) -> int:
     """Return the height (or width) after a convolution; below 1 means it does not fit.
 
-    ``extent`` is how many rows (or columns) its kernel covers.
+    ``extent`` is how many rows (or columns) its kernel covers, ``zeros`` how many of
+    zeros are on either side.
     """
-    total_padding = extent - 1 if padding == "same" else 0
-    return (size + total_padding - extent) // stride + 1
+    return (size + 2 * zeros - extent) // stride + 1
 
 
 def resized(shape: Shape, resolution: int) -> Shape:
@@ -213,8 +213,9 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
                 '"conv"'
             )
         sizes = []
-        for size, extent in zip((height, width), block.extent, strict=True):
-            after = conv_size(size, extent, block.stride, block.padding)
+        sides = zip((height, width), block.extent, block.zeros, strict=True)
+        for size, extent, zeros in sides:
+            after = conv_size(size, extent, block.stride, zeros)
             sizes.append(after if block.pool == "none" else after // 2)
         if min(sizes) < 1:
             raise ArchitectureError(
@@ -281,11 +282,17 @@ def _canonical(architecture: Architecture) -> Architecture:
 
 def _canonical_block(block: Block, shape: Shape) -> Block:
     point = block.kernel == (1, 1)
-    padding: Padding = "same" if point else block.padding
+    padding = block.padding
+    if block.keeps_size:
+        padding = "same"
+    elif block.zeros == (0, 0):
+        padding = "valid"
     # How far the kernel could move; a stride beyond that never makes a second step.
     reach = max(
-        conv_size(side, extent, 1, padding)
-        for side, extent in zip(shape[1:], block.extent, strict=True)
+        conv_size(side, extent, 1, zeros)
+        for side, extent, zeros in zip(
+            shape[1:], block.extent, block.zeros, strict=True
+        )
     )
     usual = "no" if block.norm == "batch" else "yes"
     return replace(
@@ -383,7 +390,21 @@ def _check_values(part: Block | Head, where: str) -> None:
     }
     for field in fields(part):
         value = getattr(part, field.name)
-        if field.name in choices:
+        if field.name == "hidden" and isinstance(value, tuple):
+            most = _LARGEST["hidden"]
+            fitting = [width for width in value if _whole(width, 1) and width <= most]
+            if len(value) < 2 or len(fitting) < len(value):
+                raise ArchitectureError(
+                    f"{where}: hidden is {list(value)}, give one whole number, or several "
+                    f"of 1 to {most}"
+                )
+        elif field.name == "padding" and isinstance(value, tuple):
+            if len(value) != 2 or not all(_whole(zeros, 0) for zeros in value):
+                raise ArchitectureError(
+                    f"{where}: padding is {list(value)}, give rows and columns, two whole "
+                    "numbers of at least 0"
+                )
+        elif field.name in choices:
             if value not in choices[field.name]:
                 raise ArchitectureError(
                     f"{where}: {field.name} is {value!r}, give one of "
@@ -410,11 +431,18 @@ def _check_values(part: Block | Head, where: str) -> None:
 
 def _check_block(block: Block, where: str) -> None:
     """Check what depends on several values of a block at once."""
-    for name, size in zip(("kernel_size", "kernel_width"), block.kernel, strict=True):
-        if size % 2 == 0 and block.padding == "same":
+    names = "kernel_size", "kernel_width"
+    for name, size, extent in zip(names, block.kernel, block.extent, strict=True):
+        if extent % 2 == 0 and block.padding == "same":
             raise ArchitectureError(
                 f"{where}: {name} {size} is even, which same padding cannot centre: use "
-                "an odd one"
+                "an odd one, or give padding as rows and columns, such as [1, 1]"
+            )
+    for zeros, extent in zip(block.zeros, block.extent, strict=True):
+        if zeros >= extent:
+            raise ArchitectureError(
+                f"{where}: padding is {list(block.zeros)}, and the kernel covers "
+                f"{'x'.join(map(str, block.extent))}: give fewer rows and columns than that"
             )
     if (why := refusal(block)) is not None:
         raise ArchitectureError(f"{where}: {why}")
@@ -423,3 +451,8 @@ def _check_block(block: Block, where: str) -> None:
 def _whole(value: Any, least: int) -> bool:
     # JSON's true is an int in Python.
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _hashable(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a block or head, lists as tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in {**data}.items()}
+
+

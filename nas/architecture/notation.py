@@ -20,6 +20,7 @@ Blocks and head stand in their order, parted by `` - ``::
 ``16m3``              MobileNet v1: depthwise 3x3, norm and activation, 1x1 to 16
 ``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
+``p(5,1)``            5 rows of zeros above and below, 1 column at either side
 ``/2``                stride 2 (else 1)
 ``/max``, ``/avg``    2x2 pooling
 ``+``                 adds its input (a shortcut)
@@ -67,6 +68,8 @@ def describe_block(block: Block) -> str:
         core += "v"
     if block.stride != 1:
         core += f"/{block.stride}"
+    elif isinstance(block.padding, tuple):
+        core += "p({},{})".format(*block.padding)
     if block.pool != "none":
         core += f"/{block.pool}"
     if block.repeats > 1:

@@ -182,8 +182,11 @@ class _Parts:
             and conv.stride == (1, 1)
             and conv.kernel_size[0] == conv.kernel_size[1]
             and conv.dilation == (1, 1)
-            and (conv.padding in {(0, 0), "valid"} or conv.kernel_size == (1, 1))
-            and not self.layers[place].padding
+            and (
+                conv.padding in {(0, 0), "valid"}
+                or (conv.padding, conv.kernel_size) == ("same", (1, 1))
+            )
+            and not any(self.layers[place].padding)
         )
 
     def flattens_next(self) -> bool:

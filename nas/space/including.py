@@ -81,7 +81,8 @@ def _needs(
         yield from own
         yield "blocks", "kinds", block.kind
         yield "blocks", "kernel_sizes", block.kernel_size
-        if block.kernel != (1, 1):
+        # No space has numbers of zeros.
+        if block.kernel != (1, 1) and isinstance(block.padding, str):
             yield "blocks", "paddings", block.padding
         yield "blocks", "repeats", block.repeats
         yield from own
