@@ -130,6 +130,8 @@ def test_flash_of_a_lower_resolution() -> None:
         Block(out_channels=5, activation="silu"),
         Block(out_channels=5, activation="leaky_relu", order="activation_first"),
         Block(out_channels=5, activation="hardswish", order="late_pool", pool="avg"),
+        Block(out_channels=5, activation="silu", order="norm_last", pool="avg"),
+        Block(out_channels=5, order="norm_last", pool="max"),
         Block(kind="inception", out_channels=7, kernel_size=5, activation="silu"),
         Block(kind="separable", out_channels=6, norm="none", activation="none"),
         Block(kind="residual", out_channels=6, shortcut="conv", pool="max"),

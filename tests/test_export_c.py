@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from exporting import normalised, numpy_weights, random_images, random_model
+from exporting import fits_int8, normalised, numpy_weights, random_images, random_model
 from hypothesis import HealthCheck, given, settings
 from strategies import architectures, examples
 from system_programs import need
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
+from nas.architecture.definition import MONOTONE
+from nas.architecture.kinds import ORDERS
 from nas.errors import ExportError
 from nas.export import integer
 from nas.export.c import arena_size, c_files
@@ -91,7 +93,7 @@ def check(architecture: Architecture, seed: int = 1) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-@given(architecture=architectures())
+@given(architecture=architectures().filter(fits_int8))
 def test_c_gives_the_reference_s_every_bit(architecture: Architecture) -> None:
     """Any architecture, under ASan and UBSan, and an arena within peak memory."""
     check(architecture)
@@ -109,17 +111,18 @@ def test_every_space_s_nets_compile_and_agree(name: str) -> None:
         check(architecture, seed)
 
 
-@pytest.mark.parametrize("order", ["early_pool", "late_pool", "activation_first"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "hardswish", "silu"])
 def test_every_order_of_what_follows(order: str, activation: str) -> None:
     """Maximum and mean, batch norm and none, separable, inception and repeated."""
-    common = {"order": order, "activation": activation}
+    common: dict[str, Any] = {"order": order, "activation": activation}
+    falls = order == "norm_last" and activation not in MONOTONE
     check(
         Architecture(
             input_shape=(1, 19, 17),
             num_classes=5,
             blocks=(
-                Block(out_channels=6, pool="max", **common),
+                Block(out_channels=6, pool="avg" if falls else "max", **common),
                 Block(kind="separable", out_channels=6, repeats=2, **common),
                 Block(kind="inception", out_channels=7, kernel_size=5, **common),
                 Block(out_channels=5, norm="none", pool="avg", stride=2, **common),
@@ -127,6 +130,18 @@ def test_every_order_of_what_follows(order: str, activation: str) -> None:
             head=Head(kind="conv", kernel_size=1),
         )
     )
+
+
+def test_a_maximum_of_what_falls_before_batch_norm_is_refused() -> None:
+    """In whole numbers; its order and the remedy are named."""
+    block = Block(out_channels=4, pool="max", order="norm_last", activation="silu")
+    net = Architecture(
+        input_shape=(1, 8, 8), num_classes=4, blocks=(block,), head=Head()
+    )
+    with pytest.raises(
+        ExportError, match="block 1: an activation that also falls, max"
+    ):
+        integer_net(net, random_images(net, 8))
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "silu"])

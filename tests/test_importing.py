@@ -228,7 +228,7 @@ def conv(**options: object) -> nn.Sequential:
         (net(nn.MaxPool2d(2, 1)), "nas pools 2x2"),
         (net(nn.AdaptiveAvgPool2d(2)), "the whole feature map to one pixel"),
         (net(nn.ReLU(), nn.SiLU()), "there is a second activation behind 0"),
-        (net(nn.ReLU(), nn.AvgPool2d(2), nn.BatchNorm2d(4)), "behind it stand"),
+        (net(nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.ReLU()), "behind it stand"),
         (net(nn.BatchNorm2d(4, affine=False)), "affine batch norm"),
         (conv(padding=3), r"its padding is \(3, 3\)"),
         (conv(padding=1, padding_mode="circular"), "pads with zeros"),

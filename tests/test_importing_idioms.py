@@ -489,9 +489,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "swish within gates": (
         lambda: Net(activation=gated), "nas makes gates by .* ReLU"
     ),
-    "norm behind the pooling": (
+    "mean between norm and activation": (
         lambda: nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(4),
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.ReLU(),
             nn.Flatten(), nn.Linear(100, 10),
         ),
         "behind it stand activation, pool, norm; the nearest are pool, norm, activation",

@@ -55,6 +55,10 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(out_channels=6, stride=2, activation="hardswish"),
         Block(out_channels=5, stride=3, kernel_size=5, norm="none"),
     ),
+    "norm last": (
+        Block(out_channels=6, order="norm_last", pool="max", bias="yes"),
+        Block(out_channels=5, order="norm_last", pool="avg", activation="silu"),
+    ),
     "inception": (
         Block(kind="inception", out_channels=8, kernel_size=5, pool="max"),
         Block(kind="inception", out_channels=7, norm="none", stride=2),

@@ -8,7 +8,7 @@ from typing import Literal
 Padding = Literal["same", "valid"]
 Norm = Literal["batch", "none"]
 Bias = Literal["auto", "yes", "no"]
-Order = Literal["early_pool", "late_pool", "activation_first"]
+Order = Literal["early_pool", "late_pool", "activation_first", "norm_last"]
 Activation = Literal["relu", "leaky_relu", "hardswish", "silu", "relu6", "none"]
 Pool = Literal["none", "max", "avg"]
 Shortcut = Literal["none", "identity", "conv"]

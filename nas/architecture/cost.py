@@ -442,7 +442,7 @@ def _constants(
 
 def _second_numbers(block: Block, part: Part, activation: str) -> int:
     """Return how many numbers an activation that is no mere saturation needs."""
-    if block.order == "activation_first" and block.norm == "batch":
+    if block.order in {"activation_first", "norm_last"} and block.norm == "batch":
         return 0 if activation == "none" else part.out_channels
     if activation in {"none", "relu", "relu6"}:
         return 0

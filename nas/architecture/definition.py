@@ -6,10 +6,11 @@ A network is a chain of blocks and a head. A block is the convolutions of its ki
     early_pool        convolution -> pooling -> batch norm -> activation -> dropout
     late_pool         convolution -> batch norm -> activation -> dropout -> pooling
     activation_first  convolution -> activation -> batch norm -> dropout -> pooling
+    norm_last         convolution -> activation -> pooling -> batch norm -> dropout
 
 The first is the default, because what follows the pooling then works on a quarter of
 the values; for max pooling its function is that of the second wherever batch norm's
-scale is positive. The other two are what hand-made networks use. A block with a
+scale is positive. The others are what hand-made networks use. A block with a
 shortcut has no order: it adds after batch norm, and pools last.
 """
 
@@ -325,16 +326,22 @@ def _canonical_order(block: Block) -> Order:
     if order == "activation_first" and "none" in (block.norm, block.activation):
         order = "late_pool"
     # What of norm, activation and dropout the pooling could be moved across.
-    movable = block.norm == "none" and (
-        block.activation == "none"
-        or (block.pool == "max" and block.activation in MONOTONE)
-    )
+    movable = block.norm == "none" and (block.activation == "none" or rises)
     if order == "late_pool" and (
         block.pool == "none" or (movable and not block.dropout)
     ):
         order = "early_pool"
     return order
 
+    rises = block.pool == "max" and block.activation in MONOTONE
+    if order == "norm_last" and block.pool == "none":
+        order = "activation_first"
+    elif order == "norm_last" and (
+        block.activation == "none" or (rises and block.norm == "none")
+    ):
+        order = "early_pool"
+    elif order == "norm_last" and block.norm == "none" and not block.dropout:
+        order = "late_pool"
 
 def _bare_convolution(block: Block) -> bool:
     """Return whether the block is what a ``conv`` head begins with."""

@@ -31,6 +31,7 @@ Blocks and head stand in their order, parted by `` - ``::
 ``bias+norm``         a bias and batch norm
 ``late``              pooling last, after dropout (else right after the convolution)
 ``first``             activation before batch norm, pooling last
+``last``              activation, pooling, then batch norm
 ``drop0.1``           dropout
 ``gap``               head: global average pooling, linear
 ``conv3``             head: 3x3 conv to the classes, global average pooling
@@ -82,7 +83,7 @@ def describe_block(block: Block) -> str:
     if (block.norm, block.bias) != ("batch", "auto"):
         words.append(_NORMS[block.norm, block.bias])
     if block.order != "early_pool":
-        words.append("late" if block.order == "late_pool" else "first")
+        words.append(_ORDERS[block.order])
     return " ".join(words + _dropout(block.dropout))
 
 
@@ -106,6 +107,9 @@ _NORMS = {
 
 
 def describe_head(head: Head) -> str:
+_ORDERS = {"late_pool": "late", "activation_first": "first", "norm_last": "last"}
+
+
     """Return the head, such as ``flatten hidden32``."""
     shows_kernel = head.kind == "conv" or head.kernel_size != 1
     words = [f"{head.kind}{head.kernel_size}" if shows_kernel else head.kind]

@@ -261,19 +261,23 @@ class _Parts:
         pool, activation = following.get("pool"), following.get("activation")
         tries = [kinds]
         if (
-            kinds == ["activation", "pool", "dropout"]
-            and pool is not None
+            pool is not None
             and pool.value == "max"
             and activation is not None
             and activation.value in MONOTONE
+            and abs(kinds.index("pool") - kinds.index("activation")) == 1
         ):
-            tries.append(["pool", "activation", "dropout"])
+            # They may change places.
+            swap = {"pool": "activation", "activation": "pool"}
+            swapped = [swap.get(kind, kind) for kind in kinds]
+            cheaper = kinds == ["activation", "pool", "dropout"]
+            tries = [swapped, kinds] if cheaper else [kinds, swapped]
         for wanted in tries:
             for name, order in ORDERS.items():
                 if [kind for kind in order if kind in following] == wanted:
                     return name
         quiet = [kind for kind in kinds if kind != "dropout"]
-        for name in ("late_pool", "early_pool", "activation_first"):
+        for name in ("late_pool", "early_pool", "activation_first", "norm_last"):
             if [k for k in ORDERS[name] if k in quiet] == quiet:
                 self.notes.append(_MOVED.format(first.name))
                 return name
