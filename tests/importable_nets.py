@@ -380,6 +380,22 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         nn.Conv2d(1, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 8, 3, padding="same"),
         nn.LeakyReLU(), nn.Flatten(), nn.Linear(1352, 10), nn.Softmax(-1),
     ),
+    "linear layers behind the mean": nn.Sequential(
+        cbr(1, 6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1),
+        nn.Linear(6, 9), nn.SiLU(), nn.Dropout(0.2), nn.Linear(9, 8), nn.SiLU(),
+        nn.Dropout(0.3), nn.Linear(8, 10),
+    ),
+    "LeNet-5 with ReLU": nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5),
+        nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(),
+        nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    ),
+    "norm behind the pooling": nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(6),
+        nn.Conv2d(6, 8, 3), nn.SiLU(), nn.MaxPool2d(2), nn.BatchNorm2d(8), nn.Dropout(),
+        nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
     "norm behind the activation": nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.Dropout(0.05),
         nn.Conv2d(6, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.MaxPool2d(2),
@@ -441,6 +457,19 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "gates of an odd width": (
         _ending(cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3), cbr(8, 8, 1)),
         "has 3 values; nas divides the 8 channels",
+    ),
+    "activations that differ behind the mean": (
+        nn.Sequential(
+            cbr(1, 4),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 8),
+            nn.ReLU(),
+            nn.Linear(8, 8),
+            nn.SiLU(),
+            nn.Linear(8, 10),
+        ),
+        r"SiLU.* one activation behind all hidden linear layers",
     ),
     "elu": (_ending(nn.Conv2d(1, 8, 3), nn.ELU()), r"ELU.* nearest are ReLU"),
     "activation before the addition": (

@@ -121,8 +121,9 @@ def heads(draw: st.DrawFn, sides: tuple[int, int]) -> Head:
     if kind == "conv":
         kernel_size = draw(st.integers(1, min(5, *sides)))
         return Head(kind=kind, kernel_size=kernel_size, dropout=dropout)
-    hidden = draw(st.sampled_from([0, 1, 6]))
-    return Head(kind=kind, hidden=hidden, dropout=dropout)
+    hidden = draw(st.sampled_from([0, 1, 6, (6, 3)]))
+    activation = draw(st.sampled_from(get_args(Activation))) if hidden else "relu"
+    return Head(kind=kind, hidden=hidden, dropout=dropout, activation=activation)
 
 
 @st.composite

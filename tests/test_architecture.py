@@ -216,6 +216,9 @@ def described() -> dict[str, Any]:
         (("blocks",), None, "not an architecture"),
         (("head", "kind"), "linear", "head: kind is 'linear'"),
         (("head", "hidden"), -1, "head: hidden is -1"),
+        (("head", "hidden"), [8], "head: hidden is [8], give one whole number, or"),
+        (("head", "hidden"), [8, 0], "head: hidden is [8, 0]"),
+        (("head", "activation"), "gelu", "head: activation is 'gelu'"),
         (("head", "kernel_size"), 0, "head: kernel_size is 0"),
         (("head",), [], "not an architecture"),
         (("input_shape",), [1, 8], "input_shape is"),
@@ -250,9 +253,6 @@ def test_missing_keys_are_refused() -> None:
             Architecture.from_dict(data)
 
 
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
 def test_padding_in_numbers_is_written_so() -> None:
     """In JSON and in the notation."""
     block = Block(out_channels=4, kernel_size=4, kernel_width=10, padding=(1, 5))
@@ -265,6 +265,9 @@ def test_padding_in_numbers_is_written_so() -> None:
     assert layers(net)[0].description == "conv 4x10 padding 1x5, batch norm, relu"
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
         ({"kind": "inception", "kernel_size": 1}, "kernel_size of at least 3"),
         ({"kind": "inception", "padding": "valid"}, "same padding"),
         ({"kind": "inception", "out_channels": 1}, "fewer than the 2 convolutions"),

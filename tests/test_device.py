@@ -140,9 +140,9 @@ def test_flash_of_a_lower_resolution() -> None:
         Block(kind="mobilenet", out_channels=6, activation="silu"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=4),
         Block(out_channels=6, kernel_size=3, kernel_width=7),
+        Block(out_channels=6, kernel_size=4, padding=(2, 1)),
         Block(out_channels=6, dilation=2),
         Block(kind="separable", out_channels=6, kernel_width=5, dilation=2),
-        Block(out_channels=6, kernel_size=4, padding=(2, 1)),
         Block(out_channels=6, groups=3, activation="silu", shortcut="conv"),
         Block(out_channels=8, groups=2, kernel_width=5, pool="avg"),
         Block(

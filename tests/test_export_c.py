@@ -240,21 +240,6 @@ def test_rectangular_and_dilated_kernels(values: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize("values", [{}, {"dilation": 2, "kernel_width": 5}])
-def test_groups_of_channels(values: dict[str, Any]) -> None:
-    """Of colour images and of feature maps; of one to nine channels, given and taken."""
-    check(
-        Architecture(
-            input_shape=(3, 19, 17),
-            num_classes=5,
-            blocks=(
-                Block(out_channels=18, groups=3, stride=2, **values),
-                Block(out_channels=18, groups=2, pool="avg", activation="silu"),
-                Block(out_channels=18, groups=9, shortcut="identity", **values),
-                Block(kind="separable", out_channels=6),
-                Block(out_channels=12, groups=6, padding="valid", pool="max"),
-                Block(kind="inception", out_channels=8),
-            ),
 @pytest.mark.parametrize("padding", [(2, 2), (0, 1), (1, 0)])
 def test_padding_in_numbers(padding: tuple[int, int]) -> None:
     """Of even and odd kernels; of colour images and of feature maps, depthwise, too."""
@@ -279,6 +264,21 @@ def test_padding_in_numbers(padding: tuple[int, int]) -> None:
     )
 
 
+@pytest.mark.parametrize("values", [{}, {"dilation": 2, "kernel_width": 5}])
+def test_groups_of_channels(values: dict[str, Any]) -> None:
+    """Of colour images and of feature maps; of one to nine channels, given and taken."""
+    check(
+        Architecture(
+            input_shape=(3, 19, 17),
+            num_classes=5,
+            blocks=(
+                Block(out_channels=18, groups=3, stride=2, **values),
+                Block(out_channels=18, groups=2, pool="avg", activation="silu"),
+                Block(out_channels=18, groups=9, shortcut="identity", **values),
+                Block(kind="separable", out_channels=6),
+                Block(out_channels=12, groups=6, padding="valid", pool="max"),
+                Block(kind="inception", out_channels=8),
+            ),
             head=Head(),
         )
     )

@@ -494,7 +494,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.ReLU(),
             nn.Flatten(), nn.Linear(100, 10),
         ),
-        "behind it stand activation, pool, norm; the nearest are pool, norm, activation",
+        "behind it stand norm, pool, activation; the nearest are pool, norm, activation",
     ),
     "another size": (
         lambda: Net(activation=lambda x: functional.adaptive_avg_pool2d(x, 5)),

@@ -133,10 +133,6 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(out_channels=6, kernel_size=1, stride=2),
     ),
     "even kernel": (Block(out_channels=5, kernel_size=4, stride=2, padding="valid"),),
-}
-
-
-def model_of(*blocks: Block, **head: Any) -> nn.Sequential:
     "padding in numbers": (
         Block(out_channels=5, kernel_size=4, kernel_width=3, padding=(1, 2)),
         Block(
@@ -150,6 +146,10 @@ def model_of(*blocks: Block, **head: Any) -> nn.Sequential:
         Block(kind="mobilenet", out_channels=4, kernel_size=5, padding=(1, 4)),
         Block(out_channels=4, groups=2, dilation=2, padding=(3, 0), norm="none"),
     ),
+}
+
+
+def model_of(*blocks: Block, **head: Any) -> nn.Sequential:
     """Build a model for 2x15x18 images and 4 classes."""
     return build(
         Architecture(

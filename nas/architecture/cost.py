@@ -89,8 +89,9 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
     """Return all costs of the network."""
     blocks = architecture.blocks
     gated = any(block.squeeze_excitation for block in blocks)
+    hidden = {architecture.head.activation} if architecture.head.widths else set()
     code = code_size(
-        {block.activation for block in blocks},
+        {block.activation for block in blocks} | hidden,
         gating=gated,
         resizing=architecture.resolution > 0,
         shaped=any(map(_is_shaped, blocks)),
@@ -116,13 +117,13 @@ def _block_cost(
     return total(block_layers(block, shape), board, gated=gated)
 
 
-def needs_depthwise(block: Block) -> bool:
 def _is_shaped(block: Block) -> bool:
     """Return whether its rows and columns may differ in the C code, or are apart."""
     uneven = bool(block.kernel_width) or len(set(block.zeros)) > 1
     return uneven or block.dilation > 1
 
 
+def needs_depthwise(block: Block) -> bool:
     """Return whether the C code of the block convolves channels by themselves.
 
     So does a pooling that is apart from a convolution, as it is behind an addition.
@@ -402,24 +403,24 @@ def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
             return
     else:
         flat = (prod(shape), 1, 1)
-    if head.hidden:
-        hidden = (head.hidden, 1, 1)
-        yield _linear(flat, hidden, "linear, relu")
+    for width in head.widths:
+        hidden = (width, 1, 1)
+        yield _linear(flat, hidden, head.activation)
         flat = hidden
-    yield _linear(flat, logits, "linear")
+    yield _linear(flat, logits, "none")
 
 
-def _linear(source: Shape, target: Shape, description: str) -> Layer:
+def _linear(source: Shape, target: Shape, activation: str) -> Layer:
     weights = source[0] * target[0]
     return Layer(
         "head",
-        description,
+        "linear" if activation == "none" else f"linear, {activation}",
         source,
         target,
         weights + target[0],
         weights,
         "linear",
-        _constants(weights, target[0]),
+        _constants(weights, target[0], fixed_point=int(activation not in _SATURATING)),
     )
 
 
@@ -440,10 +441,13 @@ def _constants(
     return weights + 8 * channels + (92 + 16 * adds) * branches + 12 * fixed_point
 
 
+_SATURATING = {"none", "relu", "relu6"}
+
+
 def _second_numbers(block: Block, part: Part, activation: str) -> int:
     """Return how many numbers an activation that is no mere saturation needs."""
     if block.order in {"activation_first", "norm_last"} and block.norm == "batch":
         return 0 if activation == "none" else part.out_channels
-    if activation in {"none", "relu", "relu6"}:
+    if activation in _SATURATING:
         return 0
     return len(part.convolutions)

@@ -54,14 +54,23 @@ class Head:
     ``pool``
         Global average pooling alone: the channels of the last block are the classes.
 
-    ``hidden`` is the width of one more linear layer (with ReLU) before the last one,
-    0 for none; ``conv`` and ``pool`` have none, and ``pool`` has no dropout.
+    ``hidden`` is the width of one more linear layer before the last one, or the widths
+    of several, 0 for none; the ``activation`` follows each of them. ``conv`` and ``pool``
+    have none, and ``pool`` has no dropout.
     """
 
     kind: HeadKind = "gap"
     kernel_size: int = 1
-    hidden: int = 0
+    hidden: int | tuple[int, ...] = 0
     dropout: float = 0.0
+    activation: Activation = "relu"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths of the linear layers before the last one."""
+        if isinstance(self.hidden, tuple):
+            return self.hidden
+        return (self.hidden,) if self.hidden else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +118,8 @@ class Architecture:
         data = asdict(self)
         if not self.resolution:
             del data["resolution"]
+        if self.head.activation == "relu":
+            del data["head"]["activation"]
         data["blocks"] = [
             {
                 key: value
@@ -278,6 +289,8 @@ def _canonical(architecture: Architecture) -> Architecture:
     if head.kind != "conv":
         head = replace(head, kernel_size=1)
     head = replace(head, dropout=float(head.dropout))
+    if not head.hidden:
+        head = replace(head, activation="relu")
     return replace(architecture, blocks=blocks, head=head)
 
 
@@ -323,6 +336,15 @@ MONOTONE = {"relu", "leaky_relu", "relu6"}
 
 def _canonical_order(block: Block) -> Order:
     order = block.order
+    rises = block.pool == "max" and block.activation in MONOTONE
+    if order == "norm_last" and block.pool == "none":
+        order = "activation_first"
+    elif order == "norm_last" and (
+        block.activation == "none" or (rises and block.norm == "none")
+    ):
+        order = "early_pool"
+    elif order == "norm_last" and block.norm == "none" and not block.dropout:
+        order = "late_pool"
     if order == "activation_first" and "none" in (block.norm, block.activation):
         order = "late_pool"
     # What of norm, activation and dropout the pooling could be moved across.
@@ -333,15 +355,6 @@ def _canonical_order(block: Block) -> Order:
         order = "early_pool"
     return order
 
-    rises = block.pool == "max" and block.activation in MONOTONE
-    if order == "norm_last" and block.pool == "none":
-        order = "activation_first"
-    elif order == "norm_last" and (
-        block.activation == "none" or (rises and block.norm == "none")
-    ):
-        order = "early_pool"
-    elif order == "norm_last" and block.norm == "none" and not block.dropout:
-        order = "late_pool"
 
 def _bare_convolution(block: Block) -> bool:
     """Return whether the block is what a ``conv`` head begins with."""
@@ -455,11 +468,11 @@ def _check_block(block: Block, where: str) -> None:
         raise ArchitectureError(f"{where}: {why}")
 
 
-def _whole(value: Any, least: int) -> bool:
-    # JSON's true is an int in Python.
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 def _hashable(data: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a block or head, lists as tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in {**data}.items()}
 
 
+def _whole(value: Any, least: int) -> bool:
+    # JSON's true is an int in Python.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -38,6 +38,7 @@ Blocks and head stand in their order, parted by `` - ``::
 ``flatten``           head: linear on all values
 ``pool``              head: global average pooling alone
 ``hidden32``          in the head: one more linear layer of 32 before the last
+``hidden32,16 silu``  two more, of 32 and of 16, with SiLU behind each (else ReLU)
 ====================  =====================================================
 
 Architectures of one input shape and number of classes that differ have different
@@ -67,10 +68,10 @@ def describe_block(block: Block) -> str:
         core += f"se{block.squeeze_excitation}"
     if block.padding == "valid":
         core += "v"
-    if block.stride != 1:
-        core += f"/{block.stride}"
     elif isinstance(block.padding, tuple):
         core += "p({},{})".format(*block.padding)
+    if block.stride != 1:
+        core += f"/{block.stride}"
     if block.pool != "none":
         core += f"/{block.pool}"
     if block.repeats > 1:
@@ -79,7 +80,7 @@ def describe_block(block: Block) -> str:
         core += "+" if block.shortcut == "identity" else "+1x1"
     words = [core]
     if block.activation != "relu":
-        words.append("linear" if block.activation == "none" else block.activation)
+        words.append(_activation(block.activation))
     if (block.norm, block.bias) != ("batch", "auto"):
         words.append(_NORMS[block.norm, block.bias])
     if block.order != "early_pool":
@@ -106,16 +107,22 @@ _NORMS = {
 }
 
 
-def describe_head(head: Head) -> str:
 _ORDERS = {"late_pool": "late", "activation_first": "first", "norm_last": "last"}
 
 
+def describe_head(head: Head) -> str:
     """Return the head, such as ``flatten hidden32``."""
     shows_kernel = head.kind == "conv" or head.kernel_size != 1
     words = [f"{head.kind}{head.kernel_size}" if shows_kernel else head.kind]
     if head.hidden:
-        words.append(f"hidden{head.hidden}")
+        words.append(f"hidden{','.join(map(str, head.widths))}")
+    if head.activation != "relu":
+        words.append(_activation(head.activation))
     return " ".join(words + _dropout(head.dropout))
+
+
+def _activation(activation: str) -> str:
+    return "linear" if activation == "none" else activation
 
 
 def _dropout(dropout: float) -> list[str]:

@@ -36,7 +36,7 @@ _KNOWN_BLOCK = {
     *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
     *("squeeze_excitation", "kernel_width", "dilation", "groups"),
 }
-_KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
+_KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout", "activation"}
 _ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
 
 
@@ -365,9 +365,11 @@ def _head_stages(
         shape = pooled
     if head.kind == "pool":
         return
-    if head.hidden:
-        hidden = (head.hidden, 1, 1)
-        yield _linear(weights, "hidden", shape, hidden, (Activation("relu"),))
+    after = () if head.activation == "none" else (Activation(head.activation),)
+    for number, width in enumerate(head.widths, start=1):
+        hidden = (width, 1, 1)
+        name = "hidden" if number == 1 else f"hidden{number}"
+        yield _linear(weights, name, shape, hidden, after)
         shape = hidden
     yield _linear(weights, "classifier", shape, logits, ())
 

@@ -98,7 +98,8 @@ def _values(
     if head.kind == "conv":
         values["head_kernel_size"] = _point(space.head_kernel_sizes, head.kernel_size)
     elif head.kind != "pool":
-        values["head_hidden"] = _point(space.hidden, head.hidden)
+        hidden: Any = head.hidden
+        values["head_hidden"] = _point(space.hidden, hidden)
     for order, number in enumerate(halving, start=1):
         values[f"downsampling_{order}.position"] = (number - 0.5) / len(blocks)
     usual = [

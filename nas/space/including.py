@@ -102,7 +102,7 @@ def _needs(
     yield "head", "kinds", head.kind
     if head.kind == "conv":
         yield "head", "kernel_sizes", head.kernel_size
-    elif head.kind != "pool":
+    elif head.kind != "pool" and isinstance(head.hidden, int):
         yield "head", "hidden", head.hidden
     norm = _commonest([b.norm for b in blocks], "batch")
     activation = _commonest([b.activation for b in blocks], "relu")
