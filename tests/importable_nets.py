@@ -333,9 +333,19 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         nn.Flatten(), nn.Linear(4, 10),
     ),
     "DS-CNN's first kernel": nn.Sequential(
-        nn.Conv2d(1, 8, (10, 4), 2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(1, 8, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(8), nn.ReLU(),
         cbr(8, 8, (3, 3), padding=1, groups=8), cbr(8, 10, 1), nn.Dropout(0.2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10),
+    ),
+    "even kernels, padded": nn.Sequential(
+        cbr(1, 4, 2, padding=1), cbr(4, 8, 4, stride=2, padding=1),
+        nn.ZeroPad2d((1, 1, 2, 2)), nn.Conv2d(8, 8, 4, groups=8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "more and less padding than same": nn.Sequential(
+        cbr(1, 4, padding=2), cbr(4, 4, 5, padding=1), nn.MaxPool2d(2),
+        cbr(4, 8, (3, 5), padding=(0, 2), dilation=2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     ),
     "kernels along one side": nn.Sequential(
         cbr(1, 6, (9, 1), padding=(4, 0)), nn.MaxPool2d(2), cbr(6, 8, (1, 9)),
@@ -353,6 +363,7 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         cbr(1, 6, padding=1), cbr(6, 6, padding=2, dilation=2),
         nn.Conv2d(6, 6, 3, dilation=3, groups=6, bias=False), cbr(6, 8, 1),
         cbr(8, 8, (1, 5), padding="same", dilation=(1, 2)),
+        cbr(8, 8, 2, padding="same", dilation=2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     ),
     "groups": nn.Sequential(
@@ -368,6 +379,22 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
     "norm folded": nn.Sequential(
         nn.Conv2d(1, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 8, 3, padding="same"),
         nn.LeakyReLU(), nn.Flatten(), nn.Linear(1352, 10), nn.Softmax(-1),
+    ),
+    "linear layers behind the mean": nn.Sequential(
+        cbr(1, 6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1),
+        nn.Linear(6, 9), nn.SiLU(), nn.Dropout(0.2), nn.Linear(9, 8), nn.SiLU(),
+        nn.Dropout(0.3), nn.Linear(8, 10),
+    ),
+    "LeNet-5 with ReLU": nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5),
+        nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(),
+        nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    ),
+    "norm behind the pooling": nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(6),
+        nn.Conv2d(6, 8, 3), nn.SiLU(), nn.MaxPool2d(2), nn.BatchNorm2d(8), nn.Dropout(),
+        nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     ),
     "norm behind the activation": nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.Dropout(0.05),
@@ -420,9 +447,13 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         _ending(nn.AdaptiveAvgPool2d((20, 10)), nn.Conv2d(1, 8, 3)),
         "keeps the proportions of the images; the nearest is 10x10",
     ),
-    "an even kernel, padded": (
-        _ending(nn.Conv2d(1, 8, (10, 4), padding=(5, 1)), nn.ReLU()),
-        "nas pads no even kernel",
+    "an even kernel of same padding": (
+        _ending(nn.Conv2d(1, 8, (3, 4), padding="same"), nn.ReLU()),
+        "nas pads both alike; the nearest is an odd kernel, or padding in numbers",
+    ),
+    "a kernel that begins beyond the images": (
+        _ending(nn.Conv2d(1, 8, (1, 5), padding=(1, 5)), nn.ReLU()),
+        r"its padding is \(1, 5\), so .*; the nearest is \(0, 4\)",
     ),
     "gates of a convolution": (
         _ending(cbr(1, 8), Gates(8, 2)),
@@ -433,6 +464,19 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         "has 3 values; nas divides the 8 channels",
     ),
     "mish": (_ending(nn.Conv2d(1, 8, 3), nn.Mish()), r"Mish.* nearest are ReLU"),
+    "activations that differ behind the mean": (
+        nn.Sequential(
+            cbr(1, 4),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 8),
+            nn.ReLU(),
+            nn.Linear(8, 8),
+            nn.SiLU(),
+            nn.Linear(8, 10),
+        ),
+        r"SiLU.* one activation behind all hidden linear layers",
+    ),
     "activation before the addition": (
         Added(8, 8, early=True),
         r"ReLU.* the nearest is the activation behind the addition",

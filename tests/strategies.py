@@ -55,8 +55,11 @@ def blocks(
     plain = shortcut == "none" and KINDS[kind].repeatable
     repeats = draw(st.integers(1, 3)) if channels and plain else 1
     free = kind != "inception" and repeats == 1 and shortcut == "none"
-    padding: Padding = draw(st.sampled_from(get_args(Padding) if free else ["same"]))
-    # Only valid padding takes even kernels.
+    # None for explicit numbers, which follow from the kernel.
+    padding: Padding | None = draw(
+        st.sampled_from([*get_args(Padding), None] if free else ["same"])
+    )
+    # Same padding takes no even kernels.
     sizes = [1, 3, 5, 7] if padding == "same" else [1, 2, 3, 4, 5, 7]
     kernel_size = draw(st.sampled_from(sizes[kind == "inception" :]))
     kernel_width, dilation = 0, 1
@@ -69,12 +72,16 @@ def blocks(
     extents = [
         dilation * (k - 1) + 1 for k in (kernel_size, kernel_width or kernel_size)
     ]
+    zeros = [(extent - 1) // 2 if padding == "same" else 0 for extent in extents]
+    if padding is None:
+        zeros = [draw(st.integers(0, extent - 1)) for extent in extents]
     after = min(
-        conv_size(side, extent, stride, padding)
-        for side, extent in zip(sides, extents, strict=True)
+        conv_size(side, extent, stride, around)
+        for side, extent, around in zip(sides, extents, zeros, strict=True)
     )
     if after < 1:
         kernel_size, kernel_width, stride, pool = 1, 0, 1, "none"
+        padding = padding or "valid"
     elif after < 2:
         pool = "none"
     out_channels = draw(st.integers(4 if kind == "inception" else 1, 9))
@@ -89,7 +96,7 @@ def blocks(
         out_channels=out_channels,
         kernel_size=kernel_size,
         stride=stride,
-        padding=padding,
+        padding=padding or (zeros[0], zeros[1]),
         norm=draw(st.sampled_from(get_args(Norm))),
         activation=draw(st.sampled_from(get_args(Activation))),
         pool=pool,
@@ -114,8 +121,9 @@ def heads(draw: st.DrawFn, sides: tuple[int, int]) -> Head:
     if kind == "conv":
         kernel_size = draw(st.integers(1, min(5, *sides)))
         return Head(kind=kind, kernel_size=kernel_size, dropout=dropout)
-    hidden = draw(st.sampled_from([0, 1, 6]))
-    return Head(kind=kind, hidden=hidden, dropout=dropout)
+    hidden = draw(st.sampled_from([0, 1, 6, (6, 3)]))
+    activation = draw(st.sampled_from(get_args(Activation))) if hidden else "relu"
+    return Head(kind=kind, hidden=hidden, dropout=dropout, activation=activation)
 
 
 @st.composite
@@ -148,8 +156,8 @@ def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
 def sides_after(block: Block, sides: tuple[int, int]) -> tuple[int, int]:
     """Return the height and width of the block's output."""
     height, width = (
-        conv_size(side, extent, block.stride, block.padding)
-        for side, extent in zip(sides, block.extent, strict=True)
+        conv_size(side, extent, block.stride, zeros)
+        for side, extent, zeros in zip(sides, block.extent, block.zeros, strict=True)
     )
     return (height, width) if block.pool == "none" else (height // 2, width // 2)
 

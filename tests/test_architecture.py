@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from strategies import architectures, blocks
 
 from nas.architecture import Architecture, Block, Head, Order, feature_shapes
+from nas.architecture.cost import layers
 from nas.architecture.kinds import KINDS, has_order
+from nas.architecture.notation import describe
 from nas.errors import ArchitectureError
 from nas.training.model import build
 
@@ -37,6 +39,7 @@ def spellings(architecture: Architecture) -> list[Architecture]:
             padding: Any = "valid" if block.padding == "same" else "same"
             others.append(replace(block, padding=padding))
             others.append(replace(block, dilation=block.dilation + 1))
+        others.append(replace(block, padding=block.zeros))
         if KINDS[block.kind].shaped and len(set(block.kernel)) == 1:
             others += [
                 replace(block, kernel_width=width) for width in (0, block.kernel_size)
@@ -186,6 +189,17 @@ def described() -> dict[str, Any]:
         (("blocks", 0, "kernel_size"), "3", "block 1: kernel_size is '3'"),
         (("blocks", 0, "stride"), 0, "block 1: stride is 0"),
         (("blocks", 0, "padding"), "full", "block 1: padding is 'full'"),
+        (
+            ("blocks", 0, "padding"),
+            [1],
+            "block 1: padding is [1], give rows and columns",
+        ),
+        (("blocks", 0, "padding"), [1, -1], "block 1: padding is [1, -1]"),
+        (
+            ("blocks", 0, "padding"),
+            [3, 0],
+            "padding is [3, 0], and the kernel covers 3x3",
+        ),
         (("blocks", 0, "norm"), None, "block 1: norm is None"),
         (("blocks", 0, "activation"), "mish", "block 1: activation is 'mish'"),
         (("blocks", 0, "pool"), "min", "block 1: pool is 'min'"),
@@ -202,6 +216,9 @@ def described() -> dict[str, Any]:
         (("blocks",), None, "not an architecture"),
         (("head", "kind"), "linear", "head: kind is 'linear'"),
         (("head", "hidden"), -1, "head: hidden is -1"),
+        (("head", "hidden"), [8], "head: hidden is [8], give one whole number, or"),
+        (("head", "hidden"), [8, 0], "head: hidden is [8, 0]"),
+        (("head", "activation"), "gelu", "head: activation is 'gelu'"),
         (("head", "kernel_size"), 0, "head: kernel_size is 0"),
         (("head",), [], "not an architecture"),
         (("input_shape",), [1, 8], "input_shape is"),
@@ -234,6 +251,18 @@ def test_missing_keys_are_refused() -> None:
         del data[key]
         with pytest.raises(ArchitectureError, match=key):
             Architecture.from_dict(data)
+
+
+def test_padding_in_numbers_is_written_so() -> None:
+    """In JSON and in the notation."""
+    block = Block(out_channels=4, kernel_size=4, kernel_width=10, padding=(1, 5))
+    net = Architecture(
+        input_shape=(1, 8, 8), num_classes=2, blocks=(block,), head=Head()
+    )
+    assert '"padding":[1,5]' in net.to_json()
+    assert describe(net) == "4c(4,10)p(1,5) - gap"
+    assert feature_shapes(net)[1] == (4, 7, 9)
+    assert layers(net)[0].description == "conv 4x10 padding 1x5, batch norm, relu"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from exporting import normalised, numpy_weights, random_images, random_model
+from exporting import fits_int8, normalised, numpy_weights, random_images, random_model
 from hypothesis import HealthCheck, given, settings
 from strategies import architectures, examples
 from system_programs import need
@@ -21,6 +21,8 @@ from system_programs import need
 from nas.architecture import Activation, Architecture, Block, Head
 from nas.architecture.activations import ACTIVATIONS
 from nas.architecture.cost import cost
+from nas.architecture.definition import MONOTONE
+from nas.architecture.kinds import ORDERS
 from nas.errors import ExportError
 from nas.export import integer
 from nas.export.c import arena_size, c_files
@@ -92,7 +94,7 @@ def check(architecture: Architecture, seed: int = 1) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-@given(architecture=architectures())
+@given(architecture=architectures().filter(fits_int8))
 def test_c_gives_the_reference_s_every_bit(architecture: Architecture) -> None:
     """Any architecture, under ASan and UBSan, and an arena within peak memory."""
     check(architecture)
@@ -110,17 +112,18 @@ def test_every_space_s_nets_compile_and_agree(name: str) -> None:
         check(architecture, seed)
 
 
-@pytest.mark.parametrize("order", ["early_pool", "late_pool", "activation_first"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("activation", [n for n in ACTIVATIONS if n != "relu6"])
 def test_every_order_of_what_follows(order: str, activation: str) -> None:
     """Maximum and mean, batch norm and none, separable, inception and repeated."""
-    common = {"order": order, "activation": activation}
+    common: dict[str, Any] = {"order": order, "activation": activation}
+    falls = order == "norm_last" and activation not in MONOTONE
     check(
         Architecture(
             input_shape=(1, 19, 17),
             num_classes=5,
             blocks=(
-                Block(out_channels=6, pool="max", **common),
+                Block(out_channels=6, pool="avg" if falls else "max", **common),
                 Block(kind="separable", out_channels=6, repeats=2, **common),
                 Block(kind="inception", out_channels=7, kernel_size=5, **common),
                 Block(out_channels=5, norm="none", pool="avg", stride=2, **common),
@@ -128,6 +131,18 @@ def test_every_order_of_what_follows(order: str, activation: str) -> None:
             head=Head(kind="conv", kernel_size=1),
         )
     )
+
+
+def test_a_maximum_of_what_falls_before_batch_norm_is_refused() -> None:
+    """In whole numbers; its order and the remedy are named."""
+    block = Block(out_channels=4, pool="max", order="norm_last", activation="silu")
+    net = Architecture(
+        input_shape=(1, 8, 8), num_classes=4, blocks=(block,), head=Head()
+    )
+    with pytest.raises(
+        ExportError, match="block 1: an activation that also falls, max"
+    ):
+        integer_net(net, random_images(net, 8))
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "silu"])
@@ -222,6 +237,30 @@ def test_rectangular_and_dilated_kernels(values: dict[str, Any]) -> None:
             num_classes=5,
             blocks=(block, depthwise),
             head=Head(kind="flatten"),
+        )
+    )
+
+
+@pytest.mark.parametrize("padding", [(2, 2), (0, 1), (1, 0)])
+def test_padding_in_numbers(padding: tuple[int, int]) -> None:
+    """Of even and odd kernels; of colour images and of feature maps, depthwise, too."""
+    check(
+        Architecture(
+            input_shape=(3, 19, 17),
+            num_classes=5,
+            blocks=(
+                Block(out_channels=5, kernel_size=4, padding=padding),
+                Block(out_channels=6, padding=padding, pool="max"),
+                Block(kind="separable", out_channels=6, padding=padding),
+                Block(
+                    kind="mobilenet",
+                    out_channels=6,
+                    kernel_size=4,
+                    padding=padding,
+                    stride=2,
+                ),
+            ),
+            head=Head(),
         )
     )
 

@@ -40,7 +40,8 @@ def imported(model: nn.Module, shape: Shape = (1, 8, 8)) -> Architecture:
 def test_what_nas_builds_comes_back(architecture: Architecture) -> None:
     """Every block and head that there is, by the canonical key.
 
-    A dropout before a convolution that classifies may be the block's or the head's.
+    A dropout before a convolution that classifies may be the block's or the head's, and
+    before one that covers the whole map is the block's.
     """
     dropouts = [*(b.dropout for b in architecture.blocks), architecture.head.dropout]
     ambiguous = architecture.head.kind == "conv" and any(dropouts)
@@ -49,6 +50,14 @@ def test_what_nas_builds_comes_back(architecture: Architecture) -> None:
             architecture,
             blocks=tuple(replace(b, dropout=0.0) for b in architecture.blocks),
         )
+        size = architecture.head.kernel_size
+        if feature_shapes(architecture)[-1][1:] == (size, size):
+            head = replace(architecture.head, dropout=0.0)
+            architecture = replace(architecture, head=head)
+    # Of a flattened map, or of one pixel, several linear layers come back as blocks.
+    head, sides = architecture.head, feature_shapes(architecture)[-1][1:]
+    usual = head.hidden in {0, 1, 6} and head.activation == "relu"
+    assume(usual or (head.kind != "flatten" and sides != (1, 1)))
     # Without activation one kind is another: an inverted bottleneck without norm a
     # separable block, a MobileNet block either of them.
     assume(
@@ -231,17 +240,17 @@ def conv(**options: object) -> nn.Sequential:
         (net(nn.MaxPool2d(2, 1)), "nas pools 2x2"),
         (net(nn.AdaptiveAvgPool2d(2)), "the whole feature map to one pixel"),
         (net(nn.ReLU(), nn.SiLU()), "there is a second activation behind 0"),
-        (net(nn.ReLU(), nn.AvgPool2d(2), nn.BatchNorm2d(4)), "behind it stand"),
+        (net(nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.ReLU()), "behind it stand"),
         (net(nn.BatchNorm2d(4, affine=False)), "affine batch norm"),
-        (conv(padding=2), r"its padding is \(2, 2\)"),
+        (conv(padding=3), r"its padding is \(3, 3\)"),
         (conv(padding=1, padding_mode="circular"), "pads with zeros"),
         (conv(stride=(2, 1)), "one stride and one dilation"),
         (nn.Sequential(nn.ReLU(), net()), "it stands before all layers"),
         (nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)), "here nas has"),
-        (nn.Sequential(net(GAP), nn.Linear(10, 10)), "one linear layer, or two"),
+        (nn.Sequential(net(GAP), nn.ReLU()), "the last gives the logits"),
         (
-            nn.Sequential(net(GAP), nn.SiLU(), nn.Linear(10, 10)),
-            "ReLU between two linear",
+            nn.Sequential(net(GAP), nn.BatchNorm1d(10), nn.Linear(10, 10)),
+            "here nas has",
         ),
         (
             nn.Sequential(
@@ -565,6 +574,7 @@ def test_a_dropout_of_nothing_is_nothing() -> None:
     assert imported(model).blocks[0].dropout + imported(model).head.dropout == 0.2
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
 @pytest.mark.parametrize("name", REFUSED)
 def test_kinds_of_blocks_that_nas_lacks_are_refused_well(name: str) -> None:
     """By the layer and the nearest."""

@@ -55,6 +55,10 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(out_channels=6, stride=2, activation="hardswish"),
         Block(out_channels=5, stride=3, kernel_size=5, norm="none"),
     ),
+    "norm last": (
+        Block(out_channels=6, order="norm_last", pool="max", bias="yes"),
+        Block(out_channels=5, order="norm_last", pool="avg", activation="silu"),
+    ),
     "inception": (
         Block(kind="inception", out_channels=8, kernel_size=5, pool="max"),
         Block(kind="inception", out_channels=7, norm="none", stride=2),
@@ -139,6 +143,19 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(out_channels=6, kernel_size=1, stride=2),
     ),
     "even kernel": (Block(out_channels=5, kernel_size=4, stride=2, padding="valid"),),
+    "padding in numbers": (
+        Block(out_channels=5, kernel_size=4, kernel_width=3, padding=(1, 2)),
+        Block(
+            kind="separable",
+            out_channels=4,
+            kernel_size=2,
+            padding=(1, 0),
+            stride=2,
+            activation="silu",
+        ),
+        Block(kind="mobilenet", out_channels=4, kernel_size=5, padding=(1, 4)),
+        Block(out_channels=4, groups=2, dilation=2, padding=(3, 0), norm="none"),
+    ),
 }
 
 

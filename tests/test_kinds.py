@@ -45,7 +45,7 @@ def squeezed(block: Block, in_channels: int) -> tuple[Part, ...]:
     norm = block.norm == "batch"
     squeeze = Convolution("squeeze", in_channels, 2, 1, bias=block.has_bias)
     main = Convolution(
-        "main", 2, block.out_channels, block.kernel_size, same=True,
+        "main", 2, block.out_channels, block.kernel_size, padding=block.zeros,
         bias=block.has_bias,
     )  # fmt: skip
     return Part((squeeze,), norm=norm, activation=block.activation), Part((main,))

@@ -81,6 +81,7 @@ def test_a_pool_head_has_no_parameters() -> None:
         ("early_pool", ["pool", "norm", "activation", "dropout"]),
         ("late_pool", ["norm", "activation", "dropout", "pool"]),
         ("activation_first", ["activation", "norm", "dropout", "pool"]),
+        ("norm_last", ["activation", "pool", "norm", "dropout"]),
     ],
 )
 def test_layers_stand_in_the_documented_order(order: Any, expected: list[str]) -> None:

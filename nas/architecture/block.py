@@ -8,7 +8,7 @@ from typing import Literal
 Padding = Literal["same", "valid"]
 Norm = Literal["batch", "none"]
 Bias = Literal["auto", "yes", "no"]
-Order = Literal["early_pool", "late_pool", "activation_first"]
+Order = Literal["early_pool", "late_pool", "activation_first", "norm_last"]
 Activation = Literal[
     "relu",
     "leaky_relu",
@@ -50,7 +50,9 @@ class Block:
     (Hu et al. 2018); 0 for no gates.
 
     The kernel is ``kernel_size`` high and ``kernel_width`` wide, 0 for as wide as high;
-    its taps stand ``dilation`` rows and columns apart.
+    its taps stand ``dilation`` rows and columns apart. ``padding`` is "same", "valid", or
+    how many rows of zeros are above and below the input and how many columns beside it,
+    both fewer than what the kernel covers; an even kernel has no "same".
 
     A ``conv`` with ``groups`` convolves each of so many equal parts of its channels by
     itself: it takes and gives a multiple of them, and has so many times fewer weights.
@@ -60,7 +62,7 @@ class Block:
     out_channels: int
     kernel_size: int = 3
     stride: int = 1
-    padding: Padding = "same"
+    padding: Padding | tuple[int, int] = "same"
     norm: Norm = "batch"
     activation: Activation = "relu"
     pool: Pool = "none"
@@ -92,9 +94,20 @@ class Block:
         return self.dilation * (height - 1) + 1, self.dilation * (width - 1) + 1
 
     @property
+    def zeros(self) -> tuple[int, int]:
+        """The rows of zeros above and below its input, the columns beside it."""
+        if isinstance(self.padding, tuple):
+            return self.padding
+        if self.padding == "valid":
+            return 0, 0
+        height, width = self.extent
+        return height // 2, width // 2
+
+    @property
     def keeps_size(self) -> bool:
         """Whether its kernels leave height and width as they are, but for stride."""
-        return self.padding == "same" or self.kernel == (1, 1)
+        pairs = zip(self.zeros, self.extent, strict=True)
+        return all(2 * zeros == extent - 1 for zeros, extent in pairs)
 
     @property
     def tied(self) -> bool:

@@ -90,11 +90,12 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
     """Return all costs of the network."""
     blocks = architecture.blocks
     gated = any(block.squeeze_excitation for block in blocks)
+    hidden = {architecture.head.activation} if architecture.head.widths else set()
     code = code_size(
-        {block.activation for block in blocks},
+        {block.activation for block in blocks} | hidden,
         gating=gated,
         resizing=architecture.resolution > 0,
-        shaped=any(block.kernel_width or block.dilation > 1 for block in blocks),
+        shaped=any(map(_is_shaped, blocks)),
         grouping=any(block.groups > 1 for block in blocks),
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
@@ -115,6 +116,12 @@ def _block_cost(
     block: Block, shape: Shape, board: Board | None, *, gated: bool
 ) -> Cost:
     return total(block_layers(block, shape), board, gated=gated)
+
+
+def _is_shaped(block: Block) -> bool:
+    """Return whether its rows and columns may differ in the C code, or are apart."""
+    uneven = bool(block.kernel_width) or len(set(block.zeros)) > 1
+    return uneven or block.dilation > 1
 
 
 def needs_depthwise(block: Block) -> bool:
@@ -332,8 +339,10 @@ def _described(
         words.append(f"dilation {first.dilation}")
     if first.groups > 1:
         words.append(f"groups {first.groups}")
-    if first.kernel != (1, 1) and not first.same:
-        words.append("valid")
+    extent = [first.dilation * (side - 1) + 1 for side in first.kernel]
+    if [2 * zeros + 1 for zeros in first.padding] != extent:
+        padded = "x".join(map(str, first.padding))
+        words.append(f"padding {padded}" if any(first.padding) else "valid")
     if shared:
         words.append("shared")
     after = [
@@ -394,24 +403,24 @@ def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
             return
     else:
         flat = (prod(shape), 1, 1)
-    if head.hidden:
-        hidden = (head.hidden, 1, 1)
-        yield _linear(flat, hidden, "linear, relu")
+    for width in head.widths:
+        hidden = (width, 1, 1)
+        yield _linear(flat, hidden, head.activation)
         flat = hidden
-    yield _linear(flat, logits, "linear")
+    yield _linear(flat, logits, "none")
 
 
-def _linear(source: Shape, target: Shape, description: str) -> Layer:
+def _linear(source: Shape, target: Shape, activation: str) -> Layer:
     weights = source[0] * target[0]
     return Layer(
         "head",
-        description,
+        "linear" if activation == "none" else f"linear, {activation}",
         source,
         target,
         weights + target[0],
         weights,
         "linear",
-        _constants(weights, target[0]),
+        _constants(weights, target[0], fixed_point=int(activation not in _SATURATING)),
     )
 
 
@@ -432,10 +441,13 @@ def _constants(
     return weights + 8 * channels + (92 + 16 * adds) * branches + 12 * fixed_point
 
 
+_SATURATING = {"none"} | {n for n, f in ACTIVATIONS.items() if f.saturates}
+
+
 def _second_numbers(block: Block, part: Part, activation: str) -> int:
     """Return how many numbers an activation that is no mere saturation needs."""
-    if block.order == "activation_first" and block.norm == "batch":
+    if block.order in {"activation_first", "norm_last"} and block.norm == "batch":
         return 0 if activation == "none" else part.out_channels
-    if activation == "none" or ACTIVATIONS[activation].saturates:
+    if activation in _SATURATING:
         return 0
     return len(part.convolutions)

@@ -6,10 +6,11 @@ A network is a chain of blocks and a head. A block is the convolutions of its ki
     early_pool        convolution -> pooling -> batch norm -> activation -> dropout
     late_pool         convolution -> batch norm -> activation -> dropout -> pooling
     activation_first  convolution -> activation -> batch norm -> dropout -> pooling
+    norm_last         convolution -> activation -> pooling -> batch norm -> dropout
 
 The first is the default, because what follows the pooling then works on a quarter of
 the values; for max pooling its function is that of the second wherever batch norm's
-scale is positive. The other two are what hand-made networks use. A block with a
+scale is positive. The others are what hand-made networks use. A block with a
 shortcut has no order: it adds after batch norm, and pools last.
 """
 
@@ -54,14 +55,23 @@ class Head:
     ``pool``
         Global average pooling alone: the channels of the last block are the classes.
 
-    ``hidden`` is the width of one more linear layer (with ReLU) before the last one,
-    0 for none; ``conv`` and ``pool`` have none, and ``pool`` has no dropout.
+    ``hidden`` is the width of one more linear layer before the last one, or the widths
+    of several, 0 for none; the ``activation`` follows each of them. ``conv`` and ``pool``
+    have none, and ``pool`` has no dropout.
     """
 
     kind: HeadKind = "gap"
     kernel_size: int = 1
-    hidden: int = 0
+    hidden: int | tuple[int, ...] = 0
     dropout: float = 0.0
+    activation: Activation = "relu"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths of the linear layers before the last one."""
+        if isinstance(self.hidden, tuple):
+            return self.hidden
+        return (self.hidden,) if self.hidden else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +119,8 @@ class Architecture:
         data = asdict(self)
         if not self.resolution:
             del data["resolution"]
+        if self.head.activation == "relu":
+            del data["head"]["activation"]
         data["blocks"] = [
             {
                 key: value
@@ -131,8 +143,8 @@ class Architecture:
                 **data
                 | {
                     "input_shape": tuple(data["input_shape"]),
-                    "blocks": tuple(Block(**block) for block in data["blocks"]),
-                    "head": Head(**data["head"]),
+                    "blocks": tuple(Block(**_hashable(b)) for b in data["blocks"]),
+                    "head": Head(**_hashable(data["head"])),
                 }
             )
         except (KeyError, TypeError) as error:
@@ -156,8 +168,8 @@ class Architecture:
     def key(self) -> str:
         """Sixteen hex digits, equal for two spellings of the same network.
 
-        These are: the padding of a 1x1 convolution, the stride of one that has a
-        single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
+        These are: the padding of a 1x1 convolution, "same" or "valid" in numbers, the
+        stride of one that has a single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
         that covers its whole input (a ``flatten`` head), a ``flatten`` head on a
         single pixel (a ``gap`` head), a ``pool`` head after a bare convolution (a
         ``conv`` head), a bias written out that goes without saying, an order that
@@ -168,13 +180,13 @@ class Architecture:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def conv_size(size: int, extent: int, stride: int, padding: Padding) -> int:
+def conv_size(size: int, extent: int, stride: int, zeros: int) -> int:
     """Return the height (or width) after a convolution; below 1 means it does not fit.
 
-    ``extent`` is how many rows (or columns) its kernel covers.
+    ``extent`` is how many rows (or columns) its kernel covers, ``zeros`` how many of
+    zeros are on either side.
     """
-    total_padding = extent - 1 if padding == "same" else 0
-    return (size + total_padding - extent) // stride + 1
+    return (size + 2 * zeros - extent) // stride + 1
 
 
 def resized(shape: Shape, resolution: int) -> Shape:
@@ -214,8 +226,9 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
                 '"conv"'
             )
         sizes = []
-        for size, extent in zip((height, width), block.extent, strict=True):
-            after = conv_size(size, extent, block.stride, block.padding)
+        sides = zip((height, width), block.extent, block.zeros, strict=True)
+        for size, extent, zeros in sides:
+            after = conv_size(size, extent, block.stride, zeros)
             sizes.append(after if block.pool == "none" else after // 2)
         if min(sizes) < 1:
             raise ArchitectureError(
@@ -277,16 +290,24 @@ def _canonical(architecture: Architecture) -> Architecture:
     if head.kind != "conv":
         head = replace(head, kernel_size=1)
     head = replace(head, dropout=float(head.dropout))
+    if not head.hidden:
+        head = replace(head, activation="relu")
     return replace(architecture, blocks=blocks, head=head)
 
 
 def _canonical_block(block: Block, shape: Shape) -> Block:
     point = block.kernel == (1, 1)
-    padding: Padding = "same" if point else block.padding
+    padding = block.padding
+    if block.keeps_size:
+        padding = "same"
+    elif block.zeros == (0, 0):
+        padding = "valid"
     # How far the kernel could move; a stride beyond that never makes a second step.
     reach = max(
-        conv_size(side, extent, 1, padding)
-        for side, extent in zip(shape[1:], block.extent, strict=True)
+        conv_size(side, extent, 1, zeros)
+        for side, extent, zeros in zip(
+            shape[1:], block.extent, block.zeros, strict=True
+        )
     )
     usual = "no" if block.norm == "batch" else "yes"
     return replace(
@@ -316,13 +337,19 @@ MONOTONE = {name for name, facts in ACTIVATIONS.items() if facts.monotone}
 
 def _canonical_order(block: Block) -> Order:
     order = block.order
+    rises = block.pool == "max" and block.activation in MONOTONE
+    if order == "norm_last" and block.pool == "none":
+        order = "activation_first"
+    elif order == "norm_last" and (
+        block.activation == "none" or (rises and block.norm == "none")
+    ):
+        order = "early_pool"
+    elif order == "norm_last" and block.norm == "none" and not block.dropout:
+        order = "late_pool"
     if order == "activation_first" and "none" in (block.norm, block.activation):
         order = "late_pool"
     # What of norm, activation and dropout the pooling could be moved across.
-    movable = block.norm == "none" and (
-        block.activation == "none"
-        or (block.pool == "max" and block.activation in MONOTONE)
-    )
+    movable = block.norm == "none" and (block.activation == "none" or rises)
     if order == "late_pool" and (
         block.pool == "none" or (movable and not block.dropout)
     ):
@@ -384,7 +411,21 @@ def _check_values(part: Block | Head, where: str) -> None:
     }
     for field in fields(part):
         value = getattr(part, field.name)
-        if field.name in choices:
+        if field.name == "hidden" and isinstance(value, tuple):
+            most = _LARGEST["hidden"]
+            fitting = [width for width in value if _whole(width, 1) and width <= most]
+            if len(value) < 2 or len(fitting) < len(value):
+                raise ArchitectureError(
+                    f"{where}: hidden is {list(value)}, give one whole number, or several "
+                    f"of 1 to {most}"
+                )
+        elif field.name == "padding" and isinstance(value, tuple):
+            if len(value) != 2 or not all(_whole(zeros, 0) for zeros in value):
+                raise ArchitectureError(
+                    f"{where}: padding is {list(value)}, give rows and columns, two whole "
+                    "numbers of at least 0"
+                )
+        elif field.name in choices:
             if value not in choices[field.name]:
                 raise ArchitectureError(
                     f"{where}: {field.name} is {value!r}, give one of "
@@ -411,14 +452,26 @@ def _check_values(part: Block | Head, where: str) -> None:
 
 def _check_block(block: Block, where: str) -> None:
     """Check what depends on several values of a block at once."""
-    for name, size in zip(("kernel_size", "kernel_width"), block.kernel, strict=True):
-        if size % 2 == 0 and block.padding == "same":
+    names = "kernel_size", "kernel_width"
+    for name, size, extent in zip(names, block.kernel, block.extent, strict=True):
+        if extent % 2 == 0 and block.padding == "same":
             raise ArchitectureError(
                 f"{where}: {name} {size} is even, which same padding cannot centre: use "
-                "an odd one"
+                "an odd one, or give padding as rows and columns, such as [1, 1]"
+            )
+    for zeros, extent in zip(block.zeros, block.extent, strict=True):
+        if zeros >= extent:
+            raise ArchitectureError(
+                f"{where}: padding is {list(block.zeros)}, and the kernel covers "
+                f"{'x'.join(map(str, block.extent))}: give fewer rows and columns than that"
             )
     if (why := refusal(block)) is not None:
         raise ArchitectureError(f"{where}: {why}")
+
+
+def _hashable(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a block or head, lists as tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in {**data}.items()}
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -20,6 +20,7 @@ Blocks and head stand in their order, parted by `` - ``::
 ``16m3``              MobileNet v1: depthwise 3x3, norm and activation, 1x1 to 16
 ``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
+``p(5,1)``            5 rows of zeros above and below, 1 column at either side
 ``/2``                stride 2 (else 1)
 ``/max``, ``/avg``    2x2 pooling
 ``+``                 adds its input (a shortcut)
@@ -30,12 +31,14 @@ Blocks and head stand in their order, parted by `` - ``::
 ``bias+norm``         a bias and batch norm
 ``late``              pooling last, after dropout (else right after the convolution)
 ``first``             activation before batch norm, pooling last
+``last``              activation, pooling, then batch norm
 ``drop0.1``           dropout
 ``gap``               head: global average pooling, linear
 ``conv3``             head: 3x3 conv to the classes, global average pooling
 ``flatten``           head: linear on all values
 ``pool``              head: global average pooling alone
 ``hidden32``          in the head: one more linear layer of 32 before the last
+``hidden32,16 silu``  two more, of 32 and of 16, with SiLU behind each (else ReLU)
 ====================  =====================================================
 
 Architectures of one input shape and number of classes that differ have different
@@ -65,6 +68,8 @@ def describe_block(block: Block) -> str:
         core += f"se{block.squeeze_excitation}"
     if block.padding == "valid":
         core += "v"
+    elif isinstance(block.padding, tuple):
+        core += "p({},{})".format(*block.padding)
     if block.stride != 1:
         core += f"/{block.stride}"
     if block.pool != "none":
@@ -75,11 +80,11 @@ def describe_block(block: Block) -> str:
         core += "+" if block.shortcut == "identity" else "+1x1"
     words = [core]
     if block.activation != "relu":
-        words.append("linear" if block.activation == "none" else block.activation)
+        words.append(_activation(block.activation))
     if (block.norm, block.bias) != ("batch", "auto"):
         words.append(_NORMS[block.norm, block.bias])
     if block.order != "early_pool":
-        words.append("late" if block.order == "late_pool" else "first")
+        words.append(_ORDERS[block.order])
     return " ".join(words + _dropout(block.dropout))
 
 
@@ -102,13 +107,22 @@ _NORMS = {
 }
 
 
+_ORDERS = {"late_pool": "late", "activation_first": "first", "norm_last": "last"}
+
+
 def describe_head(head: Head) -> str:
     """Return the head, such as ``flatten hidden32``."""
     shows_kernel = head.kind == "conv" or head.kernel_size != 1
     words = [f"{head.kind}{head.kernel_size}" if shows_kernel else head.kind]
     if head.hidden:
-        words.append(f"hidden{head.hidden}")
+        words.append(f"hidden{','.join(map(str, head.widths))}")
+    if head.activation != "relu":
+        words.append(_activation(head.activation))
     return " ".join(words + _dropout(head.dropout))
+
+
+def _activation(activation: str) -> str:
+    return "linear" if activation == "none" else activation
 
 
 def _dropout(dropout: float) -> list[str]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Convolution:
     """One convolution; ``name`` is its module's path.
 
-    With ``same`` there are so many zeros around its input that the output, at stride 1,
-    has the same size; else none. A depthwise one convolves each channel by itself.
+    ``padding`` is how many rows of zeros are above and below its input, and how many
+    columns beside it. A depthwise one convolves each channel by itself.
     ``kernel_width`` 0 is as wide as high, ``dilation`` how far apart its taps are.
     With ``groups`` each of so many parts of the channels is convolved by itself.
     """
@@ -20,7 +20,7 @@ class Convolution:
     out_channels: int
     kernel_size: int
     stride: int = 1
-    same: bool = False
+    padding: tuple[int, int] = (0, 0)
     depthwise: bool = False
     bias: bool = False
     kernel_width: int = 0
@@ -31,14 +31,6 @@ class Convolution:
     def kernel(self) -> tuple[int, int]:
         """Height and width of its kernel."""
         return self.kernel_size, self.kernel_width or self.kernel_size
-
-    @property
-    def padding(self) -> tuple[int, int]:
-        """The rows of zeros above and below its input, the columns beside it."""
-        height, width = self.kernel
-        if not self.same:
-            return 0, 0
-        return self.dilation * (height // 2), self.dilation * (width // 2)
 
     @property
     def inputs(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.architecture import Architecture, Block, Head, Shape, resized
+from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import ORDERS, finish_of, parts_of, shortcut_of
 from nas.architecture.parts import Convolution as PartConvolution
 from nas.architecture.parts import Part, SqueezeExcitation
@@ -35,7 +36,7 @@ _KNOWN_BLOCK = {
     *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
     *("squeeze_excitation", "kernel_width", "dilation", "groups"),
 }
-_KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
+_KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout", "activation"}
 
 
 def stages(
@@ -144,13 +145,26 @@ def _block_stages(
         last = _followed(
             last,
             block,
-            finish_of(block),
+            _steps(block),
             weights,
             f"{prefix}.applications.{application}" if shared else prefix,
             pools=application == block.repeats - 1,
         )
         yield last
         shape = last.output_shape
+
+
+def _steps(block: Block) -> tuple[str, ...]:
+    """Return what follows the last convolution, in an order that int8 can compute.
+
+    A mean commutes with batch norm, a maximum with an activation that never falls.
+    """
+    steps = finish_of(block)
+    if steps[:3] != ("activation", "pool", "norm"):
+        return steps
+    if block.pool == "avg":
+        return "activation", "norm", "pool"
+    return ("pool", "activation", "norm") if block.activation in MONOTONE else steps
 
 
 def _adding_stages(
@@ -348,9 +362,11 @@ def _head_stages(
         shape = pooled
     if head.kind == "pool":
         return
-    if head.hidden:
-        hidden = (head.hidden, 1, 1)
-        yield _linear(weights, "hidden", shape, hidden, (Activation("relu"),))
+    after = () if head.activation == "none" else (Activation(head.activation),)
+    for number, width in enumerate(head.widths, start=1):
+        hidden = (width, 1, 1)
+        name = "hidden" if number == 1 else f"hidden{number}"
+        yield _linear(weights, name, shape, hidden, after)
         shape = hidden
     yield _linear(weights, "classifier", shape, logits, ())
 

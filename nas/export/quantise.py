@@ -171,7 +171,11 @@ def _following_steps(stage: Stage) -> _FollowingSteps:
     early, sign = take(Pool), take(Affine)
     activation, affine, late = take(Activation), take(Affine), take(Pool)
     if steps:
-        raise ExportError(f"{stage.name}: {steps[0]} cannot be computed in int8 yet")
+        # Only a scale that is never negative could change places with the maximum.
+        raise ExportError(
+            f"{stage.name}: an activation that also falls, max pooling and batch norm, in "
+            "this order, cannot be computed in int8: export to onnx, or take another order"
+        )
     return _FollowingSteps(
         early=early,  # type: ignore[arg-type]
         sign=sign,  # type: ignore[arg-type]

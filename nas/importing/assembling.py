@@ -182,8 +182,11 @@ class _Parts:
             and conv.stride == (1, 1)
             and conv.kernel_size[0] == conv.kernel_size[1]
             and conv.dilation == (1, 1)
-            and (conv.padding in {(0, 0), "valid"} or conv.kernel_size == (1, 1))
-            and not self.layers[place].padding
+            and (
+                conv.padding in {(0, 0), "valid"}
+                or (conv.padding, conv.kernel_size) == ("same", (1, 1))
+            )
+            and not any(self.layers[place].padding)
         )
 
     def flattens_next(self) -> bool:
@@ -258,19 +261,23 @@ class _Parts:
         pool, activation = following.get("pool"), following.get("activation")
         tries = [kinds]
         if (
-            kinds == ["activation", "pool", "dropout"]
-            and pool is not None
+            pool is not None
             and pool.value == "max"
             and activation is not None
             and activation.value in MONOTONE
+            and abs(kinds.index("pool") - kinds.index("activation")) == 1
         ):
-            tries.append(["pool", "activation", "dropout"])
+            # They may change places.
+            swap = {"pool": "activation", "activation": "pool"}
+            swapped = [swap.get(kind, kind) for kind in kinds]
+            cheaper = kinds == ["activation", "pool", "dropout"]
+            tries = [swapped, kinds] if cheaper else [kinds, swapped]
         for wanted in tries:
             for name, order in ORDERS.items():
                 if [kind for kind in order if kind in following] == wanted:
                     return name
         quiet = [kind for kind in kinds if kind != "dropout"]
-        for name in ("late_pool", "early_pool", "activation_first"):
+        for name in ("late_pool", "early_pool", "activation_first", "norm_last"):
             if [k for k in ORDERS[name] if k in quiet] == quiet:
                 self.notes.append(_MOVED.format(first.name))
                 return name
@@ -340,17 +347,25 @@ class _Parts:
                 "the module ends without classifier: pool the feature map to one pixel, "
                 "or put a linear layer behind it"
             )
-        hidden, dropout = 0, 0.0
-        if kinds[:2] == ["linear", "activation"]:
-            if rest[1].value != "relu":
+        widths, names = list[int](), list[str]()
+        behind = rest.pop(0) if kinds[0] == "dropout" else None
+        while (kinds := [layer.kind for layer in rest]).count("linear") > 1:
+            if kinds[0] != "linear":
+                break
+            if behind:
+                self.leave_out(behind)
+            widths.append(self.linear(rest.pop(0)))
+            activated = kinds[1] == "activation"
+            names.append(rest[0].value if activated else "none")
+            if names[-1] != names[0]:
                 raise refuse(
-                    rest[1].name,
-                    "in a head nas has ReLU between two linear layers; the nearest is that",
+                    rest[0].name,
+                    "nas has one activation behind all hidden linear layers; the nearest "
+                    "is that behind the first",
                 )
-            hidden = self.linear(rest[0])
-            rest = rest[2:]
-        if rest and rest[0].kind == "dropout":
-            dropout = rest.pop(0).value
+            rest = rest[activated:]
+            behind = rest.pop(0) if rest[0].kind == "dropout" else None
+        dropout = behind.value if behind else 0.0
         if not rest or rest[0].kind != "linear":
             where = rest[0].name if rest else layers[-1].name
             raise refuse(where, "here nas has the linear layer that classifies")
@@ -358,12 +373,17 @@ class _Parts:
         if len(rest) > 1:
             raise refuse(
                 rest[1].name,
-                "behind the feature map nas has one linear layer, or two with ReLU "
-                "between them, and the last gives the logits; the nearest is that",
+                "behind the feature map nas has linear layers with an activation between "
+                "them, and the last gives the logits; the nearest is that",
             )
         if early:
             dropout = self.move_dropout(early, dropout, gap=gap)
-        return Head(kind="gap" if gap else "flatten", hidden=hidden, dropout=dropout)
+        return Head(
+            kind="gap" if gap else "flatten",
+            hidden=widths[0] if len(widths) == 1 else tuple(widths) or 0,
+            activation=names[0] if names else "relu",  # type: ignore[arg-type]
+            dropout=dropout,
+        )
 
     def linear(self, layer: Layer) -> int:
         """Return how many values it gives."""

@@ -40,7 +40,7 @@ class Operations:
         # The channels of a feature map that is being averaged in several steps.
         self.averaging: int | None = None
         # Zeros that were put around the map, with the name of what did.
-        self.padding: tuple[str, int] | None = None
+        self.padding: tuple[str, tuple[int, int]] | None = None
         # Modules made of functions that take parameters.
         self.modules: dict[tuple[int, ...], nn.Module] = {}
 
@@ -222,7 +222,7 @@ class Operations:
         value: Any = None,
     ) -> None:
         """Add a layer of that kind; a convolution takes the zeros before it."""
-        padding = 0
+        padding = 0, 0
         if self.padding is not None:
             if kind != "convolution" or len(modules) != 1:
                 raise self.no_padding()
@@ -239,15 +239,17 @@ class Operations:
 
     def _pad(self, name: str, sides: Sequence[int], value: float) -> None:
         """Keep the zeros for the convolution that has to follow."""
-        if value or len(set(sides)) != 1 or len(sides) != 4 or sides[0] < 0:
+        beside, above = sides[:2], sides[2:]
+        uneven = len(above) != 2 or len({*above}) > 1 or len({*beside}) > 1
+        if value or uneven or min(sides) < 0:
             raise refuse(
                 name,
-                f"it pads the sides by {', '.join(map(str, sides))}; nas pads all four "
-                "alike, with zeros, where it convolves; the nearest is the convolution's "
-                "own padding",
+                f"it pads the sides by {', '.join(map(str, sides))}; nas pads opposite "
+                "sides alike, with zeros, where it convolves; the nearest is the "
+                "convolution's own padding",
             )
-        before = 0 if self.padding is None else self.padding[1]
-        self.padding = (name, before + sides[0])
+        before = (0, 0) if self.padding is None else self.padding[1]
+        self.padding = name, (before[0] + above[0], before[1] + beside[0])
 
     def no_padding(self) -> ArchitectureError:
         """Return the error of zeros around a map that no convolution takes."""

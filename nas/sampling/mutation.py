@@ -42,7 +42,7 @@ class BlockGenes:
 
     kind: str
     kernel_size: int
-    padding: str
+    padding: str | tuple[int, int]
     downsampling: str  # "none" or how
     repeats: int
     options: dict[str, Any]  # those that not every kind has
@@ -242,7 +242,8 @@ def _other_option(space: SearchSpace, genome: Genome, rng: random.Random) -> Gen
 
 def _other_padding(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
     place = rng.randrange(len(genome.blocks))
-    value = _another(space.paddings, genome.blocks[place].padding, rng)
+    padding: Any = genome.blocks[place].padding
+    value = _another(space.paddings, padding, rng)
     return _with(genome, place, padding=value)
 
 

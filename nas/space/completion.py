@@ -286,8 +286,10 @@ def _ways(state: State) -> tuple[bool, bool]:
 
 def _sides_after(block: Block, shape: Shape) -> tuple[int, int]:
     height, width = (
-        conv_size(side, extent, block.stride, block.padding)
-        for side, extent in zip(shape[1:], block.extent, strict=True)
+        conv_size(side, extent, block.stride, zeros)
+        for side, extent, zeros in zip(
+            shape[1:], block.extent, block.zeros, strict=True
+        )
     )
     if block.pool == "none":
         return height, width

@@ -81,7 +81,8 @@ def _needs(
         yield from own
         yield "blocks", "kinds", block.kind
         yield "blocks", "kernel_sizes", block.kernel_size
-        if block.kernel != (1, 1):
+        # No space has numbers of zeros.
+        if block.kernel != (1, 1) and isinstance(block.padding, str):
             yield "blocks", "paddings", block.padding
         yield "blocks", "repeats", block.repeats
         yield from own
@@ -101,7 +102,7 @@ def _needs(
     yield "head", "kinds", head.kind
     if head.kind == "conv":
         yield "head", "kernel_sizes", head.kernel_size
-    elif head.kind != "pool":
+    elif head.kind != "pool" and isinstance(head.hidden, int):
         yield "head", "hidden", head.hidden
     norm = _commonest([b.norm for b in blocks], "batch")
     activation = _commonest([b.activation for b in blocks], "relu")

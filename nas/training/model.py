@@ -230,10 +230,12 @@ def _head(head: Head, in_shape: Shape, num_classes: int) -> nn.Sequential:
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
         features = channels
     layers["flatten"] = nn.Flatten()
-    if head.hidden:
-        layers["hidden"] = nn.Linear(features, head.hidden)
-        layers["activation"] = nn.ReLU()
-        features = head.hidden
+    for number, width in enumerate(head.widths, start=1):
+        own = "" if number == 1 else str(number)
+        layers[f"hidden{own}"] = nn.Linear(features, width)
+        if head.activation != "none":
+            layers[f"activation{own}"] = ACTIVATION_MODULES[head.activation]()
+        features = width
     if head.dropout > 0:
         layers["dropout"] = nn.Dropout(head.dropout)
     layers["classifier"] = nn.Linear(features, num_classes)

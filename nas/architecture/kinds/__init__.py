@@ -31,6 +31,7 @@ ORDERS = {
     "early_pool": ("pool", "norm", "activation", "dropout"),
     "late_pool": ("norm", "activation", "dropout", "pool"),
     "activation_first": ("activation", "norm", "dropout", "pool"),
+    "norm_last": ("activation", "pool", "norm", "dropout"),
 }
 """What may follow a block's last convolution, by its ``order``."""
 

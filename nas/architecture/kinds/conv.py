@@ -15,7 +15,7 @@ def main_convolution(name: str, block: Block, in_channels: int) -> Convolution:
         block.out_channels,
         block.kernel_size,
         stride=block.stride,
-        same=block.padding == "same",
+        padding=block.zeros,
         bias=block.has_bias,
         kernel_width=block.kernel_width,
         dilation=block.dilation,
