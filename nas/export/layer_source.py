@@ -17,6 +17,7 @@ from nas.architecture.notation import describe_block, describe_head
 from nas.training.model import (
     OWN_MODULES,
     Inception,
+    PadChannels,
     Residual,
     Shared,
     SqueezeExcitation,
@@ -76,6 +77,9 @@ def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
             yield f"{start}Residual("
             yield from _module(module.body, indent + "    ")
             yield from _module(module.shortcut, indent + "    ")
+        case PadChannels():
+            yield f"{start}PadChannels({module.stride}, {module.before}, {module.behind}),"
+            return
         case SqueezeExcitation():
             sizes = f"{module.squeeze.in_channels}, {module.squeeze.out_channels}"
             yield f"{start}SqueezeExcitation({sizes}),"

@@ -209,6 +209,19 @@ def _copy(to: Tensor, what: Tensor) -> None:
     to.copy_(what)
 
 
+def _pad_channels(x: Tensor, y: Tensor, stride: int, before: int, back: int) -> None:
+    """Put x into y, or a gradient of y into that of x; what has no place there is 0."""
+    first, start = max(-before, 0), max(before, 0)
+    count = min(x.shape[1] - first, y.shape[1] - start)
+    here = x[:, first : first + count, ::stride, ::stride]
+    there = y[:, start : start + count]
+    (x if back else y).zero_()
+    if back:
+        here.copy_(there)
+    else:
+        there.copy_(here)
+
+
 def _silu(x: Tensor, y: Tensor) -> None:
     torch.ops.aten.silu.out(x, out=y)
 
@@ -227,6 +240,7 @@ def _sigmoid_back(g: Tensor, y: Tensor) -> None:
 
 _TORCHS: dict[str, Callable[..., None]] = {
     "copy": _copy,
+    "pad_channels": _pad_channels,
     "silu": _silu,
     "silu_back": _silu_back,
     "sigmoid": _sigmoid,

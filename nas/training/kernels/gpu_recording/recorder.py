@@ -25,6 +25,7 @@ from nas.training.kernels.recording import (
     is_grouped,
 )
 from nas.training.kernels.tape import Pool
+from nas.training.model import PadChannels
 from nas.training.recipe import Recipe
 
 _RECORD: dict[str, Callable[..., None]] = {
@@ -61,6 +62,8 @@ def can_record(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
         high, wide = layer.kernel_size
         return high * wide <= convolutions.MAX_TAPS and not is_grouped(layer)
+    if isinstance(layer, PadChannels):
+        return False
     return isinstance(layer, (*LAYERS, nn.Flatten, nn.Linear))
 
 
