@@ -226,6 +226,37 @@ class Added(nn.Module):
         return self.fc(y.mean((2, 3)))  # type: ignore[no-any-return]
 
 
+class Sum(nn.Module):
+    """A block and a shortcut of any kind, with or without ReLU behind their sum."""
+
+    def __init__(self, body: nn.Module, way: Any, *, relu: bool = True) -> None:
+        super().__init__()
+        self.body, self.way, self.relu = body, way, relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum."""
+        y = self.way(x) + self.body(x)
+        return F.relu(y) if self.relu else y
+
+
+def zeros(before: int, behind: int, stride: int = 2) -> Any:
+    """Return a shortcut of zeros, as in the first ResNets for CIFAR."""
+    return lambda x: F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, before, behind))
+
+
+def inside(o: int, *layers: nn.Module) -> nn.Sequential:
+    """Return the layers, then a convolution and batch norm."""
+    return nn.Sequential(*layers, *cbr(o, o, padding=1)[:2])
+
+
+def inverted(i: int, inner: int, o: int, stride: int = 1) -> nn.Sequential:
+    """Return an inverted bottleneck, its first convolution also where it is as wide."""
+    return nn.Sequential(
+        *cbr(i, inner, 1), *cbr(inner, inner, 3, stride=stride, padding=1, groups=inner),
+        *cbr(inner, o, 1)[:2],
+    )  # fmt: skip
+
+
 class Gates(nn.Module):
     """Squeeze-and-excitation by linear layers, as in its authors' code."""
 
@@ -420,6 +451,39 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.Tanh(),
         nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10),
     ),
+    "a shortcut's convolution without norm": nn.Sequential(
+        cbr(1, 4), Sum(inside(6, cbr(4, 6, stride=2, padding=1)), nn.Conv2d(4, 6, 1, 2)),
+        Sum(inside(8, cbr(6, 8, padding=1)), nn.Conv2d(6, 8, 1, bias=False)),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "a shortcut with activation": nn.Sequential(
+        cbr(1, 4), Sum(inside(8, cbr(4, 8, stride=2, padding=1)), cbr(4, 8, 1, stride=2)),
+        Sum(cbr(8, 6, padding=1)[:2], cbr(8, 6, 1)),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10),
+    ),
+    "shortcuts of zeros": nn.Sequential(
+        cbr(1, 4), Sum(inside(8, cbr(4, 8, stride=2, padding=1)), zeros(2, 2)),
+        Sum(cbr(8, 8, 1, stride=2)[:2], lambda x: x[..., ::2, ::2]),
+        Sum(inside(11, cbr(8, 11, padding=1)), lambda x: F.pad(x, [0] * 4 + [1, 2])),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(11, 10),
+    ),
+    "inverted bottlenecks of one class for all": nn.Sequential(
+        cbr(1, 4), Sum(inverted(4, 4, 6), cbr(4, 6, 1)[:2], relu=False),
+        Sum(inverted(6, 6, 6), nn.Identity(), relu=False), inverted(6, 12, 8, 2),
+        Sum(inverted(8, 24, 10), cbr(8, 10, 1)[:2], relu=False),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10),
+    ),
+    "bottlenecks": nn.Sequential(
+        cbr(1, 4), Sum(
+            nn.Sequential(cbr(4, 2, 1), cbr(2, 2, stride=2, padding=1), cbr(2, 8, 1)[:2]),
+            cbr(4, 8, 1, stride=2)[:2],
+        ),
+        Sum(
+            nn.Sequential(cbr(8, 4, 1), cbr(4, 4, padding=1), cbr(4, 8, 1)[:2]),
+            nn.Identity(),
+        ),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
     "relu6": nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(6, 10),
@@ -476,6 +540,67 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
             nn.Linear(8, 10),
         ),
         r"SiLU.* one activation behind all hidden linear layers",
+    ),
+    "zeros behind alone": (
+        _ending(cbr(1, 4), Sum(cbr(4, 8, stride=2, padding=1)[:2], zeros(0, 4))),
+        r"pad \(.* 0 channels of zeros before and 4 behind; the nearest .* 2 and 2",
+    ),
+    "two ways that convolve": (
+        _ending(
+            cbr(1, 4), Sum(inside(8, cbr(4, 8, padding=1)), cbr(4, 8, padding=1)[:2])
+        ),
+        "only where one is nothing, zeros or a 1x1 convolution",
+    ),
+    "another activation in a shortcut": (
+        _ending(
+            cbr(1, 4),
+            Sum(
+                inside(8, cbr(4, 8, padding=1)),
+                nn.Sequential(*cbr(4, 8, 1)[:2], nn.SiLU()),
+            ),
+        ),
+        r"SiLU.* the activation of its block; the nearest is relu",
+    ),
+    "a bottleneck that widens": (
+        _ending(
+            cbr(1, 8),
+            Sum(
+                nn.Sequential(cbr(8, 12, 1), cbr(12, 12, padding=1), cbr(12, 8, 1)[:2]),
+                nn.Identity(),
+            ),
+        ),
+        "has a whole part of the 8 channels .* the nearest is 8",
+    ),
+    "a bottleneck with the stride before": (
+        _ending(
+            cbr(1, 4),
+            Sum(
+                nn.Sequential(
+                    cbr(4, 4, 1, stride=2), cbr(4, 4, padding=1), cbr(4, 8, 1)[:2]
+                ),
+                cbr(4, 8, 1, stride=2)[:2],
+            ),
+        ),
+        "the first and the last 1x1, without stride and groups; the nearest",
+    ),
+    "groups in a bottleneck": (
+        _ending(
+            cbr(1, 4),
+            Sum(
+                nn.Sequential(
+                    cbr(4, 4, 1), cbr(4, 4, padding=1, groups=2), cbr(4, 8, 1)[:2]
+                ),
+                cbr(4, 8, 1)[:2],
+            ),
+        ),
+        "within a bottleneck nas has no groups; the nearest is groups=1",
+    ),
+    "four convolutions added": (
+        _ending(
+            cbr(1, 8),
+            Sum(inside(8, *(cbr(8, 8, padding=1) for _ in range(3))), nn.Identity()),
+        ),
+        "to a bottleneck .* this one adds to 4; the nearest",
     ),
     "activation before the addition": (
         Added(8, 8, early=True),

@@ -48,9 +48,10 @@ def blocks(
     With the number of channels before it, it may be one that is applied repeatedly.
     """
     kind = draw(st.sampled_from(list(KINDS)))
-    # Images, of at most three channels, are not added as they are.
+    # Images, of at most three channels, are not added as they are, nor with zeros.
     as_wide = channels is not None and channels >= 4
-    shortcuts = [one for one in KINDS[kind].shortcuts if one != "identity" or as_wide]
+    apart = {*KINDS[kind].shortcuts} - {"identity", "pad"}
+    shortcuts = KINDS[kind].shortcuts if as_wide else sorted(apart)
     shortcut: Shortcut = draw(st.sampled_from(shortcuts))
     plain = shortcut == "none" and KINDS[kind].repeatable
     repeats = draw(st.integers(1, 3)) if channels and plain else 1
@@ -235,7 +236,7 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
     # Some kinds take none, others cannot do without, and images have no identity.
     tables["blocks"]["shortcuts"] = (
         sorted({*shortcuts, "none", "conv"})
-        if ("residual" in tables["blocks"]["kinds"])
+        if any("none" not in KINDS[one].shortcuts for one in tables["blocks"]["kinds"])
         else sorted({*shortcuts, "none"})
     )
     if "conv" not in tables["blocks"]["kinds"]:

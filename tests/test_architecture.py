@@ -48,6 +48,15 @@ def spellings(architecture: Architecture) -> list[Architecture]:
             others.append(replace(block, stride=block.stride + 5))
         if block.dropout == 0:
             others.append(replace(block, dropout=0))
+        if block.shortcut == "identity":
+            others.append(replace(block, shortcut="pad"))
+        if block.shortcut == "conv" and block.norm == "none":
+            biased: Any = "bias_conv" if block.has_bias else "bare_conv"
+            others.append(replace(block, shortcut=biased))
+        if block.shortcut == "conv" and block.activation == "none":
+            others.append(replace(block, shortcut="activated_conv"))
+        if block.kind == "bottleneck" and 2 * block.expansion > block.out_channels:
+            others.append(replace(block, expansion=block.out_channels))
         others.append(replace(block, bias="yes" if block.has_bias else "no"))
         if block.pool == "none" and block.norm == "none" and has_order(block):
             others += [replace(block, order=order) for order in get_args(Order)]

@@ -136,6 +136,11 @@ def test_flash_of_a_lower_resolution() -> None:
         Block(kind="separable", out_channels=6, norm="none", activation="none"),
         Block(kind="residual", out_channels=6, shortcut="conv", pool="max"),
         Block(kind="inception", out_channels=8, shortcut="conv", activation="silu"),
+        Block(kind="residual", out_channels=9, stride=2, shortcut="pad"),
+        Block(
+            kind="bottleneck", out_channels=8, expansion=2, shortcut="activated_conv"
+        ),
+        Block(kind="full_bottleneck", out_channels=6, shortcut="bias_conv"),
         Block(kind="inverted_bottleneck", out_channels=6, expansion=3),
         Block(kind="mobilenet", out_channels=6, activation="silu"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=4),

@@ -193,6 +193,30 @@ def test_shortcuts_of_every_kind(activation: str) -> None:
     check(net)
 
 
+@pytest.mark.parametrize("activation", ["relu6", "silu"])
+def test_further_shortcuts_and_bottlenecks(activation: str) -> None:
+    """By a convolution without norm or with activation; with zeros, and with channels cut."""
+    common = {"activation": activation}
+    net = Architecture(
+        input_shape=(3, 19, 17),
+        num_classes=5,
+        blocks=(
+            Block(kind="residual", out_channels=5, shortcut="activated_conv", **common),
+            Block(kind="bottleneck", out_channels=8, expansion=3, stride=2,
+                  shortcut="pad", **common),
+            Block(kind="residual", out_channels=5, shortcut="pad", **common),
+            Block(out_channels=7, stride=2, shortcut="bias_conv", pool="max", **common),
+            Block(kind="full_bottleneck", out_channels=6, shortcut="bare_conv", **common),
+            Block(kind="full_bottleneck", out_channels=6, squeeze_excitation=2,
+                  shortcut="pad", **common),
+            Block(kind="inverted_bottleneck", out_channels=5, expansion=2,
+                  squeeze_excitation=2, shortcut="conv", **common),
+        ),
+        head=Head(),
+    )  # fmt: skip
+    check(net)
+
+
 @pytest.mark.parametrize(
     ("shape", "resolution"), [((1, 20, 28), 14), ((3, 9, 9), 8), ((2, 16, 12), 6)]
 )
@@ -289,6 +313,7 @@ def test_groups_of_channels(values: dict[str, Any]) -> None:
     "block",
     [
         Block(kind="residual", out_channels=6, shortcut="identity"),
+        Block(kind="residual", out_channels=9, stride=2, shortcut="pad"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=2),
         Block(out_channels=6, groups=2),
         *(
@@ -318,15 +343,18 @@ def test_additions_gates_and_activations_are_as_exact_as_convolutions(
     assert abs(whole - exact).max() < 0.03 * np.ptp(exact)
 
 
-def test_the_images_themselves_are_not_added() -> None:
+@pytest.mark.parametrize(
+    ("shortcut", "name"), [("identity", "block 1"), ("pad", "block 1 shortcut")]
+)
+def test_the_images_themselves_are_not_added(shortcut: Any, name: str) -> None:
     """In whole numbers they have another scale for each channel: refused by name."""
     net = Architecture(
         input_shape=(3, 8, 8),
         num_classes=4,
-        blocks=(Block(out_channels=3, shortcut="identity"),),
+        blocks=(Block(out_channels=3, shortcut=shortcut),),
         head=Head(),
     )
-    with pytest.raises(ExportError, match="block 1: a shortcut of the input image"):
+    with pytest.raises(ExportError, match=f"{name}: a shortcut of the input image"):
         integer_net(net, random_images(net, 8))
 
 

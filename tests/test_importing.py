@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
+from nas.architecture.kinds import KINDS
 from nas.errors import ArchitectureError
 from nas.export import source
 from nas.importing import assemble, check_same, load_module, trace
@@ -58,14 +59,14 @@ def test_what_nas_builds_comes_back(architecture: Architecture) -> None:
     head, sides = architecture.head, feature_shapes(architecture)[-1][1:]
     usual = head.hidden in {0, 1, 6} and head.activation == "relu"
     assume(usual or (head.kind != "flatten" and sides != (1, 1)))
-    # Without activation one kind is another: an inverted bottleneck without norm a
-    # separable block, a MobileNet block either of them.
+    # Without activation one kind is another: an inverted bottleneck without norm has a
+    # separable block, a MobileNet block is either of them.
     assume(
         not any(
             block.activation == "none"
             and (
                 block.kind == "mobilenet"
-                or (block.kind == "inverted_bottleneck" and block.norm == "none")
+                or (KINDS[block.kind].linear and block.norm == "none")
             )
             for block in architecture.blocks
         )
@@ -73,7 +74,13 @@ def test_what_nas_builds_comes_back(architecture: Architecture) -> None:
     # Of one channel a depthwise convolution is a plain one.
     assume(
         not any(
-            block.kind == "mobilenet" and shape[0] == 1 and not block.squeeze_excitation
+            (
+                block.kind == "mobilenet"
+                and shape[0] == 1
+                and not block.squeeze_excitation
+            )
+            or (block.kind == "full_bottleneck" and shape[0] == 1)
+            or (block.kind == "bottleneck" and block.out_channels < 2 * block.expansion)
             for block, shape in zip(
                 architecture.blocks, feature_shapes(architecture), strict=False
             )

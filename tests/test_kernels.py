@@ -76,6 +76,30 @@ CHAINS: dict[str, tuple[Block, ...]] = {
             kind="separable", out_channels=7, shortcut="identity", activation="relu6"
         ),
     ),
+    "further shortcuts": (
+        # Behind ReLU the next norm would make the gradients of the scales nothing.
+        Block(
+            kind="bottleneck",
+            out_channels=6,
+            expansion=2,
+            shortcut="activated_conv",
+            activation="hardswish",
+        ),
+        Block(kind="residual", out_channels=6, shortcut="bias_conv", stride=2),
+        Block(kind="residual", out_channels=9, shortcut="pad", stride=2, pool="max"),
+        Block(
+            kind="full_bottleneck",
+            out_channels=6,
+            shortcut="pad",
+            activation="hardswish",
+        ),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=5,
+            shortcut="bare_conv",
+            activation="silu",
+        ),
+    ),
     "mobilenet": (
         # Behind ReLU the next norm would make the gradients of the scales nothing.
         Block(out_channels=5, padding="valid", activation="hardswish"),

@@ -246,6 +246,11 @@ def test_kinds_need_the_options_that_they_take() -> None:
     ]:
         text = residual.replace("[widths]", f"shortcuts = {shortcuts}\n\n[widths]")
         assert words in refusal(text)
+    text = residual.replace("[widths]", 'shortcuts = ["identity", "pad"]\n\n[widths]')
+    with pytest.raises(
+        SpaceError, match='has only "identity" and "pad", which a block'
+    ):
+        read_space(text, "mine")
     text = residual.replace("[widths]", 'shortcuts = ["conv"]\n\n[widths]')
     assert read_space(text, "mine").shortcuts.options == ("conv",)
 

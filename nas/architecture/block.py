@@ -22,7 +22,9 @@ Activation = Literal[
     "none",
 ]
 Pool = Literal["none", "max", "avg"]
-Shortcut = Literal["none", "identity", "conv"]
+Shortcut = Literal[
+    "none", "identity", "conv", "bias_conv", "bare_conv", "activated_conv", "pad"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +43,15 @@ class Block:
 
     ``shortcut`` adds to the last convolution, after its batch norm, what the block
     takes: "identity" as it is, where the shape stays, "conv" by a 1x1 convolution of
-    the block's stride, with norm and bias as the others have them. Activation and
-    dropout follow the addition, and the pooling comes last.
+    the block's stride, with norm and bias as the others have them. "bias_conv" has a
+    bias and no norm, "bare_conv" neither, "activated_conv" the block's activation
+    behind the norm. "pad" takes every so many-th row and column, by the stride, and
+    puts as many channels of zeros before as behind them, of an odd number one more
+    behind; a narrower block lacks them there. Activation and dropout follow the
+    addition, and the pooling comes last.
 
     ``expansion`` is how many times as wide as its input an ``inverted_bottleneck`` is
-    inside. ``squeeze_excitation`` is how many times narrower than the depthwise
+    inside, and how many times as narrow as its output a ``bottleneck`` is. ``squeeze_excitation`` is how many times narrower than the depthwise
     convolution the hidden layer is that makes one gate for each of its channels
     (Hu et al. 2018); 0 for no gates.
 

@@ -100,6 +100,7 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
         adding=any(block.shortcut != "none" for block in blocks),
+        widening=any(block.shortcut == "pad" for block in blocks),
     )
     shapes = feature_shapes(architecture)
     resizing = resize_layers(architecture.input_shape, shapes[0])
@@ -142,6 +143,7 @@ def code_size(
     shaped: bool = False,
     grouping: bool = False,
     resizing: bool = False,
+    widening: bool = False,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 
@@ -159,6 +161,7 @@ def code_size(
         + (530 if shaped else 0)
         + (120 + columns if grouping else 0)
         + (320 if resizing else 0)
+        + (100 if widening else 0)
         + sum(f.flash for name, f in ACTIVATIONS.items() if name in activations)
     )
 
@@ -250,9 +253,15 @@ def _convolutions(
             kept = prod(start) if block.shortcut != "none" else 0
             yield from _gate_layers(part.gates, shape, name, kept)
     shortcut = shortcut_of(block, start[0])
+    kept = prod(shape) if inner else 0
     if shortcut is not None:
-        kept = prod(shape) if inner else 0
         yield _part_layer(block, shortcut, start, name, title="shortcut", kept=kept)
+    elif block.shortcut == "pad":
+        strided = f" stride {block.stride}" if block.stride > 1 else ""
+        padded = (block.out_channels, *last.sides(*shape[1:]))
+        yield Layer(
+            name, f"shortcut pad{strided}", start, padded, 0, 0, flash=44, kept=kept
+        )
     yield _part_layer(block, last, shape, name, shared=shared, last=True)
 
 

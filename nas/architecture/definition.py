@@ -32,7 +32,7 @@ from nas.architecture.block import (
     Pool,
     Shortcut,
 )
-from nas.architecture.kinds import KINDS, parts_of, refusal
+from nas.architecture.kinds import KINDS, parts_of, refusal, shortcut_of
 from nas.errors import ArchitectureError
 
 HeadKind = Literal["gap", "conv", "flatten", "pool"]
@@ -173,8 +173,9 @@ class Architecture:
         that covers its whole input (a ``flatten`` head), a ``flatten`` head on a
         single pixel (a ``gap`` head), a ``pool`` head after a bare convolution (a
         ``conv`` head), a bias written out that goes without saying, an order that
-        makes no difference, how much narrower a hidden layer of one width is, and what
-        a head does not use.
+        makes no difference, how much narrower a hidden layer or the middle of a
+        bottleneck of one width is, a shortcut's own word for what others do, and what a
+        head does not use.
         """
         canonical = _canonical(self).to_json()
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -310,13 +311,15 @@ def _canonical_block(block: Block, shape: Shape) -> Block:
         )
     )
     usual = "no" if block.norm == "batch" else "yes"
+    block = replace(block, stride=min(block.stride, reach))
     return replace(
         block,
         padding=padding,
-        stride=min(block.stride, reach),
         dropout=float(block.dropout),
         bias="auto" if block.bias == usual else block.bias,
         order=_canonical_order(block),
+        shortcut=_canonical_shortcut(block, shape[0]),
+        expansion=_canonical_expansion(block),
         squeeze_excitation=_canonical_gates(block, shape[0]),
         kernel_width=0 if len(set(block.kernel)) == 1 else block.kernel_width,
         dilation=1 if point else block.dilation,
@@ -329,6 +332,24 @@ def _canonical_gates(block: Block, in_channels: int) -> int:
         return 0
     found = (part.gates for part in parts_of(block, in_channels) if part.gates)
     return max(gates.channels // gates.hidden for gates in found)
+
+
+def _canonical_shortcut(block: Block, in_channels: int) -> Shortcut:
+    if block.shortcut == "pad" and (block.stride, block.out_channels) == (
+        1,
+        in_channels,
+    ):
+        return "identity"
+    usual = shortcut_of(replace(block, shortcut="conv"), in_channels)
+    return "conv" if shortcut_of(block, in_channels) == usual else block.shortcut
+
+
+def _canonical_expansion(block: Block) -> int:
+    """Return the largest expansion with as wide a middle."""
+    if block.kind != "bottleneck":
+        return block.expansion
+    middle = max(1, block.out_channels // block.expansion)
+    return min(block.out_channels // middle, _LARGEST["expansion"])
 
 
 MONOTONE = {name for name, facts in ACTIVATIONS.items() if facts.monotone}

@@ -17,6 +17,8 @@ Blocks and head stand in their order, parted by `` - ``::
                       3x3, 1x1 to 16
 ``16b3e4se8``         with gates whose hidden layer is an eighth of the channels
                       (squeeze-and-excitation)
+``16f3``              the same without expansion: 1x1, depthwise 3x3, 1x1 to 16
+``16n3e4``            bottleneck: 1x1 to a quarter of 16 channels, 3x3, 1x1 to 16
 ``16m3``              MobileNet v1: depthwise 3x3, norm and activation, 1x1 to 16
 ``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
@@ -25,6 +27,11 @@ Blocks and head stand in their order, parted by `` - ``::
 ``/max``, ``/avg``    2x2 pooling
 ``+``                 adds its input (a shortcut)
 ``+1x1``              adds its input by way of a 1x1 convolution
+``+1x1bias``          the same with a bias and without batch norm
+``+1x1bare``          with neither
+``+1x1act``           with activation behind batch norm
+``+pad``              adds every so many-th pixel of its input, by the stride, with
+                      channels of zeros before and behind
 ``silu``, ...         activation (else relu); ``linear`` is none
 ``bias``              no batch norm but a bias (else batch norm)
 ``bare``              neither batch norm nor bias
@@ -76,8 +83,7 @@ def describe_block(block: Block) -> str:
         core += f"/{block.pool}"
     if block.repeats > 1:
         core += f"x{block.repeats}"
-    if block.shortcut != "none":
-        core += "+" if block.shortcut == "identity" else "+1x1"
+    core += _SHORTCUTS[block.shortcut]
     words = [core]
     if block.activation != "relu":
         words.append(_activation(block.activation))
@@ -97,6 +103,15 @@ def kind_and_kernel(block: Block) -> str:
     return f"{KINDS[block.kind].letter}{size}{dilation}{groups}"
 
 
+_SHORTCUTS = {
+    "none": "",
+    "identity": "+",
+    "conv": "+1x1",
+    "bias_conv": "+1x1bias",
+    "bare_conv": "+1x1bare",
+    "activated_conv": "+1x1act",
+    "pad": "+pad",
+}
 # Spellings that differ get different words, even where they mean the same.
 _NORMS = {
     ("batch", "yes"): "bias+norm",

@@ -14,7 +14,13 @@ import numpy.typing as npt
 
 from nas.architecture import Architecture, Block, Head, Shape, resized
 from nas.architecture.definition import MONOTONE
-from nas.architecture.kinds import ORDERS, finish_of, parts_of, shortcut_of
+from nas.architecture.kinds import (
+    ORDERS,
+    channels_beside,
+    finish_of,
+    parts_of,
+    shortcut_of,
+)
 from nas.architecture.parts import Convolution as PartConvolution
 from nas.architecture.parts import Part, SqueezeExcitation
 from nas.errors import ExportError
@@ -25,6 +31,7 @@ from nas.export.stages import (
     After,
     Array,
     Convolution,
+    Pad,
     Pool,
     Resize,
     Stage,
@@ -177,6 +184,7 @@ def _adding_stages(
     yield from inner
     adds = 1 + len(inner)
     shortcut = shortcut_of(block, shape[0])
+    stage: Stage | None = None
     if shortcut is not None:
         (stage,) = _part_stages(
             (shortcut,), shape, f"{name} shortcut", weights, f"{inside}.shortcut"
@@ -184,6 +192,19 @@ def _adding_stages(
         if shortcut.norm:
             norm = _norm(weights, f"{inside}.shortcut.norm", shortcut.out_channels)
             stage = replace(stage, after=(norm,))
+        if shortcut.activation != "none":
+            activated = Activation(shortcut.activation)
+            stage = replace(stage, after=(*stage.after, activated))
+    elif block.shortcut == "pad":
+        stage = Stage(
+            name=f"{name} shortcut",
+            convolutions=(),
+            after=(Pad(block.stride, *channels_beside(block, shape[0])),),
+            input_shape=shape,
+            conv_shape=shape,
+            output_shape=last.output_shape,
+        )
+    if stage is not None:
         yield replace(stage, takes=adds)
         # The stage of the shortcut lies between the last stage and its input.
         last = replace(last, takes=2)

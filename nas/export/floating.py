@@ -12,6 +12,7 @@ from nas.export.stages import (
     Activation,
     Affine,
     After,
+    Pad,
     Pool,
     Resize,
     Stage,
@@ -48,6 +49,9 @@ def follow(step: After, features: Tensor) -> Tensor:
             return functional.avg_pool2d(features, window)
         case Resize(sides):
             return functional.adaptive_avg_pool2d(features, sides)
+        case Pad(stride, before, behind):
+            kept = features[:, :, ::stride, ::stride]
+            return functional.pad(kept, (0, 0, 0, 0, before, behind))
         case Affine(scale, shift):
             factors = torch.from_numpy(scale).to(features.dtype).view(-1, 1, 1)
             return features * factors + torch.from_numpy(shift).to(features.dtype).view(

@@ -22,9 +22,10 @@ from nas.export.integer_stages import (
     IntegerConvolution,
     Integers,
     IntegerStage,
+    pad_of,
     resize_of,
 )
-from nas.export.stages import Pool, areas, reach
+from nas.export.stages import Pad, Pool, areas, reach
 
 _CHUNK = 100
 _MOST_VALUES = 20_000_000  # in the windows of one chunk, 160 MB
@@ -78,6 +79,8 @@ def apply(stage: IntegerStage, tensors: Sequence[Integers]) -> Integers:
     features = tensors[-source.takes]
     if (step := resize_of(source)) is not None:
         return averaged(features, step.sides)
+    if (pad := pad_of(source)) is not None:
+        return _padded(pad, features, int(stage.input_zero[0]), source.output_shape[0])
     sums = np.concatenate(
         [_convolve(stage, c, features) for c in stage.convolutions], axis=1
     )
@@ -100,6 +103,15 @@ def apply(stage: IntegerStage, tensors: Sequence[Integers]) -> Integers:
     else:
         output = output + stage.output.zero
     return _pool_numbers(stage.late, np.clip(output, 0, 255))
+
+
+def _padded(pad: Pad, features: Integers, zero: int, channels: int) -> Integers:
+    kept = features[:, :, :: pad.stride, :: pad.stride]
+    first, start = max(-pad.before, 0), max(pad.before, 0)
+    count = min(kept.shape[1] - first, channels - start)
+    result = np.full((len(kept), channels, *kept.shape[2:]), zero, dtype=np.int64)
+    result[:, start : start + count] = kept[:, first : first + count]
+    return result
 
 
 def _convolve(
@@ -133,7 +145,8 @@ def _convolve(
 def depthwise(stage: IntegerStage) -> bool:
     """Return whether each channel is convolved by itself; pooling alone counts."""
     source = stage.float_stage
-    return source.depthwise or not (source.convolutions or resize_of(source))
+    moves = resize_of(source) or pad_of(source)
+    return source.depthwise or not (source.convolutions or moves)
 
 
 def _scaled(values: Integers, shift: int) -> Integers:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.architecture import Shape
-from nas.export.stages import Array, Pool, Resize, Stage
+from nas.export.stages import Array, Pad, Pool, Resize, Stage
 
 Int8 = npt.NDArray[np.int8]
 Integers = npt.NDArray[np.int64]
@@ -97,3 +97,9 @@ def resize_of(stage: Stage) -> Resize | None:
     """Return the resize step if the stage lowers the images' resolution, else None."""
     found = stage.after[0] if stage.after else None
     return found if isinstance(found, Resize) else None
+
+
+def pad_of(stage: Stage) -> Pad | None:
+    """Return the step if the stage is a shortcut that pads channels, else None."""
+    found = stage.after[0] if stage.after else None
+    return found if isinstance(found, Pad) else None

@@ -18,6 +18,7 @@ from nas.training.model import (
     ACTIVATION_MODULES,
     OWN_MODULES,
     Inception,
+    PadChannels,
     Residual,
     Shared,
     SqueezeExcitation,
@@ -77,6 +78,9 @@ def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
             yield f"{start}Residual("
             yield from _module(module.body, indent + "    ")
             yield from _module(module.shortcut, indent + "    ")
+        case PadChannels():
+            yield f"{start}PadChannels({module.stride}, {module.before}, {module.behind}),"
+            return
         case SqueezeExcitation():
             sizes = f"{module.squeeze.in_channels}, {module.squeeze.out_channels}"
             yield f"{start}SqueezeExcitation({sizes}),"

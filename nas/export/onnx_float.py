@@ -16,6 +16,7 @@ from nas.export.stages import (
     Affine,
     After,
     Array,
+    Pad,
     Pool,
     Resize,
     Stage,
@@ -115,6 +116,18 @@ def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) ->
             )
         case Resize():
             return resized(graph, features, name, shape, step)
+        case Pad(stride, before, behind):
+            # Both axes, to their ends.
+            limits = {"starts": [0, 0], "ends": shape[1:], "axes": [2, 3]}
+            limits["steps"] = [stride, stride]
+            inputs = [
+                graph.constant(f"{name}.{key}", value, np.int64)
+                for key, value in limits.items()
+            ]
+            features = graph.node("Slice", [features, *inputs], f"{name}.kept")
+            beside = [0, before, 0, 0, 0, behind, 0, 0]
+            pads = graph.constant(f"{name}.pads", beside, np.int64)
+            return graph.node("Pad", [features, pads], f"{name}.padded")
         case Affine(scale, shift):
             scales = graph.constant(f"{name}.s", scale.reshape(-1, 1, 1), np.float32)
             features = graph.node("Mul", [features, scales], f"{name}.scaled")

@@ -37,7 +37,7 @@ def onnx_int8(table: Sequence[IntegerStage]) -> bytes:
     centred = graph.node("Sub", [pixels, "zero"], "centred")
     tensors = [graph.node("Mul", [centred, "scale"], "normalised")]
     for number, stage in enumerate(table):
-        if not stage.convolutions:
+        if resize_of(stage.float_stage) is not None:
             continue  # the images, which the graph already has
         tensors.append(_stage(graph, stage, tensors, f"stage{number}"))
     graph.node("Flatten", [tensors[-1]], OUTPUT, axis=1)

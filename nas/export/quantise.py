@@ -52,6 +52,7 @@ from nas.export.integer_stages import (
     Integers,
     IntegerStage,
     Range,
+    pad_of,
     resize_of,
 )
 from nas.export.stages import (
@@ -86,8 +87,14 @@ def quantise(
     if resizes is not None:
         # The averages are whole numbers, so the next stages treat them like images.
         images = averaged(images, resizes.sides)
-        table.append(_averaging(chain[0], zero))
+        table.append(_moving(chain[0], float(np.float32(1 / 255)), zero, 0))
         chain = chain[1:]
+    for number, stage in enumerate(chain):
+        if (stage.takes if pad_of(stage) else stage.adds) > number:
+            raise ExportError(
+                f"{stage.name}: a shortcut of the input image cannot be computed in "
+                "int8: export to onnx, or put a block before it"
+            )
     deviations = np.asarray(std)
     chain = [
         on_pixels(stage, np.asarray(mean), deviations, zero / 255)
@@ -102,11 +109,13 @@ def quantise(
     image = _Tensor(features, float(np.float32(1 / 255)), zero)
     tensors = deque([image], maxlen=reach(chain))
     for number, stage in enumerate(chain, start=1):
-        if stage.adds >= number:
-            raise ExportError(
-                f"{stage.name}: a shortcut of the input image cannot be computed in "
-                "int8: export to onnx, or put a block before it"
-            )
+        if (step := pad_of(stage)) is not None:
+            source = tensors[-stage.takes]
+            zero = source.zero
+            table.append(_moving(stage, source.scale, zero, int(zero[0])))
+            padded = floating.follow(step, source.features)
+            tensors.append(_Tensor(padded, source.scale, zero))
+            continue
         quantised, features = _quantised(
             stage,
             tensors[-stage.takes],
@@ -121,13 +130,15 @@ def quantise(
     return table
 
 
-def _averaging(stage: Stage, zero: Integers) -> IntegerStage:
-    """Return the stage that lowers the images' resolution; it has no parameters."""
+def _moving(
+    stage: Stage, scale: float, zero: Integers, output_zero: int
+) -> IntegerStage:
+    """Return a stage that lowers the images' resolution, or pads; without parameters."""
     nothing = np.zeros(0, dtype=np.int64)
     return IntegerStage(
         float_stage=stage,
         convolutions=(),
-        input_scale=float(np.float32(1 / 255)),
+        input_scale=scale,
         input_zero=zero,
         weight_scale=np.zeros(0),
         bias=nothing,
@@ -138,7 +149,7 @@ def _averaging(stage: Stage, zero: Integers) -> IntegerStage:
         shift=1,
         activation_step=None,
         late=None,
-        output=Range(scale=float(np.float32(1 / 255)), zero=0),
+        output=Range(scale=scale, zero=output_zero),
     )
 
 

@@ -66,7 +66,19 @@ class Resize:
     sides: tuple[int, int]
 
 
-After = Pool | Affine | Activation | Resize
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """Every so many-th row and column, and channels of zeros ``before`` and ``behind``.
+
+    Fewer than 0 channels are taken away.
+    """
+
+    stride: int
+    before: int
+    behind: int
+
+
+After = Pool | Affine | Activation | Resize | Pad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, kernel_of, padding_of
 from nas.importing.dense import as_linear, with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
-from nas.importing.refusals import GATES_PLACE, refuse
+from nas.importing.refusals import GATES_PLACE, PAD_PLACE, refuse
 from nas.importing.summing import depthwise_block, finish_of_sum, summed
 
 
@@ -129,6 +129,8 @@ class _Parts:
             self.blocks.append((_bias(block, last_conv), first, modules))
         if self.layers and self.layers[0].kind == "gates":
             raise refuse(self.layers[0].name, GATES_PLACE)
+        if self.layers and self.layers[0].kind == "pad":
+            raise refuse(self.layers[0].name, PAD_PLACE)
 
     def following(self, first: Layer) -> dict[str, Layer]:
         """Take what follows a block's convolutions off the front, by its kind."""

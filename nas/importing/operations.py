@@ -155,13 +155,19 @@ class Operations:
                 raise refuse(
                     name, "nas pads with zeros; the nearest is mode='constant'"
                 )
-            self._pad(name, given["pad"], float(given.get("value") or 0))
+            value = float(given.get("value") or 0)
+            if not value and len(given["pad"]) == 6 and not any(given["pad"][:4]):
+                self._pad_channels(name, after, 1, *given["pad"][4:])
+            else:
+                self._pad(name, given["pad"], value)
         elif target == "adaptive_avg_pool2d" or (
             target == "interpolate" and arguments.get("mode") == "area"
         ):
             self._adaptive_pool(name, before, after)
         elif target == "mean":
             self._mean(name, before, after)
+        elif target == "getitem" and (step := _step_of(node.args[1], before)):
+            self._pad_channels(name, after, step, 0, 0)
         elif target in _FLATTENING or (target == "getitem" and before[1:] == (1, 1)):
             self._flatten(name, after, before)
         elif target in {"dropout", "dropout1d", "dropout2d"}:
@@ -251,6 +257,17 @@ class Operations:
         before = (0, 0) if self.padding is None else self.padding[1]
         self.padding = name, (before[0] + above[0], before[1] + beside[0])
 
+    def _pad_channels(
+        self, name: str, after: Shapes, step: int, before: int, behind: int
+    ) -> None:
+        """Add what only a shortcut can have, in one layer with what it began with."""
+        if (step, before, behind) == (1, 0, 0):
+            return
+        if self.layers and self.layers[-1].kind == "pad":
+            last = self.layers.pop().value
+            step, before, behind = step * last[0], before + last[1], behind + last[2]
+        self.put("pad", name, after, value=(step, before, behind))
+
     def no_padding(self) -> ArchitectureError:
         """Return the error of zeros around a map that no convolution takes."""
         assert self.padding is not None
@@ -325,6 +342,23 @@ class Operations:
         if len(after) != 1:
             raise refuse(name, "it does not stand behind the logits")
         self.ending = kind
+
+
+def _step_of(index: Any, before: Shapes) -> int:
+    """Return the step between the rows and columns that an index takes; 0 for others."""
+    each = list(index) if isinstance(index, tuple) else [index]
+    if each[:1] == [...]:
+        each = [slice(None)] * (5 - len(each)) + each[1:]
+    if len(before) != 3 or len(each) != 4:
+        return 0
+    found = [
+        1 if one.step is None else one.step
+        for one in each
+        if isinstance(one, slice) and not one.start and one.stop is None
+    ]
+    alike = found[:2] == [1, 1] and found[2:3] == found[3:]
+    plain = len(found) == 4 and alike and isinstance(found[2], int)
+    return found[2] if plain else 0
 
 
 def _times(sides: Shapes) -> str:

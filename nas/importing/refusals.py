@@ -27,9 +27,9 @@ _JOIN = (
     "it"
 )
 _SKIP = (
-    "nas adds to what one block computes from its input that input, or what a 1x1 "
-    "convolution makes of it; the nearest is such a block, or the chain without the "
-    "addition"
+    "nas adds to what one block computes from its input that input, as it is or padded "
+    "with zeros, or what a 1x1 convolution makes of it; the nearest is such a block, or "
+    "the chain without the addition"
 )
 _GATE = (
     "nas has no gates but those of squeeze-and-excitation, which are made of a feature "
@@ -39,6 +39,10 @@ GATES_PLACE = (
     "nas has squeeze-and-excitation between a depthwise convolution, with its norm and "
     "activation, and the 1x1 one behind it; the nearest is such a block, or the chain "
     "without the gates"
+)
+PAD_PLACE = (
+    "nas takes no part of a feature map and puts no channels of zeros around it but in a "
+    "shortcut; the nearest is a stride of the convolution before"
 )
 _JOINS = dict.fromkeys(("add", "iadd", "add_"), _SKIP) | dict.fromkeys(
     ("mul", "imul", "mul_"), _GATE
@@ -92,8 +96,7 @@ _ADVICE = (
     | dict.fromkeys(("repeat", "expand", "tile"), _REPEATING)
     | dict.fromkeys(("interpolate", "upsample", "resize"), _RESIZING)
     | {
-        "getitem": "nas takes no part of a feature map; the nearest is a stride, in a "
-        "shortcut that of a 1x1 convolution",
+        "getitem": PAD_PLACE,
         "sum": "nas has no sums; the nearest is the mean over height and width",
         "normalize": "nas has no such norm; the nearest is BatchNorm2d behind a "
         "convolution",

@@ -157,6 +157,7 @@ class Completion:
             {*activations, *space.deviation.activations},
             depthwise=True,
             adding=space.shortcuts.options != ("none",),
+            widening="pad" in space.shortcuts.options,
             shaped=space.kernel_widths.options != (0,)
             or space.dilations.options != (1,),
             grouping=space.groups.options != (1,),
@@ -234,6 +235,9 @@ class Completion:
                 widths = {shape[0]}
                 if first or classes or shape[0] < least:
                     continue
+            if values["shortcut"] == "pad" and first:
+                # The C code has no images that wait for an addition.
+                continue
             if shape[0] % values["groups"]:
                 continue
             for width in sorted(widths):

@@ -247,11 +247,12 @@ class _Reader:
                         f"has none that {kind} blocks take: add {takes}",
                     )
         # The first block must have an option of everything that all blocks have.
-        if space.shortcuts.options == ("identity",):
+        if {*space.shortcuts.options} <= {"identity", "pad"}:
+            only = " and ".join(f'"{one}"' for one in space.shortcuts.options)
             self.refuse(
                 "blocks",
                 "shortcuts",
-                'has only "identity", which a block that takes the images has not: add '
+                f"has only {only}, which a block that takes the images has not: add "
                 '"conv", or "none"',
             )
 

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
 from nas.architecture.activations import ACTIVATIONS
-from nas.architecture.kinds import finish_of, parts_of, shortcut_of
+from nas.architecture.kinds import (
+    channels_beside,
+    finish_of,
+    parts_of,
+    shortcut_of,
+)
 from nas.architecture.parts import Convolution, Part
 
 ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
@@ -104,6 +109,20 @@ class Residual(nn.Module):
         return added
 
 
+class PadChannels(nn.Module):
+    """Every so many-th row and column, and channels of zeros before and behind."""
+
+    def __init__(self, stride: int, before: int, behind: int) -> None:
+        """Take the step and how many channels; fewer than 0 are taken away."""
+        super().__init__()
+        self.stride, self.before, self.behind = stride, before, behind
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the padded feature maps, ``[N, C, H, W]``."""
+        kept = features[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(kept, (0, 0, 0, 0, self.before, self.behind))
+
+
 class SqueezeExcitation(nn.Module):
     """One factor of 0 to 1 for each channel, made of the means of all channels."""
 
@@ -124,6 +143,7 @@ OWN_MODULES: tuple[type[nn.Module], ...] = (
     Inception,
     Shared,
     Residual,
+    PadChannels,
     SqueezeExcitation,
 )
 """Those that torch does not have."""
@@ -137,6 +157,11 @@ def _block(block: Block, in_channels: int) -> nn.Module:
         layers = _convolutions((shortcut,)) if shortcut is not None else OrderedDict()
         if shortcut is not None and shortcut.norm:
             layers["norm"] = nn.BatchNorm2d(shortcut.out_channels)
+        if shortcut is not None and shortcut.activation != "none":
+            layers["activation"] = ACTIVATION_MODULES[shortcut.activation]()
+        if block.shortcut == "pad":
+            beside = channels_beside(block, in_channels)
+            layers["pad"] = PadChannels(block.stride, *beside)
         residual: OrderedDict[str, nn.Module] = OrderedDict(
             residual=Residual(body, nn.Sequential(layers))
         )

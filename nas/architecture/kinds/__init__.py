@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from nas.architecture.block import Block
 from nas.architecture.kinds import (
+    bottleneck,
     conv,
+    full_bottleneck,
     inception,
     inverted_bottleneck,
     mobilenet,
@@ -24,6 +26,8 @@ KINDS: dict[str, Kind] = {
     "residual": residual.KIND,
     "inverted_bottleneck": inverted_bottleneck.KIND,
     "mobilenet": mobilenet.KIND,
+    "bottleneck": bottleneck.KIND,
+    "full_bottleneck": full_bottleneck.KIND,
 }
 """The order is that of the dashboard's filter: a new kind goes to the end."""
 
@@ -43,17 +47,30 @@ def parts_of(block: Block, in_channels: int) -> tuple[Part, ...]:
 
 def shortcut_of(block: Block, in_channels: int) -> Part | None:
     """Return the 1x1 convolution of the block's shortcut, if it has one."""
-    if block.shortcut != "conv":
+    if not block.shortcut.endswith("conv"):
         return None
+    plain = block.shortcut in {"bias_conv", "bare_conv"}
     conv1x1 = Convolution(
         "conv",
         in_channels,
         block.out_channels,
         1,
         stride=block.stride,
-        bias=block.has_bias,
+        bias=block.shortcut == "bias_conv" if plain else block.has_bias,
     )
-    return Part((conv1x1,), norm=block.norm == "batch")
+    activation = block.activation if block.shortcut == "activated_conv" else "none"
+    return Part(
+        (conv1x1,), norm=block.norm == "batch" and not plain, activation=activation
+    )
+
+
+def channels_beside(block: Block, in_channels: int) -> tuple[int, int]:
+    """Return how many channels shortcut "pad" puts before the block's input and behind.
+
+    Below 0 it takes as many away.
+    """
+    more = block.out_channels - in_channels
+    return more // 2, more - more // 2
 
 
 def has_order(block: Block) -> bool:

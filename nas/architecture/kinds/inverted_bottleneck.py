@@ -16,6 +16,12 @@ from nas.architecture.parts import Convolution, Part, squeeze_excitation
 
 
 def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
+    parts = expanded_parts(block, in_channels)
+    return parts if block.expansion > 1 else parts[1:]
+
+
+def expanded_parts(block: Block, in_channels: int) -> tuple[Part, ...]:
+    """Return the three convolutions, each in a part of its own."""
     wide = in_channels * block.expansion
     norm, bias = block.norm == "batch", block.has_bias
     expand = Convolution("expand", in_channels, wide, 1, bias=bias)
@@ -30,8 +36,7 @@ def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
         activation=block.activation,
         gates=squeeze_excitation(wide, block.squeeze_excitation),
     )
-    inner = [gated] if block.expansion == 1 else [expanded, gated]
-    return (*inner, Part((project,)))
+    return expanded, gated, Part((project,))
 
 
 KIND = Kind(
@@ -39,7 +44,6 @@ KIND = Kind(
     plural="inverted bottlenecks",
     parts=_parts,
     drawn=lambda kernel_size, _: kernel_size > 1,
-    shortcuts=("none", "identity"),
     repeatable=False,
     linear=True,
     expands=True,

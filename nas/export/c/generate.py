@@ -18,7 +18,7 @@ from nas.architecture.activations import ACTIVATIONS, SIGMOIDAL
 from nas.export.c.arena import arena_size, places
 from nas.export.contract import contract
 from nas.export.integer import TABLES, depthwise
-from nas.export.integer_stages import Int8, Integers, IntegerStage, resize_of
+from nas.export.integer_stages import Int8, Integers, IntegerStage, pad_of, resize_of
 from nas.export.stages import Stage
 
 _HERE = Path(__file__).parent
@@ -62,6 +62,7 @@ def c_files(
         "has_shapes": int(shapes),
         "has_groups": int(groups),
         "has_resize": int(resize_of(table[0].float_stage) is not None),
+        "has_pad": int(any(pad_of(stage.float_stage) for stage in table)),
         "has_gates": int(any(stage.float_stage.gates for stage in table)),
         "has_addition": int(any(stage.added for stage in table)),
         "has_depthwise": int(any(depthwise(stage) for stage in table)),
@@ -139,6 +140,13 @@ def _calls(table: Sequence[IntegerStage], arrays: _Arrays) -> Iterator[str]:
             sizes = (*source.input_shape, *source.output_shape[1:])
             numbers = ", ".join(map(str, sizes))
             yield f"    average(arena + {at}, arena + {to}, {numbers});"
+        if (pad := pad_of(source)) is not None:
+            channels, _, width = source.input_shape
+            before = pad.stride, pad.before, stage.input_zero[0]
+            numbers = ", ".join(
+                map(str, (width, channels, *source.output_shape, *before))
+            )
+            yield f"    pad_channels(arena + {at}, arena + {to}, {numbers});"
         for index, convolution in enumerate(stage.convolutions):
             label = f"layer{number - 1}" + (
                 chr(ord("a") + index) if len(stage.convolutions) > 1 else ""

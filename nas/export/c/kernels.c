@@ -476,3 +476,19 @@ static void average(const uint8_t *in, uint8_t *out, int channels, int height, i
         }
 }
 #endif
+
+#if NET_HAS_PAD
+/* Takes every stride-th row and column; puts zeros before and behind the channels, or
+   leaves some out where before is below 0. */
+static void pad_channels(const uint8_t *in, uint8_t *out, int width, int channels,
+                         int out_channels, int out_height, int out_width, int stride,
+                         int before, uint8_t zero)
+{
+    for (int y = 0; y < out_height; y++)
+        for (int x = 0; x < out_width; x++) {
+            const uint8_t *pixel = in + ((int32_t)y * width + x) * stride * channels;
+            for (int c = -before; c < out_channels - before; c++)
+                *out++ = c < 0 || c >= channels ? zero : pixel[c];
+        }
+}
+#endif

@@ -209,6 +209,19 @@ def _copy(to: Tensor, what: Tensor) -> None:
     to.copy_(what)
 
 
+def _pad_channels(x: Tensor, y: Tensor, stride: int, before: int, back: int) -> None:
+    """Put x into y, or a gradient of y into that of x; what has no place there is 0."""
+    first, start = max(-before, 0), max(before, 0)
+    count = min(x.shape[1] - first, y.shape[1] - start)
+    here = x[:, first : first + count, ::stride, ::stride]
+    there = y[:, start : start + count]
+    (x if back else y).zero_()
+    if back:
+        here.copy_(there)
+    else:
+        there.copy_(here)
+
+
 def _curve(name: str, x: Tensor, y: Tensor) -> None:
     getattr(torch.ops.aten, name).out(x, out=y)
 
@@ -223,4 +236,5 @@ _TORCHS: dict[str, Callable[..., None]] = {
     "copy": _copy,
     "curve": _curve,
     "curve_back": _curve_back,
+    "pad_channels": _pad_channels,
 }

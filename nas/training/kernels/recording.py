@@ -19,6 +19,7 @@ from nas.training.kernels.tape import Pool
 from nas.training.model import (
     ACTIVATION_MODULES,
     Inception,
+    PadChannels,
     Residual,
     SqueezeExcitation,
 )
@@ -53,9 +54,10 @@ LAYERS: tuple[type[nn.Module], ...] = (
     nn.Dropout,
     Inception,
     Residual,
+    PadChannels,
     SqueezeExcitation,
 )
-"""What a tape can hold; on a GPU no convolution that `is_grouped`."""
+"""What a tape can hold; on a GPU no PadChannels, and no convolution that `is_grouped`."""
 
 
 class NormInside(NamedTuple):
@@ -157,6 +159,8 @@ class Recorder(ABC):
             return self._inception(x, layer)
         if isinstance(layer, Residual):
             return self._residual(x, layer)
+        if isinstance(layer, PadChannels):
+            return self._padded(x, layer)
         if isinstance(layer, SqueezeExcitation):
             return self._gated(x, layer)
         if isinstance(layer, nn.BatchNorm2d):
@@ -348,6 +352,22 @@ class Recorder(ABC):
             copy = self._pool.take(g.shape)
             self._emit("copy", copy, g)
             return self._sum(body(copy), shortcut(g))
+
+        return y, back
+
+    def _padded(self, x: Tensor, layer: PadChannels) -> tuple[Tensor, Back]:
+        """Record every so many-th row and column, with channels of zeros around."""
+        stride, groups, channels, *sides, lanes = layer.stride, *x.shape
+        channels += layer.before + layer.behind
+        rows, columns = ((side - 1) // stride + 1 for side in sides)
+        y = self._pool.take((groups, channels, rows, columns, lanes))
+        self._emit("pad_channels", x, y, stride, layer.before, 0)
+
+        def back(g: Tensor) -> Tensor:
+            gx = self._pool.take(x.shape)
+            self._emit("pad_channels", gx, g, stride, layer.before, 1)
+            self._pool.give(g)
+            return gx
 
         return y, back
 

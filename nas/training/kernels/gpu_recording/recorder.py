@@ -26,6 +26,7 @@ from nas.training.kernels.recording import (
     is_grouped,
 )
 from nas.training.kernels.tape import Pool
+from nas.training.model import PadChannels
 from nas.training.recipe import Recipe
 
 _RECORD: dict[str, Callable[..., None]] = {
@@ -62,6 +63,8 @@ def can_record(layer: nn.Module) -> bool:
         return high * wide <= convolutions.MAX_TAPS and not is_grouped(layer)
     if type(layer) in CURVES:
         return CURVES[type(layer)] in elementwise.CURVES
+    if isinstance(layer, PadChannels):
+        return False
     return isinstance(layer, (*LAYERS, nn.Flatten, nn.Linear))
 
 
