@@ -227,7 +227,7 @@ def described() -> dict[str, Any]:
         (("head", "hidden"), -1, "head: hidden is -1"),
         (("head", "hidden"), [8], "head: hidden is [8], give one whole number, or"),
         (("head", "hidden"), [8, 0], "head: hidden is [8, 0]"),
-        (("head", "activation"), "gelu", "head: activation is 'gelu'"),
+        (("head", "activation"), "mish", "head: activation is 'mish'"),
         (("head", "kernel_size"), 0, "head: kernel_size is 0"),
         (("head",), [], "not an architecture"),
         (("input_shape",), [1, 8], "input_shape is"),
