@@ -521,10 +521,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "more than images": (NeedsScale, r"more than the images \(scale\)"),
     "sigmoid of the logits": (lambda: Net(behind=torch.sigmoid), "classifies by softmax"),
     "sigmoid at the end": (lambda: Net(behind=nn.Sigmoid()), "classifies by softmax"),
-    "tanh in a pooling head": (
-        lambda: Net(out=nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 10))),
-        r"Tanh, .* line \d+\) .* ReLU between two linear layers; the nearest",
-    ),
     "scaled logits": (lambda: Net(behind=lambda x: x * 0.125), "no arithmetic in a net"),
     "features, too": (
         lambda: Net(behind=lambda x: (x.relu(), x.neg())), "returns more .* the nearest"

@@ -9,9 +9,9 @@ A network is a chain of blocks and a head. A block is the convolutions of its ki
     norm_last         convolution -> activation -> pooling -> batch norm -> dropout
 
 The first is the default, because what follows the pooling then works on a quarter of
-the values; for max pooling its function is that of the second wherever batch norm's
-scale is positive. The others are what hand-made networks use. A block with a
-shortcut has no order: it adds after batch norm, and pools last.
+the values; with max pooling and a monotone activation its function is that of the second
+wherever batch norm's scale is positive. The others are what hand-made networks use. A
+block with a shortcut has no order: it adds after batch norm, and pools last.
 """
 
 from __future__ import annotations
