@@ -15,7 +15,7 @@ KIND = Kind(
     letter="f",
     plural="inverted bottlenecks as wide as their input",
     parts=expanded_parts,
-    drawn=lambda kernel_size, _: kernel_size > 1,
+    drawn=lambda kernel_size, padding: kernel_size > 1 and padding == "same",
     shortcuts=ADDED,
     repeatable=False,
     linear=True,
