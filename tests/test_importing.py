@@ -73,7 +73,7 @@ def test_what_nas_builds_comes_back(architecture: Architecture) -> None:
     # Of one channel a depthwise convolution is a plain one.
     assume(
         not any(
-            block.kind == "mobilenet" and shape[0] == 1 and not block.squeeze_excitation
+            block.kind == "mobilenet" and shape[0] == 1 and not block.gated
             for block, shape in zip(
                 architecture.blocks, feature_shapes(architecture), strict=False
             )
