@@ -260,12 +260,14 @@ def inverted(i: int, inner: int, o: int, stride: int = 1) -> nn.Sequential:
 class Gates(nn.Module):
     """Squeeze-and-excitation by linear layers, as in its authors' code."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(
+        self, channels: int, hidden: int, last: nn.Module | None = None, **options: Any
+    ) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(inplace=True),
-            nn.Linear(hidden, channels), nn.Sigmoid(),
+            nn.Linear(channels, hidden, **options), nn.ReLU(inplace=True),
+            nn.Linear(hidden, channels, **options), last or nn.Sigmoid(),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -278,8 +280,11 @@ class Gates(nn.Module):
 class Gated(nn.Module):
     """An inverted bottleneck with gates of convolutions."""
 
-    def __init__(self, channels: int, wide: int, hidden: int) -> None:
+    def __init__(
+        self, channels: int, wide: int, hidden: int, activation: Any = F.relu
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.expand = cbr(channels, wide, 1)
         self.depthwise = cbr(wide, wide, padding=1, groups=wide)
         self.reduce = nn.Conv2d(wide, hidden, 1)
@@ -289,7 +294,7 @@ class Gated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return as many channels as it takes."""
         y = self.depthwise(self.expand(x))
-        gates = F.relu(self.reduce(y.mean((2, 3), keepdim=True)))
+        gates = self.activation(self.reduce(y.mean((2, 3), keepdim=True)))
         return self.project(torch.sigmoid(self.grow(gates)) * y) + x  # type: ignore[no-any-return]
 
 
@@ -362,6 +367,11 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
     "gated inverted bottlenecks": nn.Sequential(
         cbr(1, 4), Gated(4, 12, 3), Gated(4, 8, 8), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(4, 10),
+    ),
+    "gates of any width, with SiLU or without biases": nn.Sequential(
+        cbr(1, 4), Gated(4, 12, 5, F.silu), Gated(4, 8, 9, lambda x: x * x.sigmoid()),
+        cbr(4, 4, groups=4), Gates(4, 3, bias=False), cbr(4, 8, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     ),
     "DS-CNN's first kernel": nn.Sequential(
         nn.Conv2d(1, 8, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(8), nn.ReLU(),
@@ -523,9 +533,11 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         _ending(cbr(1, 8), Gates(8, 2)),
         r"mul \(importable_nets.py line \d+\) .* between a depthwise convolution",
     ),
-    "gates of an odd width": (
-        _ending(cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3), cbr(8, 8, 1)),
-        "has 3 values; nas divides the 8 channels",
+    "hard gates": (
+        _ending(
+            cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3, nn.Hardsigmoid()), cbr(8, 8, 1)
+        ),
+        r"Hardsigmoid.* nas has a sigmoid there",
     ),
     "mish": (_ending(nn.Conv2d(1, 8, 3), nn.Mish()), r"Mish.* nearest are ReLU"),
     "activations that differ behind the mean": (

@@ -107,11 +107,23 @@ def blocks(
         repeats=repeats,
         shortcut=shortcut,
         expansion=draw(st.integers(1, 3)) if KINDS[kind].expands else 1,
-        squeeze_excitation=draw(st.sampled_from([0, 2, 8])) if KINDS[kind].gates else 0,
+        **draw(gates() if KINDS[kind].gates else st.just({})),
         kernel_width=kernel_width,
         dilation=dilation,
         groups=draw(st.sampled_from(groups)) if KINDS[kind].grouped else 1,
     )
+
+
+@st.composite
+def gates(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw the values of a block that say which gates it has, if any."""
+    reduction = draw(st.sampled_from([0, 2, 8]))
+    return {
+        "squeeze_excitation": reduction,
+        "gate_width": 0 if reduction else draw(st.sampled_from([0, 3, 5])),
+        "gate_activation": draw(st.sampled_from(["relu", "silu", "leaky_relu"])),
+        "gate_bias": draw(st.sampled_from(["yes", "no"])),
+    }
 
 
 @st.composite

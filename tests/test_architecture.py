@@ -280,6 +280,12 @@ def test_padding_in_numbers_is_written_so() -> None:
         ({"kind": "inception", "kernel_size": 1}, "kernel_size of at least 3"),
         ({"kind": "inception", "padding": "valid"}, "same padding"),
         ({"kind": "inception", "out_channels": 1}, "fewer than the 2 convolutions"),
+        ({"gate_width": 3}, "or take inverted_bottleneck or mobilenet"),
+        (
+            {"kind": "mobilenet", "gate_width": 3, "squeeze_excitation": 2},
+            "squeeze_excitation is 2 and gate_width 3: give one of them",
+        ),
+        ({"kind": "mobilenet", "gate_activation": "none"}, "gate_activation is 'none'"),
         ({"repeats": 2, "stride": 2}, "needs stride 1 and same padding"),
         ({"repeats": 2, "padding": "valid"}, "needs stride 1 and same padding"),
     ],

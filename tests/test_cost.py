@@ -132,7 +132,7 @@ def test_layers_join_up(architecture: Architecture) -> None:
         assert prod(output) == prod(layer.input_shape)
     costs = cost(architecture)
     assert replace(total(table), flash=0) == replace(costs, flash=0)
-    gated = any(block.squeeze_excitation for block in architecture.blocks)
+    gated = any(block.gated for block in architecture.blocks)
     assert total(table, gated=gated).flash < costs.flash
 
 

@@ -74,11 +74,7 @@ def test_what_nas_builds_comes_back(architecture: Architecture) -> None:
     # Of one channel a depthwise convolution is a plain one.
     assume(
         not any(
-            (
-                block.kind == "mobilenet"
-                and shape[0] == 1
-                and not block.squeeze_excitation
-            )
+            (block.kind == "mobilenet" and shape[0] == 1 and not block.gated)
             or (block.kind == "full_bottleneck" and shape[0] == 1)
             or (block.kind == "bottleneck" and block.out_channels < 2 * block.expansion)
             for block, shape in zip(

@@ -137,6 +137,13 @@ CHAINS: dict[str, tuple[Block, ...]] = {
             activation="silu",
             shortcut="identity",
         ),
+        Block(
+            kind="mobilenet",
+            out_channels=5,
+            gate_width=3,
+            gate_activation="silu",
+            gate_bias="no",
+        ),
     ),
     "inverted bottleneck": (
         Block(out_channels=6, activation="relu6"),

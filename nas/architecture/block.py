@@ -53,7 +53,9 @@ class Block:
     ``expansion`` is how many times as wide as its input an ``inverted_bottleneck`` is
     inside, and how many times as narrow as its output a ``bottleneck`` is. ``squeeze_excitation`` is how many times narrower than the depthwise
     convolution the hidden layer is that makes one gate for each of its channels
-    (Hu et al. 2018); 0 for no gates.
+    (Hu et al. 2018); 0 for no gates. ``gate_width`` is that layer's width in numbers,
+    instead; ``gate_activation`` follows it, and without ``gate_bias`` neither of the two
+    layers has a bias.
 
     The kernel is ``kernel_size`` high and ``kernel_width`` wide, 0 for as wide as high;
     its taps stand ``dilation`` rows and columns apart. ``padding`` is "same", "valid", or
@@ -82,6 +84,9 @@ class Block:
     kernel_width: int = 0
     dilation: int = 1
     groups: int = 1
+    gate_width: int = 0
+    gate_activation: Activation = "relu"
+    gate_bias: Literal["yes", "no"] = "yes"
 
     @property
     def has_bias(self) -> bool:
@@ -114,6 +119,11 @@ class Block:
         """Whether its kernels leave height and width as they are, but for stride."""
         pairs = zip(self.zeros, self.extent, strict=True)
         return all(2 * zeros == extent - 1 for zeros, extent in pairs)
+
+    @property
+    def gated(self) -> bool:
+        """Whether it has squeeze-and-excitation."""
+        return bool(self.squeeze_excitation or self.gate_width)
 
     @property
     def tied(self) -> bool:

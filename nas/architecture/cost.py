@@ -89,8 +89,9 @@ STACK = 512
 def cost(architecture: Architecture, board: Board | None = None) -> Cost:
     """Return all costs of the network."""
     blocks = architecture.blocks
-    gated = any(block.squeeze_excitation for block in blocks)
-    hidden = {architecture.head.activation} if architecture.head.widths else set()
+    gated = any(block.gated for block in blocks)
+    hidden = {block.gate_activation for block in blocks if block.gated}
+    hidden |= {architecture.head.activation} if architecture.head.widths else set()
     code = code_size(
         {block.activation for block in blocks} | hidden,
         gating=gated,
@@ -318,18 +319,21 @@ def _gate_layers(
     channels, hidden = gates.channels, gates.hidden
     means, inside = (channels, 1, 1), (hidden, 1, 1)
     weights = channels * hidden
+    bias = ", bias" if gates.bias else ""
+    fixed_point = int(gates.activation not in _SATURATING)
     yield Layer(
         name, "squeeze: global average pool", shape, means, 0, 0,
         flash=_constants(channels, 1), kept=kept,
     )  # fmt: skip
     yield Layer(
-        name, "squeeze: conv 1x1, bias, relu", means, inside, weights + hidden, weights,
-        "conv", _constants(weights, hidden), prod(shape) + kept,
+        name, f"squeeze: conv 1x1{bias}, {gates.activation}", means, inside,
+        weights + gates.bias * hidden, weights,
+        "conv", _constants(weights, hidden, fixed_point=fixed_point), prod(shape) + kept,
         Convolution("squeeze", channels, hidden, 1),
     )  # fmt: skip
     yield Layer(
-        name, "excite: conv 1x1, bias, sigmoid, times features", inside, shape,
-        weights + channels, weights, "conv",
+        name, f"excite: conv 1x1{bias}, sigmoid, times features", inside, shape,
+        weights + gates.bias * channels, weights, "conv",
         # Another table, with one bias and multiplier, for the product.
         _constants(weights, channels, fixed_point=1) + _constants(0, 1), channels + kept,
         Convolution("excite", hidden, channels, 1),

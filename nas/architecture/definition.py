@@ -264,6 +264,9 @@ _LEFT_OUT = {
     "kernel_width": 0,
     "dilation": 1,
     "groups": 1,
+    "gate_width": 0,
+    "gate_activation": "relu",
+    "gate_bias": "yes",
 }
 
 
@@ -320,18 +323,26 @@ def _canonical_block(block: Block, shape: Shape) -> Block:
         order=_canonical_order(block),
         shortcut=_canonical_shortcut(block, shape[0]),
         expansion=_canonical_expansion(block),
-        squeeze_excitation=_canonical_gates(block, shape[0]),
+        **_canonical_gates(block, shape[0]),
         kernel_width=0 if len(set(block.kernel)) == 1 else block.kernel_width,
         dilation=1 if point else block.dilation,
     )
 
 
-def _canonical_gates(block: Block, in_channels: int) -> int:
-    """Return the largest reduction with the same hidden layer."""
-    if not block.squeeze_excitation:
-        return 0
-    found = (part.gates for part in parts_of(block, in_channels) if part.gates)
-    return max(gates.channels // gates.hidden for gates in found)
+def _canonical_gates(block: Block, in_channels: int) -> dict[str, Any]:
+    """Return the largest reduction with the same hidden layer, or else its width."""
+    for part in parts_of(block, in_channels):
+        if part.gates:
+            return sizes_of_gates(part.gates.channels, part.gates.hidden)
+    return {"gate_activation": "relu", "gate_bias": "yes"}
+
+
+def sizes_of_gates(channels: int, hidden: int) -> dict[str, int]:
+    """Return the values of a block whose gates have so many values between."""
+    reduction = max(1, channels // hidden)
+    if hidden == max(1, channels // reduction):
+        return {"squeeze_excitation": reduction, "gate_width": 0}
+    return {"squeeze_excitation": 0, "gate_width": hidden}
 
 
 def _canonical_shortcut(block: Block, in_channels: int) -> Shortcut:
@@ -398,6 +409,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "bias": get_args(Bias),
     "order": get_args(Order),
     "shortcut": get_args(Shortcut),
+    "gate_activation": tuple(one for one in get_args(Activation) if one != "none"),
+    "gate_bias": ("yes", "no"),
 }
 # Beyond it nothing tiny is meant, and building it would take for ever.
 _LARGEST = {
@@ -411,6 +424,7 @@ _LARGEST = {
     "kernel_width": 255,
     "dilation": 255,
     "groups": 65536,
+    "gate_width": 65536,
 }
 _SMALLEST = {
     "out_channels": 1,
@@ -423,6 +437,7 @@ _SMALLEST = {
     "kernel_width": 0,
     "dilation": 1,
     "groups": 1,
+    "gate_width": 0,
 }
 
 

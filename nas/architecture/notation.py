@@ -19,6 +19,7 @@ Blocks and head stand in their order, parted by `` - ``::
                       (squeeze-and-excitation)
 ``16f3``              the same without expansion: 1x1, depthwise 3x3, 1x1 to 16
 ``16n3e4``            bottleneck: 1x1 to a quarter of 16 channels, 3x3, 1x1 to 16
+``se(12,silu,bare)``  gates with 12 values between, SiLU instead of ReLU, without biases
 ``16m3``              MobileNet v1: depthwise 3x3, norm and activation, 1x1 to 16
 ``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
@@ -71,8 +72,8 @@ def describe_block(block: Block) -> str:
     core = f"{block.out_channels}{kind_and_kernel(block)}"
     if block.expansion != 1:
         core += f"e{block.expansion}"
-    if block.squeeze_excitation:
-        core += f"se{block.squeeze_excitation}"
+    if block.gated:
+        core += _gates(block)
     if block.padding == "valid":
         core += "v"
     elif isinstance(block.padding, tuple):
@@ -92,6 +93,18 @@ def describe_block(block: Block) -> str:
     if block.order != "early_pool":
         words.append(_ORDERS[block.order])
     return " ".join(words + _dropout(block.dropout))
+
+
+def _gates(block: Block) -> str:
+    """Return the gates: ``se8``, or a width and what else differs in brackets."""
+    inside = [str(block.gate_width)] if block.gate_width else []
+    if block.gate_activation != "relu":
+        inside.append(_activation(block.gate_activation))
+    if block.gate_bias == "no":
+        inside.append("bare")
+    return f"se{block.squeeze_excitation or ''}" + (
+        f"({','.join(inside)})" if inside else ""
+    )
 
 
 def kind_and_kernel(block: Block) -> str:

@@ -48,12 +48,14 @@ class Convolution:
 class SqueezeExcitation:
     """One factor of 0 to 1 for each channel, made of the means of all channels.
 
-    A 1x1 convolution to ``hidden`` values, ReLU, another one back, sigmoid; both have
-    a bias. Hu et al. 2018, "Squeeze-and-Excitation Networks".
+    A 1x1 convolution to ``hidden`` values, an activation, another one back, sigmoid.
+    Hu et al. 2018, "Squeeze-and-Excitation Networks".
     """
 
     channels: int
     hidden: int
+    activation: str = "relu"
+    bias: bool = True
 
     @property
     def weights(self) -> int:
@@ -63,14 +65,7 @@ class SqueezeExcitation:
     @property
     def biases(self) -> int:
         """The numbers of both biases."""
-        return self.channels + self.hidden
-
-
-def squeeze_excitation(channels: int, reduction: int) -> SqueezeExcitation | None:
-    """Return the gates whose hidden layer is so many times narrower; None for 0 times."""
-    if not reduction:
-        return None
-    return SqueezeExcitation(channels, max(1, channels // reduction))
+        return self.channels + self.hidden if self.bias else 0
 
 
 @dataclass(frozen=True, slots=True)

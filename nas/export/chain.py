@@ -42,6 +42,7 @@ _KNOWN_BLOCK = {
     *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
     *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
     *("squeeze_excitation", "kernel_width", "dilation", "groups"),
+    *("gate_width", "gate_activation", "gate_bias"),
 }
 _KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout", "activation"}
 
@@ -275,16 +276,17 @@ def _gate_stages(
         output_shape=means,
     )
     for step, sizes, activation in (
-        ("squeeze", (gates.hidden, gates.channels, 1, 1), "relu"),
+        ("squeeze", (gates.hidden, gates.channels, 1, 1), gates.activation),
         ("excite", (gates.channels, gates.hidden, 1, 1), "sigmoid"),
     ):
         output = (sizes[0], 1, 1)
+        bias = f"{prefix}.{step}.bias"
         yield Stage(
             name=f"{name} {step}",
             convolutions=(
                 Convolution(
                     weights.take(f"{prefix}.{step}.weight", sizes),
-                    weights.take(f"{prefix}.{step}.bias", sizes[:1]),
+                    weights.take(bias, sizes[:1]) if gates.bias else np.zeros(sizes[0]),
                 ),
             ),
             after=(Activation(activation),),

@@ -83,7 +83,9 @@ def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
             return
         case SqueezeExcitation():
             sizes = f"{module.squeeze.in_channels}, {module.squeeze.out_channels}"
-            yield f"{start}SqueezeExcitation({sizes}),"
+            activation = "".join(_module(module.activation, "")).removesuffix(",")
+            bias = "" if module.squeeze.bias is not None else ", bias=False"
+            yield f"{start}SqueezeExcitation({sizes}, {activation}{bias}),"
             return
         case _:
             arguments = ", ".join(_arguments(module))

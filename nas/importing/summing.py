@@ -11,7 +11,7 @@ from torch import nn
 from nas.architecture.kinds import KINDS
 from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, kernel_of, padding_of
-from nas.importing.gating import reduction_of
+from nas.importing.gating import gates_of
 from nas.importing.layer import Layer
 from nas.importing.refusals import refuse
 
@@ -181,7 +181,7 @@ def depthwise_block(
         "expansion": expansion,
         "activation": names.pop(),
         "norm": "none" if last.norm is None else "batch",
-        "squeeze_excitation": reduction_of(gates, middle.in_channels) if gates else 0,
+        **(gates_of(gates, middle.in_channels) if gates else {}),
     }
     return DepthwiseBlock(values, runs, count - (last.activation is not None))
 

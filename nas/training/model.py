@@ -126,16 +126,19 @@ class PadChannels(nn.Module):
 class SqueezeExcitation(nn.Module):
     """One factor of 0 to 1 for each channel, made of the means of all channels."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
-        """Take the channels and how many values lie between means and factors."""
+    def __init__(
+        self, channels: int, hidden: int, activation: nn.Module, *, bias: bool = True
+    ) -> None:
+        """Take the channels, and how many values lie between means and factors."""
         super().__init__()
-        self.squeeze = nn.Conv2d(channels, hidden, 1)
-        self.excite = nn.Conv2d(hidden, channels, 1)
+        self.squeeze = nn.Conv2d(channels, hidden, 1, bias=bias)
+        self.activation = activation
+        self.excite = nn.Conv2d(hidden, channels, 1, bias=bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the feature maps ``[N, C, H, W]``, each times its factor."""
         means = features.mean((2, 3), keepdim=True)
-        inside = torch.relu(self.squeeze(means))
+        inside = self.activation(self.squeeze(means))
         return features * torch.sigmoid(self.excite(inside))
 
 
@@ -195,8 +198,12 @@ def _convolutions(parts: Sequence[Part]) -> OrderedDict[str, nn.Module]:
             if part.activation != "none":
                 layers[f"activation{number}"] = ACTIVATION_MODULES[part.activation]()
             if part.gates is not None:
+                gates = part.gates
                 layers[f"gates{number}"] = SqueezeExcitation(
-                    part.gates.channels, part.gates.hidden
+                    gates.channels,
+                    gates.hidden,
+                    ACTIVATION_MODULES[gates.activation](),
+                    bias=gates.bias,
                 )
     return layers
 

@@ -107,11 +107,17 @@ def refusal(block: Block) -> str | None:
         )
     if block.expansion != 1 and not kind.expands:
         return f"expansion is {block.expansion}; a {block.kind} block has none: leave 1"
-    if block.squeeze_excitation and not kind.gates:
+    if block.gated and not kind.gates:
         gated = " or ".join(name for name, one in KINDS.items() if one.gates)
+        name = "squeeze_excitation" if block.squeeze_excitation else "gate_width"
         return (
-            f"squeeze_excitation is {block.squeeze_excitation}; a {block.kind} block has "
-            f"none: leave 0, or take {gated}"
+            f"{name} is {getattr(block, name)}; a {block.kind} block has none: leave 0, or "
+            f"take {gated}"
+        )
+    if block.squeeze_excitation and block.gate_width:
+        return (
+            f"squeeze_excitation is {block.squeeze_excitation} and gate_width "
+            f"{block.gate_width}: give one of them"
         )
     if (block.kernel_width, block.dilation) != (0, 1) and not kind.shaped:
         return (

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nas.architecture.block import Block
-from nas.architecture.kinds.conv import main_convolution
+from nas.architecture.kinds.conv import gates_of, main_convolution
 from nas.architecture.kinds.kind import Kind
-from nas.architecture.parts import Convolution, Part, squeeze_excitation
+from nas.architecture.parts import Convolution, Part
 
 
 def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
@@ -34,7 +34,7 @@ def expanded_parts(block: Block, in_channels: int) -> tuple[Part, ...]:
         (depthwise,),
         norm=norm,
         activation=block.activation,
-        gates=squeeze_excitation(wide, block.squeeze_excitation),
+        gates=gates_of(block, wide),
     )
     return expanded, gated, Part((project,))
 

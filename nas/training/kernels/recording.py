@@ -375,7 +375,7 @@ class Recorder(ABC):
         """Record the channels times what is made of their means."""
         planes, area = count_planes(x), area_of(x)
         means, _ = self._mean(x)
-        inside = [layer.squeeze, nn.ReLU(), layer.excite]
+        inside = [layer.squeeze, layer.activation, layer.excite]
         gates, gates_back = self._chain(inside, means)
         self._emit("curve", "sigmoid", gates, gates)
         y = self._pool.take(x.shape)
