@@ -156,6 +156,8 @@ HEADS: tuple[dict[str, Any], ...] = (
     {"kind": "flatten"},
     {"kind": "gap", "hidden": 5},
 )
+# See tests/test_groups.py and tests/test_pooling.py.
+LEFT_TO_TORCH = {"grouped", "poolings of other sizes"}
 CASES = [
     pytest.param(
         name,
@@ -163,8 +165,7 @@ CASES = [
         id=name,
         marks=pytest.mark.slow if number > 2 else [],
     )
-    # Groups it leaves to torch (tests/test_groups.py).
-    for number, name in enumerate(name for name in CHAINS if name != "grouped")
+    for number, name in enumerate(name for name in CHAINS if name not in LEFT_TO_TORCH)
 ]
 
 

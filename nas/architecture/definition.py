@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from nas.architecture.block import (
+    POOLING,
     Activation,
     Bias,
     Block,
@@ -188,6 +189,18 @@ def resized(shape: Shape, resolution: int) -> Shape:
     return channels, height, width
 
 
+def sides_after(block: Block, sides: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width after the block; below 1 where it has no room."""
+    height, width = (
+        conv_size(side, extent, block.stride, block.padding)
+        for side, extent in zip(sides, block.extent, strict=True)
+    )
+    # Padding must not make something of a map that has no pixel.
+    if block.pooling is None or min(height, width) < 1:
+        return height, width
+    return block.pooling.sides(height, width)
+
+
 def feature_shapes(architecture: Architecture) -> list[Shape]:
     """Return the shape after each block, the first entry being the first one's input.
 
@@ -212,14 +225,11 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
                 f"{block.out_channels} that it gives: make them equal, or take shortcut "
                 '"conv"'
             )
-        sizes = []
-        for size, extent in zip((height, width), block.extent, strict=True):
-            after = conv_size(size, extent, block.stride, block.padding)
-            sizes.append(after if block.pool == "none" else after // 2)
+        sizes = sides_after(block, (height, width))
         if min(sizes) < 1:
             raise ArchitectureError(
                 f"block {number} shrinks its {height}x{width} input to nothing: use a "
-                "smaller kernel, same padding or fewer poolings"
+                "smaller kernel, same padding, or fewer or smaller poolings"
             )
         shapes.append((block.out_channels, sizes[0], sizes[1]))
     channels, height, width = shapes[-1]
@@ -249,6 +259,7 @@ _LEFT_OUT = {
     "kernel_width": 0,
     "dilation": 1,
     "groups": 1,
+    **POOLING,
 }
 
 
@@ -298,7 +309,24 @@ def _canonical_block(block: Block, shape: Shape) -> Block:
         squeeze_excitation=_canonical_gates(block, shape[0]),
         kernel_width=0 if len(set(block.kernel)) == 1 else block.kernel_width,
         dilation=1 if point else block.dilation,
+        **_canonical_pooling(block, shape),
     )
+
+
+def _canonical_pooling(block: Block, shape: Shape) -> dict[str, Any]:
+    """Return the options of the block's pooling without what makes no difference."""
+    pooling = block.pooling
+    if pooling is None:
+        return POOLING
+    height, width = pooling.window
+    single = sides_after(block, shape[1:]) == (1, 1)
+    apart = pooling.strides != pooling.window and not single
+    return {
+        "pool_size": height,
+        "pool_width": 0 if height == width else width,
+        "pool_stride": block.pool_stride if apart else 0,
+        "pool_padding": max(pooling.padding),
+    }
 
 
 def _canonical_gates(block: Block, in_channels: int) -> int:
@@ -362,6 +390,7 @@ _LARGEST = {
     "kernel_width": 255,
     "dilation": 255,
     "groups": 65536,
+    **dict.fromkeys(POOLING, 255),
 }
 _SMALLEST = {
     "out_channels": 1,
@@ -374,6 +403,8 @@ _SMALLEST = {
     "kernel_width": 0,
     "dilation": 1,
     "groups": 1,
+    **dict.fromkeys(POOLING, 0),
+    "pool_size": 1,
 }
 
 

@@ -22,6 +22,9 @@ Blocks and head stand in their order, parted by `` - ``::
 ``v`` behind these    valid padding (else same)
 ``/2``                stride 2 (else 1)
 ``/max``, ``/avg``    2x2 pooling
+``/max3``             3x3 pooling with stride 3
+``/max(2,1)``         windows 2 high and 1 wide, each beside the next
+``/max3s2p1``         3x3 pooling with stride 2 and padding 1
 ``+``                 adds its input (a shortcut)
 ``+1x1``              adds its input by way of a 1x1 convolution
 ``silu``, ...         activation (else relu); ``linear`` is none
@@ -44,7 +47,7 @@ notations.
 
 from __future__ import annotations
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import POOLING, Architecture, Block, Head
 from nas.architecture.kinds import KINDS
 
 
@@ -68,7 +71,7 @@ def describe_block(block: Block) -> str:
     if block.stride != 1:
         core += f"/{block.stride}"
     if block.pool != "none":
-        core += f"/{block.pool}"
+        core += f"/{block.pool}{_pooling(block)}"
     if block.repeats > 1:
         core += f"x{block.repeats}"
     if block.shortcut != "none":
@@ -90,6 +93,18 @@ def kind_and_kernel(block: Block) -> str:
     dilation = f"d{block.dilation}" if block.dilation != 1 else ""
     groups = f"g{block.groups}" if block.groups != 1 else ""
     return f"{KINDS[block.kind].letter}{size}{dilation}{groups}"
+
+
+def _pooling(block: Block) -> str:
+    """Return what of the pooling is not usual, such as ``3s2``."""
+    if all(getattr(block, name) == usual for name, usual in POOLING.items()):
+        return ""
+    size = str(block.pool_size)
+    if block.pool_width:
+        size = f"({block.pool_size},{block.pool_width})"
+    stride = f"s{block.pool_stride}" if block.pool_stride else ""
+    padding = f"p{block.pool_padding}" if block.pool_padding else ""
+    return size + stride + padding
 
 
 # Spellings that differ get different words, even where they mean the same.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nas.architecture.block import Block
+from nas.architecture.block import POOLING, Block
 from nas.architecture.parts import Part
 
 
@@ -64,7 +64,7 @@ class Kind:
             "dilation": self.shaped,
             "groups": self.grouped,
         }
-        return known[option]
+        return option in POOLING or known[option]
 
 
 _USUAL = {

@@ -23,6 +23,7 @@ from nas.training.kernels.recording import (
     Recorder,
     conv_shape,
     is_grouped,
+    is_halving,
 )
 from nas.training.kernels.tape import Pool
 from nas.training.recipe import Recipe
@@ -61,6 +62,8 @@ def can_record(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
         high, wide = layer.kernel_size
         return high * wide <= convolutions.MAX_TAPS and not is_grouped(layer)
+    if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
+        return is_halving(layer)
     return isinstance(layer, (*LAYERS, nn.Flatten, nn.Linear))
 
 
