@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 from hypothesis import settings
@@ -21,6 +22,7 @@ from nas.architecture import (
     Shortcut,
     conv_size,
     resized,
+    sides_after,
 )
 from nas.architecture.kinds import KINDS
 
@@ -31,6 +33,14 @@ def examples(number: int) -> int:
 
 
 DROPOUTS = [0.0, 0.1, 0.5]
+POOLINGS: list[dict[str, int]] = [
+    {},
+    {"pool_size": 3, "pool_stride": 2, "pool_padding": 1},
+    {"pool_size": 3},
+    {"pool_width": 1},
+    {"pool_size": 1, "pool_width": 3, "pool_stride": 2},
+    {"pool_stride": 1},
+]
 
 
 def shapes(least: int = 4, most: int = 40) -> st.SearchStrategy[tuple[int, int, int]]:
@@ -92,7 +102,7 @@ def blocks(
         out_channels = channels
     # Even a valid number of groups, of any kind of block, divides both widths.
     groups = [n for n in range(1, 10) if (channels or 1) % n == out_channels % n == 0]
-    return Block(
+    block = Block(
         kind=kind,
         out_channels=out_channels,
         kernel_size=kernel_size,
@@ -112,6 +122,13 @@ def blocks(
         dilation=dilation,
         groups=draw(st.sampled_from(groups)) if KINDS[kind].grouped else 1,
     )
+    if pool == "none":
+        return block
+    pooling = draw(st.sampled_from(POOLINGS))
+    if pool == "avg":
+        pooling = pooling | {"pool_padding": 0}
+    other = replace(block, **pooling)  # type: ignore[arg-type]
+    return other if min(sides_after(other, sides)) > 0 else block
 
 
 @st.composite
@@ -164,15 +181,6 @@ def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
         head=head,
         resolution=resolution,
     )
-
-
-def sides_after(block: Block, sides: tuple[int, int]) -> tuple[int, int]:
-    """Return the height and width of the block's output."""
-    height, width = (
-        conv_size(side, extent, block.stride, zeros)
-        for side, extent, zeros in zip(sides, block.extent, block.zeros, strict=True)
-    )
-    return (height, width) if block.pool == "none" else (height // 2, width // 2)
 
 
 def points(most: int = 30) -> st.SearchStrategy[list[tuple[int, float]]]:

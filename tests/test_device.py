@@ -151,6 +151,8 @@ def test_flash_of_a_lower_resolution() -> None:
         Block(kind="separable", out_channels=6, kernel_width=5, dilation=2),
         Block(out_channels=6, groups=3, activation="silu", shortcut="conv"),
         Block(out_channels=8, groups=2, kernel_width=5, pool="avg"),
+        Block(out_channels=20, pool="max", pool_size=3, pool_stride=2, pool_padding=1),
+        Block(out_channels=5, pool="avg", pool_size=3, order="late_pool"),
         Block(
             kind="inverted_bottleneck",
             out_channels=8,

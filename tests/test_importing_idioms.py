@@ -540,7 +540,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "two poolings": (
         lambda: nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.Flatten(),
             nn.Linear(16, 10),
         ),
         "a second pool .* the nearest",

@@ -173,6 +173,19 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(kind="separable", out_channels=34, kernel_size=7),
         Block(out_channels=6, kernel_size=1, stride=2),
     ),
+    "poolings of other sizes": (
+        Block(
+            out_channels=5,
+            pool="max",
+            pool_size=3,
+            pool_stride=2,
+            pool_padding=1,
+            activation="hardswish",
+        ),
+        Block(out_channels=4, pool="avg", pool_size=2, pool_stride=1),
+        Block(out_channels=6, pool="max", pool_width=1, norm="none"),
+        Block(out_channels=6, repeats=2, pool="avg", pool_size=3, order="late_pool"),
+    ),
     "even kernel": (Block(out_channels=5, kernel_size=4, stride=2, padding="valid"),),
     "padding in numbers": (
         Block(out_channels=5, kernel_size=4, kernel_width=3, padding=(1, 2)),

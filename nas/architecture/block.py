@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nas.architecture.parts import Pooling
+
 Padding = Literal["same", "valid"]
 Norm = Literal["batch", "none"]
 Bias = Literal["auto", "yes", "no"]
@@ -32,8 +34,13 @@ class Block:
     """Convolutions and what follows them; a 1x1 ``conv`` is a bottleneck (squeeze).
 
     ``kind`` says which convolutions: one of `nas.architecture.kinds.KINDS`. The first
-    that is no 1x1 one has the ``stride``. ``pool`` halves height and width, rounding
-    down.
+    that is no 1x1 one has the ``stride``.
+
+    ``pool`` takes the maximum or the mean of windows ``pool_size`` high and
+    ``pool_width`` wide, 0 for as wide as high. Their tops lie ``pool_stride`` rows and
+    columns apart, 0 for a window's size; never more than that, so that none is skipped.
+    Around the map are ``pool_padding`` rows and columns that no maximum takes, at most
+    half a window; a mean has none. A last window that is not whole is left out.
 
     ``bias`` "auto" gives the convolution a bias exactly where there is no batch norm,
     which has its own. ``repeats`` applies the block so many times one after the other
@@ -87,6 +94,10 @@ class Block:
     gate_width: int = 0
     gate_activation: Activation = "relu"
     gate_bias: Literal["yes", "no"] = "yes"
+    pool_size: int = 2
+    pool_width: int = 0
+    pool_stride: int = 0
+    pool_padding: int = 0
 
     @property
     def has_bias(self) -> bool:
@@ -115,6 +126,16 @@ class Block:
         return height // 2, width // 2
 
     @property
+    def pooling(self) -> Pooling | None:
+        """What it pools, if it does."""
+        if self.pool == "none":
+            return None
+        window = self.pool_size, self.pool_width or self.pool_size
+        high, wide = (min(self.pool_stride or side, side) for side in window)
+        above, beside = (min(self.pool_padding, side // 2) for side in window)
+        return Pooling(self.pool, window, (high, wide), (above, beside))
+
+    @property
     def keeps_size(self) -> bool:
         """Whether its kernels leave height and width as they are, but for stride."""
         pairs = zip(self.zeros, self.extent, strict=True)
@@ -134,3 +155,7 @@ class Block:
     def downsampling(self) -> str:
         """How it halves height and width: "stride", "max", "avg", or "none"."""
         return "stride" if self.stride > 1 else self.pool
+
+
+POOLING = {"pool_size": 2, "pool_width": 0, "pool_stride": 0, "pool_padding": 0}
+"""The options of a block that pools, with what they are in one that does not."""

@@ -30,8 +30,8 @@ from math import prod
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
 from nas.architecture.activations import ACTIVATIONS, SIGMOIDAL
 from nas.architecture.boards import Board, Operation
-from nas.architecture.kinds import finish_of, parts_of, shortcut_of
-from nas.architecture.parts import Convolution, Part, SqueezeExcitation
+from nas.architecture.kinds import finish_of, parts_of, pools_apart, shortcut_of
+from nas.architecture.parts import Convolution, Part, Pooling, SqueezeExcitation
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
         or any(needs_depthwise(block) for block in blocks),
         adding=any(block.shortcut != "none" for block in blocks),
         widening=any(block.shortcut == "pad" for block in blocks),
+        overlapping=any(b.pooling is not None and not b.pooling.plain for b in blocks),
     )
     shapes = feature_shapes(architecture)
     resizing = resize_layers(architecture.input_shape, shapes[0])
@@ -131,8 +132,7 @@ def needs_depthwise(block: Block) -> bool:
 
     So does a pooling that is apart from a convolution, as it is behind an addition.
     """
-    apart = block.shortcut != "none" and block.pool != "none"
-    return apart or any(part.depthwise for part in parts_of(block, 1))
+    return pools_apart(block) or any(part.depthwise for part in parts_of(block, 1))
 
 
 def code_size(
@@ -145,6 +145,7 @@ def code_size(
     grouping: bool = False,
     resizing: bool = False,
     widening: bool = False,
+    overlapping: bool = False,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 
@@ -165,6 +166,7 @@ def code_size(
         + (120 + columns if grouping else 0)
         + (320 if resizing else 0)
         + (100 if widening else 0)
+        + (200 if overlapping else 0)
         + sum(f.flash for name, f in ACTIVATIONS.items() if name in others)
     )
 
@@ -224,15 +226,27 @@ def block_layers(block: Block, shape: Shape, name: str = "block") -> list[Layer]
     for application in range(block.repeats):
         table += _convolutions(block, shape, name, shared=application > 0)
         shape = table[-1].output_shape
-    if block.pool != "none":
-        channels, height, width = shape
-        pooled = (channels, height // 2, width // 2)
-        # Behind an addition it is a layer of its own in the C code.
-        flash = _constants(channels, 1) if block.shortcut != "none" else 0
-        table.append(
-            Layer(name, f"{block.pool} pool 2x2", shape, pooled, 0, 0, flash=flash)
-        )
+    if block.pooling is not None:
+        channels, *sides = shape
+        pooled = (channels, *block.pooling.sides(*sides))
+        flash = 0
+        if pools_apart(block):
+            # The sign of batch norm's scale stays behind a pooling before it.
+            early = finish_of(block)[:2] == ("pool", "norm")
+            flash = _constants(channels, channels if early else 1)
+        words = _pooling_in_words(block.pooling)
+        table.append(Layer(name, words, shape, pooled, 0, 0, flash=flash))
     return table
+
+
+def _pooling_in_words(pooling: Pooling) -> str:
+    """Return a pooling in words, such as ``max pool 3x3 stride 2 padding 1``."""
+    words = [pooling.kind, "pool", "x".join(map(str, pooling.window))]
+    if pooling.strides != pooling.window:
+        words += ["stride", "x".join(map(str, dict.fromkeys(pooling.strides)))]
+    if pooling.padding != (0, 0):
+        words += ["padding", "x".join(map(str, dict.fromkeys(pooling.padding)))]
+    return " ".join(words)
 
 
 def _convolutions(

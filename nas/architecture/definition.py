@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 
 from nas.architecture.activations import ACTIVATIONS
 from nas.architecture.block import (
+    POOLING,
     Activation,
     Bias,
     Block,
@@ -202,6 +203,18 @@ def resized(shape: Shape, resolution: int) -> Shape:
     return channels, height, width
 
 
+def sides_after(block: Block, sides: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width after the block; below 1 where it has no room."""
+    height, width = (
+        conv_size(side, extent, block.stride, zeros)
+        for side, extent, zeros in zip(sides, block.extent, block.zeros, strict=True)
+    )
+    # Padding must not make something of a map that has no pixel.
+    if block.pooling is None or min(height, width) < 1:
+        return height, width
+    return block.pooling.sides(height, width)
+
+
 def feature_shapes(architecture: Architecture) -> list[Shape]:
     """Return the shape after each block, the first entry being the first one's input.
 
@@ -226,15 +239,11 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
                 f"{block.out_channels} that it gives: make them equal, or take shortcut "
                 '"conv"'
             )
-        sizes = []
-        sides = zip((height, width), block.extent, block.zeros, strict=True)
-        for size, extent, zeros in sides:
-            after = conv_size(size, extent, block.stride, zeros)
-            sizes.append(after if block.pool == "none" else after // 2)
+        sizes = sides_after(block, (height, width))
         if min(sizes) < 1:
             raise ArchitectureError(
                 f"block {number} shrinks its {height}x{width} input to nothing: use a "
-                "smaller kernel, same padding or fewer poolings"
+                "smaller kernel, same padding, or fewer or smaller poolings"
             )
         shapes.append((block.out_channels, sizes[0], sizes[1]))
     channels, height, width = shapes[-1]
@@ -267,6 +276,7 @@ _LEFT_OUT = {
     "gate_width": 0,
     "gate_activation": "relu",
     "gate_bias": "yes",
+    **POOLING,
 }
 
 
@@ -326,7 +336,24 @@ def _canonical_block(block: Block, shape: Shape) -> Block:
         **_canonical_gates(block, shape[0]),
         kernel_width=0 if len(set(block.kernel)) == 1 else block.kernel_width,
         dilation=1 if point else block.dilation,
+        **_canonical_pooling(block, shape),
     )
+
+
+def _canonical_pooling(block: Block, shape: Shape) -> dict[str, Any]:
+    """Return the options of the block's pooling without what makes no difference."""
+    pooling = block.pooling
+    if pooling is None:
+        return POOLING
+    height, width = pooling.window
+    single = sides_after(block, shape[1:]) == (1, 1)
+    apart = pooling.strides != pooling.window and not single
+    return {
+        "pool_size": height,
+        "pool_width": 0 if height == width else width,
+        "pool_stride": block.pool_stride if apart else 0,
+        "pool_padding": max(pooling.padding),
+    }
 
 
 def _canonical_gates(block: Block, in_channels: int) -> dict[str, Any]:
@@ -425,6 +452,7 @@ _LARGEST = {
     "dilation": 255,
     "groups": 65536,
     "gate_width": 65536,
+    **dict.fromkeys(POOLING, 255),
 }
 _SMALLEST = {
     "out_channels": 1,
@@ -438,6 +466,8 @@ _SMALLEST = {
     "dilation": 1,
     "groups": 1,
     "gate_width": 0,
+    **dict.fromkeys(POOLING, 0),
+    "pool_size": 1,
 }
 
 

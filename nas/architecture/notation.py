@@ -26,6 +26,9 @@ Blocks and head stand in their order, parted by `` - ``::
 ``p(5,1)``            5 rows of zeros above and below, 1 column at either side
 ``/2``                stride 2 (else 1)
 ``/max``, ``/avg``    2x2 pooling
+``/max3``             3x3 pooling with stride 3
+``/max(2,1)``         windows 2 high and 1 wide, each beside the next
+``/max3s2p1``         3x3 pooling with stride 2 and padding 1
 ``+``                 adds its input (a shortcut)
 ``+1x1``              adds its input by way of a 1x1 convolution
 ``+1x1bias``          the same with a bias and without batch norm
@@ -55,7 +58,7 @@ notations.
 
 from __future__ import annotations
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import POOLING, Architecture, Block, Head
 from nas.architecture.kinds import KINDS
 
 
@@ -81,7 +84,7 @@ def describe_block(block: Block) -> str:
     if block.stride != 1:
         core += f"/{block.stride}"
     if block.pool != "none":
-        core += f"/{block.pool}"
+        core += f"/{block.pool}{_pooling(block)}"
     if block.repeats > 1:
         core += f"x{block.repeats}"
     core += _SHORTCUTS[block.shortcut]
@@ -125,6 +128,20 @@ _SHORTCUTS = {
     "activated_conv": "+1x1act",
     "pad": "+pad",
 }
+
+
+def _pooling(block: Block) -> str:
+    """Return what of the pooling is not usual, such as ``3s2``."""
+    if all(getattr(block, name) == usual for name, usual in POOLING.items()):
+        return ""
+    size = str(block.pool_size)
+    if block.pool_width:
+        size = f"({block.pool_size},{block.pool_width})"
+    stride = f"s{block.pool_stride}" if block.pool_stride else ""
+    padding = f"p{block.pool_padding}" if block.pool_padding else ""
+    return size + stride + padding
+
+
 # Spellings that differ get different words, even where they mean the same.
 _NORMS = {
     ("batch", "yes"): "bias+norm",

@@ -45,6 +45,35 @@ class Convolution:
 
 
 @dataclass(frozen=True, slots=True)
+class Pooling:
+    """Maximum ("max") or mean ("avg") over windows, dropping incomplete ones.
+
+    ``window``, ``strides`` and ``padding`` are of height and width; a maximum takes
+    nothing of what is padded.
+    """
+
+    kind: str
+    window: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+    @property
+    def plain(self) -> bool:
+        """Whether each value is in at most one window, and all windows are in the map."""
+        return self.strides == self.window and self.padding == (0, 0)
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of its output, which may be below 1."""
+        high, wide = (
+            (side + 2 * zeros - long) // stride + 1
+            for side, long, stride, zeros in zip(
+                (height, width), self.window, self.strides, self.padding, strict=True
+            )
+        )
+        return high, wide
+
+
+@dataclass(frozen=True, slots=True)
 class SqueezeExcitation:
     """One factor of 0 to 1 for each channel, made of the means of all channels.
 

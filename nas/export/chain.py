@@ -12,17 +12,18 @@ from dataclasses import MISSING, fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from nas.architecture import Architecture, Block, Head, Shape, resized
+from nas.architecture import POOLING, Architecture, Block, Head, Shape, resized
 from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import (
     ORDERS,
     channels_beside,
     finish_of,
     parts_of,
+    pools_apart,
     shortcut_of,
 )
 from nas.architecture.parts import Convolution as PartConvolution
-from nas.architecture.parts import Part, SqueezeExcitation
+from nas.architecture.parts import Part, Pooling, SqueezeExcitation
 from nas.errors import ExportError
 from nas.export.folding import folded
 from nas.export.stages import (
@@ -32,7 +33,6 @@ from nas.export.stages import (
     Array,
     Convolution,
     Pad,
-    Pool,
     Resize,
     Stage,
 )
@@ -41,7 +41,7 @@ _EPSILON = 1e-5  # torch's default for BatchNorm2d
 _KNOWN_BLOCK = {
     *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
     *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
-    *("squeeze_excitation", "kernel_width", "dilation", "groups"),
+    *("squeeze_excitation", "kernel_width", "dilation", "groups", *POOLING),
     *("gate_width", "gate_activation", "gate_bias"),
 }
 _KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout", "activation"}
@@ -74,7 +74,8 @@ def stages(
         name = f"block {number + 1}"
         _check_known(block, _KNOWN_BLOCK, name)
         for stage in _block_stages(block, shape, name, source, f"blocks.{number}"):
-            chain.append(folded(stage, repeated=block.repeats > 1))
+            whole = folded(stage, repeated=block.repeats > 1)
+            chain += _parted(whole) if pools_apart(block) else [whole]
             shape = stage.output_shape
     _check_known(architecture.head, _KNOWN_HEAD, "head")
     chain += _head_stages(architecture.head, shape, architecture.num_classes, source)
@@ -178,7 +179,7 @@ def _steps(block: Block) -> tuple[str, ...]:
 def _adding_stages(
     block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
-    """Yield the stages of a block with a shortcut; its pooling is a separate stage."""
+    """Yield the stages of a block with a shortcut."""
     inside = f"{prefix}.residual"
     parts = parts_of(block, shape[0])
     *inner, last = _part_stages(parts, shape, name, weights, f"{inside}.body")
@@ -212,20 +213,39 @@ def _adding_stages(
         adds = 1
     finish = finish_of(block)
     before = [step for step in finish if step == "norm"]
-    after = [step for step in finish if step == "activation"]
+    after = [step for step in finish if step in {"activation", "pool"}]
     last = _followed(last, block, before, weights, f"{inside}.body")
     last = replace(folded(last, repeated=False), adds=adds)
     yield _followed(last, block, after, weights, prefix)
-    if "pool" in finish:
-        channels, height, width = last.output_shape
-        yield Stage(
-            name=f"{name} pool",
-            convolutions=(),
-            after=(Pool("max" if block.pool == "max" else "avg", (2, 2)),),
-            input_shape=last.output_shape,
-            conv_shape=last.output_shape,
-            output_shape=(channels, height // 2, width // 2),
-        )
+
+
+def _parted(stage: Stage) -> Iterator[Stage]:
+    """Yield the stage up to its pooling, if it has one, and one from there on."""
+    kinds = [type(step) for step in stage.after]
+    if Pooling not in kinds:
+        yield stage
+        return
+    place = kinds.index(Pooling)
+    before, rest = stage.after[:place], stage.after[place:]
+    match rest:
+        case (Pooling("max"), Activation(name)) if name in MONOTONE:
+            # Then the second stage is of maxima alone, which are exact.
+            before, rest = (*before, rest[1]), rest[:1]
+    yield replace(stage, after=before, output_shape=stage.conv_shape)
+    channels = stage.conv_shape[0]
+    # A factor for each channel needs a convolution that has as many.
+    ones = Convolution(np.ones((channels, 1, 1, 1)), np.zeros(channels))
+    each = any(isinstance(step, Affine) for step in rest)
+    yield Stage(
+        name=f"{stage.name} pool",
+        convolutions=(ones,) if each else (),
+        after=rest,
+        input_shape=stage.conv_shape,
+        conv_shape=stage.conv_shape,
+        output_shape=stage.output_shape,
+        groups=channels if each else 1,
+        depthwise=each,
+    )
 
 
 def _part_stages(
@@ -270,7 +290,7 @@ def _gate_stages(
     yield Stage(
         name=f"{name} squeeze pool",
         convolutions=(),
-        after=(Pool("avg", (shape[1], shape[2])),),
+        after=(_mean(shape[1:]),),
         input_shape=shape,
         conv_shape=shape,
         output_shape=means,
@@ -305,6 +325,11 @@ def _gate_stages(
     )
 
 
+def _mean(sides: tuple[int, int]) -> Pooling:
+    """Return the mean of a whole feature map."""
+    return Pooling("avg", sides, sides)
+
+
 def _convolution(one: PartConvolution, weights: _Weights, prefix: str) -> Convolution:
     sizes = (one.out_channels, one.inputs, *one.kernel)
     return Convolution(
@@ -330,9 +355,9 @@ def _followed(
     after = list(stage.after)
     for step in steps:
         match step:
-            case "pool" if pools:
-                after.append(Pool("max" if block.pool == "max" else "avg", (2, 2)))
-                height, width = height // 2, width // 2
+            case "pool" if pools and block.pooling is not None:
+                after.append(block.pooling)
+                height, width = block.pooling.sides(height, width)
             case "norm":
                 after.append(_norm(weights, f"{prefix}.norm", channels))
             case "activation":
@@ -355,7 +380,6 @@ def _head_stages(
 ) -> Iterator[Stage]:
     channels, height, width = shape
     logits = (num_classes, 1, 1)
-    everything = Pool("avg", (height, width))
     if head.kind == "conv":
         kernel = head.kernel_size
         sides = (height - kernel + 1, width - kernel + 1)
@@ -364,7 +388,7 @@ def _head_stages(
             convolutions=(
                 _classifier(weights, "classifier", (num_classes, channels, kernel)),
             ),
-            after=(Pool("avg", sides),) if sides != (1, 1) else (),
+            after=(_mean(sides),) if sides != (1, 1) else (),
             input_shape=shape,
             conv_shape=(num_classes, *sides),
             output_shape=logits,
@@ -377,7 +401,7 @@ def _head_stages(
         yield Stage(
             name="head pool",
             convolutions=(),
-            after=(everything,),
+            after=(_mean((height, width)),),
             input_shape=shape,
             conv_shape=shape,
             output_shape=pooled,

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas.architecture.parts import Pooling
 from nas.export.stages import (
     Activation,
     Affine,
     After,
     Pad,
-    Pool,
     Resize,
     Stage,
 )
@@ -43,10 +43,10 @@ def convolve(stage: Stage, features: Tensor) -> Tensor:
 def follow(step: After, features: Tensor) -> Tensor:
     """Return ``[N, C, H, W]`` after one step that follows the convolutions."""
     match step:
-        case Pool("max", window):
-            return functional.max_pool2d(features, window)
-        case Pool(_, window):
-            return functional.avg_pool2d(features, window)
+        case Pooling("max", window, strides, padding):
+            return functional.max_pool2d(features, window, strides, padding)
+        case Pooling(_, window, strides):
+            return functional.avg_pool2d(features, window, strides)
         case Resize(sides):
             return functional.adaptive_avg_pool2d(features, sides)
         case Pad(stride, before, behind):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from nas.architecture.parts import Pooling
 from nas.export.fixed_point import FIXED_POINT_LIMIT
 from nas.export.integer_stages import (
     ActivationStep,
@@ -25,7 +26,7 @@ from nas.export.integer_stages import (
     pad_of,
     resize_of,
 )
-from nas.export.stages import Pad, Pool, areas, reach
+from nas.export.stages import Pad, areas, reach
 
 _CHUNK = 100
 _MOST_VALUES = 20_000_000  # in the windows of one chunk, 160 MB
@@ -155,19 +156,20 @@ def _scaled(values: Integers, shift: int) -> Integers:
     return scaled
 
 
-def _windows(pool: Pool, values: Integers) -> Integers:
-    """Return the values grouped by window, ``[N, C, H, W, h * w]``."""
-    high, wide = pool.window
-    count, channels, height, width = values.shape
-    rows, columns = height // high, width // wide
-    cut = values[:, :, : rows * high, : columns * wide]
-    split = cut.reshape(count, channels, rows, high, columns, wide)
-    return split.transpose(0, 1, 2, 4, 3, 5).reshape(
-        count, channels, rows, columns, high * wide
-    )
+def _windows(pool: Pooling, values: Integers) -> Integers:
+    """Return the values grouped by window, ``[N, C, H, W, h * w]``.
+
+    What is padded is smaller than any value.
+    """
+    (above, beside), (down, right) = pool.padding, pool.strides
+    sides = ((0, 0), (0, 0), (above, above), (beside, beside))
+    padded = np.pad(values, sides, constant_values=np.iinfo(np.int64).min)
+    windows = sliding_window_view(padded, pool.window, axis=(2, 3))
+    windows = windows[:, :, ::down, ::right]
+    return windows.reshape(*windows.shape[:4], -1)
 
 
-def _pool_sums(pool: Pool | None, sums: Integers) -> Integers:
+def _pool_sums(pool: Pooling | None, sums: Integers) -> Integers:
     if pool is None:
         return sums
     windows = _windows(pool, sums)
@@ -177,7 +179,7 @@ def _pool_sums(pool: Pool | None, sums: Integers) -> Integers:
     return pooled
 
 
-def _pool_numbers(pool: Pool | None, numbers: Integers) -> Integers:
+def _pool_numbers(pool: Pooling | None, numbers: Integers) -> Integers:
     if pool is None:
         return numbers
     windows = _windows(pool, numbers)

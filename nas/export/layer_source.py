@@ -135,7 +135,11 @@ def _arguments(layer: nn.Module) -> Iterator[str]:
         case nn.Linear():
             yield from map(str, (layer.in_features, layer.out_features))
         case nn.MaxPool2d() | nn.AvgPool2d():
-            yield str(layer.kernel_size)
+            yield _side(layer.kernel_size)
+            if layer.stride != layer.kernel_size:
+                yield f"stride={_side(layer.stride)}"
+            if _side(layer.padding) != "0":
+                yield f"padding={_side(layer.padding)}"
         case nn.AdaptiveAvgPool2d():
             yield str(layer.output_size)
         case nn.Dropout():

@@ -9,6 +9,7 @@ import numpy as np
 
 from nas.architecture import Shape
 from nas.architecture.activations import ACTIVATIONS
+from nas.architecture.parts import Pooling
 from nas.export.contract import contract
 from nas.export.graph import INPUT, OUTPUT, Graph
 from nas.export.stages import (
@@ -17,7 +18,6 @@ from nas.export.stages import (
     After,
     Array,
     Pad,
-    Pool,
     Resize,
     Stage,
     areas,
@@ -54,7 +54,7 @@ def onnx_float(
         shape = stage.conv_shape
         for index, step in enumerate(stage.after):
             features = follow(graph, step, features, f"{prefix}.{index}", shape)
-            shape = stage.output_shape if isinstance(step, Pool | Resize) else shape
+            shape = stage.output_shape if isinstance(step, Pooling | Resize) else shape
         tensors.append(features)
     graph.node("Flatten", [tensors[-1]], OUTPUT, axis=1)
     return graph.model(
@@ -104,15 +104,16 @@ def conv_attributes(stage: Stage, index: int) -> dict[str, int | list[int]]:
 def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) -> str:
     """Add a step that follows a convolution; ``shape`` is that of its input."""
     match step:
-        case Pool("avg", window) if window == shape[1:]:
+        case Pooling("avg", window) if window == shape[1:]:
             return graph.node("GlobalAveragePool", [features], f"{name}.pool")
-        case Pool(kind, window):
+        case Pooling(kind, window, strides, padding):
             return graph.node(
                 "MaxPool" if kind == "max" else "AveragePool",
                 [features],
                 f"{name}.pool",
                 kernel_shape=list(window),
-                strides=list(window),
+                strides=list(strides),
+                pads=[*padding, *padding],
             )
         case Resize():
             return resized(graph, features, name, shape, step)

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from nas.architecture.activations import ACTIVATIONS
+from nas.architecture.parts import Pooling
 from nas.errors import ExportError
 from nas.export import floating
 from nas.export.equalise import equalised, on_pixels
@@ -60,7 +61,6 @@ from nas.export.stages import (
     Affine,
     After,
     Array,
-    Pool,
     Stage,
     by_weight,
     reach,
@@ -166,11 +166,11 @@ class _Tensor:
 class _FollowingSteps:
     """The steps after a convolution, in order; ``sign`` precedes the activation."""
 
-    early: Pool | None
+    early: Pooling | None
     sign: Affine | None
     activation: str
     affine: Affine | None
-    late: Pool | None
+    late: Pooling | None
 
 
 def _following_steps(stage: Stage) -> _FollowingSteps:
@@ -179,8 +179,8 @@ def _following_steps(stage: Stage) -> _FollowingSteps:
     def take(kind: type[After]) -> After | None:
         return steps.pop(0) if steps and isinstance(steps[0], kind) else None
 
-    early, sign = take(Pool), take(Affine)
-    activation, affine, late = take(Activation), take(Affine), take(Pool)
+    early, sign = take(Pooling), take(Affine)
+    activation, affine, late = take(Activation), take(Affine), take(Pooling)
     if steps:
         # Only a scale that is never negative could change places with the maximum.
         raise ExportError(
@@ -387,7 +387,9 @@ def _activation_step(
 
 
 def _is_maximum(steps: _FollowingSteps) -> bool:
-    return steps.early is not None and steps.early.kind == "max"
+    """Return whether the stage gives maxima as they are."""
+    largest = steps.early is not None and steps.early.kind == "max"
+    return largest and steps.activation == "none"
 
 
 def _unit(activation_step: ActivationStep | None, output: Range | None) -> float:

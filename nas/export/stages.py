@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.architecture import Shape
+from nas.architecture.parts import Pooling
 
 Array = npt.NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -34,14 +35,6 @@ class Convolution:
     weight: Array
     bias: Array
     padding: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """Maximum or mean over windows (height, width), dropping incomplete ones."""
-
-    kind: Literal["max", "avg"]
-    window: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +71,7 @@ class Pad:
     behind: int
 
 
-After = Pool | Affine | Activation | Resize | Pad
+After = Pooling | Affine | Activation | Resize | Pad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,13 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from nas.architecture import Architecture, Block, Head, Shape, resized
+from nas.architecture import POOLING, Architecture, Block, Head, Shape, resized
 from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import KINDS, ORDERS, parts_of
+from nas.architecture.parts import Pooling
 from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, kernel_of, padding_of
 from nas.importing.dense import as_linear, with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
+from nas.importing.operations import pooling_values
 from nas.importing.refusals import GATES_PLACE, PAD_PLACE, refuse
 from nas.importing.summing import depthwise_block, finish_of_sum, summed
 
@@ -122,7 +124,7 @@ class _Parts:
             if "dropout" in following:
                 values["dropout"] = following["dropout"].value
             if "pool" in following:
-                values["pool"] = following["pool"].value
+                values |= pooling_values(following["pool"].value)
             last = list(following.values())[-1] if following else first
             self.shape = last.out_shape
             block = Block(**values)
@@ -140,6 +142,10 @@ class _Parts:
             if layer.kind == "dropout" and self.classifies(1):
                 break
             if _again(layer, following):
+                self.layers.pop(0)
+                continue
+            if (both := _as_one_pooling(layer, following)) is not None:
+                following["pool"] = both
                 self.layers.pop(0)
                 continue
             if layer.kind in following:
@@ -264,7 +270,7 @@ class _Parts:
         tries = [kinds]
         if (
             pool is not None
-            and pool.value == "max"
+            and pool.value.kind == "max"
             and activation is not None
             and activation.value in MONOTONE
             and abs(kinds.index("pool") - kinds.index("activation")) == 1
@@ -435,11 +441,24 @@ def _again(layer: Layer, following: dict[str, Layer]) -> bool:
     return layer.value == first.value and layer.value in {"relu", "relu6"}
 
 
+def _as_one_pooling(layer: Layer, following: dict[str, Layer]) -> Layer | None:
+    """Return a pooling right behind another one as the one that both are, if they are."""
+    if layer.kind != "pool" or list(following)[-1:] != ["pool"]:
+        return None
+    first, second = following["pool"].value, layer.value
+    if first.kind != second.kind or not (first.plain and second.plain):
+        return None
+    (high, wide), (down, right) = first.window, second.window
+    window = high * down, wide * right
+    return replace(layer, value=Pooling(first.kind, window, window))
+
+
 def _resizes(layer: Layer, input_shape: Shape) -> bool:
-    """Return whether the layer averages the images; so does a mean over 2x2 pixels."""
-    halves = layer.kind == "pool" and layer.value == "avg"
-    even = all(side % 2 == 0 for side in input_shape[1:])
-    return layer.kind == "resize" or (halves and even)
+    """Return whether the layer averages the images; so do means of windows that fill them."""
+    if layer.kind != "pool" or layer.value.kind != "avg" or not layer.value.plain:
+        return layer.kind == "resize"
+    sides = zip(input_shape[1:], layer.value.window, strict=True)
+    return all(side % window == 0 for side, window in sides)
 
 
 def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Block]:
@@ -454,7 +473,8 @@ def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Blo
             orders = {one.order, block.order}
             alike = len(orders) == 1 or orders == {"early_pool", "late_pool"}
             ours = replace(one, repeats=1, order=block.order)
-            if not alike or ours != replace(block, pool="none"):
+            unpooled = replace(block, pool="none", **POOLING)  # type: ignore[arg-type]
+            if not alike or ours != unpooled:
                 raise refuse(
                     layer.name, "what follows it differs from one use to the next"
                 )

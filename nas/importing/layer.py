@@ -29,7 +29,7 @@ class Layer:
     """One layer in the order of its execution.
 
     ``name`` is for messages. ``modules`` are those that hold its weights: several for
-    convolutions side by side. ``value`` is the name of an activation or pooling, or
+    convolutions side by side. ``value`` is the name of an activation, a pooling, or
     the share of a dropout. ``padding`` is how many rows and columns of zeros were put on
     either side of the feature map before. ``out_shape`` has no batch. A "sum" adds what
     ``body`` and ``shortcut`` make of its input; "gates" multiply it with what two linear

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from nas.architecture import Block
+from nas.architecture.parts import Pooling
 from nas.errors import ArchitectureError
 from nas.importing.layer import Kind, Layer, is_tensor, shape_of, target_of
 from nas.importing.normalising import SAME
@@ -121,7 +123,9 @@ class Operations:
                 kind = "max" if isinstance(module, nn.MaxPool2d) else "avg"
                 self._pool(kind, name, vars(module), before, after)
             case nn.AdaptiveAvgPool2d():
-                self._adaptive_pool(name, before, after)
+                self._adaptive_pool("avg", name, before, after)
+            case nn.AdaptiveMaxPool2d() if not module.return_indices:
+                self._adaptive_pool("max", name, before, after)
             case nn.Flatten():
                 self._flatten(name, after, before)
             case nn.Dropout() | nn.Dropout2d():
@@ -163,7 +167,9 @@ class Operations:
         elif target == "adaptive_avg_pool2d" or (
             target == "interpolate" and arguments.get("mode") == "area"
         ):
-            self._adaptive_pool(name, before, after)
+            self._adaptive_pool("avg", name, before, after)
+        elif target == "adaptive_max_pool2d":
+            self._adaptive_pool("max", name, before, after)
         elif target == "mean":
             self._mean(name, before, after)
         elif target == "getitem" and (step := _step_of(node.args[1], before)):
@@ -286,41 +292,37 @@ class Operations:
     ) -> None:
         size = _pair(arguments["kernel_size"])
         stride = _pair(arguments.get("stride") or arguments["kernel_size"])
+        pooling = Pooling(kind, size, stride, _pair(arguments.get("padding", 0)))
         if kind == "avg" and size == tuple(before[1:]) and size != (2, 2):
             self.put("gap", name, after)
             return
-        plain = (
-            _pair(arguments.get("padding", 0)) == (0, 0)
-            and _pair(arguments.get("dilation", 1)) == (1, 1)
-            and not arguments.get("return_indices")
-            and arguments.get("divisor_override") is None
-            # With even sides rounding up or down is the same.
-            and after[1:] == tuple(side // 2 for side in before[1:])
-        )
-        if size != (2, 2) or stride != (2, 2) or not plain:
-            raise refuse(
-                name,
-                "nas pools 2x2 with stride 2, without padding; that is the nearest, or a "
-                "convolution with stride",
-            )
-        self.put("pool", name, after, value=kind)
+        if size == stride == (1, 1):
+            return
+        if (how := _other_pooling(pooling, arguments, before, after)) is not None:
+            raise refuse(name, f"nas pools {how}")
+        self.put("pool", name, after, value=pooling)
 
-    def _adaptive_pool(self, name: str, before: Shapes, after: Shapes) -> None:
-        """Take an average pooling that is given by its result's size."""
+    def _adaptive_pool(
+        self, kind: str, name: str, before: Shapes, after: Shapes
+    ) -> None:
+        """Take a pooling that is given by its result's size."""
         if after == before:
             return
-        if after[1:] == (1, 1):
+        if kind == "avg" and after[1:] == (1, 1):
             self.put("gap", name, after)
-        elif not self.layers:
+            return
+        if kind == "avg" and not self.layers:
             self.put("resize", name, after)
-        elif before[1:] == tuple(2 * side for side in after[1:]):
-            self.put("pool", name, after, value="avg")
-        else:
+            return
+        high, wide = (a // b for a, b in zip(before[1:], after[1:], strict=True))
+        if before[1:] != (high * after[1], wide * after[2]):
             raise refuse(
                 name,
-                f"it pools {_times(before[1:])} to {_times(after[1:])}; nas pools 2x2, or "
-                "the whole feature map to one pixel; the nearest is one of these",
+                f"it pools {_times(before[1:])} to {_times(after[1:])}; nas pools windows "
+                "of one size; the nearest are sides that divide those of the map",
             )
+        pooling = Pooling(kind, (high, wide), (high, wide))
+        self.put("pool", name, after, value=pooling)
 
     def _flatten(self, name: str, after: Shapes, before: Shapes) -> None:
         if after == before or (
@@ -359,6 +361,41 @@ def _step_of(index: Any, before: Shapes) -> int:
     alike = found[:2] == [1, 1] and found[2:3] == found[3:]
     plain = len(found) == 4 and alike and isinstance(found[2], int)
     return found[2] if plain else 0
+
+
+def _other_pooling(
+    pooling: Pooling, arguments: dict[str, Any], before: Shapes, after: Shapes
+) -> str | None:
+    """Return how nas pools where that differs, and what comes nearest, or None."""
+    if _pair(arguments.get("dilation", 1)) != (1, 1):
+        return "neighbouring values; the nearest is dilation=1"
+    if arguments.get("return_indices"):
+        return "without indices; the nearest is return_indices=False"
+    if arguments.get("divisor_override") is not None:
+        return "means of whole windows; the nearest is divisor_override=None"
+    if pooling.kind == "avg" and pooling.padding != (0, 0):
+        return "means without padding; the nearest is padding=0"
+    # Where windows fill the map rounding up or down is the same.
+    if after[1:] != pooling.sides(*before[1:]):
+        return "whole windows alone; the nearest is ceil_mode=False"
+    if Block(out_channels=1, **pooling_values(pooling)).pooling != pooling:
+        return (
+            "with one stride for height and width, of at most a window, and one padding; "
+            "the nearest is that"
+        )
+    return None
+
+
+def pooling_values(pooling: Pooling) -> dict[str, Any]:
+    """Return a block's values for the pooling."""
+    (high, wide), strides = pooling.window, pooling.strides
+    return {
+        "pool": pooling.kind,
+        "pool_size": high,
+        "pool_width": 0 if high == wide else wide,
+        "pool_stride": 0 if strides == pooling.window else max(strides),
+        "pool_padding": max(pooling.padding),
+    }
 
 
 def _times(sides: Shapes) -> str:

@@ -63,8 +63,8 @@ def nearest(kind: str) -> str:
         return "nas has no such norm; the nearest is BatchNorm2d behind a convolution"
     if "pool" in plain or plain in {"amax", "max"}:
         return (
-            "nas has no such pooling; the nearest are 2x2 max or average pooling, and "
-            "global average pooling"
+            "nas has no such pooling; the nearest are max and average pooling, and global "
+            "average pooling"
         )
     if plain.startswith("conv"):
         return "nas has no such convolution; the nearest is nn.Conv2d"

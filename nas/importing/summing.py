@@ -389,7 +389,7 @@ def finish_of_sum(
     kinds = [kind for kind in following if kind != "dropout"]
     activation = following.get("activation")
     if kinds == ["pool", "activation"] and (
-        following["pool"].value != "max"
+        following["pool"].value.kind != "max"
         or (activation is not None and activation.value not in monotone)
     ):
         raise refuse(

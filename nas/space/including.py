@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from nas.architecture import Architecture, feature_shapes
+from nas.architecture import POOLING, Architecture, feature_shapes
 from nas.architecture.kinds import KINDS
 from nas.errors import SpaceError
 from nas.space.completion import Caps
@@ -77,6 +77,7 @@ def _needs(
             ("blocks", key_of(name), getattr(block, name))
             for name in own_options(space)
             if KINDS[block.kind].knows(name)
+            and (block.pool != "none" or name not in POOLING)
         ]
         yield from own
         yield "blocks", "kinds", block.kind

@@ -236,7 +236,7 @@ def _block_cost(
     for part in parts_of(block, shape[0]):
         sides = part.sides(*sides)
         areas.append(prod(sides))
-    pooled = (sides[0] // 2) * (sides[1] // 2) if block.pool != "none" else 0
+    pooled = prod(block.pooling.sides(*sides)) if block.pooling is not None else 0
     norms = 2 * block.repeats if block.norm == "batch" else 0
     adds, apart = block.shortcut != "none", block.shortcut not in {"none", "identity"}
 

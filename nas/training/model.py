@@ -233,7 +233,10 @@ def _following(
             continue
         match name:
             case "pool":
-                layers[name] = _POOLS[pool](2)
+                assert block.pooling is not None
+                layers[name] = _POOLS[pool](
+                    block.pooling.window, block.pooling.strides, block.pooling.padding
+                )
             case "norm":
                 layers[name] = nn.BatchNorm2d(block.out_channels)
             case "activation":

@@ -5,7 +5,7 @@ What costs, models, exports and draws need of a block follows from its parts.
 
 from __future__ import annotations
 
-from nas.architecture.block import Block
+from nas.architecture.block import POOLING, Block
 from nas.architecture.kinds import (
     bottleneck,
     conv,
@@ -90,6 +90,23 @@ def finish_of(block: Block) -> tuple[str, ...]:
     return tuple(name for name in order if present[name])
 
 
+def pools_apart(block: Block) -> bool:
+    """Return whether the exports pool in a layer of its own, behind the convolution's.
+
+    So they do behind an addition, where windows overlap, since each convolution is then
+    computed once, and for a mean of finished numbers that is not of four.
+    """
+    pooling = block.pooling
+    if pooling is None:
+        return False
+    late = pooling.kind == "avg" and finish_of(block)[0] != "pool"
+    return (
+        block.shortcut != "none"
+        or not pooling.plain
+        or (late and pooling.window != (2, 2))
+    )
+
+
 def least_width(kind: str, kernel_size: int) -> int:
     """Return the fewest output channels of such a block."""
     return KINDS[kind].least_width(kernel_size)
@@ -135,6 +152,8 @@ def refusal(block: Block) -> str | None:
             f"out_channels is {block.out_channels}, which groups {block.groups} does not "
             "divide: make it a multiple, or take fewer groups"
         )
+    if (why := _refused_pooling(block)) is not None:
+        return why
     if block.shortcut != "none" and not block.keeps_size:
         return "a shortcut needs same padding, so that what is added has one size"
     if block.shortcut == "identity" and block.stride > 1:
@@ -150,5 +169,25 @@ def refusal(block: Block) -> str | None:
         return (
             "a block with repeats needs stride 1 and same padding, so that its output "
             "can be its input"
+        )
+    return None
+
+
+def _refused_pooling(block: Block) -> str | None:
+    pooling = block.pooling
+    for name, usual in POOLING.items():
+        value = getattr(block, name)
+        if pooling is None and value != usual:
+            return f"{name} is {value} in a block without pooling: leave {usual}"
+    if pooling is None:
+        return None
+    if pooling.window == (1, 1):
+        return (
+            'a pooling of 1x1 changes nothing: take a larger pool_size, or pool "none"'
+        )
+    if pooling.kind == "avg" and block.pool_padding:
+        return (
+            f"pool_padding is {block.pool_padding}; only maxima are padded: leave 0, or "
+            'take pool "max"'
         )
     return None

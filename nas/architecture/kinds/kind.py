@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from nas.architecture.block import Block, Shortcut
+from nas.architecture.block import POOLING, Block, Shortcut
 from nas.architecture.parts import Part
 
 
@@ -64,7 +64,7 @@ class Kind:
             "dilation": self.shaped,
             "groups": self.grouped,
         }
-        return known[option]
+        return option in POOLING or known[option]
 
 
 _USUAL = {

@@ -38,6 +38,7 @@ def c_files(
     """
     shapes = any(_is_shaped(stage.float_stage) for stage in table)
     groups = any(_is_grouped(stage.float_stage) for stage in table)
+    poolings = [stage.early for stage in table if stage.early]
     arrays = _Arrays(shapes, groups)
     calls = list(_calls(table, arrays))
     shape = table[0].float_stage.input_shape
@@ -61,6 +62,7 @@ def c_files(
         "has_sigmoidal": int(not SIGMOIDAL.isdisjoint(kinds)),
         "has_shapes": int(shapes),
         "has_groups": int(groups),
+        "has_overlaps": int(not all(pooling.plain for pooling in poolings)),
         "has_resize": int(resize_of(table[0].float_stage) is not None),
         "has_pad": int(any(pad_of(stage.float_stage) for stage in table)),
         "has_gates": int(any(stage.float_stage.gates for stage in table)),
@@ -234,6 +236,9 @@ def _layer(
     if arrays.groups and not separate:
         values["taken"] = convolution.weight.shape[1]
         values["given"] = outputs // stage.float_stage.groups
+    if pool and not pool.plain:
+        values["step_h"], values["step_w"] = pool.strides
+        values["inset_h"], values["inset_w"] = pool.padding
     if stage.float_stage.gates:
         values["gates"] = f"arena + {gates}"
     if step := stage.activation_step:

@@ -30,6 +30,10 @@ struct layer {
     uint16_t in_h, in_w, in_c, out_h, out_w, out_c;
     uint16_t out_step; /* channels of the output that this is a part of; 0: logits */
     uint16_t kernel_h, kernel_w, window_h, window_w;
+#if NET_HAS_OVERLAPS
+    uint16_t step_h, step_w;  /* how far apart windows are, of a layer that pools alone */
+    uint8_t inset_h, inset_w; /* how far the first one lies outside */
+#endif
     uint8_t stride, pad;
 #if NET_HAS_SHAPES
     uint8_t pad_w, dilation; /* pad is above and below then, pad_w beside */
@@ -381,17 +385,28 @@ static void convolve_any(const struct layer *p, const struct view *v, int c, int
 static void pool(const struct layer *p, const uint8_t *in, int64_t half, int y, int x,
                  int c, int lanes, int32_t *pooled)
 {
-    for (int wy = 0; wy < p->window_h; wy++)
-        for (int wx = 0; wx < p->window_w; wx++) {
+#if NET_HAS_OVERLAPS
+    const int step_h = p->step_h ? p->step_h : p->window_h;
+    const int step_w = p->step_w ? p->step_w : p->window_w;
+    const int top = y * step_h - p->inset_h, left = x * step_w - p->inset_w;
+    const int first_y = top < 0 ? -top : 0, first_x = left < 0 ? -left : 0;
+    const int below = p->in_h - top, beside = p->in_w - left;
+    const int end_y = p->step_h && below < p->window_h ? below : p->window_h;
+    const int end_x = p->step_w && beside < p->window_w ? beside : p->window_w;
+#else
+    const int top = y * p->window_h, left = x * p->window_w;
+    const int first_y = 0, end_y = p->window_h, first_x = 0, end_x = p->window_w;
+#endif
+    for (int wy = first_y; wy < end_y; wy++)
+        for (int wx = first_x; wx < end_x; wx++) {
             int32_t sums[LANES];
-            const struct view v =
-                view_at(p, in, y * p->window_h + wy, x * p->window_w + wx);
+            const struct view v = view_at(p, in, top + wy, left + wx);
             convolve_any(p, &v, c, lanes, sums);
             for (int lane = 0; lane < lanes; lane++) {
                 int32_t value = sums[lane];
                 if (p->late)
                     value = finished(p, half, value, c + lane);
-                if (wy == 0 && wx == 0)
+                if (wy == first_y && wx == first_x)
                     pooled[lane] = value;
                 else if (p->average)
                     pooled[lane] += value;

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nas.architecture.parts import Pooling
 from nas.training.kernels.tape import Pool
 from nas.training.model import (
     ACTIVATION_MODULES,
@@ -57,7 +58,8 @@ LAYERS: tuple[type[nn.Module], ...] = (
     PadChannels,
     SqueezeExcitation,
 )
-"""What a tape can hold; on a GPU no PadChannels, and no convolution that `is_grouped`."""
+"""What a tape can hold; on a GPU no PadChannels, no convolution that `is_grouped`, and no
+pooling but those that halve the sides."""
 
 
 class NormInside(NamedTuple):
@@ -166,7 +168,10 @@ class Recorder(ABC):
         if isinstance(layer, nn.BatchNorm2d):
             return self._norm_eval(x, layer)
         if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
-            return self._pooling(x, largest=isinstance(layer, nn.MaxPool2d))
+            largest = isinstance(layer, nn.MaxPool2d)
+            if is_halving(layer):
+                return self._pooling(x, largest=largest)
+            return self._windows(x, layer, largest=largest)
         if isinstance(layer, nn.AdaptiveAvgPool2d):
             return self._mean(x)
         if isinstance(layer, nn.Dropout):
@@ -266,6 +271,25 @@ class Recorder(ABC):
         def back(g: Tensor) -> Tensor:
             gx = self._pool.take(x.shape)
             self._emit(f"{name}_back", g, *winners, gx, *sizes)
+            self._pool.give(g)
+            return gx
+
+        return y, back
+
+    def _windows(
+        self, x: Tensor, layer: nn.MaxPool2d | nn.AvgPool2d, *, largest: bool
+    ) -> tuple[Tensor, Back]:
+        """Record a pooling of any other windows."""
+        sizes = _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding)
+        out = Pooling("", *sizes).sides(*x.shape[2:4])
+        y = self._pool.take((*x.shape[:2], *out, x.shape[4]))
+        numbers = count_planes(x), *x.shape[2:4], *out, *itertools.chain(*sizes)
+        shape = (ctypes.c_int * len(numbers))(*numbers)
+        self._emit("pool", x, y, shape, int(largest))
+
+        def back(g: Tensor) -> Tensor:
+            gx = self._pool.take(x.shape)
+            self._emit("pool_back", g, x, y, gx, shape, int(largest))
             self._pool.give(g)
             return gx
 
@@ -408,6 +432,17 @@ def is_grouped(layer: nn.Conv2d) -> bool:
     """Return whether it convolves groups of channels: neither all nor each by itself."""
     depthwise = layer.groups == layer.in_channels == layer.out_channels
     return layer.groups > 1 and not depthwise
+
+
+def is_halving(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    """Return whether it pools 2x2 with stride 2, for which there are kernels of their own."""
+    sizes = _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding)
+    return sizes == ((2, 2), (2, 2), (0, 0))
+
+
+def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return height, width
 
 
 def take_norm(layers: list[nn.Module]) -> NormInside | None:

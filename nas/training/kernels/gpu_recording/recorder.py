@@ -24,6 +24,7 @@ from nas.training.kernels.recording import (
     Recorder,
     conv_shape,
     is_grouped,
+    is_halving,
 )
 from nas.training.kernels.tape import Pool
 from nas.training.model import PadChannels
@@ -65,6 +66,8 @@ def can_record(layer: nn.Module) -> bool:
         return CURVES[type(layer)] in elementwise.CURVES
     if isinstance(layer, PadChannels):
         return False
+    if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
+        return is_halving(layer)
     return isinstance(layer, (*LAYERS, nn.Flatten, nn.Linear))
 
 
