@@ -39,7 +39,8 @@ def c_files(
     shapes = any(_is_shaped(stage.float_stage) for stage in table)
     groups = any(_is_grouped(stage.float_stage) for stage in table)
     poolings = [stage.early for stage in table if stage.early]
-    arrays = _Arrays(shapes, groups)
+    overlaps = not all(pooling.plain for pooling in poolings)
+    arrays = _Arrays(shapes, groups, overlaps)
     calls = list(_calls(table, arrays))
     shape = table[0].float_stage.input_shape
     kinds = {
@@ -62,7 +63,7 @@ def c_files(
         "has_sigmoidal": int(not SIGMOIDAL.isdisjoint(kinds)),
         "has_shapes": int(shapes),
         "has_groups": int(groups),
-        "has_overlaps": int(not all(pooling.plain for pooling in poolings)),
+        "has_overlaps": int(overlaps),
         "has_resize": int(resize_of(table[0].float_stage) is not None),
         "has_pad": int(any(pad_of(stage.float_stage) for stage in table)),
         "has_gates": int(any(stage.float_stage.gates for stage in table)),
@@ -107,11 +108,13 @@ class _Arrays:
     """Constant arrays and layers; equal arrays are written once.
 
     With ``shapes`` each layer has the fields that only rectangular or dilated kernels
-    need, with ``groups`` those that only grouped convolutions need.
+    need, with ``groups`` those that only grouped convolutions need, with ``overlaps``
+    those of windows that overlap or are padded.
     """
 
     shapes: bool
     groups: bool
+    overlaps: bool
     text: list[str] = field(default_factory=list)
     _names: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
 
@@ -236,7 +239,7 @@ def _layer(
     if arrays.groups and not separate:
         values["taken"] = convolution.weight.shape[1]
         values["given"] = outputs // stage.float_stage.groups
-    if pool and not pool.plain:
+    if pool and arrays.overlaps:
         values["step_h"], values["step_w"] = pool.strides
         values["inset_h"], values["inset_w"] = pool.padding
     if stage.float_stage.gates:

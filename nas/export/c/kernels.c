@@ -31,7 +31,7 @@ struct layer {
     uint16_t out_step; /* channels of the output that this is a part of; 0: logits */
     uint16_t kernel_h, kernel_w, window_h, window_w;
 #if NET_HAS_OVERLAPS
-    uint16_t step_h, step_w;  /* how far apart windows are, of a layer that pools alone */
+    uint16_t step_h, step_w;  /* how far apart the windows are */
     uint8_t inset_h, inset_w; /* how far the first one lies outside */
 #endif
     uint8_t stride, pad;
@@ -381,32 +381,35 @@ static void convolve_any(const struct layer *p, const struct view *v, int c, int
     convolve(p, v, c, lanes, sums);
 }
 
+/* Where the window at (y, x) of the output starts, and what of it is inside. It is inside
+   as a whole but where a layer pools alone. */
+#if NET_HAS_OVERLAPS
+#define TOP(p, y) ((y) * (p)->step_h - (p)->inset_h)
+#define LEFT(p, x) ((x) * (p)->step_w - (p)->inset_w)
+#define BEGIN(start) ((start) < 0 ? -(start) : 0)
+#define END(start, window, size) ((size) - (start) < (window) ? (size) - (start) : (window))
+#else
+#define TOP(p, y) ((y) * (p)->window_h)
+#define LEFT(p, x) ((x) * (p)->window_w)
+#define BEGIN(start) 0
+#define END(start, window, size) (window)
+#endif
+
 /* Sums, finished or not, pooled over the window at (y, x) of the output. */
 static void pool(const struct layer *p, const uint8_t *in, int64_t half, int y, int x,
                  int c, int lanes, int32_t *pooled)
 {
-#if NET_HAS_OVERLAPS
-    const int step_h = p->step_h ? p->step_h : p->window_h;
-    const int step_w = p->step_w ? p->step_w : p->window_w;
-    const int top = y * step_h - p->inset_h, left = x * step_w - p->inset_w;
-    const int first_y = top < 0 ? -top : 0, first_x = left < 0 ? -left : 0;
-    const int below = p->in_h - top, beside = p->in_w - left;
-    const int end_y = p->step_h && below < p->window_h ? below : p->window_h;
-    const int end_x = p->step_w && beside < p->window_w ? beside : p->window_w;
-#else
-    const int top = y * p->window_h, left = x * p->window_w;
-    const int first_y = 0, end_y = p->window_h, first_x = 0, end_x = p->window_w;
-#endif
-    for (int wy = first_y; wy < end_y; wy++)
-        for (int wx = first_x; wx < end_x; wx++) {
+    for (int wy = BEGIN(TOP(p, y)); wy < END(TOP(p, y), p->window_h, p->in_h); wy++)
+        for (int wx = BEGIN(LEFT(p, x)); wx < END(LEFT(p, x), p->window_w, p->in_w); wx++) {
             int32_t sums[LANES];
-            const struct view v = view_at(p, in, top + wy, left + wx);
+            const struct view v =
+                view_at(p, in, TOP(p, y) + wy, LEFT(p, x) + wx);
             convolve_any(p, &v, c, lanes, sums);
             for (int lane = 0; lane < lanes; lane++) {
                 int32_t value = sums[lane];
                 if (p->late)
                     value = finished(p, half, value, c + lane);
-                if (wy == first_y && wx == first_x)
+                if (wy == BEGIN(TOP(p, y)) && wx == BEGIN(LEFT(p, x)))
                     pooled[lane] = value;
                 else if (p->average)
                     pooled[lane] += value;
