@@ -536,8 +536,13 @@ def _check_block(block: Block, where: str) -> None:
 
 
 def _hashable(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a block or head, lists as tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in {**data}.items()}
+    """Return the values of a block or head, as tuples where they may be lists."""
+    lists = {
+        name: tuple(data[name])
+        for name in ("padding", "hidden")
+        if isinstance({**data}.get(name), list)
+    }
+    return {**data, **lists}
 
 
 def _whole(value: Any, least: int) -> bool:
