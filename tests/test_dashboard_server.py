@@ -39,7 +39,7 @@ from nas.candidates.pareto import hypervolume
 from nas.dashboard.app import application
 from nas.dashboard.assets import script_json
 from nas.dashboard.catalogue import Catalogue
-from nas.dashboard.columns import fronts
+from nas.dashboard.columns import fronts, row
 from nas.dashboard.details import kernel_of
 from nas.dashboard.export import report_html
 from nas.dashboard.guard import Guard, is_loopback
@@ -287,21 +287,22 @@ def test_only_what_changed_is_sent(tmp_path: Path) -> None:
             st.integers(1, 9),
             st.floats(0, 1),
             st.sampled_from(["complete", "complete", "pruned", "running"]),
+            st.booleans(),
         ),
         max_size=20,
-    ),
-    st.integers(1, 5),
+    )
 )
-def test_the_fronts_follow_step_by_step(
-    example: Candidate, rows: list[tuple[int, float, str]], step: int
+def test_the_fronts_are_those_of_the_study(
+    example: Candidate, some: list[tuple[int, float, str, bool]]
 ) -> None:
-    """Whatever came in whatever portions, the front is that of all candidates."""
-    candidates = [make_candidate(example, i, *row) for i, row in enumerate(rows)]
-    found: dict[str, list[int]] = {}
-    for start in range(0, len(rows), step):
-        changed = range(start, min(start + step, len(rows)))
-        found = fronts(dict(enumerate(candidates)), found, changed, find_board("esp32"))
-    assert found.get("num_params", []) == [c.trial for c in front(candidates)]
+    """Against parameters it is the front that all of nas means."""
+    candidates = [
+        replace(make_candidate(example, i, *values), fully_trained=fully)
+        for i, (*values, fully) in enumerate(some)
+    ]
+    rows = {c.trial: row(c, find_board("esp32")) for c in candidates}
+    found = fronts(candidates, rows)
+    assert found["num_params"] == [c.trial for c in front(candidates)]
 
 
 def test_a_resting_study_is_not_read_again(

@@ -197,8 +197,7 @@ class LiveStudy:
             self._rows[trial] = row(candidate, board)
             self._changes.append(trial)
         if len(self._changes) > before:
-            changed = self._changes[before:]
-            self._fronts = fronts(self._known, self._fronts, changed, board)
+            self._fronts = fronts(self._known.values(), self._rows)
 
 
 def _waiting(candidates: Sequence[Candidate], settings: Settings) -> str | None:
