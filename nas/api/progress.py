@@ -49,7 +49,11 @@ def search_display(*, progress: bool) -> Display[Progress]:
     """Return the display of a search from Python; it is empty unless ``progress``."""
     if progress and _in_notebook():
         return NotebookDisplay(_as_text)
-    return SearchDisplay(_stderr()) if progress and _on_terminal() else Display()
+    return (
+        SearchDisplay(Console(stderr=True))
+        if progress and _on_terminal()
+        else Display()
+    )
 
 
 def training_display(
@@ -60,15 +64,11 @@ def training_display(
         return NotebookDisplay(line)
     if not (progress and _on_terminal()):
         return Display()
-    return LineDisplay(_stderr(), line, lambda _: True)
+    return LineDisplay(Console(stderr=True), line, lambda _: True)
 
 
 def _on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
-
-
-def _stderr() -> Console:
-    return Console(stderr=True)
 
 
 def _in_notebook() -> bool:

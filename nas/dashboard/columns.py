@@ -75,11 +75,6 @@ def fronts(
     return found
 
 
-def _size(candidate: Candidate, size: str, board: Board) -> float:
-    found = device_sizes(candidate.architecture, board).get(size)
-    return getattr(candidate, size) if found is None else found
-
-
 def row(candidate: Candidate, board: Board) -> Row:
     """Return the data of one candidate for the plot.
 
@@ -87,6 +82,7 @@ def row(candidate: Candidate, board: Board) -> Row:
     ``val_accuracy`` is None before the first report.
     """
     accuracy = candidate.val_accuracy
+    on_device = device_sizes(candidate.architecture, board)
     blocks = candidate.architecture.blocks
     kinds = {block.kind for block in blocks} | {
         "shared" for block in blocks if block.repeats > 1
@@ -94,7 +90,10 @@ def row(candidate: Candidate, board: Board) -> Row:
     return (
         candidate.trial,
         STATES.index(candidate.state),
-        *(_size(candidate, size, board) for size in SIZES),
+        *(
+            on_device[size] if size in on_device else getattr(candidate, size)
+            for size in SIZES
+        ),
         None if accuracy is None else round(accuracy, 6),
         candidate.epochs,
         len(blocks),
