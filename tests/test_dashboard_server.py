@@ -82,7 +82,6 @@ def ask(app: Any, path: str, *, method: str = "GET", **environ: str) -> Answer:
         "QUERY_STRING": query,
         "HTTP_HOST": "127.0.0.1:8765",
     }
-    setup_testing_defaults(full | environ)
     full |= environ
     setup_testing_defaults(full)
     seen: list[Any] = []
@@ -427,15 +426,8 @@ def make_candidate(
     like: Candidate, trial: int, size: int, accuracy: float, state: Any
 ) -> Candidate:
     """Return a candidate of that size and accuracy; the rest is of another one."""
-    values = {name: getattr(like, name) for name in Candidate.__slots__}
-    return Candidate(
-        **values
-        | {
-            "trial": trial,
-            "num_params": size,
-            "val_accuracy": accuracy,
-            "state": state,
-        }
+    return replace(
+        like, trial=trial, num_params=size, val_accuracy=accuracy, state=state
     )
 
 
@@ -475,13 +467,8 @@ def test_the_growing_hypervolume_is_that_of_all_so_far(
 def test_pauses_of_the_search_are_no_time(example: Candidate) -> None:
     """Two trainings at once count once, and a night between two searches not at all."""
     begin = datetime(2026, 1, 1, tzinfo=UTC)
-    report = report_of(2, 0.5)
-    ten = type(report)(rung=2, epochs=3.0, val_accuracy=0.5, train_loss=1, seconds=10.0)
-    values = {name: getattr(example, name) for name in Candidate.__slots__}
-    made = [
-        Candidate(**values | {"trial": i, "curve": (ten,), "state": "complete"})
-        for i in range(3)
-    ]
+    ten = replace(report_of(2, 0.5), seconds=10.0)
+    made = [replace(example, trial=i, curve=(ten,)) for i in range(3)]
     ends = [10.0, 15.0, 40_000.0]
     times = [(begin, begin + timedelta(seconds=end)) for end in ends]
     assert active_seconds(moments(made, times, make_settings())) == [10.0, 15.0, 25.0]
