@@ -73,10 +73,13 @@ def stages(
     for number, block in enumerate(architecture.blocks):
         name = f"block {number + 1}"
         _check_known(block, _KNOWN_BLOCK, name)
-        for stage in _block_stages(block, shape, name, source, f"blocks.{number}"):
-            whole = folded(stage, repeated=block.repeats > 1)
-            chain += _parted(whole) if pools_apart(block) else [whole]
-            shape = stage.output_shape
+        *inner, last = (
+            folded(stage, repeated=block.repeats > 1)
+            for stage in _block_stages(block, shape, name, source, f"blocks.{number}")
+        )
+        # Gates have poolings of their own, which stay as they are.
+        chain += [*inner, *(_parted(last) if pools_apart(block) else [last])]
+        shape = last.output_shape
     _check_known(architecture.head, _KNOWN_HEAD, "head")
     chain += _head_stages(architecture.head, shape, architecture.num_classes, source)
     source.check_all_taken()

@@ -234,9 +234,11 @@ def _following(
         match name:
             case "pool":
                 assert block.pooling is not None
-                layers[name] = _POOLS[pool](
-                    block.pooling.window, block.pooling.strides, block.pooling.padding
-                )
+                own = block.pooling
+                pairs = own.window, own.strides, own.padding
+                # One number for two that are equal, as the exported source has it.
+                sizes = [one if one == other else (one, other) for one, other in pairs]
+                layers[name] = _POOLS[pool](*sizes)
             case "norm":
                 layers[name] = nn.BatchNorm2d(block.out_channels)
             case "activation":
