@@ -76,7 +76,7 @@ def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
     from nas.architecture.cost import count_params
     from nas.data import load_dataset, split_indices
     from nas.search.resolve import resolve
-    from nas.training.loop import evaluate, train
+    from nas.training.loop import measure, train
     from nas.training.model import build
     from nas.training.recipe import Recipe
     from nas.training.step import TrainingData
@@ -98,9 +98,9 @@ def run(job: tuple[str, str, int, int, Path]) -> dict[str, Any]:
     recipe = replace(Recipe(epochs=epochs), **VARIANTS[variant])
     model = build(architecture, seed=seed)
     *_, last = train(model, data, recipe, seed=seed, rungs=[float(epochs)])
-    accuracy = evaluate(
+    accuracy = measure(
         model, images[held_out], labels[held_out], dataset.mean, dataset.std
-    )
+    ).accuracy
     model.eval()
     scale, shift = (
         torch.tensor(numbers).view(1, -1, 1, 1)

@@ -73,7 +73,7 @@ from nas.space.drawing import RandomDraws
 from nas.space.reading import read_space
 from nas.study.folders import create
 from nas.study.settings import Settings, default_rungs
-from nas.training.loop import evaluate, train
+from nas.training.loop import measure, train
 from nas.training.model import build
 from nas.training.recipe import search_recipe
 from nas.training.report import RungReport
@@ -169,8 +169,11 @@ class Trainer:
         error = 0.0
         if epochs == FIDELITIES[-1]:
             data = self.dataset
-            error = 1 - evaluate(
-                model, data.test_images, data.test_labels, data.mean, data.std
+            error = (
+                1
+                - measure(
+                    model, data.test_images, data.test_labels, data.mean, data.std
+                ).accuracy
             )
         value = json.dumps(
             {

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture
+from nas.architecture.definition import MONOTONE
 from nas.training.model import build
 
 
@@ -48,6 +49,15 @@ def random_images(
     noise = random.random((count, *architecture.input_shape)) * 0.3
     images = large[:, :, :height, :width] * 0.7 + noise
     return (images * 255).astype(np.uint8)
+
+
+def fits_int8(architecture: Architecture) -> bool:
+    """Return whether it has no batch norm behind a maximum of what may also fall."""
+    return not any(
+        (block.order, block.norm, block.pool) == ("norm_last", "batch", "max")
+        and block.activation not in MONOTONE | {"none"}
+        for block in architecture.blocks
+    )
 
 
 def normalised(

@@ -226,15 +226,48 @@ class Added(nn.Module):
         return self.fc(y.mean((2, 3)))  # type: ignore[no-any-return]
 
 
+class Sum(nn.Module):
+    """A block and a shortcut of any kind, with or without ReLU behind their sum."""
+
+    def __init__(self, body: nn.Module, way: Any, *, relu: bool = True) -> None:
+        super().__init__()
+        self.body, self.way, self.relu = body, way, relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum."""
+        y = self.way(x) + self.body(x)
+        return F.relu(y) if self.relu else y
+
+
+def zeros(before: int, behind: int, stride: int = 2) -> Any:
+    """Return a shortcut of zeros, as in the first ResNets for CIFAR."""
+    return lambda x: F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, before, behind))
+
+
+def inside(o: int, *layers: nn.Module) -> nn.Sequential:
+    """Return the layers, then a convolution and batch norm."""
+    return nn.Sequential(*layers, *cbr(o, o, padding=1)[:2])
+
+
+def inverted(i: int, inner: int, o: int, stride: int = 1) -> nn.Sequential:
+    """Return an inverted bottleneck, its first convolution also where it is as wide."""
+    return nn.Sequential(
+        *cbr(i, inner, 1), *cbr(inner, inner, 3, stride=stride, padding=1, groups=inner),
+        *cbr(inner, o, 1)[:2],
+    )  # fmt: skip
+
+
 class Gates(nn.Module):
     """Squeeze-and-excitation by linear layers, as in its authors' code."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(
+        self, channels: int, hidden: int, last: nn.Module | None = None, **options: Any
+    ) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(inplace=True),
-            nn.Linear(hidden, channels), nn.Sigmoid(),
+            nn.Linear(channels, hidden, **options), nn.ReLU(inplace=True),
+            nn.Linear(hidden, channels, **options), last or nn.Sigmoid(),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -247,8 +280,11 @@ class Gates(nn.Module):
 class Gated(nn.Module):
     """An inverted bottleneck with gates of convolutions."""
 
-    def __init__(self, channels: int, wide: int, hidden: int) -> None:
+    def __init__(
+        self, channels: int, wide: int, hidden: int, activation: Any = F.relu
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.expand = cbr(channels, wide, 1)
         self.depthwise = cbr(wide, wide, padding=1, groups=wide)
         self.reduce = nn.Conv2d(wide, hidden, 1)
@@ -258,7 +294,7 @@ class Gated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return as many channels as it takes."""
         y = self.depthwise(self.expand(x))
-        gates = F.relu(self.reduce(y.mean((2, 3), keepdim=True)))
+        gates = self.activation(self.reduce(y.mean((2, 3), keepdim=True)))
         return self.project(torch.sigmoid(self.grow(gates)) * y) + x  # type: ignore[no-any-return]
 
 
@@ -332,10 +368,25 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         cbr(1, 4), Gated(4, 12, 3), Gated(4, 8, 8), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(4, 10),
     ),
+    "gates of any width, with SiLU or without biases": nn.Sequential(
+        cbr(1, 4), Gated(4, 12, 5, F.silu), Gated(4, 8, 9, lambda x: x * x.sigmoid()),
+        cbr(4, 4, groups=4), Gates(4, 3, bias=False), cbr(4, 8, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
     "DS-CNN's first kernel": nn.Sequential(
-        nn.Conv2d(1, 8, (10, 4), 2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(1, 8, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(8), nn.ReLU(),
         cbr(8, 8, (3, 3), padding=1, groups=8), cbr(8, 10, 1), nn.Dropout(0.2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10),
+    ),
+    "even kernels, padded": nn.Sequential(
+        cbr(1, 4, 2, padding=1), cbr(4, 8, 4, stride=2, padding=1),
+        nn.ZeroPad2d((1, 1, 2, 2)), nn.Conv2d(8, 8, 4, groups=8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "more and less padding than same": nn.Sequential(
+        cbr(1, 4, padding=2), cbr(4, 4, 5, padding=1), nn.MaxPool2d(2),
+        cbr(4, 8, (3, 5), padding=(0, 2), dilation=2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     ),
     "kernels along one side": nn.Sequential(
         cbr(1, 6, (9, 1), padding=(4, 0)), nn.MaxPool2d(2), cbr(6, 8, (1, 9)),
@@ -353,6 +404,7 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
         cbr(1, 6, padding=1), cbr(6, 6, padding=2, dilation=2),
         nn.Conv2d(6, 6, 3, dilation=3, groups=6, bias=False), cbr(6, 8, 1),
         cbr(8, 8, (1, 5), padding="same", dilation=(1, 2)),
+        cbr(8, 8, 2, padding="same", dilation=2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     ),
     "groups": nn.Sequential(
@@ -368,6 +420,22 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
     "norm folded": nn.Sequential(
         nn.Conv2d(1, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 8, 3, padding="same"),
         nn.LeakyReLU(), nn.Flatten(), nn.Linear(1352, 10), nn.Softmax(-1),
+    ),
+    "linear layers behind the mean": nn.Sequential(
+        cbr(1, 6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1),
+        nn.Linear(6, 9), nn.SiLU(), nn.Dropout(0.2), nn.Linear(9, 8), nn.SiLU(),
+        nn.Dropout(0.3), nn.Linear(8, 10),
+    ),
+    "LeNet-5 with ReLU": nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5),
+        nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(),
+        nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    ),
+    "norm behind the pooling": nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(6),
+        nn.Conv2d(6, 8, 3), nn.SiLU(), nn.MaxPool2d(2), nn.BatchNorm2d(8), nn.Dropout(),
+        nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     ),
     "norm behind the activation": nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.Dropout(0.05),
@@ -388,6 +456,44 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
     "one convolution and a shortcut of another": Added(6, 9, 2),
     "groups, added to the input": Added(8, 8, groups=2),
     "groups and a shortcut without any": Added(6, 9, 2, groups=3),
+    "LeNet-5": nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5),
+        nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.Tanh(),
+        nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10),
+    ),
+    "a shortcut's convolution without norm": nn.Sequential(
+        cbr(1, 4), Sum(inside(6, cbr(4, 6, stride=2, padding=1)), nn.Conv2d(4, 6, 1, 2)),
+        Sum(inside(8, cbr(6, 8, padding=1)), nn.Conv2d(6, 8, 1, bias=False)),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "a shortcut with activation": nn.Sequential(
+        cbr(1, 4), Sum(inside(8, cbr(4, 8, stride=2, padding=1)), cbr(4, 8, 1, stride=2)),
+        Sum(cbr(8, 6, padding=1)[:2], cbr(8, 6, 1)),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10),
+    ),
+    "shortcuts of zeros": nn.Sequential(
+        cbr(1, 4), Sum(inside(8, cbr(4, 8, stride=2, padding=1)), zeros(2, 2)),
+        Sum(cbr(8, 8, 1, stride=2)[:2], lambda x: x[..., ::2, ::2]),
+        Sum(inside(11, cbr(8, 11, padding=1)), lambda x: F.pad(x, [0] * 4 + [1, 2])),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(11, 10),
+    ),
+    "inverted bottlenecks of one class for all": nn.Sequential(
+        cbr(1, 4), Sum(inverted(4, 4, 6), cbr(4, 6, 1)[:2], relu=False),
+        Sum(inverted(6, 6, 6), nn.Identity(), relu=False), inverted(6, 12, 8, 2),
+        Sum(inverted(8, 24, 10), cbr(8, 10, 1)[:2], relu=False),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10),
+    ),
+    "bottlenecks": nn.Sequential(
+        cbr(1, 4), Sum(
+            nn.Sequential(cbr(4, 2, 1), cbr(2, 2, stride=2, padding=1), cbr(2, 8, 1)[:2]),
+            cbr(4, 8, 1, stride=2)[:2],
+        ),
+        Sum(
+            nn.Sequential(cbr(8, 4, 1), cbr(4, 4, padding=1), cbr(4, 8, 1)[:2]),
+            nn.Identity(),
+        ),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
     "relu6": nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(6, 10),
@@ -415,19 +521,99 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         _ending(nn.AdaptiveAvgPool2d((20, 10)), nn.Conv2d(1, 8, 3)),
         "keeps the proportions of the images; the nearest is 10x10",
     ),
-    "an even kernel, padded": (
-        _ending(nn.Conv2d(1, 8, (10, 4), padding=(5, 1)), nn.ReLU()),
-        "nas pads no even kernel",
+    "an even kernel of same padding": (
+        _ending(nn.Conv2d(1, 8, (3, 4), padding="same"), nn.ReLU()),
+        "nas pads both alike; the nearest is an odd kernel, or padding in numbers",
+    ),
+    "a kernel that begins beyond the images": (
+        _ending(nn.Conv2d(1, 8, (1, 5), padding=(1, 5)), nn.ReLU()),
+        r"its padding is \(1, 5\), so .*; the nearest is \(0, 4\)",
     ),
     "gates of a convolution": (
         _ending(cbr(1, 8), Gates(8, 2)),
         r"mul \(importable_nets.py line \d+\) .* between a depthwise convolution",
     ),
-    "gates of an odd width": (
-        _ending(cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3), cbr(8, 8, 1)),
-        "has 3 values; nas divides the 8 channels",
+    "hard gates": (
+        _ending(
+            cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3, nn.Hardsigmoid()), cbr(8, 8, 1)
+        ),
+        r"Hardsigmoid.* nas has a sigmoid there",
     ),
-    "elu": (_ending(nn.Conv2d(1, 8, 3), nn.ELU()), r"ELU.* nearest are ReLU"),
+    "mish": (_ending(nn.Conv2d(1, 8, 3), nn.Mish()), r"Mish.* nearest are ReLU"),
+    "activations that differ behind the mean": (
+        nn.Sequential(
+            cbr(1, 4),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 8),
+            nn.ReLU(),
+            nn.Linear(8, 8),
+            nn.SiLU(),
+            nn.Linear(8, 10),
+        ),
+        r"SiLU.* one activation behind all hidden linear layers",
+    ),
+    "zeros behind alone": (
+        _ending(cbr(1, 4), Sum(cbr(4, 8, stride=2, padding=1)[:2], zeros(0, 4))),
+        r"pad \(.* 0 channels of zeros before and 4 behind; the nearest .* 2 and 2",
+    ),
+    "two ways that convolve": (
+        _ending(
+            cbr(1, 4), Sum(inside(8, cbr(4, 8, padding=1)), cbr(4, 8, padding=1)[:2])
+        ),
+        "only where one is nothing, zeros or a 1x1 convolution",
+    ),
+    "another activation in a shortcut": (
+        _ending(
+            cbr(1, 4),
+            Sum(
+                inside(8, cbr(4, 8, padding=1)),
+                nn.Sequential(*cbr(4, 8, 1)[:2], nn.SiLU()),
+            ),
+        ),
+        r"SiLU.* the activation of its block; the nearest is relu",
+    ),
+    "a bottleneck that widens": (
+        _ending(
+            cbr(1, 8),
+            Sum(
+                nn.Sequential(cbr(8, 12, 1), cbr(12, 12, padding=1), cbr(12, 8, 1)[:2]),
+                nn.Identity(),
+            ),
+        ),
+        "has a whole part of the 8 channels .* the nearest is 8",
+    ),
+    "a bottleneck with the stride before": (
+        _ending(
+            cbr(1, 4),
+            Sum(
+                nn.Sequential(
+                    cbr(4, 4, 1, stride=2), cbr(4, 4, padding=1), cbr(4, 8, 1)[:2]
+                ),
+                cbr(4, 8, 1, stride=2)[:2],
+            ),
+        ),
+        "the first and the last 1x1, without stride and groups; the nearest",
+    ),
+    "groups in a bottleneck": (
+        _ending(
+            cbr(1, 4),
+            Sum(
+                nn.Sequential(
+                    cbr(4, 4, 1), cbr(4, 4, padding=1, groups=2), cbr(4, 8, 1)[:2]
+                ),
+                cbr(4, 8, 1)[:2],
+            ),
+        ),
+        "within a bottleneck nas has no groups; the nearest is groups=1",
+    ),
+    "four convolutions added": (
+        _ending(
+            cbr(1, 8),
+            Sum(inside(8, *(cbr(8, 8, padding=1) for _ in range(3))), nn.Identity()),
+        ),
+        "to a bottleneck .* this one adds to 4; the nearest",
+    ),
     "activation before the addition": (
         Added(8, 8, early=True),
         r"ReLU.* the nearest is the activation behind the addition",

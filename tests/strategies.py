@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 from hypothesis import settings
@@ -21,6 +22,7 @@ from nas.architecture import (
     Shortcut,
     conv_size,
     resized,
+    sides_after,
 )
 from nas.architecture.kinds import KINDS
 
@@ -31,6 +33,14 @@ def examples(number: int) -> int:
 
 
 DROPOUTS = [0.0, 0.1, 0.5]
+POOLINGS: list[dict[str, int]] = [
+    {},
+    {"pool_size": 3, "pool_stride": 2, "pool_padding": 1},
+    {"pool_size": 3},
+    {"pool_width": 1},
+    {"pool_size": 1, "pool_width": 3, "pool_stride": 2},
+    {"pool_stride": 1},
+]
 
 
 def shapes(least: int = 4, most: int = 40) -> st.SearchStrategy[tuple[int, int, int]]:
@@ -48,15 +58,19 @@ def blocks(
     With the number of channels before it, it may be one that is applied repeatedly.
     """
     kind = draw(st.sampled_from(list(KINDS)))
-    # Images, of at most three channels, are not added as they are.
+    # Images, of at most three channels, are not added as they are, nor with zeros.
     as_wide = channels is not None and channels >= 4
-    shortcuts = [one for one in KINDS[kind].shortcuts if one != "identity" or as_wide]
+    apart = {*KINDS[kind].shortcuts} - {"identity", "pad"}
+    shortcuts = KINDS[kind].shortcuts if as_wide else sorted(apart)
     shortcut: Shortcut = draw(st.sampled_from(shortcuts))
     plain = shortcut == "none" and KINDS[kind].repeatable
     repeats = draw(st.integers(1, 3)) if channels and plain else 1
     free = kind != "inception" and repeats == 1 and shortcut == "none"
-    padding: Padding = draw(st.sampled_from(get_args(Padding) if free else ["same"]))
-    # Only valid padding takes even kernels.
+    # None for explicit numbers, which follow from the kernel.
+    padding: Padding | None = draw(
+        st.sampled_from([*get_args(Padding), None] if free else ["same"])
+    )
+    # Same padding takes no even kernels.
     sizes = [1, 3, 5, 7] if padding == "same" else [1, 2, 3, 4, 5, 7]
     kernel_size = draw(st.sampled_from(sizes[kind == "inception" :]))
     kernel_width, dilation = 0, 1
@@ -69,12 +83,16 @@ def blocks(
     extents = [
         dilation * (k - 1) + 1 for k in (kernel_size, kernel_width or kernel_size)
     ]
+    zeros = [(extent - 1) // 2 if padding == "same" else 0 for extent in extents]
+    if padding is None:
+        zeros = [draw(st.integers(0, extent - 1)) for extent in extents]
     after = min(
-        conv_size(side, extent, stride, padding)
-        for side, extent in zip(sides, extents, strict=True)
+        conv_size(side, extent, stride, around)
+        for side, extent, around in zip(sides, extents, zeros, strict=True)
     )
     if after < 1:
         kernel_size, kernel_width, stride, pool = 1, 0, 1, "none"
+        padding = padding or "valid"
     elif after < 2:
         pool = "none"
     out_channels = draw(st.integers(4 if kind == "inception" else 1, 9))
@@ -84,12 +102,12 @@ def blocks(
         out_channels = channels
     # Even a valid number of groups, of any kind of block, divides both widths.
     groups = [n for n in range(1, 10) if (channels or 1) % n == out_channels % n == 0]
-    return Block(
+    block = Block(
         kind=kind,
         out_channels=out_channels,
         kernel_size=kernel_size,
         stride=stride,
-        padding=padding,
+        padding=padding or (zeros[0], zeros[1]),
         norm=draw(st.sampled_from(get_args(Norm))),
         activation=draw(st.sampled_from(get_args(Activation))),
         pool=pool,
@@ -99,11 +117,30 @@ def blocks(
         repeats=repeats,
         shortcut=shortcut,
         expansion=draw(st.integers(1, 3)) if KINDS[kind].expands else 1,
-        squeeze_excitation=draw(st.sampled_from([0, 2, 8])) if KINDS[kind].gates else 0,
+        **draw(gates() if KINDS[kind].gates else st.just({})),
         kernel_width=kernel_width,
         dilation=dilation,
         groups=draw(st.sampled_from(groups)) if KINDS[kind].grouped else 1,
     )
+    if pool == "none":
+        return block
+    pooling = draw(st.sampled_from(POOLINGS))
+    if pool == "avg":
+        pooling = pooling | {"pool_padding": 0}
+    other = replace(block, **pooling)  # type: ignore[arg-type]
+    return other if min(sides_after(other, sides)) > 0 else block
+
+
+@st.composite
+def gates(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw the values of a block that say which gates it has, if any."""
+    reduction = draw(st.sampled_from([0, 2, 8]))
+    return {
+        "squeeze_excitation": reduction,
+        "gate_width": 0 if reduction else draw(st.sampled_from([0, 3, 5])),
+        "gate_activation": draw(st.sampled_from(["relu", "silu", "leaky_relu"])),
+        "gate_bias": draw(st.sampled_from(["yes", "no"])),
+    }
 
 
 @st.composite
@@ -114,8 +151,9 @@ def heads(draw: st.DrawFn, sides: tuple[int, int]) -> Head:
     if kind == "conv":
         kernel_size = draw(st.integers(1, min(5, *sides)))
         return Head(kind=kind, kernel_size=kernel_size, dropout=dropout)
-    hidden = draw(st.sampled_from([0, 1, 6]))
-    return Head(kind=kind, hidden=hidden, dropout=dropout)
+    hidden = draw(st.sampled_from([0, 1, 6, (6, 3)]))
+    activation = draw(st.sampled_from(get_args(Activation))) if hidden else "relu"
+    return Head(kind=kind, hidden=hidden, dropout=dropout, activation=activation)
 
 
 @st.composite
@@ -143,15 +181,6 @@ def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
         head=head,
         resolution=resolution,
     )
-
-
-def sides_after(block: Block, sides: tuple[int, int]) -> tuple[int, int]:
-    """Return the height and width of the block's output."""
-    height, width = (
-        conv_size(side, extent, block.stride, block.padding)
-        for side, extent in zip(sides, block.extent, strict=True)
-    )
-    return (height, width) if block.pool == "none" else (height // 2, width // 2)
 
 
 def points(most: int = 30) -> st.SearchStrategy[list[tuple[int, float]]]:
@@ -186,7 +215,9 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
             "kernel_sizes": draw(some([1, 3, 5, 7], most)),
             "paddings": draw(some(["same", "valid"])),
             "norms": draw(some(["batch", "none"])),
-            "activations": draw(some(["relu", "leaky_relu", "silu", "none"], most)),
+            "activations": draw(
+                some(["relu", "leaky_relu", "silu", "gelu", "none"], most)
+            ),
             "shortcuts": draw(some(list(get_args(Shortcut)), most)),
             "repeats": [1] if tiny else sorted({1, *draw(some([1, 2, 3]))}),
         },
@@ -225,7 +256,7 @@ def spaces(draw: st.DrawFn, *, tiny: bool = False) -> str:
     # Some kinds take none, others cannot do without, and images have no identity.
     tables["blocks"]["shortcuts"] = (
         sorted({*shortcuts, "none", "conv"})
-        if ("residual" in tables["blocks"]["kinds"])
+        if any("none" not in KINDS[one].shortcuts for one in tables["blocks"]["kinds"])
         else sorted({*shortcuts, "none"})
     )
     if "conv" not in tables["blocks"]["kinds"]:

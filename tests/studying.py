@@ -5,13 +5,16 @@ No fixtures and no tests; the test files import what they need.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +28,9 @@ from nas.architecture import Architecture, Block, Head
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
+from nas.errors import StudyError
 from nas.space import find_space
-from nas.study.folders import create
+from nas.study.folders import create, read_study
 from nas.study.settings import Settings
 from nas.study.study import Study
 from nas.training.recipe import Recipe
@@ -286,6 +290,58 @@ def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         timeout=300,  # of a machine that other work keeps busy
         check=False,
     )
+
+
+class SearchProcess:
+    """`nas search` of the study digits-1000, in a session of its own."""
+
+    def __init__(
+        self, folder: Path, *arguments: object, url: str | None = None
+    ) -> None:
+        self.study, self.url = folder / "studies" / "digits-1000", url
+        self.process = subprocess.Popen(
+            command("search", *arguments),
+            cwd=folder,
+            env=environment(**{} if url is None else {"NAS_STORAGE": url}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def candidates(self) -> list[Candidate]:
+        """Return what is in the study so far."""
+        with contextlib.suppress(StudyError):
+            return read_study(self.study, self.url).candidates()
+        return []
+
+    def wait_for(self, trials: int) -> None:
+        """Wait until so many trials are finished."""
+        deadline = time.monotonic() + 200
+        while len(finished(self.candidates())) < trials:
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline, "no progress"
+            time.sleep(0.1)
+
+    def finish(self) -> str:
+        """Wait for its end; return what it wrote to stderr."""
+        _, errors = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, errors
+        return errors
+
+
+@contextlib.contextmanager
+def searching(
+    folder: Path, *arguments: object, url: str | None = None
+) -> Iterator[SearchProcess]:
+    """Search for the block; kill what is left at its end."""
+    search = SearchProcess(folder, *arguments, url=url)
+    with search.process:
+        try:
+            yield search
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(search.process.pid, signal.SIGKILL)
 
 
 def one_line(text: str) -> str:

@@ -30,8 +30,7 @@ from nas.study.folders import create
 COMMANDS = {"search": cli.search, "best": cli.best, "train": cli.train}
 
 # Keyword: option, where the names differ.
-RENAMED = {"search": {"data": "dataset"}, "best": {"data": "dataset"}, "train": {}}
-RENAMED["train"] = {"data": "dataset"}
+RENAMED = {"data": "dataset"}
 # The command that has it only there, and why.
 ONLY_OPTIONS = {
     "search": set[str](),
@@ -46,11 +45,7 @@ ONLY_OPTIONS = {
     },
     "train": {"output"},  # Trained.save
 }
-ONLY_KEYWORDS = {
-    "search": {"progress"},  # a command always shows it
-    "best": {"progress"},
-    "train": {"progress"},
-}
+ONLY_KEYWORDS = {"progress"}  # a command always shows it
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "search": nas.search,
     "best": nas.Study.best,
@@ -78,9 +73,9 @@ def keywords(command: str) -> dict[str, inspect.Parameter]:
     """Return the function's parameters, those renamed by their option's name."""
     found = inspect.signature(FUNCTIONS[command]).parameters
     return {
-        RENAMED[command].get(name, name): parameter
+        RENAMED.get(name, name): parameter
         for name, parameter in found.items()
-        if name != "self" and name not in ONLY_KEYWORDS[command]
+        if name != "self" and name not in ONLY_KEYWORDS
     }
 
 
@@ -89,10 +84,7 @@ def test_each_option_has_its_keyword_and_the_reverse(command: str) -> None:
     """What stands on one side alone is listed above with its reason, and is there."""
     assert set(keywords(command)) == set(options(command)) - ONLY_OPTIONS[command]
     assert set(options(command)) >= ONLY_OPTIONS[command]
-    assert (
-        set(inspect.signature(FUNCTIONS[command]).parameters)
-        >= (ONLY_KEYWORDS[command])
-    )
+    assert set(inspect.signature(FUNCTIONS[command]).parameters) >= ONLY_KEYWORDS
 
 
 @pytest.mark.parametrize("command", FUNCTIONS)

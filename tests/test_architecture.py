@@ -12,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures, blocks
 
-from nas.architecture import Architecture, Block, Head, Order, feature_shapes
+from nas.architecture import (
+    POOLING,
+    Architecture,
+    Block,
+    Head,
+    Order,
+    feature_shapes,
+)
+from nas.architecture.cost import layers
 from nas.architecture.kinds import KINDS, has_order
+from nas.architecture.notation import describe
 from nas.errors import ArchitectureError
 from nas.training.model import build
 
@@ -37,6 +46,7 @@ def spellings(architecture: Architecture) -> list[Architecture]:
             padding: Any = "valid" if block.padding == "same" else "same"
             others.append(replace(block, padding=padding))
             others.append(replace(block, dilation=block.dilation + 1))
+        others.append(replace(block, padding=block.zeros))
         if KINDS[block.kind].shaped and len(set(block.kernel)) == 1:
             others += [
                 replace(block, kernel_width=width) for width in (0, block.kernel_size)
@@ -45,6 +55,15 @@ def spellings(architecture: Architecture) -> list[Architecture]:
             others.append(replace(block, stride=block.stride + 5))
         if block.dropout == 0:
             others.append(replace(block, dropout=0))
+        if block.shortcut == "identity":
+            others.append(replace(block, shortcut="pad"))
+        if block.shortcut == "conv" and block.norm == "none":
+            biased: Any = "bias_conv" if block.has_bias else "bare_conv"
+            others.append(replace(block, shortcut=biased))
+        if block.shortcut == "conv" and block.activation == "none":
+            others.append(replace(block, shortcut="activated_conv"))
+        if block.kind == "bottleneck" and 2 * block.expansion > block.out_channels:
+            others.append(replace(block, expansion=block.out_channels))
         others.append(replace(block, bias="yes" if block.has_bias else "no"))
         if block.pool == "none" and block.norm == "none" and has_order(block):
             others += [replace(block, order=order) for order in get_args(Order)]
@@ -154,8 +173,9 @@ def test_keys_differ_where_functions_do(
         # So does what batch norm and dropout see: pooled values or those before.
         assert equal or architecture.key != other.key
         return
-    if name == "dilation":
-        # On a map of one row or column all but the middle taps lie outside.
+    if name == "dilation" or name in POOLING:
+        # On a map of one row or column all but the middle taps lie outside, and there
+        # is one window, however high or far from the next.
         assert equal or architecture.key != other.key
         return
     assert (architecture.key == other.key) == equal
@@ -186,8 +206,19 @@ def described() -> dict[str, Any]:
         (("blocks", 0, "kernel_size"), "3", "block 1: kernel_size is '3'"),
         (("blocks", 0, "stride"), 0, "block 1: stride is 0"),
         (("blocks", 0, "padding"), "full", "block 1: padding is 'full'"),
+        (
+            ("blocks", 0, "padding"),
+            [1],
+            "block 1: padding is [1], give rows and columns",
+        ),
+        (("blocks", 0, "padding"), [1, -1], "block 1: padding is [1, -1]"),
+        (
+            ("blocks", 0, "padding"),
+            [3, 0],
+            "padding is [3, 0], and the kernel covers 3x3",
+        ),
         (("blocks", 0, "norm"), None, "block 1: norm is None"),
-        (("blocks", 0, "activation"), "gelu", "block 1: activation is 'gelu'"),
+        (("blocks", 0, "activation"), "mish", "block 1: activation is 'mish'"),
         (("blocks", 0, "pool"), "min", "block 1: pool is 'min'"),
         (("blocks", 0, "bias"), True, "block 1: bias is True"),
         (("blocks", 0, "order"), "random", "block 1: order is 'random'"),
@@ -202,6 +233,9 @@ def described() -> dict[str, Any]:
         (("blocks",), None, "not an architecture"),
         (("head", "kind"), "linear", "head: kind is 'linear'"),
         (("head", "hidden"), -1, "head: hidden is -1"),
+        (("head", "hidden"), [8], "head: hidden is [8], give one whole number, or"),
+        (("head", "hidden"), [8, 0], "head: hidden is [8, 0]"),
+        (("head", "activation"), "mish", "head: activation is 'mish'"),
         (("head", "kernel_size"), 0, "head: kernel_size is 0"),
         (("head",), [], "not an architecture"),
         (("input_shape",), [1, 8], "input_shape is"),
@@ -236,12 +270,30 @@ def test_missing_keys_are_refused() -> None:
             Architecture.from_dict(data)
 
 
+def test_padding_in_numbers_is_written_so() -> None:
+    """In JSON and in the notation."""
+    block = Block(out_channels=4, kernel_size=4, kernel_width=10, padding=(1, 5))
+    net = Architecture(
+        input_shape=(1, 8, 8), num_classes=2, blocks=(block,), head=Head()
+    )
+    assert '"padding":[1,5]' in net.to_json()
+    assert describe(net) == "4c(4,10)p(1,5) - gap"
+    assert feature_shapes(net)[1] == (4, 7, 9)
+    assert layers(net)[0].description == "conv 4x10 padding 1x5, batch norm, relu"
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
         ({"kind": "inception", "kernel_size": 1}, "kernel_size of at least 3"),
         ({"kind": "inception", "padding": "valid"}, "same padding"),
         ({"kind": "inception", "out_channels": 1}, "fewer than the 2 convolutions"),
+        ({"gate_width": 3}, "or take inverted_bottleneck or mobilenet"),
+        (
+            {"kind": "mobilenet", "gate_width": 3, "squeeze_excitation": 2},
+            "squeeze_excitation is 2 and gate_width 3: give one of them",
+        ),
+        ({"kind": "mobilenet", "gate_activation": "none"}, "gate_activation is 'none'"),
         ({"repeats": 2, "stride": 2}, "needs stride 1 and same padding"),
         ({"repeats": 2, "padding": "valid"}, "needs stride 1 and same padding"),
     ],

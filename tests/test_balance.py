@@ -17,7 +17,7 @@ from torch.nn import functional
 from nas.cli.display import confusion_table
 from nas.search.balance import balance, effective_size, no_better_than_majority
 from nas.study.folders import load_settings, read_study
-from nas.training.loop import confusion, evaluate, measure
+from nas.training.loop import confusion, measure
 
 
 def test_balance_is_what_the_counts_say() -> None:
@@ -114,7 +114,7 @@ def test_confusion_counts_each_image_once() -> None:
     ]
     assert found.tolist() == expected
     right = int(found.diagonal().sum()) / 300
-    assert right == evaluate(model, images, labels, [0.5], [0.3])
+    assert right == measure(model, images, labels, [0.5], [0.3]).accuracy
     assert model.training
 
 

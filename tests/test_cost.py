@@ -20,7 +20,13 @@ from nas.architecture.cost import (
     layers,
     total,
 )
-from nas.training.model import Inception, Residual, SqueezeExcitation, build
+from nas.training.model import (
+    Inception,
+    PadChannels,
+    Residual,
+    SqueezeExcitation,
+    build,
+)
 
 
 @dataclass
@@ -40,7 +46,7 @@ class Measured:
             self.macs += output.numel() * taps * module.in_channels // module.groups
         elif isinstance(module, nn.Linear):
             self.macs += module.in_features * module.out_features
-        elif source.shape == output.shape and not isinstance(module, Inception):
+        elif source.shape == output.shape and not isinstance(module, COPYING):
             return  # the mean of a single pixel is that pixel: nothing to compute
         waiting = self.waiting.get(module, 0)
         self.peak_memory = max(
@@ -50,7 +56,7 @@ class Measured:
     def watch(self, residual: Residual) -> None:
         """Take the costs of a shortcut: it comes just before the last convolution."""
         units = [m for m in residual.body if isinstance(m, nn.Conv2d | Inception)]
-        own = [m for m in residual.shortcut if isinstance(m, nn.Conv2d)]
+        own = [m for m in residual.shortcut if isinstance(m, nn.Conv2d | PadChannels)]
 
         def waits(modules: list[nn.Module], inputs: tuple[Any, ...]) -> None:
             self.waiting |= dict.fromkeys(modules, inputs[0].numel())
@@ -71,6 +77,8 @@ class Measured:
         gates.register_forward_pre_hook(waits)
 
 
+COPYING = (Inception, PadChannels)  # also what is as large as its input
+
 WITH_COSTS = (
     nn.Conv2d,
     nn.Linear,
@@ -78,6 +86,7 @@ WITH_COSTS = (
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,
     Inception,  # its parts' outputs are one
+    PadChannels,
 )
 
 
@@ -123,7 +132,7 @@ def test_layers_join_up(architecture: Architecture) -> None:
         assert prod(output) == prod(layer.input_shape)
     costs = cost(architecture)
     assert replace(total(table), flash=0) == replace(costs, flash=0)
-    gated = any(block.squeeze_excitation for block in architecture.blocks)
+    gated = any(block.gated for block in architecture.blocks)
     assert total(table, gated=gated).flash < costs.flash
 
 
@@ -165,6 +174,29 @@ def test_a_live_shortcut_by_hand() -> None:
         "conv 3x3, batch norm, + shortcut, relu",
         "global average pool",
     ]
+
+
+def test_a_shortcut_of_zeros_by_hand() -> None:
+    """It has a map of its own, and neither parameters nor multiply-accumulates."""
+    block = Block(kind="residual", out_channels=6, stride=2, shortcut="pad")
+    net = Architecture(
+        input_shape=(4, 8, 8), num_classes=6, blocks=(block,), head=Head(kind="pool")
+    )
+    assert count_params(net) == (4 * 6 + 6 * 6) * 9 + 2 * 2 * 6
+    assert cost(net).macs == 16 * (4 * 6 + 6 * 6) * 9
+    assert cost(net).peak_memory == 4 * 64 + 2 * (6 * 16)
+    assert layers(net)[1].description == "shortcut pad stride 2"
+
+
+def test_a_bottleneck_by_hand() -> None:
+    """Its middle is as many times narrower as the expansion says, rounded down."""
+    block = Block(kind="bottleneck", out_channels=7, expansion=3, shortcut="bare_conv")
+    net = Architecture(
+        input_shape=(4, 8, 8), num_classes=7, blocks=(block,), head=Head(kind="pool")
+    )
+    weights = 4 * 2 + 2 * 2 * 9 + 2 * 7 + 4 * 7
+    assert count_params(net) == weights + 2 * (2 + 2 + 7)
+    assert cost(net).macs == 64 * weights
 
 
 def test_gates_by_hand() -> None:

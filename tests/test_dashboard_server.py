@@ -39,7 +39,7 @@ from nas.candidates.pareto import hypervolume
 from nas.dashboard.app import application
 from nas.dashboard.assets import script_json
 from nas.dashboard.catalogue import Catalogue
-from nas.dashboard.columns import fronts
+from nas.dashboard.columns import fronts, row
 from nas.dashboard.details import kernel_of
 from nas.dashboard.export import report_html
 from nas.dashboard.guard import Guard, is_loopback
@@ -82,7 +82,6 @@ def ask(app: Any, path: str, *, method: str = "GET", **environ: str) -> Answer:
         "QUERY_STRING": query,
         "HTTP_HOST": "127.0.0.1:8765",
     }
-    setup_testing_defaults(full | environ)
     full |= environ
     setup_testing_defaults(full)
     seen: list[Any] = []
@@ -287,21 +286,22 @@ def test_only_what_changed_is_sent(tmp_path: Path) -> None:
             st.integers(1, 9),
             st.floats(0, 1),
             st.sampled_from(["complete", "complete", "pruned", "running"]),
+            st.booleans(),
         ),
         max_size=20,
-    ),
-    st.integers(1, 5),
+    )
 )
-def test_the_fronts_follow_step_by_step(
-    example: Candidate, rows: list[tuple[int, float, str]], step: int
+def test_the_fronts_are_those_of_the_study(
+    example: Candidate, some: list[tuple[int, float, str, bool]]
 ) -> None:
-    """Whatever came in whatever portions, the front is that of all candidates."""
-    candidates = [make_candidate(example, i, *row) for i, row in enumerate(rows)]
-    found: dict[str, list[int]] = {}
-    for start in range(0, len(rows), step):
-        changed = range(start, min(start + step, len(rows)))
-        found = fronts(dict(enumerate(candidates)), found, changed, find_board("esp32"))
-    assert found.get("num_params", []) == [c.trial for c in front(candidates)]
+    """Against parameters it is the front that all of nas means."""
+    candidates = [
+        replace(make_candidate(example, i, *values), fully_trained=fully)
+        for i, (*values, fully) in enumerate(some)
+    ]
+    rows = {c.trial: row(c, find_board("esp32")) for c in candidates}
+    found = fronts(candidates, rows)
+    assert found["num_params"] == [c.trial for c in front(candidates)]
 
 
 def test_a_resting_study_is_not_read_again(
@@ -426,15 +426,8 @@ def make_candidate(
     like: Candidate, trial: int, size: int, accuracy: float, state: Any
 ) -> Candidate:
     """Return a candidate of that size and accuracy; the rest is of another one."""
-    values = {name: getattr(like, name) for name in Candidate.__slots__}
-    return Candidate(
-        **values
-        | {
-            "trial": trial,
-            "num_params": size,
-            "val_accuracy": accuracy,
-            "state": state,
-        }
+    return replace(
+        like, trial=trial, num_params=size, val_accuracy=accuracy, state=state
     )
 
 
@@ -474,13 +467,8 @@ def test_the_growing_hypervolume_is_that_of_all_so_far(
 def test_pauses_of_the_search_are_no_time(example: Candidate) -> None:
     """Two trainings at once count once, and a night between two searches not at all."""
     begin = datetime(2026, 1, 1, tzinfo=UTC)
-    report = report_of(2, 0.5)
-    ten = type(report)(rung=2, epochs=3.0, val_accuracy=0.5, train_loss=1, seconds=10.0)
-    values = {name: getattr(example, name) for name in Candidate.__slots__}
-    made = [
-        Candidate(**values | {"trial": i, "curve": (ten,), "state": "complete"})
-        for i in range(3)
-    ]
+    ten = replace(report_of(2, 0.5), seconds=10.0)
+    made = [replace(example, trial=i, curve=(ten,)) for i in range(3)]
     ends = [10.0, 15.0, 40_000.0]
     times = [(begin, begin + timedelta(seconds=end)) for end in ends]
     assert active_seconds(moments(made, times, make_settings())) == [10.0, 15.0, 25.0]

@@ -12,7 +12,7 @@ from PIL import Image
 from studying import one_line
 
 from nas.data import DATASETS, load_dataset
-from nas.data.summary import class_rows, contact_sheet
+from nas.data.summary import class_counts, contact_sheet
 
 
 def save(path: Path, channels: int = 1) -> str:
@@ -88,8 +88,4 @@ def test_the_sheet_has_a_row_of_images_a_class(tmp_path: Path, channels: int) ->
 def test_the_counts_are_those_of_the_split(tmp_path: Path) -> None:
     """Each image is counted once."""
     dataset = load_dataset(save(tmp_path / "own.npz"))
-    rows = class_rows(dataset)
-    assert [(r.name, r.train, r.val, r.test) for r in rows] == [
-        ("yes", 24, 6, 8),
-        ("no", 6, 2, 2),
-    ]
+    assert class_counts(dataset) == [[24, 6, 8], [6, 2, 2]]

@@ -242,16 +242,6 @@ def test_full_disk_leaves_no_partial_file(
     assert cached(tmp_path) == {}
 
 
-def test_cache_that_cannot_be_made_is_an_error(
-    files: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file in the cache folder's place is told with the way out."""
-    (tmp_path / "cache").write_text("in the way")
-    monkeypatch.setattr(mnist, "_from_mirrors", lambda: files)
-    with pytest.raises(DataError, match="NAS_CACHE_DIR"):
-        load_dataset("mnist")
-
-
 def test_many_may_fill_the_cache_at_once(
     files: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,18 +130,29 @@ def test_flash_of_a_lower_resolution() -> None:
         Block(out_channels=5, activation="silu"),
         Block(out_channels=5, activation="leaky_relu", order="activation_first"),
         Block(out_channels=5, activation="hardswish", order="late_pool", pool="avg"),
+        Block(out_channels=5, activation="silu", order="norm_last", pool="avg"),
+        Block(out_channels=5, order="norm_last", pool="max"),
         Block(kind="inception", out_channels=7, kernel_size=5, activation="silu"),
         Block(kind="separable", out_channels=6, norm="none", activation="none"),
         Block(kind="residual", out_channels=6, shortcut="conv", pool="max"),
         Block(kind="inception", out_channels=8, shortcut="conv", activation="silu"),
+        Block(kind="residual", out_channels=9, stride=2, shortcut="pad"),
+        Block(
+            kind="bottleneck", out_channels=8, expansion=2, shortcut="activated_conv"
+        ),
+        Block(kind="full_bottleneck", out_channels=6, shortcut="bias_conv"),
         Block(kind="inverted_bottleneck", out_channels=6, expansion=3),
         Block(kind="mobilenet", out_channels=6, activation="silu"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=4),
+        Block(kind="mobilenet", out_channels=6, gate_width=5, gate_activation="silu"),
         Block(out_channels=6, kernel_size=3, kernel_width=7),
+        Block(out_channels=6, kernel_size=4, padding=(2, 1)),
         Block(out_channels=6, dilation=2),
         Block(kind="separable", out_channels=6, kernel_width=5, dilation=2),
         Block(out_channels=6, groups=3, activation="silu", shortcut="conv"),
         Block(out_channels=8, groups=2, kernel_width=5, pool="avg"),
+        Block(out_channels=20, pool="max", pool_size=3, pool_stride=2, pool_padding=1),
+        Block(out_channels=5, pool="avg", pool_size=3, order="late_pool"),
         Block(
             kind="inverted_bottleneck",
             out_channels=8,
@@ -150,12 +161,21 @@ def test_flash_of_a_lower_resolution() -> None:
             activation="hardswish",
         ),
         Block(out_channels=5, activation="relu6", order="activation_first"),
+        Block(out_channels=5, activation="tanh"),
+        Block(out_channels=5, activation="gelu", pool="avg"),
+        Block(kind="mobilenet", out_channels=6, activation="elu"),
+        Block(
+            kind="mobilenet", out_channels=6, activation="sigmoid", squeeze_excitation=4
+        ),
     ],
 )
 def test_flash_of_every_kind_of_part(block: Block) -> None:
     """Of those that spaces draw seldom or never, too."""
     need("arm-none-eabi-gcc", "make")
-    first = replace(block, groups=1)  # images of one channel have no groups
+    # Images of one channel have no groups, and a shortcut of them can be no zeros.
+    first = replace(block, groups=1)
+    if block.shortcut == "pad":
+        first = replace(first, shortcut="conv")
     architecture = Architecture(
         input_shape=(1, 14, 14), num_classes=10, blocks=(first, block), head=Head()
     )

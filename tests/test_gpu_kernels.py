@@ -25,8 +25,10 @@ from nas.architecture import Block
 from nas.training import kernels
 from nas.training.batches import Batches
 from nas.training.kernels import cuda, gpu, program
+from nas.training.kernels.gpu_recording import can_record
 from nas.training.kernels.layers import all_layers
 from nas.training.loop import train
+from nas.training.model import ACTIVATION_MODULES
 from nas.training.optimizer import Optimizer
 from nas.training.recipe import Recipe
 from nas.training.report import RungReport
@@ -156,6 +158,8 @@ HEADS: tuple[dict[str, Any], ...] = (
     {"kind": "flatten"},
     {"kind": "gap", "hidden": 5},
 )
+# See tests/test_groups.py and tests/test_pooling.py.
+LEFT_TO_TORCH = {"grouped", "poolings of other sizes", "curves"}
 CASES = [
     pytest.param(
         name,
@@ -163,9 +167,15 @@ CASES = [
         id=name,
         marks=pytest.mark.slow if number > 2 else [],
     )
-    # Groups it leaves to torch (tests/test_groups.py).
-    for number, name in enumerate(name for name in CHAINS if name != "grouped")
+    for number, name in enumerate(name for name in CHAINS if name not in LEFT_TO_TORCH)
 ]
+
+
+@pytest.mark.parametrize("name", ACTIVATION_MODULES)
+def test_the_activations_that_the_kernel_lacks_are_left_to_torch(name: str) -> None:
+    """It is asked layer by layer."""
+    can = name not in {"tanh", "gelu", "elu"}
+    assert can_record(ACTIVATION_MODULES[name]()) == can
 
 
 @pytest.mark.parametrize(("name", "head"), CASES)

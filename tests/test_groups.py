@@ -28,7 +28,7 @@ from nas.space import (
 )
 from nas.training.kernels import supports
 from nas.training.kernels.gpu_recording import can_record
-from nas.training.model import build
+from nas.training.model import PadChannels, build
 
 RGB = (3, 16, 16)
 
@@ -253,8 +253,8 @@ def test_a_space_without_whole_convolutions_is_refused(
 # --- training -------------------------------------------------------------------------
 
 
-def test_the_gpu_leaves_groups_to_torch() -> None:
-    """Its kernels do depthwise convolutions, and those of the CPU do groups, too."""
+def test_the_gpu_leaves_groups_and_zeros_to_torch() -> None:
+    """Its kernels do depthwise convolutions, and those of the CPU do both, too."""
     for groups, out_channels, recorded in [
         (1, 12, True),
         (2, 6, False),
@@ -263,4 +263,5 @@ def test_the_gpu_leaves_groups_to_torch() -> None:
     ]:
         conv = nn.Conv2d(6, out_channels, 3, groups=groups)
         assert can_record(conv) == recorded
+    assert not can_record(PadChannels(2, 3, 3))
     assert supports(build(NEXT), 64)

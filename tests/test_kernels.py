@@ -55,6 +55,10 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(out_channels=6, stride=2, activation="hardswish"),
         Block(out_channels=5, stride=3, kernel_size=5, norm="none"),
     ),
+    "norm last": (
+        Block(out_channels=6, order="norm_last", pool="max", bias="yes"),
+        Block(out_channels=5, order="norm_last", pool="avg", activation="silu"),
+    ),
     "inception": (
         Block(kind="inception", out_channels=8, kernel_size=5, pool="max"),
         Block(kind="inception", out_channels=7, norm="none", stride=2),
@@ -70,6 +74,30 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(kind="residual", out_channels=7, shortcut="conv", stride=2, norm="none"),
         Block(
             kind="separable", out_channels=7, shortcut="identity", activation="relu6"
+        ),
+    ),
+    "further shortcuts": (
+        # Behind ReLU the next norm would make the gradients of the scales nothing.
+        Block(
+            kind="bottleneck",
+            out_channels=6,
+            expansion=2,
+            shortcut="activated_conv",
+            activation="hardswish",
+        ),
+        Block(kind="residual", out_channels=6, shortcut="bias_conv", stride=2),
+        Block(kind="residual", out_channels=9, shortcut="pad", stride=2, pool="max"),
+        Block(
+            kind="full_bottleneck",
+            out_channels=6,
+            shortcut="pad",
+            activation="hardswish",
+        ),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=5,
+            shortcut="bare_conv",
+            activation="silu",
         ),
     ),
     "mobilenet": (
@@ -109,6 +137,13 @@ CHAINS: dict[str, tuple[Block, ...]] = {
             activation="silu",
             shortcut="identity",
         ),
+        Block(
+            kind="mobilenet",
+            out_channels=5,
+            gate_width=3,
+            gate_activation="silu",
+            gate_bias="no",
+        ),
     ),
     "inverted bottleneck": (
         Block(out_channels=6, activation="relu6"),
@@ -123,12 +158,48 @@ CHAINS: dict[str, tuple[Block, ...]] = {
         Block(kind="inverted_bottleneck", out_channels=4, stride=2),
         Block(kind="inverted_bottleneck", out_channels=5, expansion=2, norm="none"),
     ),
+    "sigmoid": (
+        Block(out_channels=5, padding="valid", activation="sigmoid", pool="avg"),
+        Block(kind="mobilenet", out_channels=6, activation="sigmoid", norm="none"),
+    ),
+    "curves": (
+        Block(out_channels=5, activation="tanh", order="late_pool", pool="avg"),
+        Block(kind="residual", out_channels=5, activation="gelu", shortcut="identity"),
+        Block(kind="mobilenet", out_channels=6, activation="elu", norm="none"),
+        Block(out_channels=6, activation="gelu", repeats=2),
+    ),
     "many maps": (
         Block(out_channels=35, padding="valid"),
         Block(kind="separable", out_channels=34, kernel_size=7),
         Block(out_channels=6, kernel_size=1, stride=2),
     ),
+    "poolings of other sizes": (
+        Block(
+            out_channels=5,
+            pool="max",
+            pool_size=3,
+            pool_stride=2,
+            pool_padding=1,
+            activation="hardswish",
+        ),
+        Block(out_channels=4, pool="avg", pool_size=2, pool_stride=1),
+        Block(out_channels=6, pool="max", pool_width=1, norm="none"),
+        Block(out_channels=6, repeats=2, pool="avg", pool_size=3, order="late_pool"),
+    ),
     "even kernel": (Block(out_channels=5, kernel_size=4, stride=2, padding="valid"),),
+    "padding in numbers": (
+        Block(out_channels=5, kernel_size=4, kernel_width=3, padding=(1, 2)),
+        Block(
+            kind="separable",
+            out_channels=4,
+            kernel_size=2,
+            padding=(1, 0),
+            stride=2,
+            activation="silu",
+        ),
+        Block(kind="mobilenet", out_channels=4, kernel_size=5, padding=(1, 4)),
+        Block(out_channels=4, groups=2, dilation=2, padding=(3, 0), norm="none"),
+    ),
 }
 
 
@@ -347,7 +418,7 @@ def test_only_what_build_made_is_supported() -> None:
     assert not kernels.supports(model, 65)
     assert not kernels.supports(nn.Sequential(nn.Flatten()), 64)
     assert not kernels.supports(copy.deepcopy(model).double(), 64)
-    model.get_submodule("blocks").append(nn.Sequential(nn.Tanh()))  # type: ignore[operator]
+    model.get_submodule("blocks").append(nn.Sequential(nn.Softplus()))  # type: ignore[operator]
     assert not kernels.supports(model, 64)
 
 

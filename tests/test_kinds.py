@@ -45,7 +45,7 @@ def squeezed(block: Block, in_channels: int) -> tuple[Part, ...]:
     norm = block.norm == "batch"
     squeeze = Convolution("squeeze", in_channels, 2, 1, bias=block.has_bias)
     main = Convolution(
-        "main", 2, block.out_channels, block.kernel_size, same=True,
+        "main", 2, block.out_channels, block.kernel_size, padding=block.zeros,
         bias=block.has_bias,
     )  # fmt: skip
     return Part((squeeze,), norm=norm, activation=block.activation), Part((main,))
@@ -120,9 +120,10 @@ def test_a_new_kind_is_drawn_and_told_back(net: Architecture) -> None:
         ({"shortcut": "identity", "repeats": 2}, "is not repeated"),
         ({"expansion": 2}, "a conv block has none: leave 1"),
         ({"shortcut": "identity", "out_channels": 5}, "adds the 4 channels that it takes"),
-        ({"kind": "inverted_bottleneck", "shortcut": "conv"}, "takes none or identity"),
+        ({"kind": "bottleneck"}, "a bottleneck block takes identity or conv or bias_conv"),
+        ({"kind": "full_bottleneck", "expansion": 2, "shortcut": "conv"}, "has none"),
         ({"kind": "inverted_bottleneck", "expansion": 0}, "at least 1"),
-        ({"squeeze_excitation": 4}, "or take inverted_bottleneck or mobilenet"),
+        ({"squeeze_excitation": 4}, "or take inverted_bottleneck or mobilenet or full"),
     ],
 )  # fmt: skip
 def test_what_a_block_cannot_be_is_said(block: dict[str, object], words: str) -> None:

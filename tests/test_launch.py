@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_runner import save_npz
 from studying import SIX_NETS
 
 from nas.data import Dataset
@@ -34,19 +35,6 @@ def digits(studies: Path, **keywords_given: Any) -> Settings:
     )
 
 
-def save_npz(path: Path, images: int, classes: int = 2) -> str:
-    """Write a data set of noise and return its path."""
-    random = np.random.default_rng(0)
-    np.savez(
-        path,
-        x_train=random.integers(0, 256, (images, 8, 8), dtype=np.uint8),
-        y_train=np.arange(images) % classes,
-        x_test=random.integers(0, 256, (classes, 8, 8), dtype=np.uint8),
-        y_test=np.arange(classes),
-    )
-    return str(path)
-
-
 def test_a_new_study_is_named_after_data_set_and_cap(tmp_path: Path) -> None:
     """Its settings are the defaults, fitted to small data, and stand in its folder."""
     settings = digits(tmp_path)
@@ -69,7 +57,7 @@ def test_a_new_study_is_named_after_data_set_and_cap(tmp_path: Path) -> None:
 
 def test_data_that_was_renamed_is_named_once(tmp_path: Path) -> None:
     """The study notes the new path of the same data, where the old one is gone."""
-    old = Path(save_npz(tmp_path / "old.npz", 60))
+    old = save_npz(tmp_path / "old.npz")
     studies = tmp_path / "studies"
     begin(studies, dataset=str(old), param_budget=2000)
     copy = tmp_path / "copy.npz"
@@ -109,7 +97,7 @@ def test_a_named_data_set_is_found_again_in_the_folder_that_was_given(
 
 def test_a_study_of_the_users_own_data_is_named_after_the_file(tmp_path: Path) -> None:
     """Whatever the file's name, the study's is one that a folder can have."""
-    path = save_npz(tmp_path / "My  cats & dögs!.npz", 60)
+    path = str(save_npz(tmp_path / "My  cats & dögs!.npz"))
     settings = begin(tmp_path / "studies", dataset=path, param_budget=2000)
     assert settings.name == "My-cats-d-gs-2000"
     assert settings.dataset == path
@@ -122,7 +110,7 @@ def test_a_study_of_the_users_own_data_works_from_any_folder(
     """However its path is spelt, and wherever the data lies by now."""
     studies, home = tmp_path / "studies", tmp_path / "home"
     home.mkdir()
-    save_npz(home / "mine.npz", 60)
+    save_npz(home / "mine.npz")
     monkeypatch.chdir(home)
     settings = begin(studies, dataset="mine.npz", param_budget=2000)
     assert settings.dataset == str(home / "mine.npz")
@@ -140,7 +128,7 @@ def test_a_study_of_the_users_own_data_works_from_any_folder(
         begin(studies, study=settings.name)
     moved = replace(settings, dataset=str(tmp_path / "moved.npz"))
     assert begin(studies, study=settings.name, dataset="moved.npz") == moved
-    save_npz(tmp_path / "other.npz", 66)
+    save_npz(tmp_path / "other.npz", y_test=np.ones(4, dtype=int))
     with pytest.raises(StudyError, match=r"dataset .*/moved.npz -> other.npz"):
         begin(studies, study=settings.name, dataset="other.npz")
 
@@ -187,7 +175,7 @@ def test_other_options_are_refused(
     """The message names what was stored and what was asked; the study stays."""
     digits(tmp_path)
     before = (tmp_path / "digits-2000" / "study.toml").read_bytes()
-    with pytest.raises(StudyError, match="created with other settings") as caught:
+    with pytest.raises(StudyError, match=r"with other settings .*--study$") as caught:
         begin(tmp_path, study="digits-2000", **changes)
     assert phrase in str(caught.value)
     assert (tmp_path / "digits-2000" / "study.toml").read_bytes() == before
@@ -281,33 +269,11 @@ def test_a_changed_space_of_the_same_name_is_refused(tmp_path: Path) -> None:
 
 def test_changed_data_under_the_same_path_are_refused(tmp_path: Path) -> None:
     """A study compares accuracies, which needs the same images throughout."""
-    path = save_npz(tmp_path / "own.npz", 60)
+    path = str(save_npz(tmp_path / "own.npz"))
     begin(tmp_path, dataset=path, param_budget=2000)
-    save_npz(tmp_path / "own.npz", 66)
+    save_npz(tmp_path / "own.npz", y_test=np.ones(4, dtype=int))
     with pytest.raises(StudyError, match="not the one that the study"):
         begin(tmp_path, dataset=path, param_budget=2000)
-
-
-@pytest.mark.parametrize(
-    ("keywords_given", "phrase"),
-    [
-        ({}, "give --budget"),
-        ({"study": "x"}, "there is no study 'x' yet: give --budget"),
-        ({"study": "../x", "param_budget": 9}, "cannot be named"),
-        ({"dataset": "digits", "param_budget": 9}, "at least --budget"),
-        ({"dataset": "digits", "param_budget": 2000, "space": "no"}, "unknown search"),
-        ({"dataset": "diggits", "param_budget": 2000}, "did you mean digits"),
-        ({"dataset": "digits", "param_budget": 2000, "max_macs": 1}, "--max-macs"),
-    ],
-)
-def test_what_cannot_begin_leaves_nothing_behind(
-    tmp_path: Path, keywords_given: dict[str, Any], phrase: str
-) -> None:
-    """Every refusal says why and makes no folder."""
-    with pytest.raises(NasError, match=phrase) as caught:
-        begin(tmp_path / "studies", **keywords_given)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "studies").exists()
 
 
 def test_a_bad_space_is_found_before_the_data_is_loaded(
@@ -317,14 +283,6 @@ def test_a_bad_space_is_found_before_the_data_is_loaded(
     monkeypatch.setattr(launching, "load_dataset", lambda *_: pytest.fail("loaded"))
     with pytest.raises(SpaceError, match="unknown search space"):
         begin(tmp_path, param_budget=2000, space="mixd")
-
-
-def test_too_few_images_are_refused_at_the_start(tmp_path: Path) -> None:
-    """The workers would die of what can be seen beforehand."""
-    path = save_npz(tmp_path / "few.npz", 12, classes=3)
-    with pytest.raises(NasError, match="for validation"):
-        begin(tmp_path / "studies", dataset=path, param_budget=2000)
-    assert not (tmp_path / "studies").exists()
 
 
 def test_the_rungs_follow_the_epochs(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from nas.architecture import (
     Pool,
     feature_shapes,
 )
+from nas.architecture.activations import ACTIVATIONS
 from nas.architecture.kinds import parts_of
-from nas.training.model import build
+from nas.training.model import ACTIVATION_MODULES, build
 
 
 def architecture(*blocks: Block, **head: Any) -> Architecture:
@@ -80,6 +81,7 @@ def test_a_pool_head_has_no_parameters() -> None:
         ("early_pool", ["pool", "norm", "activation", "dropout"]),
         ("late_pool", ["norm", "activation", "dropout", "pool"]),
         ("activation_first", ["activation", "norm", "dropout", "pool"]),
+        ("norm_last", ["activation", "pool", "norm", "dropout"]),
     ],
 )
 def test_layers_stand_in_the_documented_order(order: Any, expected: list[str]) -> None:
@@ -145,6 +147,16 @@ def test_every_activation_is_known(activation: Any) -> None:
     """Each activation of the description builds and runs."""
     described = architecture(Block(out_channels=4, activation=activation))
     assert build(described)(torch.ones(1, 2, 13, 12)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_facts_of_an_activation_are_torch_s(name: str) -> None:
+    """By its name and by its module torch computes the same, and rising where said."""
+    assert get_args(Activation) == (*ACTIVATIONS, "none")
+    numbers = torch.linspace(-8, 8, 999)
+    values = ACTIVATION_MODULES[name]()(numbers)
+    torch.testing.assert_close(values, getattr(functional, name)(numbers))
+    assert ACTIVATIONS[name].monotone == bool((values.diff() >= 0).all())
 
 
 def test_only_convolutions_without_batch_norm_have_a_bias() -> None:

@@ -100,10 +100,14 @@ def test_it_ends_when_its_process_is_killed(log: Path) -> None:
 def test_the_environment_says_how_many_programs_share_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At least as many as one program has itself; anything else is refused."""
+    """At least as many as one program has itself, by a service that they share."""
     monkeypatch.delenv("NAS_GPU_PROCESSES", raising=False)
     assert mps.processes_on_gpu(4) == 4
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
     monkeypatch.setenv("NAS_GPU_PROCESSES", "12")
+    with pytest.raises(EngineError, match=r"CUDA_MPS_PIPE_DIRECTORY is not set: start"):
+        mps.processes_on_gpu(4)
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", "/run/mps")
     assert mps.processes_on_gpu(4) == 12
     for wrong in ("3", "many", "-16", "²"):
         monkeypatch.setenv("NAS_GPU_PROCESSES", wrong)

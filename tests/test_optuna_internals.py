@@ -71,19 +71,6 @@ def trials(tmp_path: Path) -> list[FrozenTrial]:
         return study._storage.get_all_trials(study._id)
 
 
-def test_trials_share_their_ranges(tmp_path: Path, trials: list[FrozenTrial]) -> None:
-    """The ranges of one name are one object, not a copy for each trial."""
-    del trials
-    study = read_study(tmp_path / "small")
-    first, second = (
-        trial.distributions
-        for trial in study._storage.get_all_trials(study._id, deepcopy=False)
-    )
-    shared = first.keys() & second.keys()
-    assert shared
-    assert all(first[name] is second[name] for name in shared)
-
-
 def test_a_quickly_added_trial_is_the_trial_that_optuna_adds(
     trials: list[FrozenTrial],
 ) -> None:

@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -30,6 +29,7 @@ from studying import (
     report_of,
     run_nas,
     run_python,
+    searching,
     train_made_up,
 )
 
@@ -40,9 +40,9 @@ from nas.study.folders import create, open_study, read_study
 from nas.study.storages import open_storage
 from nas.study.study import Study
 
-SEARCH = [
+SEARCH: list[object] = [
     *("--dataset", "digits", "--budget", "1000", "--epochs", "1"),
-    *("--sampler", "random", "--device", "cpu"),
+    *("--sampler", "random", "--device", "cpu", "--workers", 1),
 ]
 _NUMBERS = itertools.count()
 
@@ -287,50 +287,6 @@ def test_a_connection_of_ours_that_the_server_still_holds_is_ended(
     assert len(read_study(tmp_path / "small", url).candidate(0).curve) == 1
 
 
-class Search:
-    """`nas search` with its study in the database."""
-
-    def __init__(self, folder: Path, url: str, trials: int) -> None:
-        self.folder, self.url = folder, url
-        self.study = folder / "studies" / "digits-1000"
-        arguments = ["search", *SEARCH, "--workers", 1, "--trials", trials]
-        self.process = subprocess.Popen(
-            command(*arguments),
-            cwd=folder,
-            env=environment(NAS_STORAGE=url),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def candidates(self) -> list[Candidate]:
-        """Return what is in the database so far."""
-        with contextlib.suppress(StudyError):
-            return read_study(self.study, self.url).candidates()
-        return []
-
-    def wait_for(self, trials: int) -> None:
-        """Wait until so many trials are finished."""
-        deadline = time.monotonic() + 200
-        while len(finished(self.candidates())) < trials:
-            assert self.process.poll() is None, self.process.communicate()[1]
-            assert time.monotonic() < deadline, "no progress"
-            time.sleep(0.2)
-
-
-@contextlib.contextmanager
-def searching(folder: Path, url: str, trials: int) -> Iterator[Search]:
-    """Search for the block; kill what is left at its end."""
-    search = Search(folder, url, trials)
-    with search.process:
-        try:
-            yield search
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(search.process.pid, signal.SIGKILL)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "seconds"), [("stop", 20.0), ("stop", 0.0), ("kill", 1.0)]
@@ -339,14 +295,13 @@ def test_a_search_outlives_its_database(
     end: str, seconds: float, server: Server, url: str, tmp_path: Path
 ) -> None:
     """Away for 20 s, restarted, killed -9 in the midst of a search: none lost, none twice."""
-    with searching(tmp_path, url, 14) as search:
+    with searching(tmp_path, *SEARCH, "--trials", 14, url=url) as search:
         search.wait_for(3)
         before = finished(search.candidates())
         getattr(server, end)()
         time.sleep(seconds)
         server.start()
-        _, errors = search.process.communicate(timeout=300)
-        assert search.process.returncode == 0, errors
+        errors = search.finish()
     now = search.candidates()
     assert [c for c in now if c.trial in {b.trial for b in before}] == before
     assert [c.trial for c in now] == list(range(14))
@@ -364,7 +319,7 @@ def test_a_killed_coordinator_goes_on_with_the_same_command(
     """Three times kill -9 in the midst of a search in the database."""
     known: list[Candidate] = []
     for round_number in range(3):
-        with searching(tmp_path, url, 100_000) as search:
+        with searching(tmp_path, *SEARCH, "--trials", 100_000, url=url) as search:
             search.wait_for(len(finished(known)) + 2)
             search.process.kill()
         now = search.candidates()
@@ -373,9 +328,8 @@ def test_a_killed_coordinator_goes_on_with_the_same_command(
         assert len({c.key for c in now}) == len(now)
         known = now
     total = len(finished(known)) + 2
-    with searching(tmp_path, url, total) as search:
-        _, errors = search.process.communicate(timeout=300)
-        assert search.process.returncode == 0, errors
+    with searching(tmp_path, *SEARCH, "--trials", total, url=url) as search:
+        search.finish()
     now = search.candidates()
     assert len(finished(now)) == total
     assert [c.trial for c in now] == list(range(len(now)))

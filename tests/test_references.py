@@ -20,7 +20,6 @@ from nas.references import bundled as references
 from nas.references.bundled import (
     Published,
     Reference,
-    available,
     find_reference,
     read_reference,
     write_reference,
@@ -191,15 +190,6 @@ def test_what_is_written_is_read_back(architecture: Architecture) -> None:
         ),
     )
     assert read_reference(write_reference(reference), "any") == reference
-
-
-def test_each_reference_that_comes_with_nas_is_sound() -> None:
-    """It is read, and has no more parameters than its source says."""
-    for name in available():
-        reference = find_reference(name)
-        assert reference.description
-        assert reference.source
-        assert reference.published is not None
 
 
 def test_a_file_is_found_by_its_path(tmp_path: Path) -> None:

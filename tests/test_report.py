@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures, points
-from studying import run_python
+from studying import complete_candidate, report_of, run_python
 
 from nas.architecture import Architecture, Block, Head
-from nas.architecture.cost import cost
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate, State, front
 from nas.candidates.pareto import dominates
@@ -35,7 +35,6 @@ from nas.report import (
     write_front,
 )
 from nas.report.axes import one_two_five, size_label, staircase
-from nas.training.report import RungReport
 
 EVIL = '</script><img src=x onerror=alert(1)> & "|" $x'
 SVG = "{http://www.w3.org/2000/svg}"
@@ -58,27 +57,14 @@ def candidate(  # a whole candidate of what matters to a test
     **others: Any,
 ) -> Candidate:
     """Return a candidate that was trained for one epoch if it has an accuracy."""
-    described = others.pop("architecture", architecture(trial + 1))
-    costs = cost(described)
-    curve: tuple[RungReport, ...] = ()
-    if val_accuracy is not None:
-        report = RungReport(
-            rung=0, epochs=1.0, val_accuracy=val_accuracy, train_loss=1.0, seconds=2.0
-        )
-        curve = (report,)
-    settings: dict[str, Any] = {
-        "trial": trial,
-        "architecture": described,
-        "num_params": costs.num_params,
-        "macs": costs.macs,
-        "peak_memory": costs.peak_memory,
-        "key": described.key,
+    known: dict[str, Any] = {
         "state": state,
         "seed": trial + 100,
-        "curve": curve,
-        "val_accuracy": val_accuracy,
+        "curve": () if val_accuracy is None else (report_of(0, val_accuracy),),
     }
-    return Candidate(**(settings | others))
+    net = architecture(trial + 1)
+    made = complete_candidate(trial, net, val_accuracy or 0.0, **known | others)
+    return replace(made, val_accuracy=val_accuracy)
 
 
 STUDY = [

@@ -110,15 +110,6 @@ def test_the_key_that_is_missing_or_unknown_is_named(
         from_toml(text, "study.toml")
 
 
-def test_a_study_from_before_a_key_was_added_is_read() -> None:
-    """The first studies' recipes had no schedule, momentum or average to choose."""
-    text = to_toml(make_settings())
-    younger = ("momentum", "nesterov", "schedule", "decay", "step_", "average")
-    lines = [line for line in text.splitlines() if not line.startswith(younger)]
-    assert len(lines) == len(text.splitlines()) - 7
-    assert from_toml("\n".join(lines), "study.toml") == make_settings()
-
-
 def test_the_metric_stands_in_the_file_unless_it_is_accuracy() -> None:
     """Older files have none; one that nobody knows is refused."""
     assert "metric" not in to_toml(make_settings())

@@ -128,7 +128,7 @@ def enumerate_space(
                     continue
                 # An identity of the images, or to the classes, is no space's.
                 first, last = chain[0], chain[-1]
-                if first.shortcut == "identity" or (
+                if first.shortcut in {"identity", "pad"} or (
                     head.kind == "pool" and last.shortcut == "identity"
                 ):
                     continue
@@ -147,7 +147,8 @@ def of_all_widths(
     shortcut: Any,
 ) -> list[Block]:
     """Return the blocks of these options in each width that the space allows."""
-    if kind in {"inception", "residual"} and padding == "valid":
+    adds = "none" not in KINDS[kind].shortcuts
+    if (kind == "inception" or adds) and padding == "valid":
         return []
     shaped = KINDS[kind].shaped
     branches = (kernel_size + 1) // 2 if kind == "inception" else 1
@@ -157,8 +158,7 @@ def of_all_widths(
         # As wide as the block before it, of whatever kind that is.
         widest = (max(space.kernel_sizes.options) + 1) // 2
         most = max(most, widest if "inception" in space.kinds.options else 0)
-    bottleneck = kind == "inverted_bottleneck"
-    expansions = space.expansions.options if bottleneck else (1,)
+    expansions = space.expansions.options if KINDS[kind].expands else (1,)
     gated = space.squeeze_excitations.options if KINDS[kind].gates else (0,)
     found = [
         Block(

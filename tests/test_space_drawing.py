@@ -161,7 +161,7 @@ def check_membership(architecture: Architecture, space: SearchSpace) -> None:
         for name, left in options_of(space, block.kind).items():
             assert getattr(block, name) in left
         assert block.shortcut in space.shortcuts.options
-        assert number or block.shortcut != "identity"
+        assert number or block.shortcut not in {"identity", "pad"}
         assert block.padding in space.paddings.options
         assert block.norm in {*space.norms.options, *own.norms}
         assert block.activation in {

@@ -118,7 +118,7 @@ def refusal(text: str) -> str:
         (11, "repeats = [2, 3]", "[blocks] repeats: has no 1, for blocks that cannot"),
         (11, "repeats = [0, 1]", "[blocks] repeats: is 0, give 1 to 16"),
         (12, 'norms = ["layer"]', "[blocks] norms: 'layer' is not one of batch, none"),
-        (13, 'activations = ["gelu"]', "[blocks] activations: 'gelu' is not one of"),
+        (13, 'activations = ["mish"]', "[blocks] activations: 'mish' is not one of"),
         (16, "min = 65", "[widths] min: is above max (64)"),
         (16, "min = 0", "[widths] min: is 0, give 1 to 4096"),
         (17, "max = 1", "line 16: [widths] min: is above max (1)"),
@@ -246,6 +246,11 @@ def test_kinds_need_the_options_that_they_take() -> None:
     ]:
         text = residual.replace("[widths]", f"shortcuts = {shortcuts}\n\n[widths]")
         assert words in refusal(text)
+    text = residual.replace("[widths]", 'shortcuts = ["identity", "pad"]\n\n[widths]')
+    with pytest.raises(
+        SpaceError, match='has only "identity" and "pad", which a block'
+    ):
+        read_space(text, "mine")
     text = residual.replace("[widths]", 'shortcuts = ["conv"]\n\n[widths]')
     assert read_space(text, "mine").shortcuts.options == ("conv",)
 

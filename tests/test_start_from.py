@@ -255,8 +255,8 @@ def test_what_a_space_lacks_is_told_and_searched(tmp_path: Path) -> None:
 
 
 def test_a_start_that_no_space_can_draw_is_told(tmp_path: Path) -> None:
-    """An even kernel: it is trained all the same."""
-    even = replace(net(4).blocks[0], kernel_size=2, padding="valid")
+    """An even kernel with zeros around: it is trained all the same."""
+    even = replace(net(4).blocks[0], kernel_size=2, padding=(1, 0))
     start = write(tmp_path / "even.toml", replace(net(4), blocks=(even,)))
     told: list[str] = []
     request = Request(

@@ -8,8 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import optuna
 import pytest
 from studying import (
     SIX_NETS,
-    big_study,
     environment,
     finish,
     finished,
@@ -28,11 +25,9 @@ from studying import (
 )
 
 from nas.candidates.candidate import Candidate, Training
-from nas.errors import NasError, StudyError
+from nas.errors import StudyError
 from nas.study.folders import (
     all_studies,
-    check_data,
-    check_same,
     create,
     export_folder,
     load_settings,
@@ -292,40 +287,6 @@ def test_the_reason_of_an_end_that_was_never_written_is_forgotten(
         study.resume(0)
         finish(study, 0, [0.1, 0.2, 0.3])
     assert read_study(tmp_path / "small").candidate(0).reason is None
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("dataset", "mnist"),
-        ("param_budget", 1999),
-        ("max_macs", 5),
-        ("max_memory", 6),
-        ("seed", 1),
-        ("sampler", "evolution"),
-        ("pruning", None),
-        ("rungs", (4.0,)),
-        ("val_size", 241),
-    ],
-)
-def test_a_study_is_frozen(name: str, value: Any) -> None:
-    """Any other setting is refused with its name, what is stored and what was asked."""
-    stored = make_settings()
-    asked = replace(stored, **{name: value})
-    with pytest.raises(StudyError) as caught:
-        check_same(stored, asked)
-    message = str(caught.value)
-    shown = "budget" if name == "param_budget" else name
-    assert f"{shown} {getattr(stored, name)} -> {value}" in message
-    assert "--study" in message
-    check_same(stored, replace(asked, **{name: getattr(stored, name)}))
-
-
-def test_other_data_under_the_same_name_is_refused() -> None:
-    """The fingerprint of the data is part of the study."""
-    check_data(make_settings(), "c2fe6236f9044e37", "digits")
-    with pytest.raises(StudyError, match="not the one that the study 'small' began"):
-        check_data(make_settings(), "0" * 16, "digits")
 
 
 _HOLD = """
@@ -640,13 +601,6 @@ def test_an_unknown_trial_is_an_error(tmp_path: Path) -> None:
             study.candidate(1)
 
 
-def test_a_budget_too_small_leaves_no_study_behind(tmp_path: Path) -> None:
-    """The smallest net's size is in the message; no folder is made."""
-    with pytest.raises(NasError, match="give at least --budget"):
-        create(tmp_path / "small", make_settings(param_budget=20))
-    assert not (tmp_path / "small").exists()
-
-
 def test_the_overview_counts_the_studies_and_names_the_damaged(tmp_path: Path) -> None:
     """One damaged study hides none of the others, whatever part of it is damaged."""
     for name in ("b", "a", "journal", "toml", "space"):
@@ -688,24 +642,6 @@ def test_a_missing_study_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(StudyError, match="no study 'x'"):
             use(tmp_path / "x")
     assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.slow
-def test_a_thousand_trials_open_fast(tmp_path: Path) -> None:
-    """Opening a study of 1,000 trials takes a second at most: no quadratic loop."""
-    big_study(tmp_path / "big", 1000)
-    began = time.process_time()
-    study = read_study(tmp_path / "big")
-    spent = time.process_time() - began
-    assert len(study.candidates()) == 1000
-    assert spent < 1.5
-
-
-def test_the_winner_of_a_published_study_is_not_written_over(tmp_path: Path) -> None:
-    """By default it goes beside the user's own studies."""
-    own, published = tmp_path / "mine", tmp_path / "published" / "mine"
-    assert winner_folder(own) == own / "best"
-    assert winner_folder(published) == tmp_path / "mine-best"
 
 
 def test_published_studies_are_listed_behind_the_users_own(tmp_path: Path) -> None:

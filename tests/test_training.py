@@ -18,7 +18,7 @@ from nas.architecture import Architecture, Block, Head
 from nas.errors import TrainingError
 from nas.training.cuda_graph import undone
 from nas.training.ema import EMA
-from nas.training.loop import evaluate, learning_rate, train, uncounted
+from nas.training.loop import learning_rate, measure, train, uncounted
 from nas.training.model import build
 from nas.training.recipe import Recipe
 from nas.training.step import Step, TrainingData, class_weights
@@ -89,9 +89,9 @@ def test_training_learns_real_digits(digits: TrainingData) -> None:
     assert reports[-1].val_accuracy > 0.9
     assert reports[-1].train_loss < reports[0].train_loss
     assert 0 < reports[0].seconds < reports[-1].seconds
-    again = evaluate(
+    again = measure(
         model, digits.val_images, digits.val_labels, digits.mean, digits.std
-    )
+    ).accuracy
     assert again == reports[-1].val_accuracy
 
 
@@ -195,7 +195,7 @@ def test_colour_images_are_normalised_channel_by_channel() -> None:
             seen.append(images.flatten().tolist())
             return images.flatten(1)
 
-    evaluate(Spy(), images, torch.tensor([0]), (0.1, 0.4), (0.5, 1.0))
+    measure(Spy(), images, torch.tensor([0]), (0.1, 0.4), (0.5, 1.0))
     assert seen[0] == pytest.approx([0.2, 0.0], abs=1e-6)
 
 
@@ -206,9 +206,9 @@ def test_evaluating_leaves_the_mode_as_it_was(
     """Evaluation itself is in evaluation mode and then restores what it found."""
     model = build(SMALL, seed=0).train(training)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    accuracy = evaluate(
+    accuracy = measure(
         model, digits.val_images, digits.val_labels, digits.mean, digits.std
-    )
+    ).accuracy
     assert 0 <= accuracy <= 1
     assert model.training == training
     after = model.state_dict()
@@ -414,9 +414,9 @@ def test_the_average_is_measured_and_handed_over(digits: TrainingData) -> None:
             )
         ]
         assert all(same) if number == 0 else not any(same[:4])
-        again = evaluate(
+        again = measure(
             model, digits.val_images, digits.val_labels, digits.mean, digits.std
-        )
+        ).accuracy
         assert again == ours.val_accuracy
     assert ours.val_accuracy > 0.85
     assert all(bool(v.isfinite().all()) for v in model.state_dict().values())

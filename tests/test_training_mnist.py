@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from plain_loop import plain_loop
 from nas.data import load_dataset, split_indices
 from nas.references.bundled import find_reference
 from nas.training import kernels
-from nas.training.loop import evaluate, train
+from nas.training.loop import measure, train
 from nas.training.model import build
 from nas.training.recipe import Recipe
 from nas.training.step import TrainingData
@@ -68,9 +67,9 @@ def test_the_curves_are_those_of_a_plain_loop(
         torch.manual_seed(seed)
         curves["plain"].append(
             [
-                evaluate(
+                measure(
                     model, mnist.val_images, mnist.val_labels, mnist.mean, mnist.std
-                )
+                ).accuracy
                 for _ in plain_loop(model, mnist, RECIPE, seed=seed)
             ]
         )
@@ -82,25 +81,3 @@ def test_the_curves_are_those_of_a_plain_loop(
         difference = abs(statistics.fmean(fast) - statistics.fmean(plain))
         assert difference <= 3 * error, (epoch, fast, plain)
     assert statistics.fmean(c[-1] for c in curves["fast"]) > learnt
-
-
-@pytest.mark.slow
-def test_without_kernels_the_curve_is_the_same(
-    mnist: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without dropout the same seed gives nearly the same curve with torch alone."""
-    architecture = find_reference("s0").architecture
-    dry = replace(
-        architecture,
-        blocks=tuple(replace(block, dropout=0.0) for block in architecture.blocks),
-    )
-    recipe = replace(RECIPE, epochs=1, max_lr=0.02)
-    curves = []
-    for way in ("kernels", "torch"):
-        if way == "torch":
-            monkeypatch.setattr(
-                "nas.training.kernels.layers.supports", lambda *_: False
-            )
-        reports = train(build(dry, seed=0), mnist, recipe, seed=0, rungs=[0.25, 0.5, 1])
-        curves.append([n for r in reports for n in (r.val_accuracy, r.train_loss)])
-    assert curves[0] == pytest.approx(curves[1], abs=0.05)

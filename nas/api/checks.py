@@ -60,7 +60,8 @@ def _check(given: Mapping[str, Any]) -> None:
             continue
         option = f"--{name.replace('_', '-')} {value!r}"
         if name in CHOICES and value not in CHOICES[name]:
-            raise UsageError(f"{option} is unknown: give {_either(CHOICES[name])}")
+            either = " or ".join(map(repr, CHOICES[name]))
+            raise UsageError(f"{option} is unknown: give {either}")
         if name in FLAGS and not isinstance(value, bool):
             raise UsageError(f"{option} is neither True nor False")
         if name in RANGES and not _within(name, value):
@@ -77,7 +78,3 @@ def _within(name: str, value: Any) -> bool:
     kind: type = Real if name in NOT_WHOLE else Integral
     is_one = isinstance(value, kind) and not isinstance(value, bool)
     return is_one and bool(least <= value <= most)
-
-
-def _either(choices: tuple[str, ...]) -> str:
-    return " or ".join(map(repr, choices))

@@ -10,7 +10,7 @@ import io
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -28,42 +28,32 @@ from nas.search.retraining import ProgressEvent
 TrainingEvent = tuple[Job, Reported | Finished]
 
 _T = TypeVar("_T")
-_T_contra = TypeVar("_T_contra", contravariant=True)
 _SECONDS_BETWEEN_UPDATES = 0.25
 
 
-class Display(Protocol[_T_contra]):
-    """Shows events while it is entered as a context."""
+class Display(Generic[_T]):
+    """Shows events while it is entered as a context; this one shows nothing."""
 
     def __enter__(self) -> Self:
         """Start the display."""
+        return self
 
     def __exit__(self, *_: object) -> None:
         """End the display and remove its transient output."""
 
-    def show(self, event: _T_contra, /) -> None:
+    def show(self, event: _T, /) -> None:
         """Show the progress after an event."""
-
-
-class NoDisplay:
-    """Shows nothing."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End."""
-
-    def show(self, event: object, /) -> None:
-        """Show nothing."""
 
 
 def search_display(*, progress: bool) -> Display[Progress]:
     """Return the display of a search from Python; it is empty unless ``progress``."""
     if progress and _in_notebook():
         return NotebookDisplay(_as_text)
-    return SearchDisplay(_stderr()) if progress and _on_terminal() else NoDisplay()
+    return (
+        SearchDisplay(Console(stderr=True))
+        if progress and _on_terminal()
+        else Display()
+    )
 
 
 def training_display(
@@ -73,16 +63,12 @@ def training_display(
     if progress and _in_notebook():
         return NotebookDisplay(line)
     if not (progress and _on_terminal()):
-        return NoDisplay()
-    return LineDisplay(_stderr(), line, lambda _: True)
+        return Display()
+    return LineDisplay(Console(stderr=True), line, lambda _: True)
 
 
 def _on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
-
-
-def _stderr() -> Console:
-    return Console(stderr=True)
 
 
 def _in_notebook() -> bool:
@@ -107,7 +93,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-class SearchDisplay:
+class SearchDisplay(Display[Progress]):
     """A live display of a search on a terminal, plain lines anywhere else."""
 
     def __init__(self, console: Console) -> None:
@@ -202,7 +188,7 @@ def _three(members: Sequence[Candidate]) -> list[Candidate]:
     return chosen
 
 
-class LineDisplay(Generic[_T]):
+class LineDisplay(Display[_T]):
     """Prints the progress of a training: one line per report on a terminal.
 
     Anywhere else it prints one line per training, when that has ended.
@@ -226,9 +212,6 @@ class LineDisplay(Generic[_T]):
         self._began = time.monotonic()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Keep the printed lines."""
-
     def show(self, event: _T, /) -> None:
         """Print the event's line, if it has one."""
         if not (self._console.is_terminal or self._ends(event)):
@@ -239,7 +222,7 @@ class LineDisplay(Generic[_T]):
             self._console.print(f"{spent:>12}  {text}", highlight=False, soft_wrap=True)
 
 
-class NotebookDisplay(Generic[_T]):
+class NotebookDisplay(Display[_T]):
     """One text below a notebook's cell, replaced at each update; the last one stays."""
 
     def __init__(self, text: Callable[[_T], str | None]) -> None:
@@ -248,10 +231,6 @@ class NotebookDisplay(Generic[_T]):
         self._handle: Any = None
         self._pending: str | None = None
         self._due = 0.0
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Show the last event's text."""

@@ -62,12 +62,8 @@ class Trained:
     def summary(self) -> str:
         """The result in one line: parameters, test accuracy, seeds."""
         report = self.report
-        name = _trial_in_words(report) if "trial" in report else self._name
+        name = _trial_in_words(report) if "trial" in report else report["architecture"]
         return f"{name}, {_tested_in_words(report)}"
-
-    @property
-    def _name(self) -> str:
-        return str(self.report["architecture"])
 
     @cached_property
     def model(self) -> nn.Module:

@@ -6,6 +6,7 @@ parameters, multiply-accumulates and memory, ``notation.py`` writes it in one li
 """
 
 from nas.architecture.block import (
+    POOLING,
     Activation,
     Bias,
     Block,
@@ -23,9 +24,11 @@ from nas.architecture.definition import (
     conv_size,
     feature_shapes,
     resized,
+    sides_after,
 )
 
 __all__ = [
+    "POOLING",
     "Activation",
     "Architecture",
     "Bias",
@@ -41,4 +44,5 @@ __all__ = [
     "conv_size",
     "feature_shapes",
     "resized",
+    "sides_after",
 ]

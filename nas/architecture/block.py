@@ -5,13 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nas.architecture.parts import Pooling
+
 Padding = Literal["same", "valid"]
 Norm = Literal["batch", "none"]
 Bias = Literal["auto", "yes", "no"]
-Order = Literal["early_pool", "late_pool", "activation_first"]
-Activation = Literal["relu", "leaky_relu", "hardswish", "silu", "relu6", "none"]
+Order = Literal["early_pool", "late_pool", "activation_first", "norm_last"]
+Activation = Literal[
+    "relu",
+    "leaky_relu",
+    "hardswish",
+    "silu",
+    "relu6",
+    "tanh",
+    "gelu",
+    "elu",
+    "sigmoid",
+    "none",
+]
 Pool = Literal["none", "max", "avg"]
-Shortcut = Literal["none", "identity", "conv"]
+Shortcut = Literal[
+    "none", "identity", "conv", "bias_conv", "bare_conv", "activated_conv", "pad"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +34,13 @@ class Block:
     """Convolutions and what follows them; a 1x1 ``conv`` is a bottleneck (squeeze).
 
     ``kind`` says which convolutions: one of `nas.architecture.kinds.KINDS`. The first
-    that is no 1x1 one has the ``stride``. ``pool`` halves height and width, rounding
-    down.
+    that is no 1x1 one has the ``stride``.
+
+    ``pool`` takes the maximum or the mean of windows ``pool_size`` high and
+    ``pool_width`` wide, 0 for as wide as high. Their tops lie ``pool_stride`` rows and
+    columns apart, 0 for a window's size; never more than that, so that none is skipped.
+    Around the map are ``pool_padding`` rows and columns that no maximum takes, at most
+    half a window; a mean has none. A last window that is not whole is left out.
 
     ``bias`` "auto" gives the convolution a bias exactly where there is no batch norm,
     which has its own. ``repeats`` applies the block so many times one after the other
@@ -30,16 +50,24 @@ class Block:
 
     ``shortcut`` adds to the last convolution, after its batch norm, what the block
     takes: "identity" as it is, where the shape stays, "conv" by a 1x1 convolution of
-    the block's stride, with norm and bias as the others have them. Activation and
-    dropout follow the addition, and the pooling comes last.
+    the block's stride, with norm and bias as the others have them. "bias_conv" has a
+    bias and no norm, "bare_conv" neither, "activated_conv" the block's activation
+    behind the norm. "pad" takes every so many-th row and column, by the stride, and
+    puts as many channels of zeros before as behind them, of an odd number one more
+    behind; a narrower block lacks them there. Activation and dropout follow the
+    addition, and the pooling comes last.
 
     ``expansion`` is how many times as wide as its input an ``inverted_bottleneck`` is
-    inside. ``squeeze_excitation`` is how many times narrower than the depthwise
+    inside, and how many times as narrow as its output a ``bottleneck`` is. ``squeeze_excitation`` is how many times narrower than the depthwise
     convolution the hidden layer is that makes one gate for each of its channels
-    (Hu et al. 2018); 0 for no gates.
+    (Hu et al. 2018); 0 for no gates. ``gate_width`` is that layer's width in numbers,
+    instead; ``gate_activation`` follows it, and without ``gate_bias`` neither of the two
+    layers has a bias.
 
     The kernel is ``kernel_size`` high and ``kernel_width`` wide, 0 for as wide as high;
-    its taps stand ``dilation`` rows and columns apart.
+    its taps stand ``dilation`` rows and columns apart. ``padding`` is "same", "valid", or
+    how many rows of zeros are above and below the input and how many columns beside it,
+    both fewer than what the kernel covers; an even kernel has no "same".
 
     A ``conv`` with ``groups`` convolves each of so many equal parts of its channels by
     itself: it takes and gives a multiple of them, and has so many times fewer weights.
@@ -49,7 +77,7 @@ class Block:
     out_channels: int
     kernel_size: int = 3
     stride: int = 1
-    padding: Padding = "same"
+    padding: Padding | tuple[int, int] = "same"
     norm: Norm = "batch"
     activation: Activation = "relu"
     pool: Pool = "none"
@@ -63,6 +91,13 @@ class Block:
     kernel_width: int = 0
     dilation: int = 1
     groups: int = 1
+    gate_width: int = 0
+    gate_activation: Activation = "relu"
+    gate_bias: Literal["yes", "no"] = "yes"
+    pool_size: int = 2
+    pool_width: int = 0
+    pool_stride: int = 0
+    pool_padding: int = 0
 
     @property
     def has_bias(self) -> bool:
@@ -81,9 +116,35 @@ class Block:
         return self.dilation * (height - 1) + 1, self.dilation * (width - 1) + 1
 
     @property
+    def zeros(self) -> tuple[int, int]:
+        """The rows of zeros above and below its input, the columns beside it."""
+        if isinstance(self.padding, tuple):
+            return self.padding
+        if self.padding == "valid":
+            return 0, 0
+        height, width = self.extent
+        return height // 2, width // 2
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """What it pools, if it does."""
+        if self.pool == "none":
+            return None
+        window = self.pool_size, self.pool_width or self.pool_size
+        high, wide = (min(self.pool_stride or side, side) for side in window)
+        above, beside = (min(self.pool_padding, side // 2) for side in window)
+        return Pooling(self.pool, window, (high, wide), (above, beside))
+
+    @property
     def keeps_size(self) -> bool:
         """Whether its kernels leave height and width as they are, but for stride."""
-        return self.padding == "same" or self.kernel == (1, 1)
+        pairs = zip(self.zeros, self.extent, strict=True)
+        return all(2 * zeros == extent - 1 for zeros, extent in pairs)
+
+    @property
+    def gated(self) -> bool:
+        """Whether it has squeeze-and-excitation."""
+        return bool(self.squeeze_excitation or self.gate_width)
 
     @property
     def tied(self) -> bool:
@@ -94,3 +155,7 @@ class Block:
     def downsampling(self) -> str:
         """How it halves height and width: "stride", "max", "avg", or "none"."""
         return "stride" if self.stride > 1 else self.pool
+
+
+POOLING = {"pool_size": 2, "pool_width": 0, "pool_stride": 0, "pool_padding": 0}
+"""The options of a block that pools, with what they are in one that does not."""

@@ -28,9 +28,10 @@ from functools import lru_cache
 from math import prod
 
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
+from nas.architecture.activations import ACTIVATIONS, SIGMOIDAL
 from nas.architecture.boards import Board, Operation
-from nas.architecture.kinds import finish_of, parts_of, shortcut_of
-from nas.architecture.parts import Convolution, Part, SqueezeExcitation
+from nas.architecture.kinds import finish_of, parts_of, pools_apart, shortcut_of
+from nas.architecture.parts import Convolution, Part, Pooling, SqueezeExcitation
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +89,20 @@ STACK = 512
 def cost(architecture: Architecture, board: Board | None = None) -> Cost:
     """Return all costs of the network."""
     blocks = architecture.blocks
-    gated = any(block.squeeze_excitation for block in blocks)
+    gated = any(block.gated for block in blocks)
+    hidden = {block.gate_activation for block in blocks if block.gated}
+    hidden |= {architecture.head.activation} if architecture.head.widths else set()
     code = code_size(
-        {block.activation for block in blocks},
+        {block.activation for block in blocks} | hidden,
         gating=gated,
         resizing=architecture.resolution > 0,
-        shaped=any(block.kernel_width or block.dilation > 1 for block in blocks),
+        shaped=any(map(_is_shaped, blocks)),
         grouping=any(block.groups > 1 for block in blocks),
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
         adding=any(block.shortcut != "none" for block in blocks),
+        widening=any(block.shortcut == "pad" for block in blocks),
+        overlapping=any(b.pooling is not None and not b.pooling.plain for b in blocks),
     )
     shapes = feature_shapes(architecture)
     resizing = resize_layers(architecture.input_shape, shapes[0])
@@ -116,13 +121,18 @@ def _block_cost(
     return total(block_layers(block, shape), board, gated=gated)
 
 
+def _is_shaped(block: Block) -> bool:
+    """Return whether its rows and columns may differ in the C code, or are apart."""
+    uneven = bool(block.kernel_width) or len(set(block.zeros)) > 1
+    return uneven or block.dilation > 1
+
+
 def needs_depthwise(block: Block) -> bool:
     """Return whether the C code of the block convolves channels by themselves.
 
     So does a pooling that is apart from a convolution, as it is behind an addition.
     """
-    apart = block.shortcut != "none" and block.pool != "none"
-    return apart or any(part.depthwise for part in parts_of(block, 1))
+    return pools_apart(block) or any(part.depthwise for part in parts_of(block, 1))
 
 
 def code_size(
@@ -134,25 +144,30 @@ def code_size(
     shaped: bool = False,
     grouping: bool = False,
     resizing: bool = False,
+    widening: bool = False,
+    overlapping: bool = False,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 
     Measured on nets of one to ten layers for Cortex-M3 and M4; see tests/test_device.py.
     """
-    extra = {"leaky_relu": 25, "hardswish": 125, "silu": 680, "relu6": 65}
-    # SiLU brings the sigmoid that gates need.
-    sigmoid = 0 if "silu" in activations else 580
+    sigmoid = 580 if gating or not SIGMOIDAL.isdisjoint(activations) else 0
+    # Gates are sigmoids: they bring all of its code.
+    others = set(activations) - ({"sigmoid"} if gating else set())
     # Dilation and groups go through the kernel's columns in the same way.
     columns = 0 if shaped else 460
     return (
         1735
         + (650 if depthwise else 0)
         + (170 if adding else 0)
-        + (130 + sigmoid if gating else 0)
+        + (130 if gating else 0)
+        + sigmoid
         + (530 if shaped else 0)
         + (120 + columns if grouping else 0)
         + (320 if resizing else 0)
-        + sum(size for name, size in extra.items() if name in activations)
+        + (100 if widening else 0)
+        + (200 if overlapping else 0)
+        + sum(f.flash for name, f in ACTIVATIONS.items() if name in others)
     )
 
 
@@ -211,15 +226,27 @@ def block_layers(block: Block, shape: Shape, name: str = "block") -> list[Layer]
     for application in range(block.repeats):
         table += _convolutions(block, shape, name, shared=application > 0)
         shape = table[-1].output_shape
-    if block.pool != "none":
-        channels, height, width = shape
-        pooled = (channels, height // 2, width // 2)
-        # Behind an addition it is a layer of its own in the C code.
-        flash = _constants(channels, 1) if block.shortcut != "none" else 0
-        table.append(
-            Layer(name, f"{block.pool} pool 2x2", shape, pooled, 0, 0, flash=flash)
-        )
+    if block.pooling is not None:
+        channels, *sides = shape
+        pooled = (channels, *block.pooling.sides(*sides))
+        flash = 0
+        if pools_apart(block):
+            # The sign of batch norm's scale stays behind a pooling before it.
+            early = finish_of(block)[:2] == ("pool", "norm")
+            flash = _constants(channels, channels if early else 1)
+        words = _pooling_in_words(block.pooling)
+        table.append(Layer(name, words, shape, pooled, 0, 0, flash=flash))
     return table
+
+
+def _pooling_in_words(pooling: Pooling) -> str:
+    """Return a pooling in words, such as ``max pool 3x3 stride 2 padding 1``."""
+    words = [pooling.kind, "pool", "x".join(map(str, pooling.window))]
+    if pooling.strides != pooling.window:
+        words += ["stride", "x".join(map(str, dict.fromkeys(pooling.strides)))]
+    if pooling.padding != (0, 0):
+        words += ["padding", "x".join(map(str, dict.fromkeys(pooling.padding)))]
+    return " ".join(words)
 
 
 def _convolutions(
@@ -243,9 +270,15 @@ def _convolutions(
             kept = prod(start) if block.shortcut != "none" else 0
             yield from _gate_layers(part.gates, shape, name, kept)
     shortcut = shortcut_of(block, start[0])
+    kept = prod(shape) if inner else 0
     if shortcut is not None:
-        kept = prod(shape) if inner else 0
         yield _part_layer(block, shortcut, start, name, title="shortcut", kept=kept)
+    elif block.shortcut == "pad":
+        strided = f" stride {block.stride}" if block.stride > 1 else ""
+        padded = (block.out_channels, *last.sides(*shape[1:]))
+        yield Layer(
+            name, f"shortcut pad{strided}", start, padded, 0, 0, flash=44, kept=kept
+        )
     yield _part_layer(block, last, shape, name, shared=shared, last=True)
 
 
@@ -300,18 +333,21 @@ def _gate_layers(
     channels, hidden = gates.channels, gates.hidden
     means, inside = (channels, 1, 1), (hidden, 1, 1)
     weights = channels * hidden
+    bias = ", bias" if gates.bias else ""
+    fixed_point = int(gates.activation not in _SATURATING)
     yield Layer(
         name, "squeeze: global average pool", shape, means, 0, 0,
         flash=_constants(channels, 1), kept=kept,
     )  # fmt: skip
     yield Layer(
-        name, "squeeze: conv 1x1, bias, relu", means, inside, weights + hidden, weights,
-        "conv", _constants(weights, hidden), prod(shape) + kept,
+        name, f"squeeze: conv 1x1{bias}, {gates.activation}", means, inside,
+        weights + gates.bias * hidden, weights,
+        "conv", _constants(weights, hidden, fixed_point=fixed_point), prod(shape) + kept,
         Convolution("squeeze", channels, hidden, 1),
     )  # fmt: skip
     yield Layer(
-        name, "excite: conv 1x1, bias, sigmoid, times features", inside, shape,
-        weights + channels, weights, "conv",
+        name, f"excite: conv 1x1{bias}, sigmoid, times features", inside, shape,
+        weights + gates.bias * channels, weights, "conv",
         # Another table, with one bias and multiplier, for the product.
         _constants(weights, channels, fixed_point=1) + _constants(0, 1), channels + kept,
         Convolution("excite", hidden, channels, 1),
@@ -332,8 +368,10 @@ def _described(
         words.append(f"dilation {first.dilation}")
     if first.groups > 1:
         words.append(f"groups {first.groups}")
-    if first.kernel != (1, 1) and not first.same:
-        words.append("valid")
+    extent = [first.dilation * (side - 1) + 1 for side in first.kernel]
+    if [2 * zeros + 1 for zeros in first.padding] != extent:
+        padded = "x".join(map(str, first.padding))
+        words.append(f"padding {padded}" if any(first.padding) else "valid")
     if shared:
         words.append("shared")
     after = [
@@ -394,24 +432,24 @@ def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
             return
     else:
         flat = (prod(shape), 1, 1)
-    if head.hidden:
-        hidden = (head.hidden, 1, 1)
-        yield _linear(flat, hidden, "linear, relu")
+    for width in head.widths:
+        hidden = (width, 1, 1)
+        yield _linear(flat, hidden, head.activation)
         flat = hidden
-    yield _linear(flat, logits, "linear")
+    yield _linear(flat, logits, "none")
 
 
-def _linear(source: Shape, target: Shape, description: str) -> Layer:
+def _linear(source: Shape, target: Shape, activation: str) -> Layer:
     weights = source[0] * target[0]
     return Layer(
         "head",
-        description,
+        "linear" if activation == "none" else f"linear, {activation}",
         source,
         target,
         weights + target[0],
         weights,
         "linear",
-        _constants(weights, target[0]),
+        _constants(weights, target[0], fixed_point=int(activation not in _SATURATING)),
     )
 
 
@@ -432,10 +470,13 @@ def _constants(
     return weights + 8 * channels + (92 + 16 * adds) * branches + 12 * fixed_point
 
 
+_SATURATING = {"none"} | {n for n, f in ACTIVATIONS.items() if f.saturates}
+
+
 def _second_numbers(block: Block, part: Part, activation: str) -> int:
     """Return how many numbers an activation that is no mere saturation needs."""
-    if block.order == "activation_first" and block.norm == "batch":
+    if block.order in {"activation_first", "norm_last"} and block.norm == "batch":
         return 0 if activation == "none" else part.out_channels
-    if activation in {"none", "relu", "relu6"}:
+    if activation in _SATURATING:
         return 0
     return len(part.convolutions)

@@ -6,11 +6,12 @@ A network is a chain of blocks and a head. A block is the convolutions of its ki
     early_pool        convolution -> pooling -> batch norm -> activation -> dropout
     late_pool         convolution -> batch norm -> activation -> dropout -> pooling
     activation_first  convolution -> activation -> batch norm -> dropout -> pooling
+    norm_last         convolution -> activation -> pooling -> batch norm -> dropout
 
 The first is the default, because what follows the pooling then works on a quarter of
-the values; for max pooling its function is that of the second wherever batch norm's
-scale is positive. The other two are what hand-made networks use. A block with a
-shortcut has no order: it adds after batch norm, and pools last.
+the values; with max pooling and a monotone activation its function is that of the second
+wherever batch norm's scale is positive. The others are what hand-made networks use. A
+block with a shortcut has no order: it adds after batch norm, and pools last.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from nas.architecture.activations import ACTIVATIONS
 from nas.architecture.block import (
+    POOLING,
     Activation,
     Bias,
     Block,
@@ -30,7 +33,7 @@ from nas.architecture.block import (
     Pool,
     Shortcut,
 )
-from nas.architecture.kinds import KINDS, parts_of, refusal
+from nas.architecture.kinds import KINDS, parts_of, refusal, shortcut_of
 from nas.errors import ArchitectureError
 
 HeadKind = Literal["gap", "conv", "flatten", "pool"]
@@ -53,14 +56,23 @@ class Head:
     ``pool``
         Global average pooling alone: the channels of the last block are the classes.
 
-    ``hidden`` is the width of one more linear layer (with ReLU) before the last one,
-    0 for none; ``conv`` and ``pool`` have none, and ``pool`` has no dropout.
+    ``hidden`` is the width of one more linear layer before the last one, or the widths
+    of several, 0 for none; the ``activation`` follows each of them. ``conv`` and ``pool``
+    have none, and ``pool`` has no dropout.
     """
 
     kind: HeadKind = "gap"
     kernel_size: int = 1
-    hidden: int = 0
+    hidden: int | tuple[int, ...] = 0
     dropout: float = 0.0
+    activation: Activation = "relu"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths of the linear layers before the last one."""
+        if isinstance(self.hidden, tuple):
+            return self.hidden
+        return (self.hidden,) if self.hidden else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +120,8 @@ class Architecture:
         data = asdict(self)
         if not self.resolution:
             del data["resolution"]
+        if self.head.activation == "relu":
+            del data["head"]["activation"]
         data["blocks"] = [
             {
                 key: value
@@ -130,8 +144,8 @@ class Architecture:
                 **data
                 | {
                     "input_shape": tuple(data["input_shape"]),
-                    "blocks": tuple(Block(**block) for block in data["blocks"]),
-                    "head": Head(**data["head"]),
+                    "blocks": tuple(Block(**_hashable(b)) for b in data["blocks"]),
+                    "head": Head(**_hashable(data["head"])),
                 }
             )
         except (KeyError, TypeError) as error:
@@ -155,25 +169,26 @@ class Architecture:
     def key(self) -> str:
         """Sixteen hex digits, equal for two spellings of the same network.
 
-        These are: the padding of a 1x1 convolution, the stride of one that has a
-        single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
+        These are: the padding of a 1x1 convolution, "same" or "valid" in numbers, the
+        stride of one that has a single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
         that covers its whole input (a ``flatten`` head), a ``flatten`` head on a
         single pixel (a ``gap`` head), a ``pool`` head after a bare convolution (a
         ``conv`` head), a bias written out that goes without saying, an order that
-        makes no difference, how much narrower a hidden layer of one width is, and what
-        a head does not use.
+        makes no difference, how much narrower a hidden layer or the middle of a
+        bottleneck of one width is, a shortcut's own word for what others do, and what a
+        head does not use.
         """
         canonical = _canonical(self).to_json()
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def conv_size(size: int, extent: int, stride: int, padding: Padding) -> int:
+def conv_size(size: int, extent: int, stride: int, zeros: int) -> int:
     """Return the height (or width) after a convolution; below 1 means it does not fit.
 
-    ``extent`` is how many rows (or columns) its kernel covers.
+    ``extent`` is how many rows (or columns) its kernel covers, ``zeros`` how many of
+    zeros are on either side.
     """
-    total_padding = extent - 1 if padding == "same" else 0
-    return (size + total_padding - extent) // stride + 1
+    return (size + 2 * zeros - extent) // stride + 1
 
 
 def resized(shape: Shape, resolution: int) -> Shape:
@@ -186,6 +201,18 @@ def resized(shape: Shape, resolution: int) -> Shape:
         (2 * side * resolution + shorter) // (2 * shorter) for side in (height, width)
     )
     return channels, height, width
+
+
+def sides_after(block: Block, sides: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width after the block; below 1 where it has no room."""
+    height, width = (
+        conv_size(side, extent, block.stride, zeros)
+        for side, extent, zeros in zip(sides, block.extent, block.zeros, strict=True)
+    )
+    # Padding must not make something of a map that has no pixel.
+    if block.pooling is None or min(height, width) < 1:
+        return height, width
+    return block.pooling.sides(height, width)
 
 
 def feature_shapes(architecture: Architecture) -> list[Shape]:
@@ -212,14 +239,11 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
                 f"{block.out_channels} that it gives: make them equal, or take shortcut "
                 '"conv"'
             )
-        sizes = []
-        for size, extent in zip((height, width), block.extent, strict=True):
-            after = conv_size(size, extent, block.stride, block.padding)
-            sizes.append(after if block.pool == "none" else after // 2)
+        sizes = sides_after(block, (height, width))
         if min(sizes) < 1:
             raise ArchitectureError(
                 f"block {number} shrinks its {height}x{width} input to nothing: use a "
-                "smaller kernel, same padding or fewer poolings"
+                "smaller kernel, same padding, or fewer or smaller poolings"
             )
         shapes.append((block.out_channels, sizes[0], sizes[1]))
     channels, height, width = shapes[-1]
@@ -249,6 +273,10 @@ _LEFT_OUT = {
     "kernel_width": 0,
     "dilation": 1,
     "groups": 1,
+    "gate_width": 0,
+    "gate_activation": "relu",
+    "gate_bias": "yes",
+    **POOLING,
 }
 
 
@@ -276,52 +304,111 @@ def _canonical(architecture: Architecture) -> Architecture:
     if head.kind != "conv":
         head = replace(head, kernel_size=1)
     head = replace(head, dropout=float(head.dropout))
+    if not head.hidden:
+        head = replace(head, activation="relu")
     return replace(architecture, blocks=blocks, head=head)
 
 
 def _canonical_block(block: Block, shape: Shape) -> Block:
     point = block.kernel == (1, 1)
-    padding: Padding = "same" if point else block.padding
+    padding = block.padding
+    if block.keeps_size:
+        padding = "same"
+    elif block.zeros == (0, 0):
+        padding = "valid"
     # How far the kernel could move; a stride beyond that never makes a second step.
     reach = max(
-        conv_size(side, extent, 1, padding)
-        for side, extent in zip(shape[1:], block.extent, strict=True)
+        conv_size(side, extent, 1, zeros)
+        for side, extent, zeros in zip(
+            shape[1:], block.extent, block.zeros, strict=True
+        )
     )
     usual = "no" if block.norm == "batch" else "yes"
+    block = replace(block, stride=min(block.stride, reach))
     return replace(
         block,
         padding=padding,
-        stride=min(block.stride, reach),
         dropout=float(block.dropout),
         bias="auto" if block.bias == usual else block.bias,
         order=_canonical_order(block),
-        squeeze_excitation=_canonical_gates(block, shape[0]),
+        shortcut=_canonical_shortcut(block, shape[0]),
+        expansion=_canonical_expansion(block),
+        **_canonical_gates(block, shape[0]),
         kernel_width=0 if len(set(block.kernel)) == 1 else block.kernel_width,
         dilation=1 if point else block.dilation,
+        **_canonical_pooling(block, shape),
     )
 
 
-def _canonical_gates(block: Block, in_channels: int) -> int:
-    """Return the largest reduction with the same hidden layer."""
-    if not block.squeeze_excitation:
-        return 0
-    found = (part.gates for part in parts_of(block, in_channels) if part.gates)
-    return max(gates.channels // gates.hidden for gates in found)
+def _canonical_pooling(block: Block, shape: Shape) -> dict[str, Any]:
+    """Return the options of the block's pooling without what makes no difference."""
+    pooling = block.pooling
+    if pooling is None:
+        return POOLING
+    height, width = pooling.window
+    single = sides_after(block, shape[1:]) == (1, 1)
+    apart = pooling.strides != pooling.window and not single
+    return {
+        "pool_size": height,
+        "pool_width": 0 if height == width else width,
+        "pool_stride": block.pool_stride if apart else 0,
+        "pool_padding": max(pooling.padding),
+    }
 
 
-MONOTONE = {"relu", "leaky_relu", "relu6"}
+def _canonical_gates(block: Block, in_channels: int) -> dict[str, Any]:
+    """Return the largest reduction with the same hidden layer, or else its width."""
+    for part in parts_of(block, in_channels):
+        if part.gates:
+            return sizes_of_gates(part.gates.channels, part.gates.hidden)
+    return {"gate_activation": "relu", "gate_bias": "yes"}
+
+
+def sizes_of_gates(channels: int, hidden: int) -> dict[str, int]:
+    """Return the values of a block whose gates have so many values between."""
+    reduction = max(1, channels // hidden)
+    if hidden == max(1, channels // reduction):
+        return {"squeeze_excitation": reduction, "gate_width": 0}
+    return {"squeeze_excitation": 0, "gate_width": hidden}
+
+
+def _canonical_shortcut(block: Block, in_channels: int) -> Shortcut:
+    if block.shortcut == "pad" and (block.stride, block.out_channels) == (
+        1,
+        in_channels,
+    ):
+        return "identity"
+    usual = shortcut_of(replace(block, shortcut="conv"), in_channels)
+    return "conv" if shortcut_of(block, in_channels) == usual else block.shortcut
+
+
+def _canonical_expansion(block: Block) -> int:
+    """Return the largest expansion with as wide a middle."""
+    if block.kind != "bottleneck":
+        return block.expansion
+    middle = max(1, block.out_channels // block.expansion)
+    return min(block.out_channels // middle, _LARGEST["expansion"])
+
+
+MONOTONE = {name for name, facts in ACTIVATIONS.items() if facts.monotone}
 """Activations of which the maximum may be taken before or after."""
 
 
 def _canonical_order(block: Block) -> Order:
     order = block.order
+    rises = block.pool == "max" and block.activation in MONOTONE
+    if order == "norm_last" and block.pool == "none":
+        order = "activation_first"
+    elif order == "norm_last" and (
+        block.activation == "none" or (rises and block.norm == "none")
+    ):
+        order = "early_pool"
+    elif order == "norm_last" and block.norm == "none" and not block.dropout:
+        order = "late_pool"
     if order == "activation_first" and "none" in (block.norm, block.activation):
         order = "late_pool"
     # What of norm, activation and dropout the pooling could be moved across.
-    movable = block.norm == "none" and (
-        block.activation == "none"
-        or (block.pool == "max" and block.activation in MONOTONE)
-    )
+    movable = block.norm == "none" and (block.activation == "none" or rises)
     if order == "late_pool" and (
         block.pool == "none" or (movable and not block.dropout)
     ):
@@ -349,6 +436,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "bias": get_args(Bias),
     "order": get_args(Order),
     "shortcut": get_args(Shortcut),
+    "gate_activation": tuple(one for one in get_args(Activation) if one != "none"),
+    "gate_bias": ("yes", "no"),
 }
 # Beyond it nothing tiny is meant, and building it would take for ever.
 _LARGEST = {
@@ -362,6 +451,8 @@ _LARGEST = {
     "kernel_width": 255,
     "dilation": 255,
     "groups": 65536,
+    "gate_width": 65536,
+    **dict.fromkeys(POOLING, 255),
 }
 _SMALLEST = {
     "out_channels": 1,
@@ -374,6 +465,9 @@ _SMALLEST = {
     "kernel_width": 0,
     "dilation": 1,
     "groups": 1,
+    "gate_width": 0,
+    **dict.fromkeys(POOLING, 0),
+    "pool_size": 1,
 }
 
 
@@ -383,7 +477,21 @@ def _check_values(part: Block | Head, where: str) -> None:
     }
     for field in fields(part):
         value = getattr(part, field.name)
-        if field.name in choices:
+        if field.name == "hidden" and isinstance(value, tuple):
+            most = _LARGEST["hidden"]
+            fitting = [width for width in value if _whole(width, 1) and width <= most]
+            if len(value) < 2 or len(fitting) < len(value):
+                raise ArchitectureError(
+                    f"{where}: hidden is {list(value)}, give one whole number, or several "
+                    f"of 1 to {most}"
+                )
+        elif field.name == "padding" and isinstance(value, tuple):
+            if len(value) != 2 or not all(_whole(zeros, 0) for zeros in value):
+                raise ArchitectureError(
+                    f"{where}: padding is {list(value)}, give rows and columns, two whole "
+                    "numbers of at least 0"
+                )
+        elif field.name in choices:
             if value not in choices[field.name]:
                 raise ArchitectureError(
                     f"{where}: {field.name} is {value!r}, give one of "
@@ -410,14 +518,31 @@ def _check_values(part: Block | Head, where: str) -> None:
 
 def _check_block(block: Block, where: str) -> None:
     """Check what depends on several values of a block at once."""
-    for name, size in zip(("kernel_size", "kernel_width"), block.kernel, strict=True):
-        if size % 2 == 0 and block.padding == "same":
+    names = "kernel_size", "kernel_width"
+    for name, size, extent in zip(names, block.kernel, block.extent, strict=True):
+        if extent % 2 == 0 and block.padding == "same":
             raise ArchitectureError(
                 f"{where}: {name} {size} is even, which same padding cannot centre: use "
-                "an odd one"
+                "an odd one, or give padding as rows and columns, such as [1, 1]"
+            )
+    for zeros, extent in zip(block.zeros, block.extent, strict=True):
+        if zeros >= extent:
+            raise ArchitectureError(
+                f"{where}: padding is {list(block.zeros)}, and the kernel covers "
+                f"{'x'.join(map(str, block.extent))}: give fewer rows and columns than that"
             )
     if (why := refusal(block)) is not None:
         raise ArchitectureError(f"{where}: {why}")
+
+
+def _hashable(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a block or head, as tuples where they may be lists."""
+    lists = {
+        name: tuple(data[name])
+        for name in ("padding", "hidden")
+        if isinstance({**data}.get(name), list)
+    }
+    return {**data, **lists}
 
 
 def _whole(value: Any, least: int) -> bool:

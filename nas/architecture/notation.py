@@ -17,25 +17,39 @@ Blocks and head stand in their order, parted by `` - ``::
                       3x3, 1x1 to 16
 ``16b3e4se8``         with gates whose hidden layer is an eighth of the channels
                       (squeeze-and-excitation)
+``16f3``              the same without expansion: 1x1, depthwise 3x3, 1x1 to 16
+``16n3e4``            bottleneck: 1x1 to a quarter of 16 channels, 3x3, 1x1 to 16
+``se(12,silu,bare)``  gates with 12 values between, SiLU instead of ReLU, without biases
 ``16m3``              MobileNet v1: depthwise 3x3, norm and activation, 1x1 to 16
 ``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
+``p(5,1)``            5 rows of zeros above and below, 1 column at either side
 ``/2``                stride 2 (else 1)
 ``/max``, ``/avg``    2x2 pooling
+``/max3``             3x3 pooling with stride 3
+``/max(2,1)``         windows 2 high and 1 wide, each beside the next
+``/max3s2p1``         3x3 pooling with stride 2 and padding 1
 ``+``                 adds its input (a shortcut)
 ``+1x1``              adds its input by way of a 1x1 convolution
+``+1x1bias``          the same with a bias and without batch norm
+``+1x1bare``          with neither
+``+1x1act``           with activation behind batch norm
+``+pad``              adds every so many-th pixel of its input, by the stride, with
+                      channels of zeros before and behind
 ``silu``, ...         activation (else relu); ``linear`` is none
 ``bias``              no batch norm but a bias (else batch norm)
 ``bare``              neither batch norm nor bias
 ``bias+norm``         a bias and batch norm
 ``late``              pooling last, after dropout (else right after the convolution)
 ``first``             activation before batch norm, pooling last
+``last``              activation, pooling, then batch norm
 ``drop0.1``           dropout
 ``gap``               head: global average pooling, linear
 ``conv3``             head: 3x3 conv to the classes, global average pooling
 ``flatten``           head: linear on all values
 ``pool``              head: global average pooling alone
 ``hidden32``          in the head: one more linear layer of 32 before the last
+``hidden32,16 silu``  two more, of 32 and of 16, with SiLU behind each (else ReLU)
 ====================  =====================================================
 
 Architectures of one input shape and number of classes that differ have different
@@ -44,7 +58,7 @@ notations.
 
 from __future__ import annotations
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import POOLING, Architecture, Block, Head
 from nas.architecture.kinds import KINDS
 
 
@@ -61,26 +75,39 @@ def describe_block(block: Block) -> str:
     core = f"{block.out_channels}{kind_and_kernel(block)}"
     if block.expansion != 1:
         core += f"e{block.expansion}"
-    if block.squeeze_excitation:
-        core += f"se{block.squeeze_excitation}"
+    if block.gated:
+        core += _gates(block)
     if block.padding == "valid":
         core += "v"
+    elif isinstance(block.padding, tuple):
+        core += "p({},{})".format(*block.padding)
     if block.stride != 1:
         core += f"/{block.stride}"
     if block.pool != "none":
-        core += f"/{block.pool}"
+        core += f"/{block.pool}{_pooling(block)}"
     if block.repeats > 1:
         core += f"x{block.repeats}"
-    if block.shortcut != "none":
-        core += "+" if block.shortcut == "identity" else "+1x1"
+    core += _SHORTCUTS[block.shortcut]
     words = [core]
     if block.activation != "relu":
-        words.append("linear" if block.activation == "none" else block.activation)
+        words.append(_activation(block.activation))
     if (block.norm, block.bias) != ("batch", "auto"):
         words.append(_NORMS[block.norm, block.bias])
     if block.order != "early_pool":
-        words.append("late" if block.order == "late_pool" else "first")
+        words.append(_ORDERS[block.order])
     return " ".join(words + _dropout(block.dropout))
+
+
+def _gates(block: Block) -> str:
+    """Return the gates: ``se8``, or a width and what else differs in brackets."""
+    inside = [str(block.gate_width)] if block.gate_width else []
+    if block.gate_activation != "relu":
+        inside.append(_activation(block.gate_activation))
+    if block.gate_bias == "no":
+        inside.append("bare")
+    return f"se{block.squeeze_excitation or ''}" + (
+        f"({','.join(inside)})" if inside else ""
+    )
 
 
 def kind_and_kernel(block: Block) -> str:
@@ -90,6 +117,29 @@ def kind_and_kernel(block: Block) -> str:
     dilation = f"d{block.dilation}" if block.dilation != 1 else ""
     groups = f"g{block.groups}" if block.groups != 1 else ""
     return f"{KINDS[block.kind].letter}{size}{dilation}{groups}"
+
+
+_SHORTCUTS = {
+    "none": "",
+    "identity": "+",
+    "conv": "+1x1",
+    "bias_conv": "+1x1bias",
+    "bare_conv": "+1x1bare",
+    "activated_conv": "+1x1act",
+    "pad": "+pad",
+}
+
+
+def _pooling(block: Block) -> str:
+    """Return what of the pooling is not usual, such as ``3s2``."""
+    if all(getattr(block, name) == usual for name, usual in POOLING.items()):
+        return ""
+    size = str(block.pool_size)
+    if block.pool_width:
+        size = f"({block.pool_size},{block.pool_width})"
+    stride = f"s{block.pool_stride}" if block.pool_stride else ""
+    padding = f"p{block.pool_padding}" if block.pool_padding else ""
+    return size + stride + padding
 
 
 # Spellings that differ get different words, even where they mean the same.
@@ -102,13 +152,22 @@ _NORMS = {
 }
 
 
+_ORDERS = {"late_pool": "late", "activation_first": "first", "norm_last": "last"}
+
+
 def describe_head(head: Head) -> str:
     """Return the head, such as ``flatten hidden32``."""
     shows_kernel = head.kind == "conv" or head.kernel_size != 1
     words = [f"{head.kind}{head.kernel_size}" if shows_kernel else head.kind]
     if head.hidden:
-        words.append(f"hidden{head.hidden}")
+        words.append(f"hidden{','.join(map(str, head.widths))}")
+    if head.activation != "relu":
+        words.append(_activation(head.activation))
     return " ".join(words + _dropout(head.dropout))
+
+
+def _activation(activation: str) -> str:
+    return "linear" if activation == "none" else activation
 
 
 def _dropout(dropout: float) -> list[str]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Convolution:
     """One convolution; ``name`` is its module's path.
 
-    With ``same`` there are so many zeros around its input that the output, at stride 1,
-    has the same size; else none. A depthwise one convolves each channel by itself.
+    ``padding`` is how many rows of zeros are above and below its input, and how many
+    columns beside it. A depthwise one convolves each channel by itself.
     ``kernel_width`` 0 is as wide as high, ``dilation`` how far apart its taps are.
     With ``groups`` each of so many parts of the channels is convolved by itself.
     """
@@ -20,7 +20,7 @@ class Convolution:
     out_channels: int
     kernel_size: int
     stride: int = 1
-    same: bool = False
+    padding: tuple[int, int] = (0, 0)
     depthwise: bool = False
     bias: bool = False
     kernel_width: int = 0
@@ -31,14 +31,6 @@ class Convolution:
     def kernel(self) -> tuple[int, int]:
         """Height and width of its kernel."""
         return self.kernel_size, self.kernel_width or self.kernel_size
-
-    @property
-    def padding(self) -> tuple[int, int]:
-        """The rows of zeros above and below its input, the columns beside it."""
-        height, width = self.kernel
-        if not self.same:
-            return 0, 0
-        return self.dilation * (height // 2), self.dilation * (width // 2)
 
     @property
     def inputs(self) -> int:
@@ -53,15 +45,46 @@ class Convolution:
 
 
 @dataclass(frozen=True, slots=True)
+class Pooling:
+    """Maximum ("max") or mean ("avg") over windows, dropping incomplete ones.
+
+    ``window``, ``strides`` and ``padding`` are of height and width; a maximum takes
+    nothing of what is padded.
+    """
+
+    kind: str
+    window: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+    @property
+    def plain(self) -> bool:
+        """Whether each value is in at most one window, and all windows are in the map."""
+        return self.strides == self.window and self.padding == (0, 0)
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of its output, which may be below 1."""
+        high, wide = (
+            (side + 2 * zeros - long) // stride + 1
+            for side, long, stride, zeros in zip(
+                (height, width), self.window, self.strides, self.padding, strict=True
+            )
+        )
+        return high, wide
+
+
+@dataclass(frozen=True, slots=True)
 class SqueezeExcitation:
     """One factor of 0 to 1 for each channel, made of the means of all channels.
 
-    A 1x1 convolution to ``hidden`` values, ReLU, another one back, sigmoid; both have
-    a bias. Hu et al. 2018, "Squeeze-and-Excitation Networks".
+    A 1x1 convolution to ``hidden`` values, an activation, another one back, sigmoid.
+    Hu et al. 2018, "Squeeze-and-Excitation Networks".
     """
 
     channels: int
     hidden: int
+    activation: str = "relu"
+    bias: bool = True
 
     @property
     def weights(self) -> int:
@@ -71,14 +94,7 @@ class SqueezeExcitation:
     @property
     def biases(self) -> int:
         """The numbers of both biases."""
-        return self.channels + self.hidden
-
-
-def squeeze_excitation(channels: int, reduction: int) -> SqueezeExcitation | None:
-    """Return the gates whose hidden layer is so many times narrower; None for 0 times."""
-    if not reduction:
-        return None
-    return SqueezeExcitation(channels, max(1, channels // reduction))
+        return self.channels + self.hidden if self.bias else 0
 
 
 @dataclass(frozen=True, slots=True)

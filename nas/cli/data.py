@@ -79,20 +79,17 @@ def _classes(dataset: Dataset) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from nas.data.summary import class_rows
+    from nas.data.summary import class_counts
 
     table = Table()
     table.add_column("class", overflow="fold")
     for heading in ("training", "validation", "test"):
         table.add_column(heading, justify="right")
-    rows = class_rows(dataset)
-    for row in rows:
-        counts = (row.train, row.val, row.test)
-        table.add_row(Text(row.name), *(f"{count:,}" for count in counts))
+    rows = class_counts(dataset)
+    for name, counts in zip(dataset.class_names, rows, strict=True):
+        table.add_row(Text(name), *(f"{count:,}" for count in counts))
     table.add_section()
-    sums = (
-        sum(getattr(row, part) for row in rows) for part in ("train", "val", "test")
-    )
+    sums = map(sum, zip(*rows, strict=True))
     table.add_row("all", *(f"{count:,}" for count in sums))
     return table
 

@@ -18,6 +18,6 @@
 """
 
 from nas.dashboard.export import write_report
-from nas.dashboard.server import DEFAULT_PORT, serve
+from nas.dashboard.server import serve
 
-__all__ = ["DEFAULT_PORT", "serve", "write_report"]
+__all__ = ["serve", "write_report"]

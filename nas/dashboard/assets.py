@@ -31,6 +31,14 @@ _SCRIPTS = (
     "main",
 )
 
+# Requests to this server only. Plotly's WebGL plots compile code at run time, hence
+# unsafe-eval; its SVG plots style their elements, hence unsafe-inline for styles.
+_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-eval'; connect-src 'self'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "base-uri 'none'; form-action 'self'"
+)
+
 
 def text_of(name: str) -> str:
     """Return the text of one of the page's files."""
@@ -84,7 +92,7 @@ def live_page(boot: dict[str, Any]) -> str:
     by_name = {name.partition("-")[2]: name for name in assets()}
     return page(
         title="nas dashboard",
-        policy=policy_of_server(),
+        policy=_POLICY,
         head=f'<link rel="stylesheet" href="/nas/assets/{by_name["style.css"]}">',
         boot=boot,
         tail="".join(
@@ -92,19 +100,6 @@ def live_page(boot: dict[str, Any]) -> str:
             # Our script first: it requests the study while the browser loads plotly.
             for name in ("app.js", "plotly.js")
         ),
-    )
-
-
-def policy_of_server() -> str:
-    """Return the live page's content security policy: requests to this server only.
-
-    Plotly's WebGL plots compile code at run time, hence unsafe-eval; its SVG plots
-    style their elements, hence unsafe-inline for styles.
-    """
-    return (
-        "default-src 'none'; script-src 'self' 'unsafe-eval'; connect-src 'self'; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-        "base-uri 'none'; form-action 'self'"
     )
 
 

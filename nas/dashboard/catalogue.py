@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from nas.candidates.candidate import front
 from nas.dashboard.live import LiveStudy
 from nas.dashboard.optuna_bridge import Place
 from nas.dashboard.progress import hypervolumes, reference_point
@@ -118,7 +119,7 @@ class Catalogue:
             bound = reference_point(
                 s.settings for _, s in opened if s.settings.dataset == settings.dataset
             )
-            members = self.live(name).front()
+            members = front(snapshot.candidates)
             volumes = hypervolumes(snapshot.candidates, bound)
             best = [
                 max(

@@ -59,41 +59,20 @@ def device_sizes(architecture: Architecture, board: Board) -> dict[str, float]:
 
 
 def fronts(
-    candidates: Mapping[int, Candidate],
-    before: dict[str, list[int]],
-    changed: Iterable[int],
-    board: Board,
+    candidates: Iterable[Candidate], rows: Mapping[int, Row]
 ) -> dict[str, list[int]]:
     """Return, for each size, the trials on the front of accuracy against it.
 
-    ``candidates`` are keyed by trial. Only candidates that were on the fronts
-    ``before``, or that have ``changed``, can be on them now. Once some are fully
-    trained, only those are members.
+    ``rows`` are keyed by trial. Once some are fully trained, only those are members.
     """
+    fit = [c for c in candidates if may_be_on_front(c)]
+    fit = [c for c in fit if c.fully_trained] or fit
     found = {}
-    if any(candidate.trainings for candidate in candidates.values()):
-        # Compute the fronts anew: a second seed can make a member worse, and the fully
-        # trained candidates are few.
-        fit = [c for c in candidates.values() if may_be_on_front(c)]
-        full = [c.trial for c in fit if c.fully_trained] or [c.trial for c in fit]
-        before, changed = dict.fromkeys(SIZES, full), ()
-    new = {trial for trial in changed if may_be_on_front(candidates[trial])}
     for size in SIZES:
-        trials = sorted(new | set(before.get(size, ())))
-        points = [
-            (
-                _size(candidates[trial], size, board),
-                candidates[trial].val_accuracy or 0.0,
-            )
-            for trial in trials
-        ]
-        found[size] = [trials[i] for i in pareto_front(points)]
+        column = _NAMES.index(size)
+        points = [(rows[c.trial][column], c.val_accuracy or 0.0) for c in fit]
+        found[size] = [fit[i].trial for i in pareto_front(points)]
     return found
-
-
-def _size(candidate: Candidate, size: str, board: Board) -> float:
-    found = device_sizes(candidate.architecture, board).get(size)
-    return getattr(candidate, size) if found is None else found
 
 
 def row(candidate: Candidate, board: Board) -> Row:
@@ -103,6 +82,7 @@ def row(candidate: Candidate, board: Board) -> Row:
     ``val_accuracy`` is None before the first report.
     """
     accuracy = candidate.val_accuracy
+    on_device = device_sizes(candidate.architecture, board)
     blocks = candidate.architecture.blocks
     kinds = {block.kind for block in blocks} | {
         "shared" for block in blocks if block.repeats > 1
@@ -110,7 +90,10 @@ def row(candidate: Candidate, board: Board) -> Row:
     return (
         candidate.trial,
         STATES.index(candidate.state),
-        *(_size(candidate, size, board) for size in SIZES),
+        *(
+            on_device[size] if size in on_device else getattr(candidate, size)
+            for size in SIZES
+        ),
         None if accuracy is None else round(accuracy, 6),
         candidate.epochs,
         len(blocks),

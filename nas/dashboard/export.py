@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from nas.dashboard.assets import page, script, script_json, text_of
 from nas.dashboard.catalogue import Catalogue
 from nas.dashboard.details import Peers, details
 from nas.files import write_atomically
+from nas.report.page import packed
 
 # Forbids every request, to any host.
 _POLICY = (
@@ -44,8 +43,8 @@ def report_html(catalogue: Catalogue, study: str) -> str:
         policy=_POLICY,
         head=f"<style>{text_of('style.css')}</style>",
         boot={"mode": "report"},
-        tail=f'<script type="text/plain" id="data">{_pack(data)}</script>'
-        f'<script type="text/plain" id="plotly">{_pack(get_plotlyjs())}</script>'
+        tail=f'<script type="text/plain" id="data">{packed(data)}</script>'
+        f'<script type="text/plain" id="plotly">{packed(get_plotlyjs())}</script>'
         f"<script>{script()}</script>",
     )
 
@@ -63,8 +62,3 @@ def _everything(catalogue: Catalogue, study: str) -> dict[str, Any]:
         "importances": live.importances(),
         "compare": catalogue.compare(),
     }
-
-
-def _pack(text: str) -> str:
-    packed = gzip.compress(text.encode(), compresslevel=9, mtime=0)
-    return base64.b64encode(packed).decode("ascii")

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas.candidates.candidate import Candidate, front
+from nas.candidates.candidate import Candidate
 from nas.candidates.pareto import Point
 from nas.dashboard.columns import SIZES, Row, board_of, columns, fronts, row
 from nas.dashboard.details import Peers, details, peer_curves
@@ -197,12 +197,7 @@ class LiveStudy:
             self._rows[trial] = row(candidate, board)
             self._changes.append(trial)
         if len(self._changes) > before:
-            changed = self._changes[before:]
-            self._fronts = fronts(self._known, self._fronts, changed, board)
-
-    def front(self) -> list[Candidate]:
-        """Return the front of accuracy against parameters, smallest first."""
-        return front(self.snapshot().candidates)
+            self._fronts = fronts(self._known.values(), self._rows)
 
 
 def _waiting(candidates: Sequence[Candidate], settings: Settings) -> str | None:

@@ -19,7 +19,7 @@ from nas.references.bundled import available, find_reference
 from nas.study.settings import Settings
 from nas.study.winners import read_reports
 
-_WINNER = ("num_params", "macs", "peak_memory", "test_accuracy_mean")
+_SIZES = ("num_params", "macs", "peak_memory")
 
 
 def markers(folder: Path, settings: Settings) -> list[dict[str, Any]]:
@@ -52,9 +52,7 @@ def _references(dataset: str, board: Board) -> list[dict[str, Any]]:
                 "kind": "reference",
                 "name": name,
                 "what": what,
-                "num_params": costs.num_params,
-                "macs": costs.macs,
-                "peak_memory": costs.peak_memory,
+                **{size: getattr(costs, size) for size in _SIZES},
                 **device_sizes(reference.architecture, board),
                 "test_accuracy": accuracy,
                 "spread": 0.0,
@@ -71,18 +69,16 @@ def _winners(folder: Path, board: Board) -> list[dict[str, Any]]:
 
 
 def _winner(report: dict[str, Any], folder: Path, board: Board) -> dict[str, Any]:
-    sizes = {name: float(report[name]) for name in _WINNER}
+    sizes = {name: float(report[name]) for name in _SIZES}
     where = "" if folder.name == "best" else f" in {folder.name}/"
     resized = " resized" if report.get("resized") else ""
     return {
         "kind": "winner",
         "name": f"retrained winner{where} (trial {int(report['trial'])}{resized})",
         "trial": int(report["trial"]),
-        "num_params": sizes["num_params"],
-        "macs": sizes["macs"],
-        "peak_memory": sizes["peak_memory"],
+        **sizes,
         **_winner_on(board, folder / "architecture.json"),
-        "test_accuracy": sizes["test_accuracy_mean"],
+        "test_accuracy": float(report["test_accuracy_mean"]),
         "spread": float(report.get("test_accuracy_std") or 0),
         "seeds": int(report.get("seeds", 1)),
         "epochs": float(report.get("epochs", 0)),

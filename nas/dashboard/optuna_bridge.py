@@ -162,46 +162,12 @@ class JoinedStorage(BaseStorage):
         """Refuse: two storages may use the same trial number."""
         raise KeyError(trial_id)
 
-    def create_new_study(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse, like every method that would write."""
-        _refuse()
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise PermissionError("the dashboard only reads")
 
-    def delete_study(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        _refuse()
-
-    def set_study_user_attr(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        _refuse()
-
-    def set_study_system_attr(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        _refuse()
-
-    def create_new_trial(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        _refuse()
-
-    def set_trial_param(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        _refuse()
-
-    def set_trial_state_values(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        _refuse()
-
-    def set_trial_intermediate_value(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        _refuse()
-
-    def set_trial_user_attr(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        _refuse()
-
-    def set_trial_system_attr(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        _refuse()
-
-
-def _refuse() -> NoReturn:
-    raise PermissionError("the dashboard only reads")
+    # All that Optuna's storages can write.
+    create_new_study = delete_study = _refuse
+    set_study_user_attr = set_study_system_attr = _refuse
+    create_new_trial = set_trial_param = set_trial_state_values = _refuse
+    set_trial_intermediate_value = _refuse
+    set_trial_user_attr = set_trial_system_attr = _refuse

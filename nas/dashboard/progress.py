@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import json
 import math
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.candidates.candidate import Candidate, with_training
-from nas.candidates.pareto import Point, hypervolume
+from nas.candidates.pareto import Point, hypervolume, pareto_front
 from nas.study.settings import Settings
 
 Times = Sequence[tuple[datetime | None, datetime | None]]
@@ -113,43 +112,27 @@ def hypervolumes(
     """Return (candidates so far, hypervolume) at each change, and at the end.
 
     ``candidates`` are in the order in which their trainings ended; a repeated one
-    replaces its earlier entry. Each costs one search in the front so far; the area is
-    computed only when the front changes.
+    replaces its earlier entry. The area is computed only when the front changes.
     """
-    sizes: list[float] = []
-    accuracies: list[float] = []
+    front: list[Point] = []
     latest: dict[int, Point] = {}
     found: list[tuple[int, float]] = []
     area, count = 0.0, 0
-
-    def add(size: float, accuracy: float) -> bool:
-        place = bisect.bisect_right(sizes, size)
-        if place and accuracies[place - 1] >= accuracy:
-            return False
-        first = last = bisect.bisect_left(sizes, size)
-        while last < len(sizes) and accuracies[last] <= accuracy:
-            last += 1
-        sizes[first:last], accuracies[first:last] = [size], [accuracy]
-        return True
-
     for count, candidate in enumerate(candidates, start=1):
         if not candidate.fully_trained or candidate.val_accuracy is None:
             continue
         if candidate.state != "complete":
             continue
         again = candidate.trial in latest
-        latest[candidate.trial] = (
-            float(candidate.num_params),
-            candidate.val_accuracy,
-        )
-        if again:  # another seed, which may have lowered the mean
-            sizes.clear()
-            accuracies.clear()
-            for point in latest.values():
-                add(*point)
-        elif not add(*latest[candidate.trial]):
+        point = (float(candidate.num_params), candidate.val_accuracy)
+        latest[candidate.trial] = point
+        # Another seed may have lowered the mean: then any candidate may be a member.
+        known = list(latest.values()) if again else [*front, point]
+        members = [known[i] for i in pareto_front(known)]
+        if members == front and not again:
             continue
-        area = hypervolume(list(zip(sizes, accuracies, strict=True)), bound)
+        front = members
+        area = hypervolume(front, bound)
         found.append((count, area))
     if count and (not found or found[-1][0] != count):
         found.append((count, area))

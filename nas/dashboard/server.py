@@ -16,8 +16,6 @@ from nas.dashboard.catalogue import Catalogue
 from nas.dashboard.guard import Guard, is_loopback
 from nas.errors import NasError
 
-DEFAULT_PORT = 8765
-
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{8,200}")
 
 
@@ -25,11 +23,11 @@ def serve(
     studies: Path,
     study: str | None,
     *,
-    storage: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = DEFAULT_PORT,
-    token: str | None = None,
-    open_browser: bool = False,
+    storage: str | None,
+    host: str,
+    port: int,
+    token: str | None,
+    open_browser: bool,
     say: Callable[[str], None],
 ) -> None:
     """Serve the dashboard of one study, or of all in the folder, until Ctrl-C.

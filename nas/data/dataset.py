@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +104,6 @@ def make_dataset(
     num_val: int = 0,
     value_range: tuple[float, float] = (0.0, 1.0),
     signal_length: int = 0,
-    notes: Sequence[str] = (),
 ) -> Dataset:
     """Check the arrays and return them as a Dataset.
 
@@ -151,7 +149,6 @@ def make_dataset(
         num_val=num_val,
         value_range=value_range,
         signal_length=signal_length,
-        notes=tuple(notes),
     )
 
 

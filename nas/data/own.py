@@ -20,7 +20,6 @@ Part = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 TEST_SEED = 0
 """The seed of the test split of a set without one; it must never change."""
 
-_CHUNK = 4096
 _NAMED = 10
 _FEW = 20
 
@@ -129,11 +128,6 @@ def _oddities(dataset: Dataset) -> list[str]:
 
 def _constant(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Return the indices of the images that are constant in each channel."""
-    found = []
-    for start in range(0, len(images), _CHUNK):
-        flat = images[start : start + _CHUNK].reshape(
-            *images[start : start + _CHUNK].shape[:2], -1
-        )
-        same = (flat.max(axis=2) == flat.min(axis=2)).all(axis=1)
-        found.append(start + np.flatnonzero(same))
-    return np.concatenate(found)
+    flat = images.reshape(*images.shape[:2], -1)
+    same = flat.max(axis=2) == flat.min(axis=2)  # [N, C]
+    return np.flatnonzero(same.all(axis=1))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from nas.data import download, mnist
 from nas.data.dataset import Dataset
@@ -43,31 +43,16 @@ def whereabouts(name: str) -> str:
     return "not here: fetched when first used"
 
 
-@dataclass(frozen=True, slots=True)
-class ClassRow:
-    """The number of images of one class in each part."""
+def class_counts(dataset: Dataset) -> list[list[int]]:
+    """Return how many training, validation and test images each class has.
 
-    name: str
-    train: int
-    val: int
-    test: int
-
-
-def class_rows(dataset: Dataset) -> list[ClassRow]:
-    """Return the counts of each class, with the validation split of seed 0.
-
-    Raises DataError if the set cannot be split.
+    The validation split is that of seed 0. Raises DataError if the set cannot be split.
     """
     train, val = dataset.split(0, dataset.val_size)
-    count = dataset.num_classes
-    parts = [
-        labels.bincount(minlength=count).tolist()
-        for labels in (dataset.labels[train], dataset.labels[val], dataset.test_labels)
-    ]
-    return [
-        ClassRow(name, *numbers)
-        for name, *numbers in zip(dataset.class_names, *parts, strict=True)
-    ]
+    labels = (dataset.labels[train], dataset.labels[val], dataset.test_labels)
+    counts = [part.bincount(minlength=dataset.num_classes) for part in labels]
+    rows: list[list[int]] = torch.stack(counts, dim=1).tolist()
+    return rows
 
 
 def contact_sheet(dataset: Dataset) -> bytes:

@@ -36,7 +36,9 @@ def processes_on_gpu(own: int) -> int:
     """Return how many processes train on one GPU at a time, ``own`` of them ours.
 
     The variable ``NAS_GPU_PROCESSES`` says how many they are in all, where several
-    programs share a GPU through one service. Raises EngineError where it is no number.
+    programs share a GPU through one service. Raises EngineError where it is no such
+    number, or the programs have no service in common: then their kernels would take
+    turns, each in a part of the GPU.
     """
     told = os.environ.get("NAS_GPU_PROCESSES", "")
     if not told:
@@ -45,6 +47,12 @@ def processes_on_gpu(own: int) -> int:
         raise EngineError(
             f"NAS_GPU_PROCESSES is {told!r}: give the number of all processes that train "
             f"on one GPU, at least {own}, or unset it"
+        )
+    if int(told) > own and "CUDA_MPS_PIPE_DIRECTORY" not in os.environ:
+        raise EngineError(
+            f"NAS_GPU_PROCESSES is {told}, but CUDA_MPS_PIPE_DIRECTORY is not set: start "
+            f"`{_PROGRAM} -d` and set that variable for all programs on the GPU, or unset "
+            "NAS_GPU_PROCESSES"
         )
     return int(told)
 

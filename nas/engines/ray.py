@@ -143,11 +143,6 @@ class RayEngine:
         """The process ids of the ready workers, each valid on its own node."""
         return [w.place.pid for w in self._workers if w.place is not None]
 
-    @property
-    def nodes(self) -> list[str]:
-        """The nodes of the ready workers."""
-        return [w.place.node for w in self._workers if w.place is not None]
-
     def start(self, job: Job) -> None:
         """Hand a job to an idle worker."""
         worker = next(w for w in self._workers if w.place is not None and w.job is None)
@@ -291,9 +286,7 @@ def _gpus(device: str, asked: float | None, resources: dict[str, float]) -> floa
         return 0.0
     if asked is not None:
         return asked
-    if device == "auto":
-        return _GPUS_PER_WORKER if resources.get("GPU") else 0.0
-    return _GPUS_PER_WORKER
+    return _GPUS_PER_WORKER if device != "auto" or resources.get("GPU") else 0.0
 
 
 def _room(gpus: float, resources: dict[str, float]) -> int:

@@ -12,10 +12,18 @@ from dataclasses import MISSING, fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from nas.architecture import Architecture, Block, Head, Shape, resized
-from nas.architecture.kinds import ORDERS, finish_of, parts_of, shortcut_of
+from nas.architecture import POOLING, Architecture, Block, Head, Shape, resized
+from nas.architecture.definition import MONOTONE
+from nas.architecture.kinds import (
+    ORDERS,
+    channels_beside,
+    finish_of,
+    parts_of,
+    pools_apart,
+    shortcut_of,
+)
 from nas.architecture.parts import Convolution as PartConvolution
-from nas.architecture.parts import Part, SqueezeExcitation
+from nas.architecture.parts import Part, Pooling, SqueezeExcitation
 from nas.errors import ExportError
 from nas.export.folding import folded
 from nas.export.stages import (
@@ -24,7 +32,7 @@ from nas.export.stages import (
     After,
     Array,
     Convolution,
-    Pool,
+    Pad,
     Resize,
     Stage,
 )
@@ -33,10 +41,10 @@ _EPSILON = 1e-5  # torch's default for BatchNorm2d
 _KNOWN_BLOCK = {
     *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
     *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
-    *("squeeze_excitation", "kernel_width", "dilation", "groups"),
+    *("squeeze_excitation", "kernel_width", "dilation", "groups", *POOLING),
+    *("gate_width", "gate_activation", "gate_bias"),
 }
-_KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout"}
-_ACTIVATIONS = {"none", "relu", "leaky_relu", "hardswish", "silu", "relu6"}
+_KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout", "activation"}
 
 
 def stages(
@@ -65,9 +73,13 @@ def stages(
     for number, block in enumerate(architecture.blocks):
         name = f"block {number + 1}"
         _check_known(block, _KNOWN_BLOCK, name)
-        for stage in _block_stages(block, shape, name, source, f"blocks.{number}"):
-            chain.append(folded(stage, repeated=block.repeats > 1))
-            shape = stage.output_shape
+        *inner, last = (
+            folded(stage, repeated=block.repeats > 1)
+            for stage in _block_stages(block, shape, name, source, f"blocks.{number}")
+        )
+        # Gates have poolings of their own, which stay as they are.
+        chain += [*inner, *(_parted(last) if pools_apart(block) else [last])]
+        shape = last.output_shape
     _check_known(architecture.head, _KNOWN_HEAD, "head")
     chain += _head_stages(architecture.head, shape, architecture.num_classes, source)
     source.check_all_taken()
@@ -126,8 +138,6 @@ def _block_stages(
     block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
     """Yield the stages of one block."""
-    if block.activation not in _ACTIVATIONS:
-        raise ExportError(f"{name}: activation {block.activation!r} cannot be exported")
     if block.order not in ORDERS:
         raise ExportError(f"{name}: order {block.order!r} cannot be exported")
     if block.shortcut != "none":
@@ -147,7 +157,7 @@ def _block_stages(
         last = _followed(
             last,
             block,
-            finish_of(block),
+            _steps(block),
             weights,
             f"{prefix}.applications.{application}" if shared else prefix,
             pools=application == block.repeats - 1,
@@ -156,16 +166,30 @@ def _block_stages(
         shape = last.output_shape
 
 
+def _steps(block: Block) -> tuple[str, ...]:
+    """Return what follows the last convolution, in an order that int8 can compute.
+
+    A mean commutes with batch norm, a maximum with an activation that never falls.
+    """
+    steps = finish_of(block)
+    if steps[:3] != ("activation", "pool", "norm"):
+        return steps
+    if block.pool == "avg":
+        return "activation", "norm", "pool"
+    return ("pool", "activation", "norm") if block.activation in MONOTONE else steps
+
+
 def _adding_stages(
     block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
-    """Yield the stages of a block with a shortcut; its pooling is a separate stage."""
+    """Yield the stages of a block with a shortcut."""
     inside = f"{prefix}.residual"
     parts = parts_of(block, shape[0])
     *inner, last = _part_stages(parts, shape, name, weights, f"{inside}.body")
     yield from inner
     adds = 1 + len(inner)
     shortcut = shortcut_of(block, shape[0])
+    stage: Stage | None = None
     if shortcut is not None:
         (stage,) = _part_stages(
             (shortcut,), shape, f"{name} shortcut", weights, f"{inside}.shortcut"
@@ -173,26 +197,58 @@ def _adding_stages(
         if shortcut.norm:
             norm = _norm(weights, f"{inside}.shortcut.norm", shortcut.out_channels)
             stage = replace(stage, after=(norm,))
+        if shortcut.activation != "none":
+            activated = Activation(shortcut.activation)
+            stage = replace(stage, after=(*stage.after, activated))
+    elif block.shortcut == "pad":
+        stage = Stage(
+            name=f"{name} shortcut",
+            convolutions=(),
+            after=(Pad(block.stride, *channels_beside(block, shape[0])),),
+            input_shape=shape,
+            conv_shape=shape,
+            output_shape=last.output_shape,
+        )
+    if stage is not None:
         yield replace(stage, takes=adds)
         # The stage of the shortcut lies between the last stage and its input.
         last = replace(last, takes=2)
         adds = 1
     finish = finish_of(block)
     before = [step for step in finish if step == "norm"]
-    after = [step for step in finish if step == "activation"]
+    after = [step for step in finish if step in {"activation", "pool"}]
     last = _followed(last, block, before, weights, f"{inside}.body")
     last = replace(folded(last, repeated=False), adds=adds)
     yield _followed(last, block, after, weights, prefix)
-    if "pool" in finish:
-        channels, height, width = last.output_shape
-        yield Stage(
-            name=f"{name} pool",
-            convolutions=(),
-            after=(Pool("max" if block.pool == "max" else "avg", (2, 2)),),
-            input_shape=last.output_shape,
-            conv_shape=last.output_shape,
-            output_shape=(channels, height // 2, width // 2),
-        )
+
+
+def _parted(stage: Stage) -> Iterator[Stage]:
+    """Yield the stage up to its pooling, if it has one, and one from there on."""
+    kinds = [type(step) for step in stage.after]
+    if Pooling not in kinds:
+        yield stage
+        return
+    place = kinds.index(Pooling)
+    before, rest = stage.after[:place], stage.after[place:]
+    match rest:
+        case (Pooling("max"), Activation(name)) if name in MONOTONE:
+            # Then the second stage is of maxima alone, which are exact.
+            before, rest = (*before, rest[1]), rest[:1]
+    yield replace(stage, after=before, output_shape=stage.conv_shape)
+    channels = stage.conv_shape[0]
+    # A factor for each channel needs a convolution that has as many.
+    ones = Convolution(np.ones((channels, 1, 1, 1)), np.zeros(channels))
+    each = any(isinstance(step, Affine) for step in rest)
+    yield Stage(
+        name=f"{stage.name} pool",
+        convolutions=(ones,) if each else (),
+        after=rest,
+        input_shape=stage.conv_shape,
+        conv_shape=stage.conv_shape,
+        output_shape=stage.output_shape,
+        groups=channels if each else 1,
+        depthwise=each,
+    )
 
 
 def _part_stages(
@@ -237,22 +293,23 @@ def _gate_stages(
     yield Stage(
         name=f"{name} squeeze pool",
         convolutions=(),
-        after=(Pool("avg", (shape[1], shape[2])),),
+        after=(_mean(shape[1:]),),
         input_shape=shape,
         conv_shape=shape,
         output_shape=means,
     )
     for step, sizes, activation in (
-        ("squeeze", (gates.hidden, gates.channels, 1, 1), "relu"),
+        ("squeeze", (gates.hidden, gates.channels, 1, 1), gates.activation),
         ("excite", (gates.channels, gates.hidden, 1, 1), "sigmoid"),
     ):
         output = (sizes[0], 1, 1)
+        bias = f"{prefix}.{step}.bias"
         yield Stage(
             name=f"{name} {step}",
             convolutions=(
                 Convolution(
                     weights.take(f"{prefix}.{step}.weight", sizes),
-                    weights.take(f"{prefix}.{step}.bias", sizes[:1]),
+                    weights.take(bias, sizes[:1]) if gates.bias else np.zeros(sizes[0]),
                 ),
             ),
             after=(Activation(activation),),
@@ -269,6 +326,11 @@ def _gate_stages(
         takes=4,
         gates=1,
     )
+
+
+def _mean(sides: tuple[int, int]) -> Pooling:
+    """Return the mean of a whole feature map."""
+    return Pooling("avg", sides, sides)
 
 
 def _convolution(one: PartConvolution, weights: _Weights, prefix: str) -> Convolution:
@@ -296,9 +358,9 @@ def _followed(
     after = list(stage.after)
     for step in steps:
         match step:
-            case "pool" if pools:
-                after.append(Pool("max" if block.pool == "max" else "avg", (2, 2)))
-                height, width = height // 2, width // 2
+            case "pool" if pools and block.pooling is not None:
+                after.append(block.pooling)
+                height, width = block.pooling.sides(height, width)
             case "norm":
                 after.append(_norm(weights, f"{prefix}.norm", channels))
             case "activation":
@@ -321,7 +383,6 @@ def _head_stages(
 ) -> Iterator[Stage]:
     channels, height, width = shape
     logits = (num_classes, 1, 1)
-    everything = Pool("avg", (height, width))
     if head.kind == "conv":
         kernel = head.kernel_size
         sides = (height - kernel + 1, width - kernel + 1)
@@ -330,7 +391,7 @@ def _head_stages(
             convolutions=(
                 _classifier(weights, "classifier", (num_classes, channels, kernel)),
             ),
-            after=(Pool("avg", sides),) if sides != (1, 1) else (),
+            after=(_mean(sides),) if sides != (1, 1) else (),
             input_shape=shape,
             conv_shape=(num_classes, *sides),
             output_shape=logits,
@@ -343,7 +404,7 @@ def _head_stages(
         yield Stage(
             name="head pool",
             convolutions=(),
-            after=(everything,),
+            after=(_mean((height, width)),),
             input_shape=shape,
             conv_shape=shape,
             output_shape=pooled,
@@ -351,9 +412,11 @@ def _head_stages(
         shape = pooled
     if head.kind == "pool":
         return
-    if head.hidden:
-        hidden = (head.hidden, 1, 1)
-        yield _linear(weights, "hidden", shape, hidden, (Activation("relu"),))
+    after = () if head.activation == "none" else (Activation(head.activation),)
+    for number, width in enumerate(head.widths, start=1):
+        hidden = (width, 1, 1)
+        name = "hidden" if number == 1 else f"hidden{number}"
+        yield _linear(weights, name, shape, hidden, after)
         shape = hidden
     yield _linear(weights, "classifier", shape, logits, ())
 

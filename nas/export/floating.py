@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas.architecture.parts import Pooling
 from nas.export.stages import (
-    LEAKY_SLOPE,
     Activation,
     Affine,
     After,
-    Pool,
+    Pad,
     Resize,
     Stage,
 )
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "leaky_relu": lambda x: functional.leaky_relu(x, LEAKY_SLOPE),
-    "hardswish": functional.hardswish,
-    "silu": functional.silu,
-    "relu6": functional.relu6,
-    "sigmoid": torch.sigmoid,
-}
 
 
 def convolve(stage: Stage, features: Tensor) -> Tensor:
@@ -52,19 +43,22 @@ def convolve(stage: Stage, features: Tensor) -> Tensor:
 def follow(step: After, features: Tensor) -> Tensor:
     """Return ``[N, C, H, W]`` after one step that follows the convolutions."""
     match step:
-        case Pool("max", window):
-            return functional.max_pool2d(features, window)
-        case Pool(_, window):
-            return functional.avg_pool2d(features, window)
+        case Pooling("max", window, strides, padding):
+            return functional.max_pool2d(features, window, strides, padding)
+        case Pooling(_, window, strides):
+            return functional.avg_pool2d(features, window, strides)
         case Resize(sides):
             return functional.adaptive_avg_pool2d(features, sides)
+        case Pad(stride, before, behind):
+            kept = features[:, :, ::stride, ::stride]
+            return functional.pad(kept, (0, 0, 0, 0, before, behind))
         case Affine(scale, shift):
             factors = torch.from_numpy(scale).to(features.dtype).view(-1, 1, 1)
             return features * factors + torch.from_numpy(shift).to(features.dtype).view(
                 -1, 1, 1
             )
         case Activation(name):
-            return _ACTIVATIONS[name](features)
+            return getattr(functional, name)(features)  # type: ignore[no-any-return]
 
 
 def taken(stage: Stage, tensors: Sequence[Tensor]) -> Tensor:

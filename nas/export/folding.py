@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from nas.export.stages import Affine, After, Array, Pool, Stage
+from nas.architecture.parts import Pooling
+from nas.export.stages import Affine, After, Array, Stage
 
 
 def folded(stage: Stage, *, repeated: bool) -> Stage:
@@ -20,11 +21,11 @@ def folded(stage: Stage, *, repeated: bool) -> Stage:
     match stage.after:
         case (Affine() as norm, *rest) if not repeated:
             return _scaled(stage, norm.scale, norm.shift, tuple(rest))
-        case (Pool("avg") as pool, Affine() as norm, *rest) if not repeated:
+        case (Pooling("avg") as pool, Affine() as norm, *rest) if not repeated:
             return _scaled(stage, norm.scale, norm.shift, (pool, *rest))
         case (Affine() as norm, *rest):
             pools: tuple[After, ...] = ()
-        case (Pool() as pool, Affine() as norm, *rest):
+        case (Pooling() as pool, Affine() as norm, *rest):
             pools = (pool,)
         case _:
             return stage

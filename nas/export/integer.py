@@ -16,21 +16,31 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from nas.architecture.parts import Pooling
 from nas.export.fixed_point import FIXED_POINT_LIMIT
 from nas.export.integer_stages import (
     ActivationStep,
     IntegerConvolution,
     Integers,
     IntegerStage,
+    pad_of,
     resize_of,
 )
-from nas.export.stages import Pool, areas, reach
+from nas.export.stages import Pad, areas, reach
 
 _CHUNK = 100
 _MOST_VALUES = 20_000_000  # in the windows of one chunk, 160 MB
-SIGMOID_SHIFT = 4
-"""The sigmoid's table has 16 entries per unit, from 0 to 8."""
-SIGMOID = np.round(65536 / (1 + np.exp(-np.arange(129) / 16))).astype(np.int64)
+TABLE_SHIFT = 4
+"""The tables have 16 entries per unit, from 0 to 8."""
+_PLACES = [place / 16 for place in range(129)]
+TABLES: dict[str, Integers] = {
+    name: np.round(65536 * np.array(values)).astype(np.int64)
+    for name, values in {
+        "sigmoid": [1 / (1 + math.exp(-x)) for x in _PLACES],
+        "normal": [(1 + math.erf(x / math.sqrt(2))) / 2 for x in _PLACES],  # of GELU
+        "decay": [1 - math.exp(-x) for x in _PLACES],  # of ELU below 0
+    }.items()
+}
 """In units of 2**-16; linear between the entries, and one above 8."""
 LEAKY = 10486
 """0.01 in units of 2**-20."""
@@ -70,6 +80,8 @@ def apply(stage: IntegerStage, tensors: Sequence[Integers]) -> Integers:
     features = tensors[-source.takes]
     if (step := resize_of(source)) is not None:
         return averaged(features, step.sides)
+    if (pad := pad_of(source)) is not None:
+        return _padded(pad, features, int(stage.input_zero[0]), source.output_shape[0])
     sums = np.concatenate(
         [_convolve(stage, c, features) for c in stage.convolutions], axis=1
     )
@@ -92,6 +104,15 @@ def apply(stage: IntegerStage, tensors: Sequence[Integers]) -> Integers:
     else:
         output = output + stage.output.zero
     return _pool_numbers(stage.late, np.clip(output, 0, 255))
+
+
+def _padded(pad: Pad, features: Integers, zero: int, channels: int) -> Integers:
+    kept = features[:, :, :: pad.stride, :: pad.stride]
+    first, start = max(-pad.before, 0), max(pad.before, 0)
+    count = min(kept.shape[1] - first, channels - start)
+    result = np.full((len(kept), channels, *kept.shape[2:]), zero, dtype=np.int64)
+    result[:, start : start + count] = kept[:, first : first + count]
+    return result
 
 
 def _convolve(
@@ -125,7 +146,8 @@ def _convolve(
 def depthwise(stage: IntegerStage) -> bool:
     """Return whether each channel is convolved by itself; pooling alone counts."""
     source = stage.float_stage
-    return source.depthwise or not (source.convolutions or resize_of(source))
+    moves = resize_of(source) or pad_of(source)
+    return source.depthwise or not (source.convolutions or moves)
 
 
 def _scaled(values: Integers, shift: int) -> Integers:
@@ -134,19 +156,20 @@ def _scaled(values: Integers, shift: int) -> Integers:
     return scaled
 
 
-def _windows(pool: Pool, values: Integers) -> Integers:
-    """Return the values grouped by window, ``[N, C, H, W, h * w]``."""
-    high, wide = pool.window
-    count, channels, height, width = values.shape
-    rows, columns = height // high, width // wide
-    cut = values[:, :, : rows * high, : columns * wide]
-    split = cut.reshape(count, channels, rows, high, columns, wide)
-    return split.transpose(0, 1, 2, 4, 3, 5).reshape(
-        count, channels, rows, columns, high * wide
-    )
+def _windows(pool: Pooling, values: Integers) -> Integers:
+    """Return the values grouped by window, ``[N, C, H, W, h * w]``.
+
+    What is padded is smaller than any value.
+    """
+    (above, beside), (down, right) = pool.padding, pool.strides
+    sides = ((0, 0), (0, 0), (above, above), (beside, beside))
+    padded = np.pad(values, sides, constant_values=np.iinfo(np.int64).min)
+    windows = sliding_window_view(padded, pool.window, axis=(2, 3))
+    windows = windows[:, :, ::down, ::right]
+    return windows.reshape(*windows.shape[:4], -1)
 
 
-def _pool_sums(pool: Pool | None, sums: Integers) -> Integers:
+def _pool_sums(pool: Pooling | None, sums: Integers) -> Integers:
     if pool is None:
         return sums
     windows = _windows(pool, sums)
@@ -156,7 +179,7 @@ def _pool_sums(pool: Pool | None, sums: Integers) -> Integers:
     return pooled
 
 
-def _pool_numbers(pool: Pool | None, numbers: Integers) -> Integers:
+def _pool_numbers(pool: Pooling | None, numbers: Integers) -> Integers:
     if pool is None:
         return numbers
     windows = _windows(pool, numbers)
@@ -184,9 +207,16 @@ def _activated(step: ActivationStep, fixed: Integers) -> Integers:
         case "hardswish":
             value = (fixed * np.clip(fixed + 3 * one, 0, 6 * one)) >> step.fraction
         case "sigmoid":
-            value = _sigmoid(fixed, step.fraction)
+            value = _gate("sigmoid", fixed, step.fraction)
+        case "tanh":
+            value = 2 * _gate("sigmoid", 2 * fixed, step.fraction) - 65536
         case "silu":
-            value = (fixed * _sigmoid(fixed, step.fraction)) >> 16
+            value = (fixed * _gate("sigmoid", fixed, step.fraction)) >> 16
+        case "gelu":
+            value = (fixed * _gate("normal", fixed, step.fraction)) >> 16
+        case "elu":
+            below = _curve("decay", abs(fixed), step.fraction) >> (16 - step.fraction)
+            value = np.where(fixed < 0, -below, fixed)
         case _:
             raise NotImplementedError(step.activation)
     shape = (-1, 1, 1)
@@ -194,14 +224,19 @@ def _activated(step: ActivationStep, fixed: Integers) -> Integers:
     return _scaled(scaled + step.offset.reshape(shape), step.shift)
 
 
-def _sigmoid(fixed: Integers, fraction: int) -> Integers:
-    bits = fraction - SIGMOID_SHIFT
-    magnitude = abs(fixed)
-    place = np.minimum(magnitude >> bits, len(SIGMOID) - 2)
+def _curve(name: str, magnitude: Integers, fraction: int) -> Integers:
+    """Return what the table says of numbers that are not below 0, from 0 to 65536."""
+    table, bits = TABLES[name], fraction - TABLE_SHIFT
+    place = np.minimum(magnitude >> bits, len(table) - 2)
     rest = magnitude - (place << bits)
-    rise = SIGMOID[place + 1] - SIGMOID[place]
-    value = SIGMOID[place] + ((rise * rest) >> bits)
-    value = np.where(magnitude >> bits >= len(SIGMOID) - 1, 65536, value)
+    rise = table[place + 1] - table[place]
+    value = table[place] + ((rise * rest) >> bits)
+    return np.where(magnitude >> bits >= len(table) - 1, 65536, value)
+
+
+def _gate(name: str, fixed: Integers, fraction: int) -> Integers:
+    """Return the table's value for any numbers, whose sum is one for x and -x."""
+    value = _curve(name, abs(fixed), fraction)
     return np.where(fixed < 0, 65536 - value, value)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.architecture import Shape
-from nas.export.stages import Array, Pool, Resize, Stage
+from nas.architecture.parts import Pooling
+from nas.export.stages import Array, Pad, Resize, Stage
 
 Int8 = npt.NDArray[np.int8]
 Integers = npt.NDArray[np.int64]
@@ -70,14 +71,14 @@ class IntegerStage:
     input_zero: Integers
     weight_scale: Array
     bias: Integers
-    early: Pool | None
+    early: Pooling | None
     sum_bias: Integers
     up: int
     """Spare bits of the sums; using them keeps a shift of 32 or more precise."""
     multiplier: Integers
     shift: int
     activation_step: ActivationStep | None
-    late: Pool | None
+    late: Pooling | None
     output: Range | None
     logit_bits: int = 0
     added: Added | None = None
@@ -97,3 +98,9 @@ def resize_of(stage: Stage) -> Resize | None:
     """Return the resize step if the stage lowers the images' resolution, else None."""
     found = stage.after[0] if stage.after else None
     return found if isinstance(found, Resize) else None
+
+
+def pad_of(stage: Stage) -> Pad | None:
+    """Return the step if the stage is a shortcut that pads channels, else None."""
+    found = stage.after[0] if stage.after else None
+    return found if isinstance(found, Pad) else None

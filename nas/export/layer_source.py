@@ -15,8 +15,10 @@ from torch import nn
 from nas.architecture import Architecture, feature_shapes
 from nas.architecture.notation import describe_block, describe_head
 from nas.training.model import (
+    ACTIVATION_MODULES,
     OWN_MODULES,
     Inception,
+    PadChannels,
     Residual,
     Shared,
     SqueezeExcitation,
@@ -76,9 +78,14 @@ def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
             yield f"{start}Residual("
             yield from _module(module.body, indent + "    ")
             yield from _module(module.shortcut, indent + "    ")
+        case PadChannels():
+            yield f"{start}PadChannels({module.stride}, {module.before}, {module.behind}),"
+            return
         case SqueezeExcitation():
             sizes = f"{module.squeeze.in_channels}, {module.squeeze.out_channels}"
-            yield f"{start}SqueezeExcitation({sizes}),"
+            activation = "".join(_module(module.activation, "")).removesuffix(",")
+            bias = "" if module.squeeze.bias is not None else ", bias=False"
+            yield f"{start}SqueezeExcitation({sizes}, {activation}{bias}),"
             return
         case _:
             arguments = ", ".join(_arguments(module))
@@ -128,17 +135,18 @@ def _arguments(layer: nn.Module) -> Iterator[str]:
         case nn.Linear():
             yield from map(str, (layer.in_features, layer.out_features))
         case nn.MaxPool2d() | nn.AvgPool2d():
-            yield str(layer.kernel_size)
+            yield _side(layer.kernel_size)
+            if layer.stride != layer.kernel_size:
+                yield f"stride={_side(layer.stride)}"
+            if _side(layer.padding) != "0":
+                yield f"padding={_side(layer.padding)}"
         case nn.AdaptiveAvgPool2d():
             yield str(layer.output_size)
-        case nn.LeakyReLU():
-            if layer.negative_slope != 0.01:
-                yield f"negative_slope={layer.negative_slope}"
         case nn.Dropout():
             yield str(layer.p)
-        case nn.ReLU() | nn.ReLU6() | nn.Hardswish() | nn.SiLU() | nn.Flatten():
+        case nn.Flatten():
             return
-        case _:
+        case _ if type(layer) not in ACTIVATION_MODULES.values():
             raise NotImplementedError(f"no source for {type(layer).__name__}")
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from nas.architecture import Shape
+from nas.architecture.activations import ACTIVATIONS
+from nas.architecture.parts import Pooling
 from nas.export.contract import contract
 from nas.export.graph import INPUT, OUTPUT, Graph
 from nas.export.stages import (
-    LEAKY_SLOPE,
     Activation,
     Affine,
     After,
     Array,
-    Pool,
+    Pad,
     Resize,
     Stage,
     areas,
@@ -52,7 +54,7 @@ def onnx_float(
         shape = stage.conv_shape
         for index, step in enumerate(stage.after):
             features = follow(graph, step, features, f"{prefix}.{index}", shape)
-            shape = stage.output_shape if isinstance(step, Pool | Resize) else shape
+            shape = stage.output_shape if isinstance(step, Pooling | Resize) else shape
         tensors.append(features)
     graph.node("Flatten", [tensors[-1]], OUTPUT, axis=1)
     return graph.model(
@@ -102,18 +104,31 @@ def conv_attributes(stage: Stage, index: int) -> dict[str, int | list[int]]:
 def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) -> str:
     """Add a step that follows a convolution; ``shape`` is that of its input."""
     match step:
-        case Pool("avg", window) if window == shape[1:]:
+        case Pooling("avg", window) if window == shape[1:]:
             return graph.node("GlobalAveragePool", [features], f"{name}.pool")
-        case Pool(kind, window):
+        case Pooling(kind, window, strides, padding):
             return graph.node(
                 "MaxPool" if kind == "max" else "AveragePool",
                 [features],
                 f"{name}.pool",
                 kernel_shape=list(window),
-                strides=list(window),
+                strides=list(strides),
+                pads=[*padding, *padding],
             )
         case Resize():
             return resized(graph, features, name, shape, step)
+        case Pad(stride, before, behind):
+            # Both axes, to their ends.
+            limits = {"starts": [0, 0], "ends": shape[1:], "axes": [2, 3]}
+            limits["steps"] = [stride, stride]
+            inputs = [
+                graph.constant(f"{name}.{key}", value, np.int64)
+                for key, value in limits.items()
+            ]
+            features = graph.node("Slice", [features, *inputs], f"{name}.kept")
+            beside = [0, before, 0, 0, 0, behind, 0, 0]
+            pads = graph.constant(f"{name}.pads", beside, np.int64)
+            return graph.node("Pad", [features, pads], f"{name}.padded")
         case Affine(scale, shift):
             scales = graph.constant(f"{name}.s", scale.reshape(-1, 1, 1), np.float32)
             features = graph.node("Mul", [features, scales], f"{name}.scaled")
@@ -121,25 +136,29 @@ def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) ->
                 return features
             shifts = graph.constant(f"{name}.b", shift.reshape(-1, 1, 1), np.float32)
             return graph.node("Add", [features, shifts], f"{name}.shifted")
-        case Activation("relu"):
-            return graph.node("Relu", [features], f"{name}.relu")
+        case Activation(kind) if ACTIVATIONS[kind].onnx:
+            return graph.node(ACTIVATIONS[kind].onnx, [features], f"{name}.{kind}")
         case Activation("relu6"):
             ends = [
                 graph.constant(f"{name}.{end}", value, np.float32)
                 for end, value in (("low", 0), ("high", 6))
             ]
             return graph.node("Clip", [features, *ends], f"{name}.relu6")
-        case Activation("leaky_relu"):
-            return graph.node(
-                "LeakyRelu", [features], f"{name}.leaky", alpha=LEAKY_SLOPE
-            )
-        case Activation("hardswish"):
-            return graph.node("HardSwish", [features], f"{name}.hardswish")
-        case Activation("sigmoid"):
-            return graph.node("Sigmoid", [features], f"{name}.sigmoid")
         case Activation("silu"):
             sigmoid = graph.node("Sigmoid", [features], f"{name}.sigmoid")
             return graph.node("Mul", [features, sigmoid], f"{name}.silu")
+        case Activation("gelu"):
+            # The operator of that name is of a later opset.
+            root = graph.constant(f"{name}.root", math.sqrt(2), np.float32)
+            one, half = (
+                graph.constant(f"{name}.{value}", value, np.float32)
+                for value in (1, 0.5)
+            )
+            scaled = graph.node("Div", [features, root], f"{name}.scaled")
+            erf = graph.node("Erf", [scaled], f"{name}.erf")
+            above = graph.node("Add", [erf, one], f"{name}.above")
+            twice = graph.node("Mul", [features, above], f"{name}.twice")
+            return graph.node("Mul", [twice, half], f"{name}.gelu")
     raise NotImplementedError(step)
 
 

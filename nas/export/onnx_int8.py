@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nas.architecture.parts import Pooling
 from nas.export.contract import contract
 from nas.export.graph import INPUT, OUTPUT, Graph
 from nas.export.integer_stages import IntegerStage, Range, resize_of
 from nas.export.onnx_float import conv_attributes, follow, resized, taken
-from nas.export.stages import Pool
 
 
 def onnx_int8(table: Sequence[IntegerStage]) -> bytes:
@@ -37,7 +37,7 @@ def onnx_int8(table: Sequence[IntegerStage]) -> bytes:
     centred = graph.node("Sub", [pixels, "zero"], "centred")
     tensors = [graph.node("Mul", [centred, "scale"], "normalised")]
     for number, stage in enumerate(table):
-        if not stage.convolutions:
+        if resize_of(stage.float_stage) is not None:
             continue  # the images, which the graph already has
         tensors.append(_stage(graph, stage, tensors, f"stage{number}"))
     graph.node("Flatten", [tensors[-1]], OUTPUT, axis=1)
@@ -62,7 +62,7 @@ def _stage(graph: Graph, stage: IntegerStage, tensors: list[str], prefix: str) -
         if step is stage.late and stage.output is not None:
             features = _quantised(graph, stage.output, features, f"{prefix}.before")
         features = follow(graph, step, features, f"{prefix}.{index}", shape)
-        shape = source.output_shape if isinstance(step, Pool) else shape
+        shape = source.output_shape if isinstance(step, Pooling) else shape
     if stage.output is None:
         return features
     return _quantised(graph, stage.output, features, f"{prefix}.output")

@@ -31,6 +31,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nas.architecture.activations import ACTIVATIONS
+from nas.architecture.parts import Pooling
 from nas.errors import ExportError
 from nas.export import floating
 from nas.export.equalise import equalised, on_pixels
@@ -51,6 +53,7 @@ from nas.export.integer_stages import (
     Integers,
     IntegerStage,
     Range,
+    pad_of,
     resize_of,
 )
 from nas.export.stages import (
@@ -58,7 +61,6 @@ from nas.export.stages import (
     Affine,
     After,
     Array,
-    Pool,
     Stage,
     by_weight,
     reach,
@@ -85,8 +87,14 @@ def quantise(
     if resizes is not None:
         # The averages are whole numbers, so the next stages treat them like images.
         images = averaged(images, resizes.sides)
-        table.append(_averaging(chain[0], zero))
+        table.append(_moving(chain[0], float(np.float32(1 / 255)), zero, 0))
         chain = chain[1:]
+    for number, stage in enumerate(chain):
+        if (stage.takes if pad_of(stage) else stage.adds) > number:
+            raise ExportError(
+                f"{stage.name}: a shortcut of the input image cannot be computed in "
+                "int8: export to onnx, or put a block before it"
+            )
     deviations = np.asarray(std)
     chain = [
         on_pixels(stage, np.asarray(mean), deviations, zero / 255)
@@ -101,11 +109,13 @@ def quantise(
     image = _Tensor(features, float(np.float32(1 / 255)), zero)
     tensors = deque([image], maxlen=reach(chain))
     for number, stage in enumerate(chain, start=1):
-        if stage.adds >= number:
-            raise ExportError(
-                f"{stage.name}: a shortcut of the input image cannot be computed in "
-                "int8: export to onnx, or put a block before it"
-            )
+        if (step := pad_of(stage)) is not None:
+            source = tensors[-stage.takes]
+            zero = source.zero
+            table.append(_moving(stage, source.scale, zero, int(zero[0])))
+            padded = floating.follow(step, source.features)
+            tensors.append(_Tensor(padded, source.scale, zero))
+            continue
         quantised, features = _quantised(
             stage,
             tensors[-stage.takes],
@@ -120,13 +130,15 @@ def quantise(
     return table
 
 
-def _averaging(stage: Stage, zero: Integers) -> IntegerStage:
-    """Return the stage that lowers the images' resolution; it has no parameters."""
+def _moving(
+    stage: Stage, scale: float, zero: Integers, output_zero: int
+) -> IntegerStage:
+    """Return a stage that lowers the images' resolution, or pads; without parameters."""
     nothing = np.zeros(0, dtype=np.int64)
     return IntegerStage(
         float_stage=stage,
         convolutions=(),
-        input_scale=float(np.float32(1 / 255)),
+        input_scale=scale,
         input_zero=zero,
         weight_scale=np.zeros(0),
         bias=nothing,
@@ -137,7 +149,7 @@ def _averaging(stage: Stage, zero: Integers) -> IntegerStage:
         shift=1,
         activation_step=None,
         late=None,
-        output=Range(scale=float(np.float32(1 / 255)), zero=0),
+        output=Range(scale=scale, zero=output_zero),
     )
 
 
@@ -154,11 +166,11 @@ class _Tensor:
 class _FollowingSteps:
     """The steps after a convolution, in order; ``sign`` precedes the activation."""
 
-    early: Pool | None
+    early: Pooling | None
     sign: Affine | None
     activation: str
     affine: Affine | None
-    late: Pool | None
+    late: Pooling | None
 
 
 def _following_steps(stage: Stage) -> _FollowingSteps:
@@ -167,10 +179,14 @@ def _following_steps(stage: Stage) -> _FollowingSteps:
     def take(kind: type[After]) -> After | None:
         return steps.pop(0) if steps and isinstance(steps[0], kind) else None
 
-    early, sign = take(Pool), take(Affine)
-    activation, affine, late = take(Activation), take(Affine), take(Pool)
+    early, sign = take(Pooling), take(Affine)
+    activation, affine, late = take(Activation), take(Affine), take(Pooling)
     if steps:
-        raise ExportError(f"{stage.name}: {steps[0]} cannot be computed in int8 yet")
+        # Only a scale that is never negative could change places with the maximum.
+        raise ExportError(
+            f"{stage.name}: an activation that also falls, max pooling and batch norm, in "
+            "this order, cannot be computed in int8: export to onnx, or take another order"
+        )
     return _FollowingSteps(
         early=early,  # type: ignore[arg-type]
         sign=sign,  # type: ignore[arg-type]
@@ -220,7 +236,8 @@ def _quantised(
     if gates is not None:
         real = real * gates.scale
     output = None if logits else range_of(outputs)
-    if steps.activation == "sigmoid":
+    if steps.activation == "sigmoid" and steps.affine is None:
+        # Gates need the zero point 0.
         output = Range(scale=float(np.float32(1 / 255)), zero=0)
     if not stage.convolutions and len(zero) == 1 and output and _is_maximum(steps):
         # A maximum is one of the input numbers, so their scale is exact.
@@ -232,7 +249,7 @@ def _quantised(
     if output is None:
         real = real * 2.0**logit_bits
     elif steps.activation == "none" or (
-        steps.activation in {"relu", "relu6"} and steps.affine is None
+        ACTIVATIONS[steps.activation].saturates and steps.affine is None
     ):
         # Saturation does the work of relu and relu6: the range starts at zero and ends
         # at most at the measured maximum.
@@ -356,8 +373,8 @@ def _activation_step(
     real = scale / output.scale / 2.0**fraction
     if steps.activation == "hardswish":
         real = real / 6  # the fixed point holds x * clip(x + 3, 0, 6)
-    elif steps.activation == "sigmoid":
-        real = 1 / output.scale / np.full(1, 2.0**16)  # the unit of its table
+    elif steps.activation in {"sigmoid", "tanh"}:
+        real = scale / output.scale / 2.0**16  # the unit of the tables
     multiplier, shift = fixed_point(real)
     offset = np.round((moved / output.scale + output.zero + 0.5) * 2.0**shift)
     return ActivationStep(
@@ -370,7 +387,9 @@ def _activation_step(
 
 
 def _is_maximum(steps: _FollowingSteps) -> bool:
-    return steps.early is not None and steps.early.kind == "max"
+    """Return whether the stage gives maxima as they are."""
+    largest = steps.early is not None and steps.early.kind == "max"
+    return largest and steps.activation == "none"
 
 
 def _unit(activation_step: ActivationStep | None, output: Range | None) -> float:

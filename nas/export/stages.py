@@ -12,18 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.architecture import Shape
+from nas.architecture.parts import Pooling
 
 Array = npt.NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
-
-LEAKY_SLOPE = 0.01
-"""Torch's default for LeakyReLU."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,14 +37,6 @@ class Convolution:
     padding: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """Maximum or mean over windows (height, width), dropping incomplete ones."""
-
-    kind: Literal["max", "avg"]
-    window: tuple[int, int]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
     """``x * scale + shift`` with one scale and shift per channel."""
@@ -57,7 +47,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """relu, leaky_relu, hardswish, silu, relu6 or, for gates, sigmoid."""
+    """One of `nas.architecture.activations.ACTIVATIONS`."""
 
     name: str
 
@@ -69,7 +59,19 @@ class Resize:
     sides: tuple[int, int]
 
 
-After = Pool | Affine | Activation | Resize
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """Every so many-th row and column, and channels of zeros ``before`` and ``behind``.
+
+    Fewer than 0 channels are taken away.
+    """
+
+    stride: int
+    before: int
+    behind: int
+
+
+After = Pooling | Affine | Activation | Resize | Pad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

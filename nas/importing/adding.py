@@ -34,15 +34,23 @@ def branches(users: Sequence[fx.Node]) -> tuple[fx.Node, list[list[fx.Node]]] | 
 def in_order(ways: list[list[Layer]]) -> tuple[list[Layer], list[Layer]]:
     """Return what the block computes, then the shortcut, which is the simpler of both."""
     first, second = ways
-    if _is_shortcut(first) and not (_is_shortcut(second) and len(second) <= len(first)):
+    if _is_shortcut(first) and not (
+        _is_shortcut(second) and _weighed(second) <= _weighed(first)
+    ):
         return second, first
     return first, second
 
 
+def _weighed(way: Sequence[Layer]) -> int:
+    """Return how many layers with weights the way has."""
+    return sum(bool(layer.modules) for layer in way)
+
+
 def _is_shortcut(way: Sequence[Layer]) -> bool:
-    """Return whether a shortcut of nas could be this: nothing, or a 1x1 convolution."""
+    """Return whether a shortcut of nas could be this: nothing, 1x1 convolution, zeros."""
     kinds = [layer.kind for layer in way]
-    if kinds not in ([], ["convolution"], ["convolution", "norm"]):
+    plain = [kind for kind in kinds if kind not in {"norm", "activation"}]
+    if kinds not in ([], ["pad"]) and plain != ["convolution"]:
         return False
     convolutions = way[0].modules if way else ()
     return all(

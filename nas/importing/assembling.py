@@ -7,14 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from nas.architecture import Architecture, Block, Head, Shape, resized
+from nas.architecture import POOLING, Architecture, Block, Head, Shape, resized
 from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import KINDS, ORDERS, parts_of
+from nas.architecture.parts import Pooling
 from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, kernel_of, padding_of
 from nas.importing.dense import as_linear, with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
-from nas.importing.refusals import GATES_PLACE, refuse
+from nas.importing.operations import pooling_values
+from nas.importing.refusals import GATES_PLACE, PAD_PLACE, refuse
 from nas.importing.summing import depthwise_block, finish_of_sum, summed
 
 
@@ -122,13 +124,15 @@ class _Parts:
             if "dropout" in following:
                 values["dropout"] = following["dropout"].value
             if "pool" in following:
-                values["pool"] = following["pool"].value
+                values |= pooling_values(following["pool"].value)
             last = list(following.values())[-1] if following else first
             self.shape = last.out_shape
             block = Block(**values)
             self.blocks.append((_bias(block, last_conv), first, modules))
         if self.layers and self.layers[0].kind == "gates":
             raise refuse(self.layers[0].name, GATES_PLACE)
+        if self.layers and self.layers[0].kind == "pad":
+            raise refuse(self.layers[0].name, PAD_PLACE)
 
     def following(self, first: Layer) -> dict[str, Layer]:
         """Take what follows a block's convolutions off the front, by its kind."""
@@ -138,6 +142,10 @@ class _Parts:
             if layer.kind == "dropout" and self.classifies(1):
                 break
             if _again(layer, following):
+                self.layers.pop(0)
+                continue
+            if (both := _as_one_pooling(layer, following)) is not None:
+                following["pool"] = both
                 self.layers.pop(0)
                 continue
             if layer.kind in following:
@@ -182,8 +190,11 @@ class _Parts:
             and conv.stride == (1, 1)
             and conv.kernel_size[0] == conv.kernel_size[1]
             and conv.dilation == (1, 1)
-            and (conv.padding in {(0, 0), "valid"} or conv.kernel_size == (1, 1))
-            and not self.layers[place].padding
+            and (
+                conv.padding in {(0, 0), "valid"}
+                or (conv.padding, conv.kernel_size) == ("same", (1, 1))
+            )
+            and not any(self.layers[place].padding)
         )
 
     def flattens_next(self) -> bool:
@@ -258,19 +269,23 @@ class _Parts:
         pool, activation = following.get("pool"), following.get("activation")
         tries = [kinds]
         if (
-            kinds == ["activation", "pool", "dropout"]
-            and pool is not None
-            and pool.value == "max"
+            pool is not None
+            and pool.value.kind == "max"
             and activation is not None
             and activation.value in MONOTONE
+            and abs(kinds.index("pool") - kinds.index("activation")) == 1
         ):
-            tries.append(["pool", "activation", "dropout"])
+            # They may change places.
+            swap = {"pool": "activation", "activation": "pool"}
+            swapped = [swap.get(kind, kind) for kind in kinds]
+            cheaper = kinds == ["activation", "pool", "dropout"]
+            tries = [swapped, kinds] if cheaper else [kinds, swapped]
         for wanted in tries:
             for name, order in ORDERS.items():
                 if [kind for kind in order if kind in following] == wanted:
                     return name
         quiet = [kind for kind in kinds if kind != "dropout"]
-        for name in ("late_pool", "early_pool", "activation_first"):
+        for name in ("late_pool", "early_pool", "activation_first", "norm_last"):
             if [k for k in ORDERS[name] if k in quiet] == quiet:
                 self.notes.append(_MOVED.format(first.name))
                 return name
@@ -340,14 +355,25 @@ class _Parts:
                 "the module ends without classifier: pool the feature map to one pixel, "
                 "or put a linear layer behind it"
             )
-        hidden, dropout = 0, 0.0
-        if kinds[:2] == ["linear", "activation"]:
-            if rest[1].value != "relu":
-                raise refuse(rest[1].name, "nas has ReLU between linear layers")
-            hidden = self.linear(rest[0])
-            rest = rest[2:]
-        if rest and rest[0].kind == "dropout":
-            dropout = rest.pop(0).value
+        widths, names = list[int](), list[str]()
+        behind = rest.pop(0) if kinds[0] == "dropout" else None
+        while (kinds := [layer.kind for layer in rest]).count("linear") > 1:
+            if kinds[0] != "linear":
+                break
+            if behind:
+                self.leave_out(behind)
+            widths.append(self.linear(rest.pop(0)))
+            activated = kinds[1] == "activation"
+            names.append(rest[0].value if activated else "none")
+            if names[-1] != names[0]:
+                raise refuse(
+                    rest[0].name,
+                    "nas has one activation behind all hidden linear layers; the nearest "
+                    "is that behind the first",
+                )
+            rest = rest[activated:]
+            behind = rest.pop(0) if rest[0].kind == "dropout" else None
+        dropout = behind.value if behind else 0.0
         if not rest or rest[0].kind != "linear":
             where = rest[0].name if rest else layers[-1].name
             raise refuse(where, "here nas has the linear layer that classifies")
@@ -355,12 +381,17 @@ class _Parts:
         if len(rest) > 1:
             raise refuse(
                 rest[1].name,
-                "behind the feature map nas has one linear layer, or two with ReLU "
-                "between them, and the last gives the logits; the nearest is that",
+                "behind the feature map nas has linear layers with an activation between "
+                "them, and the last gives the logits; the nearest is that",
             )
         if early:
             dropout = self.move_dropout(early, dropout, gap=gap)
-        return Head(kind="gap" if gap else "flatten", hidden=hidden, dropout=dropout)
+        return Head(
+            kind="gap" if gap else "flatten",
+            hidden=widths[0] if len(widths) == 1 else tuple(widths) or 0,
+            activation=names[0] if names else "relu",  # type: ignore[arg-type]
+            dropout=dropout,
+        )
 
     def linear(self, layer: Layer) -> int:
         """Return how many values it gives."""
@@ -410,11 +441,24 @@ def _again(layer: Layer, following: dict[str, Layer]) -> bool:
     return layer.value == first.value and layer.value in {"relu", "relu6"}
 
 
+def _as_one_pooling(layer: Layer, following: dict[str, Layer]) -> Layer | None:
+    """Return a pooling right behind another one as the one that both are, if they are."""
+    if layer.kind != "pool" or list(following)[-1:] != ["pool"]:
+        return None
+    first, second = following["pool"].value, layer.value
+    if first.kind != second.kind or not (first.plain and second.plain):
+        return None
+    (high, wide), (down, right) = first.window, second.window
+    window = high * down, wide * right
+    return replace(layer, value=Pooling(first.kind, window, window))
+
+
 def _resizes(layer: Layer, input_shape: Shape) -> bool:
-    """Return whether the layer averages the images; so does a mean over 2x2 pixels."""
-    halves = layer.kind == "pool" and layer.value == "avg"
-    even = all(side % 2 == 0 for side in input_shape[1:])
-    return layer.kind == "resize" or (halves and even)
+    """Return whether the layer averages the images; so do means of windows that fill them."""
+    if layer.kind != "pool" or layer.value.kind != "avg" or not layer.value.plain:
+        return layer.kind == "resize"
+    sides = zip(input_shape[1:], layer.value.window, strict=True)
+    return all(side % window == 0 for side, window in sides)
 
 
 def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Block]:
@@ -429,7 +473,8 @@ def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Blo
             orders = {one.order, block.order}
             alike = len(orders) == 1 or orders == {"early_pool", "late_pool"}
             ours = replace(one, repeats=1, order=block.order)
-            if not alike or ours != replace(block, pool="none"):
+            unpooled = replace(block, pool="none", **POOLING)  # type: ignore[arg-type]
+            if not alike or ours != unpooled:
                 raise refuse(
                     layer.name, "what follows it differs from one use to the next"
                 )

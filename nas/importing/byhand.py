@@ -8,22 +8,20 @@ operations are run on a range of numbers and compared with the activations of na
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
-from nas.architecture import Activation
+from nas.architecture.activations import ACTIVATIONS
 
 # No activation takes more operations than this.
 _MOST_OPERATIONS = 12
 
 
-def activation_behind(
-    node: fx.Node, root: nn.Module
-) -> tuple[fx.Node, Activation] | None:
+def activation_behind(node: fx.Node, root: nn.Module) -> tuple[fx.Node, str] | None:
     """Return the node at which an activation of the node's values ends, and its name.
 
     None where what follows computes something else, or also takes other tensors.
@@ -89,13 +87,11 @@ def _closed(computed: dict[fx.Node, Any], end: fx.Node) -> bool:
     )
 
 
-def _named(numbers: Tensor, found: Any) -> Activation | None:
+def _named(numbers: Tensor, found: Any) -> str | None:
     if not isinstance(found, Tensor) or found.shape != numbers.shape:
         return None
-    for name in get_args(Activation):
-        if name == "none":
-            continue
+    for name in ACTIVATIONS:
         wanted = getattr(functional, name)(numbers)
         if torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
-            return name  # type: ignore[no-any-return]
+            return name
     return None

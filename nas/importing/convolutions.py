@@ -36,24 +36,29 @@ def kernel_of(conv: nn.Conv2d) -> dict[str, int]:
     }
 
 
-def padding_of(conv: nn.Conv2d, layer: Layer) -> str:
-    """Return the padding in nas's words; raise ArchitectureError for another."""
-    padding = conv.padding
-    if padding in {"same", "valid"} and not layer.padding:
-        return str(padding)
+def padding_of(conv: nn.Conv2d, layer: Layer) -> str | tuple[int, int]:
+    """Return the padding of a block; raise ArchitectureError for one that nas lacks."""
     apart = max(dilations(conv), default=1)
-    same = tuple(apart * (side // 2) for side in conv.kernel_size)
+    most = [apart * (taps - 1) for taps in conv.kernel_size]
+    padding = conv.padding
+    if padding == "same" and any(side % 2 for side in most):
+        raise refuse(
+            layer.name,
+            "padding='same' pads one side of an even kernel more than the other; nas pads "
+            "both alike; the nearest is an odd kernel, or padding in numbers",
+        )
     if isinstance(padding, str):
-        padding = (0, 0) if padding == "valid" else same
-    padding = tuple(side + layer.padding for side in padding)
-    odd = all(side % 2 for side in conv.kernel_size)
-    if padding == same and odd:
+        padding = tuple(side // 2 if padding == "same" else 0 for side in most)
+    above, beside = (
+        own + before for own, before in zip(padding, layer.padding, strict=True)
+    )
+    if [2 * above, 2 * beside] == most:
         return "same"
-    if padding == (0, 0):
-        return "valid"
-    if not odd:
-        why = "nas pads no even kernel; the nearest is an odd one"
-    else:
-        word = same[0] if len({*same}) == 1 else same
-        why = f"nas has none, or {word} ('same'); the nearest is one of these"
-    raise refuse(layer.name, f"its padding is {padding}; {why}")
+    if above > most[0] or beside > most[1]:
+        nearest = (min(above, most[0]), min(beside, most[1]))
+        raise refuse(
+            layer.name,
+            f"its padding is {(above, beside)}, so that it begins beyond the feature map; "
+            f"the nearest is {nearest}",
+        )
+    return (above, beside) if above or beside else "valid"

@@ -1,9 +1,9 @@
 """Stacks of linear layers as the convolutions that they are.
 
-A head of nas has one linear layer, or two with ReLU between them. A linear layer of a
-flattened feature map is a convolution whose kernel covers the map, and of one pixel a
-1x1 convolution; so LeNet's three, or any with batch norm between them, are blocks. So
-are layers without bias, which a head has not.
+Behind a flattened feature map one linear layer, or two with ReLU between them, are taken
+as the head. Such a layer is a convolution whose kernel covers the map, and the next, of
+one pixel, a 1x1 convolution; so LeNet's three, or any with batch norm between them, are
+blocks: a search can change these. So are layers without bias, which a head has not.
 """
 
 from __future__ import annotations

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import fx, nn
 
+from nas.architecture.definition import sizes_of_gates
 from nas.importing.byhand import activation_behind
 from nas.importing.layer import Layer, is_tensor, shape_of, target_of
 from nas.importing.operations import Operations
-from nas.importing.refusals import refuse
+from nas.importing.refusals import OTHER_ACTIVATION, refuse
 
 _PRODUCTS = {"mul", "imul", "mul_"}
 # They bring the numbers to the feature map's shape.
 _SHAPING = {"unsqueeze", "getitem", "expand", "expand_as", "broadcast_to"}
-_WAY = ["gap", "dense", "activation relu", "dense", "activation sigmoid"]
+_WAY = ["gap", "dense", "activation", "dense", "activation"]
 _NEAREST = (
-    "nas makes gates by global average pooling, a linear layer or 1x1 convolution, ReLU, "
-    "another one and sigmoid, with biases; the nearest is that"
+    "nas makes gates by global average pooling, a linear layer or 1x1 convolution, ReLU or "
+    "the like, another one and sigmoid, both with biases or without; the nearest is that"
 )
 
 
@@ -59,25 +61,34 @@ def _add(node: fx.Node, way: Operations) -> None:
     kind = target_of(node)
     if node.op == "call_module":
         kind = type(way.root.get_submodule(str(node.target))).__name__.lower()
-    if kind == "sigmoid":
-        way.put("activation", way.name(node), shape_of(node), value="sigmoid")
-    elif kind == "hardsigmoid":
+    if kind == "hardsigmoid":
         raise refuse(way.name(node), "nas has a sigmoid there; the nearest is that")
-    elif kind not in _SHAPING:
+    if kind not in _SHAPING:
         way.add(node)
 
 
 def _layer(layers: Sequence[Layer], name: str, out_shape: tuple[int, ...]) -> Layer:
     kept = [layer for layer in layers if layer.kind != "flatten"]
-    if [_kind_of(layer) for layer in kept] != _WAY:
-        raise refuse(name, _NEAREST)
+    if all(layer.kind == "activation" for layer in kept):
+        raise refuse(name, OTHER_ACTIVATION)
     modules = tuple(module for layer in kept for module in layer.modules)
-    return Layer(kind="gates", name=name, modules=modules, out_shape=out_shape)
+    activations = [layer.value for layer in kept if layer.kind == "activation"]
+    if (
+        [_kind_of(layer) for layer in kept] != _WAY
+        or activations[1] != "sigmoid"
+        or len({module.bias is None for module in modules}) > 1
+    ):
+        raise refuse(name, _NEAREST)
+    return Layer(
+        kind="gates",
+        name=name,
+        modules=modules,
+        value=activations[0],
+        out_shape=out_shape,
+    )
 
 
 def _kind_of(layer: Layer) -> str:
-    if layer.kind == "activation":
-        return f"activation {layer.value}"
     if layer.kind not in {"linear", "convolution"} or len(layer.modules) != 1:
         return layer.kind
     (module,) = layer.modules
@@ -87,22 +98,14 @@ def _kind_of(layer: Layer) -> str:
         and module.kernel_size == (1, 1)
         and module.groups == 1
     )
-    return "dense" if dense and module.bias is not None else layer.kind
+    return "dense" if dense else layer.kind
 
 
-def reduction_of(layer: Layer, channels: int) -> int:
-    """Return how many times narrower the gates' hidden layer is than the channels.
-
-    Raises ArchitectureError for a width that nas does not have.
-    """
-    weight = layer.modules[0].weight
-    hidden = int(weight.shape[0])  # type: ignore[index]
-    reduction = max(1, channels // hidden)
-    nearest = max(1, channels // reduction)
-    if hidden != nearest:
-        raise refuse(
-            layer.name,
-            f"its hidden layer has {hidden} values; nas divides the {channels} channels by "
-            f"a whole number and rounds down; the nearest is {nearest}",
-        )
-    return reduction
+def gates_of(layer: Layer, channels: int) -> dict[str, Any]:
+    """Return the values of a block with these gates of so many channels."""
+    first = layer.modules[0]
+    hidden = int(first.weight.shape[0])  # type: ignore[index]
+    return sizes_of_gates(channels, hidden) | {
+        "gate_activation": layer.value,
+        "gate_bias": "no" if first.bias is None else "yes",
+    }

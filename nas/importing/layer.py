@@ -19,6 +19,7 @@ Kind = Literal[
     "linear",
     "sum",
     "gates",
+    "pad",
     "resize",
 ]
 
@@ -28,17 +29,19 @@ class Layer:
     """One layer in the order of its execution.
 
     ``name`` is for messages. ``modules`` are those that hold its weights: several for
-    convolutions side by side. ``value`` is the name of an activation or pooling, or
-    the share of a dropout. ``padding`` is what zeros were put around the feature map
-    before. ``out_shape`` has no batch. A "sum" adds what ``body`` and
-    ``shortcut`` make of its input; "gates" multiply it with what two linear layers do.
+    convolutions side by side. ``value`` is the name of an activation, a pooling, or
+    the share of a dropout. ``padding`` is how many rows and columns of zeros were put on
+    either side of the feature map before. ``out_shape`` has no batch. A "sum" adds what
+    ``body`` and ``shortcut`` make of its input; "gates" multiply it with what two linear
+    layers do. A "pad" has as its value the step between the rows and columns that it
+    takes, and the channels of zeros that it puts before and behind.
     """
 
     kind: Kind
     name: str
     modules: tuple[nn.Module, ...] = ()
     value: Any = None
-    padding: int = 0
+    padding: tuple[int, int] = (0, 0)
     out_shape: tuple[int, ...] = ()
     body: tuple[Layer, ...] = ()
     shortcut: tuple[Layer, ...] = ()

@@ -9,19 +9,17 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from nas.architecture import Block
+from nas.architecture.parts import Pooling
 from nas.errors import ArchitectureError
 from nas.importing.layer import Kind, Layer, is_tensor, shape_of, target_of
 from nas.importing.normalising import SAME
-from nas.importing.refusals import SIGMOID_END, join_reason, nearest, refuse
+from nas.importing.refusals import join_reason, nearest, refuse
 from nas.importing.weights import TAKING_WEIGHTS, check_plain_weights, with_its_weights
+from nas.training.model import ACTIVATION_MODULES
 
-_ACTIVATIONS = {
-    "relu": "relu",
-    "leaky_relu": "leaky_relu",
-    "hardswish": "hardswish",
-    "silu": "silu",
-    "relu6": "relu6",
-}
+# Arguments of activations that nas has as torch has them by default.
+_USUAL = {"negative_slope": 0.01, "alpha": 1.0, "approximate": "none"}
 _FLATTENING = {"flatten", "view", "reshape", "squeeze"}
 _ENDINGS = {"softmax", "log_softmax"}
 
@@ -44,7 +42,7 @@ class Operations:
         # The channels of a feature map that is being averaged in several steps.
         self.averaging: int | None = None
         # Zeros that were put around the map, with the name of what did.
-        self.padding: tuple[str, int] | None = None
+        self.padding: tuple[str, tuple[int, int]] | None = None
         # Modules made of functions that take parameters.
         self.modules: dict[tuple[int, ...], nn.Module] = {}
 
@@ -67,8 +65,6 @@ class Operations:
         if self.ending is not None:
             raise refuse(name, f"it stands behind the {self.ending}")
         tensors = [n for n in node.all_input_nodes if is_tensor(n)]
-        if target_of(node) == "sigmoid" and len(shape_of(node)) == 1:
-            raise refuse(name, SIGMOID_END)
         takes_weights = len(tensors) > 1 and target_of(node) in TAKING_WEIGHTS
         if takes_weights or any(n.op == "get_attr" for n in tensors):
             module = self._own(node, name)
@@ -108,6 +104,10 @@ class Operations:
     ) -> None:
         if isinstance(module, nn.Conv2d | nn.Linear):
             check_plain_weights(module, name)
+        for activation, known in ACTIVATION_MODULES.items():
+            if isinstance(module, known):
+                self._activation(activation, name, vars(module), after)
+                return
         match module:
             case nn.Conv2d():
                 self.put("convolution", name, after, modules=(module,))
@@ -119,17 +119,13 @@ class Operations:
                 if len(before) != 1:
                     raise refuse(name, "it does not stand behind a flatten")
                 self.put("linear", name, after, modules=(module,))
-            case nn.LeakyReLU() if module.negative_slope != 0.01:
-                raise refuse(name, _slope(module.negative_slope))
-            case nn.ReLU() | nn.ReLU6() | nn.LeakyReLU() | nn.Hardswish() | nn.SiLU():
-                value = type(module).__name__.lower()
-                value = value.replace("leakyrelu", "leaky_relu")
-                self.put("activation", name, after, value=value)
             case nn.MaxPool2d() | nn.AvgPool2d():
                 kind = "max" if isinstance(module, nn.MaxPool2d) else "avg"
                 self._pool(kind, name, vars(module), before, after)
             case nn.AdaptiveAvgPool2d():
-                self._adaptive_pool(name, before, after)
+                self._adaptive_pool("avg", name, before, after)
+            case nn.AdaptiveMaxPool2d() if not module.return_indices:
+                self._adaptive_pool("max", name, before, after)
             case nn.Flatten():
                 self._flatten(name, after, before)
             case nn.Dropout() | nn.Dropout2d():
@@ -150,11 +146,8 @@ class Operations:
         arguments = arguments_of(node, self.root)
         # Names of what works in place end so.
         target = target_of(node).rstrip("_")
-        if target in _ACTIVATIONS:
-            slope = arguments.get("negative_slope", 0.01)
-            if slope != 0.01:
-                raise refuse(name, _slope(slope))
-            self.put("activation", name, after, value=_ACTIVATIONS[target])
+        if target in ACTIVATION_MODULES:
+            self._activation(target, name, arguments, after)
         elif target in {"max_pool2d", "avg_pool2d"}:
             self._pool(target[:3], name, arguments, before, after)
         elif target == "pad":
@@ -166,13 +159,21 @@ class Operations:
                 raise refuse(
                     name, "nas pads with zeros; the nearest is mode='constant'"
                 )
-            self._pad(name, given["pad"], float(given.get("value") or 0))
+            value = float(given.get("value") or 0)
+            if not value and len(given["pad"]) == 6 and not any(given["pad"][:4]):
+                self._pad_channels(name, after, 1, *given["pad"][4:])
+            else:
+                self._pad(name, given["pad"], value)
         elif target == "adaptive_avg_pool2d" or (
             target == "interpolate" and arguments.get("mode") == "area"
         ):
-            self._adaptive_pool(name, before, after)
+            self._adaptive_pool("avg", name, before, after)
+        elif target == "adaptive_max_pool2d":
+            self._adaptive_pool("max", name, before, after)
         elif target == "mean":
             self._mean(name, before, after)
+        elif target == "getitem" and (step := _step_of(node.args[1], before)):
+            self._pad_channels(name, after, step, 0, 0)
         elif target in _FLATTENING or (target == "getitem" and before[1:] == (1, 1)):
             self._flatten(name, after, before)
         elif target in {"dropout", "dropout1d", "dropout2d"}:
@@ -188,6 +189,16 @@ class Operations:
             self._end(target, name, after)
         elif target not in SAME:
             raise refuse(name, nearest(target))
+
+    def _activation(
+        self, activation: str, name: str, arguments: dict[str, Any], after: Shapes
+    ) -> None:
+        for key, usual in _USUAL.items():
+            if (value := arguments.get(key, usual)) != usual:
+                raise refuse(
+                    name, f"{key}={value!r}; nas has {usual!r}; the nearest is that"
+                )
+        self.put("activation", name, after, value=activation)
 
     def _mean(self, name: str, before: Shapes, after: Shapes) -> None:
         """Take a mean over the map, or one of several steps towards it."""
@@ -223,7 +234,7 @@ class Operations:
         value: Any = None,
     ) -> None:
         """Add a layer of that kind; a convolution takes the zeros before it."""
-        padding = 0
+        padding = 0, 0
         if self.padding is not None:
             if kind != "convolution" or len(modules) != 1:
                 raise self.no_padding()
@@ -240,15 +251,28 @@ class Operations:
 
     def _pad(self, name: str, sides: Sequence[int], value: float) -> None:
         """Keep the zeros for the convolution that has to follow."""
-        if value or len(set(sides)) != 1 or len(sides) != 4 or sides[0] < 0:
+        beside, above = sides[:2], sides[2:]
+        uneven = len(above) != 2 or len({*above}) > 1 or len({*beside}) > 1
+        if value or uneven or min(sides) < 0:
             raise refuse(
                 name,
-                f"it pads the sides by {', '.join(map(str, sides))}; nas pads all four "
-                "alike, with zeros, where it convolves; the nearest is the convolution's "
-                "own padding",
+                f"it pads the sides by {', '.join(map(str, sides))}; nas pads opposite "
+                "sides alike, with zeros, where it convolves; the nearest is the "
+                "convolution's own padding",
             )
-        before = 0 if self.padding is None else self.padding[1]
-        self.padding = (name, before + sides[0])
+        before = (0, 0) if self.padding is None else self.padding[1]
+        self.padding = name, (before[0] + above[0], before[1] + beside[0])
+
+    def _pad_channels(
+        self, name: str, after: Shapes, step: int, before: int, behind: int
+    ) -> None:
+        """Add what only a shortcut can have, in one layer with what it began with."""
+        if (step, before, behind) == (1, 0, 0):
+            return
+        if self.layers and self.layers[-1].kind == "pad":
+            last = self.layers.pop().value
+            step, before, behind = step * last[0], before + last[1], behind + last[2]
+        self.put("pad", name, after, value=(step, before, behind))
 
     def no_padding(self) -> ArchitectureError:
         """Return the error of zeros around a map that no convolution takes."""
@@ -268,41 +292,37 @@ class Operations:
     ) -> None:
         size = _pair(arguments["kernel_size"])
         stride = _pair(arguments.get("stride") or arguments["kernel_size"])
+        pooling = Pooling(kind, size, stride, _pair(arguments.get("padding", 0)))
         if kind == "avg" and size == tuple(before[1:]) and size != (2, 2):
             self.put("gap", name, after)
             return
-        plain = (
-            _pair(arguments.get("padding", 0)) == (0, 0)
-            and _pair(arguments.get("dilation", 1)) == (1, 1)
-            and not arguments.get("return_indices")
-            and arguments.get("divisor_override") is None
-            # With even sides rounding up or down is the same.
-            and after[1:] == tuple(side // 2 for side in before[1:])
-        )
-        if size != (2, 2) or stride != (2, 2) or not plain:
-            raise refuse(
-                name,
-                "nas pools 2x2 with stride 2, without padding; that is the nearest, or a "
-                "convolution with stride",
-            )
-        self.put("pool", name, after, value=kind)
+        if size == stride == (1, 1):
+            return
+        if (how := _other_pooling(pooling, arguments, before, after)) is not None:
+            raise refuse(name, f"nas pools {how}")
+        self.put("pool", name, after, value=pooling)
 
-    def _adaptive_pool(self, name: str, before: Shapes, after: Shapes) -> None:
-        """Take an average pooling that is given by its result's size."""
+    def _adaptive_pool(
+        self, kind: str, name: str, before: Shapes, after: Shapes
+    ) -> None:
+        """Take a pooling that is given by its result's size."""
         if after == before:
             return
-        if after[1:] == (1, 1):
+        if kind == "avg" and after[1:] == (1, 1):
             self.put("gap", name, after)
-        elif not self.layers:
+            return
+        if kind == "avg" and not self.layers:
             self.put("resize", name, after)
-        elif before[1:] == tuple(2 * side for side in after[1:]):
-            self.put("pool", name, after, value="avg")
-        else:
+            return
+        high, wide = (a // b for a, b in zip(before[1:], after[1:], strict=True))
+        if before[1:] != (high * after[1], wide * after[2]):
             raise refuse(
                 name,
-                f"it pools {_times(before[1:])} to {_times(after[1:])}; nas pools 2x2, or "
-                "the whole feature map to one pixel; the nearest is one of these",
+                f"it pools {_times(before[1:])} to {_times(after[1:])}; nas pools windows "
+                "of one size; the nearest are sides that divide those of the map",
             )
+        pooling = Pooling(kind, (high, wide), (high, wide))
+        self.put("pool", name, after, value=pooling)
 
     def _flatten(self, name: str, after: Shapes, before: Shapes) -> None:
         if after == before or (
@@ -326,12 +346,60 @@ class Operations:
         self.ending = kind
 
 
+def _step_of(index: Any, before: Shapes) -> int:
+    """Return the step between the rows and columns that an index takes; 0 for others."""
+    each = list(index) if isinstance(index, tuple) else [index]
+    if each[:1] == [...]:
+        each = [slice(None)] * (5 - len(each)) + each[1:]
+    if len(before) != 3 or len(each) != 4:
+        return 0
+    found = [
+        1 if one.step is None else one.step
+        for one in each
+        if isinstance(one, slice) and not one.start and one.stop is None
+    ]
+    alike = found[:2] == [1, 1] and found[2:3] == found[3:]
+    plain = len(found) == 4 and alike and isinstance(found[2], int)
+    return found[2] if plain else 0
+
+
+def _other_pooling(
+    pooling: Pooling, arguments: dict[str, Any], before: Shapes, after: Shapes
+) -> str | None:
+    """Return how nas pools where that differs, and what comes nearest, or None."""
+    if _pair(arguments.get("dilation", 1)) != (1, 1):
+        return "neighbouring values; the nearest is dilation=1"
+    if arguments.get("return_indices"):
+        return "without indices; the nearest is return_indices=False"
+    if arguments.get("divisor_override") is not None:
+        return "means of whole windows; the nearest is divisor_override=None"
+    if pooling.kind == "avg" and pooling.padding != (0, 0):
+        return "means without padding; the nearest is padding=0"
+    # Where windows fill the map rounding up or down is the same.
+    if after[1:] != pooling.sides(*before[1:]):
+        return "whole windows alone; the nearest is ceil_mode=False"
+    if Block(out_channels=1, **pooling_values(pooling)).pooling != pooling:
+        return (
+            "with one stride for height and width, of at most a window, and one padding; "
+            "the nearest is that"
+        )
+    return None
+
+
+def pooling_values(pooling: Pooling) -> dict[str, Any]:
+    """Return a block's values for the pooling."""
+    (high, wide), strides = pooling.window, pooling.strides
+    return {
+        "pool": pooling.kind,
+        "pool_size": high,
+        "pool_width": 0 if high == wide else wide,
+        "pool_stride": 0 if strides == pooling.window else max(strides),
+        "pool_padding": max(pooling.padding),
+    }
+
+
 def _times(sides: Shapes) -> str:
     return "x".join(map(str, sides))
-
-
-def _slope(slope: float) -> str:
-    return f"slope {slope:g}; nas has 0.01; the nearest is that"
 
 
 def arguments_of(node: fx.Node, root: nn.Module) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas.architecture.activations import ACTIVATIONS
 from nas.errors import ArchitectureError
 
 
@@ -14,6 +15,11 @@ OWN_WEIGHTS = (
     "forward gives it the weights; nas knows those of torch's layers, so the nearest is "
     "nn.Conv2d, nn.BatchNorm2d or nn.Linear"
 )
+_MODULES = [facts.module for facts in ACTIVATIONS.values()]
+OTHER_ACTIVATION = (
+    f"nas has no such activation; the nearest are {', '.join(_MODULES[:-1])} and "
+    f"{_MODULES[-1]}"
+)
 SIGMOID_END = "nas classifies by softmax, one class an image; the nearest is without it"
 _JOIN = (
     "it joins several tensors; nas has one chain of layers, and only inception's cat "
@@ -21,9 +27,9 @@ _JOIN = (
     "it"
 )
 _SKIP = (
-    "nas adds to what one block computes from its input that input, or what a 1x1 "
-    "convolution makes of it; the nearest is such a block, or the chain without the "
-    "addition"
+    "nas adds to what one block computes from its input that input, as it is or padded "
+    "with zeros, or what a 1x1 convolution makes of it; the nearest is such a block, or "
+    "the chain without the addition"
 )
 _GATE = (
     "nas has no gates but those of squeeze-and-excitation, which are made of a feature "
@@ -33,6 +39,10 @@ GATES_PLACE = (
     "nas has squeeze-and-excitation between a depthwise convolution, with its norm and "
     "activation, and the 1x1 one behind it; the nearest is such a block, or the chain "
     "without the gates"
+)
+PAD_PLACE = (
+    "nas takes no part of a feature map and puts no channels of zeros around it but in a "
+    "shortcut; the nearest is a stride of the convolution before"
 )
 _JOINS = dict.fromkeys(("add", "iadd", "add_"), _SKIP) | dict.fromkeys(
     ("mul", "imul", "mul_"), _GATE
@@ -48,16 +58,13 @@ def nearest(kind: str) -> str:
     """Return why nas lacks such a layer, and what comes nearest."""
     plain = kind.lower().rstrip("_")
     if plain in _OTHER_ACTIVATIONS:
-        return (
-            "nas has no such activation; the nearest are ReLU, LeakyReLU, Hardswish, "
-            "SiLU and ReLU6"
-        )
+        return OTHER_ACTIVATION
     if "norm" in plain:
         return "nas has no such norm; the nearest is BatchNorm2d behind a convolution"
     if "pool" in plain or plain in {"amax", "max"}:
         return (
-            "nas has no such pooling; the nearest are 2x2 max or average pooling, and "
-            "global average pooling"
+            "nas has no such pooling; the nearest are max and average pooling, and global "
+            "average pooling"
         )
     if plain.startswith("conv"):
         return "nas has no such convolution; the nearest is nn.Conv2d"
@@ -89,8 +96,7 @@ _ADVICE = (
     | dict.fromkeys(("repeat", "expand", "tile"), _REPEATING)
     | dict.fromkeys(("interpolate", "upsample", "resize"), _RESIZING)
     | {
-        "getitem": "nas takes no part of a feature map; the nearest is a stride, in a "
-        "shortcut that of a 1x1 convolution",
+        "getitem": PAD_PLACE,
         "sum": "nas has no sums; the nearest is the mean over height and width",
         "normalize": "nas has no such norm; the nearest is BatchNorm2d behind a "
         "convolution",
@@ -101,7 +107,7 @@ _ADVICE = (
     }
 )
 _OTHER_ACTIVATIONS = {
-    "tanh", "sigmoid", "elu", "selu", "celu", "gelu", "mish", "prelu", "rrelu",
-    "hardtanh", "hardsigmoid", "softplus", "softsign", "logsigmoid", "threshold",
-    "clamp", "softshrink", "hardshrink", "tanhshrink", "glu",
+    "selu", "celu", "mish", "prelu", "rrelu", "hardtanh", "hardsigmoid", "softplus",
+    "softsign", "logsigmoid", "threshold", "clamp", "softshrink", "hardshrink",
+    "tanhshrink", "glu",
 }  # fmt: skip

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from nas.architecture.kinds import KINDS
 from nas.errors import ArchitectureError
 from nas.importing.convolutions import check_plain, kernel_of, padding_of
-from nas.importing.gating import reduction_of
+from nas.importing.gating import gates_of
 from nas.importing.layer import Layer
 from nas.importing.refusals import refuse
 
@@ -55,15 +56,9 @@ def summed(layer: Layer, convolved: Convolved, *, activated: bool) -> Summed:
     """
     if not layer.body:
         raise refuse(layer.name, "both ways of it lead from one layer; one is enough")
-    found = depthwise_block(layer.body, activated=activated or bool(layer.shortcut))
+    found = depthwise_block(layer.body, activated=activated, added=True)
     if found is not None and found.count == len(layer.body):
         runs, values = found.runs, found.values
-        if layer.shortcut and values["kind"] == "inverted_bottleneck":
-            raise refuse(
-                layer.name,
-                "nas adds to an inverted bottleneck what it takes, as it is; the nearest is "
-                "that, or the block without the addition",
-            )
     else:
         runs = _runs(layer.body, convolved)
         values = _values(runs, layer)
@@ -75,12 +70,15 @@ def summed(layer: Layer, convolved: Convolved, *, activated: bool) -> Summed:
             "behind the addition",
         )
     values["norm"] = "batch" if last.norm else "none"
-    values["shortcut"] = "identity"
-    shortcut = _runs(layer.shortcut, convolved)
-    if shortcut:
-        values["shortcut"] = "conv"
-        _check_shortcut(shortcut, values, last, layer)
-    elif values["stride"] > 1:
+    shortcut, stride = list[_Run](), 1
+    if [one.kind for one in layer.shortcut] == ["pad"]:
+        values["shortcut"], stride = "pad", _check_padding(layer)
+    elif shortcut := _runs(layer.shortcut, convolved):
+        values["shortcut"] = _shortcut_of(shortcut, values, last)
+        stride = shortcut[0].values["stride"]
+    else:
+        values["shortcut"] = "identity"
+    if stride != values["stride"]:
         raise refuse(
             layer.name,
             "its two sides differ in size; the nearest is one stride for both",
@@ -121,12 +119,13 @@ class DepthwiseBlock:
 
 
 def depthwise_block(
-    layers: Sequence[Layer], *, activated: bool = False
+    layers: Sequence[Layer], *, activated: bool = False, added: bool = False
 ) -> DepthwiseBlock | None:
     """Return the inverted bottleneck or MobileNet block that the layers begin with.
 
     The latter has no expansion, and an activation behind it: at once, or ``activated``
-    says so.
+    says so. Where nothing is ``added`` a 1x1 convolution that does not expand is a block
+    of its own.
     """
     runs, count = list[_Run](), 0
     while len(runs) < 3 and (run := _plain_run(layers[count:])) is not None:
@@ -156,9 +155,10 @@ def depthwise_block(
     alike = len({(run.norm is None, _biased(run)) for run in runs}) == 1
     # Else it is a separable block.
     anything = bool(last.norm or names != {"none"} or _biased(last) or gates)
+    full = added and not activated and expansion == 1 and len(inner) == 2
     if (
         left_over
-        or (expansion > 1) != (len(inner) == 2)
+        or (expansion > 1 or full) != (len(inner) == 2)
         or (last.activation is not None and not mobilenet)
         or len(names) != 1
         or (mobilenet and last.activation and names != {last.activation.value})
@@ -171,8 +171,9 @@ def depthwise_block(
         return None
     (last_conv,) = last.modules
     assert isinstance(last_conv, nn.Conv2d)
+    inverted = "full_bottleneck" if full else "inverted_bottleneck"
     values = {
-        "kind": "mobilenet" if mobilenet else "inverted_bottleneck",
+        "kind": "mobilenet" if mobilenet else inverted,
         "out_channels": last_conv.out_channels,
         **kernel_of(middle),
         "stride": middle.stride[0],
@@ -180,7 +181,7 @@ def depthwise_block(
         "expansion": expansion,
         "activation": names.pop(),
         "norm": "none" if last.norm is None else "batch",
-        "squeeze_excitation": reduction_of(gates, middle.in_channels) if gates else 0,
+        **(gates_of(gates, middle.in_channels) if gates else {}),
     }
     return DepthwiseBlock(values, runs, count - (last.activation is not None))
 
@@ -263,12 +264,56 @@ def _values(runs: list[_Run], layer: Layer) -> Values:
             "kind": "residual",
             "activation": first.activation.value if first.activation else "none",
         }
+    if len(runs) == 3 and kinds == ["conv"] * 3:
+        return _bottleneck(runs)
     raise refuse(
         layer.name,
-        f"nas adds to one convolution or to two of one size, this one adds to {len(runs)}; "
-        "the nearest are these, or an inverted bottleneck (1x1, depthwise, 1x1, without "
-        "activation behind the last)",
+        "nas adds to one convolution, to two of one size or to a bottleneck (1x1, 3x3, "
+        f"1x1), this one adds to {len(runs)}; the nearest are these, or an inverted "
+        "bottleneck (1x1, depthwise, 1x1, without activation behind the last)",
     )
+
+
+def _bottleneck(runs: list[_Run]) -> Values:
+    """Return kind and sizes of three convolutions, the outer ones 1x1."""
+    first, middle, last = runs
+    for run in (first, last):
+        if not _pointwise(run):
+            raise refuse(
+                run.layer.name,
+                "of three convolutions in an addition nas has the first and the last 1x1, "
+                "without stride and groups; the nearest is that",
+            )
+    narrow, wide = first.values["out_channels"], last.values["out_channels"]
+    expansion = wide // narrow
+    if middle.values["out_channels"] != narrow or not (
+        0 < expansion <= 64 and wide // expansion == narrow
+    ):
+        raise refuse(
+            middle.layer.name,
+            f"nas has a whole part of the {wide} channels of its output before and behind "
+            f"it, at least a 64th; the nearest is {wide // max(1, expansion)}",
+        )
+    if "groups" in middle.values:
+        raise refuse(
+            middle.layer.name,
+            "within a bottleneck nas has no groups; the nearest is groups=1",
+        )
+    _check_between(first, last)
+    _check_between(middle, last)
+    names = [run.activation.value if run.activation else "none" for run in runs[:2]]
+    if names[0] != names[1]:
+        raise refuse(
+            middle.layer.name,
+            "within a bottleneck nas has one activation, behind the first convolution and "
+            f"behind this one; the nearest is {names[0]} behind both",
+        )
+    return middle.values | {
+        "kind": "bottleneck",
+        "out_channels": wide,
+        "expansion": expansion,
+        "activation": names[0],
+    }
 
 
 def _check_between(run: _Run, last: _Run) -> None:
@@ -289,31 +334,48 @@ def _check_between(run: _Run, last: _Run) -> None:
         )
 
 
-def _check_shortcut(
-    shortcut: list[_Run], values: Values, last: _Run, layer: Layer
-) -> None:
+def _check_padding(layer: Layer) -> int:
+    """Return the stride of a shortcut of zeros; refuse other zeros than nas has."""
+    (pad,) = layer.shortcut
+    stride, before, behind = pad.value
+    more = before + behind
+    if before != more // 2:
+        raise refuse(
+            pad.name,
+            f"it puts {before} channels of zeros before and {behind} behind; the nearest "
+            f"is half of them on each side, {more // 2} and {more - more // 2}",
+        )
+    return int(stride)
+
+
+def _shortcut_of(shortcut: list[_Run], values: Values, last: _Run) -> str:
+    """Return what nas calls the shortcut; refuse another than it has."""
     (run, *more) = shortcut
     (conv,) = run.modules[:1]
     plain = (
         run.values["kind"] == "conv" and conv.kernel_size == (1, 1) and conv.groups == 1
     )
-    if run.activation is not None:
-        raise refuse(
-            run.activation.name,
-            "nas has no activation in a shortcut; the nearest is one behind the addition",
-        )
     if more or not plain:
         raise refuse(
             run.layer.name,
-            "nas has two ways side by side only where one is nothing or a 1x1 convolution; "
-            "the nearest is that",
+            "nas has two ways side by side only where one is nothing, zeros or a 1x1 "
+            "convolution; the nearest is that",
         )
-    if run.values["stride"] != values["stride"]:
-        raise refuse(
-            layer.name,
-            "its two sides differ in size; the nearest is one stride for both",
-        )
+    if (run.norm, run.activation) == (None, None) and (
+        last.norm is not None or _biased(run) != _biased(last)
+    ):
+        return "bias_conv" if _biased(run) else "bare_conv"
     _check_between(run, last)
+    if run.activation is None:
+        return "conv"
+    found = run.activation.value
+    inside = values.setdefault("activation", found)
+    if found != inside:
+        raise refuse(
+            run.activation.name,
+            f"nas has in a shortcut the activation of its block; the nearest is {inside}",
+        )
+    return "activated_conv"
 
 
 def _biased(run: _Run) -> bool:
@@ -327,7 +389,7 @@ def finish_of_sum(
     kinds = [kind for kind in following if kind != "dropout"]
     activation = following.get("activation")
     if kinds == ["pool", "activation"] and (
-        following["pool"].value != "max"
+        following["pool"].value.kind != "max"
         or (activation is not None and activation.value not in monotone)
     ):
         raise refuse(
@@ -335,7 +397,7 @@ def finish_of_sum(
             "behind an addition nas has the activation, then the pooling",
         )
     found = activation.value if activation else "none"
-    if values.get("kind") == "inverted_bottleneck":
+    if KINDS[values["kind"]].linear:
         if activation is not None:
             raise refuse(
                 activation.name, "in nas an inverted bottleneck ends without it"

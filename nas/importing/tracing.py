@@ -15,7 +15,7 @@ from nas.importing.layer import Chain, Layer, is_tensor, shape_of, target_of
 from nas.importing.normalising import end_of_scaling, part_of
 from nas.importing.operations import Operations, arguments_of
 from nas.importing.recording import keep_last, record
-from nas.importing.refusals import join_reason, refuse
+from nas.importing.refusals import SIGMOID_END, join_reason, refuse
 from nas.importing.trying import check_runs, place_of
 
 
@@ -105,6 +105,9 @@ class _Walk:
             if user.op == "output":
                 if self.taken.padding is not None:
                     raise self.taken.no_padding()
+                last = self.taken.layers[-1] if self.taken.layers else None
+                if last and last.value == "sigmoid" and len(last.out_shape) == 1:
+                    raise refuse(last.name, SIGMOID_END)
                 return Chain(
                     tuple(self.taken.layers),
                     self.taken.ending,

@@ -8,7 +8,7 @@ Every row says which two it compares.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -77,31 +77,15 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, one for each column of a table."""
-        row: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in (
-                "reference",
-                "num_params",
-                "macs",
-                "peak_memory",
-                "accuracy",
-                "accuracy_is",
-                "found_accuracy_is",
-            )
-        }
-        for name, point in (("best", self.best), ("smallest", self.smallest)):
-            for field in _POINT_COLUMNS:
-                row[f"{name}_{field}"] = point and getattr(point, field)
+        row = asdict(self)
+        for name in ("best", "smallest"):
+            point = row.pop(name)
+            for field in fields(Point):
+                row[f"{name}_{field.name}"] = point and point[field.name]
         return row | {
             "accuracy_gained": self.accuracy_gained,
             "params_saved": self.params_saved,
         }
-
-
-_POINT_COLUMNS = (
-    *("trial", "num_params", "accuracy", "seeds"),
-    *("macs", "peak_memory"),
-)
 
 
 def references_for(settings: Settings) -> list[Reference]:

@@ -18,7 +18,6 @@ from nas.report.comparison import (
 )
 from nas.report.figure import front_figure
 from nas.report.frames import (
-    TextFormat,
     candidate_record,
     candidates_frame,
     format_frame,
@@ -30,7 +29,6 @@ from nas.report.page import front_html, write_front
 from nas.report.svg import front_svg
 
 __all__ = [
-    "TextFormat",
     "candidate_record",
     "candidates_frame",
     "comparison_figure",

@@ -174,24 +174,14 @@ def format_frame(frame: pd.DataFrame, text_format: TextFormat) -> str:
 
 
 def _row(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "trial": candidate.trial,
-        "state": candidate.state,
-        "num_params": candidate.num_params,
-        "val_accuracy": candidate.val_accuracy,
-        "macs": candidate.macs,
-        "peak_memory": candidate.peak_memory,
-        "key": candidate.key,
-        "epochs": candidate.epochs,
-        "seeds": candidate.seeds,
-        "val_loss": candidate.val_loss,
-        "origin": candidate.origin,
-        "parent": candidate.parent,
+    described = {
         "depth": len(candidate.architecture.blocks),
-        "seed": candidate.seed,
-        "reason": candidate.reason,
         "summary": describe(candidate.architecture),
         "architecture": candidate.architecture.to_json(),
+    }
+    return {
+        name: described[name] if name in described else getattr(candidate, name)
+        for name in _TYPES
     }
 
 

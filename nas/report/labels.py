@@ -15,23 +15,18 @@ def percent(val_accuracy: float | None) -> str:
     return "–" if val_accuracy is None else f"{100 * val_accuracy:.2f} %"
 
 
-def epochs_trained(candidate: Candidate) -> str:
-    """Return the training length, such as ``1.5 epochs``."""
-    epochs = candidate.epochs
-    return f"{epochs:.3g} epoch{'' if epochs == 1 else 's'}"
-
-
 def details(candidate: Candidate) -> list[str]:
     """Return lines of plain text: costs, accuracy, then the blocks with their shapes.
 
     The shapes are channels x height x width after each block.
     """
-    architecture = candidate.architecture
+    architecture, epochs = candidate.architecture, candidate.epochs
+    trained = f"{epochs:.3g} epoch{'' if epochs == 1 else 's'}"
     lines = [
         f"trial {candidate.trial}, {candidate.state}",
         f"{candidate.num_params:,} parameters",
         f"{candidate.macs:,} MACs, {candidate.peak_memory:,} bytes of activations",
-        f"{percent(candidate.val_accuracy)} after {epochs_trained(candidate)}",
+        f"{percent(candidate.val_accuracy)} after {trained}",
     ]
     if candidate.reason:
         lines.append(candidate.reason)

@@ -189,8 +189,12 @@ def front_html(
 
 @lru_cache(maxsize=1)
 def _packed_plotly() -> str:
-    packed = gzip.compress(get_plotlyjs().encode(), mtime=0)
-    return base64.b64encode(packed).decode("ascii")
+    return packed(get_plotlyjs())
+
+
+def packed(text: str) -> str:
+    """Return the text gzipped, in base64, as a script element can hold it."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
 
 
 def _summary(candidates: Sequence[Candidate], accuracy: str) -> str:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import POOLING, Architecture, Block, Head
 from nas.architecture.cost import cost
 from nas.architecture.kinds import KINDS, least_width
 from nas.errors import ArchitectureError
 from nas.space.completion import Caps, way_of_downsampling
 from nas.space.definition import (
+    POOLS,
     Choice,
     SearchSpace,
     options_of,
@@ -42,7 +43,7 @@ class BlockGenes:
 
     kind: str
     kernel_size: int
-    padding: str
+    padding: str | tuple[int, int]
     downsampling: str  # "none" or how
     repeats: int
     options: dict[str, Any]  # those that not every kind has
@@ -146,7 +147,7 @@ def express(
             "norm": genome.norm,
             "repeats": genes.repeats,
             **way_of_downsampling(genes.downsampling),
-            **genes.options,
+            **_possible(space, genes),
         }
         finish = usual_finish(
             number, depth, genome.head, genome.activation, genome.dropout
@@ -171,6 +172,18 @@ def express(
         return found if caps.allow(cost(found, caps.board)) else None
     except ArchitectureError:
         return None
+
+
+def _possible(space: SearchSpace, genes: BlockGenes) -> dict[str, Any]:
+    """Return the block's options, those of a pooling where and as the space has them."""
+    pooling = {
+        name: options[0]
+        for name, options in options_of(
+            space, genes.kind, pools=genes.downsampling in POOLS
+        ).items()
+        if name in POOLING and genes.options[name] not in options
+    }
+    return genes.options | pooling
 
 
 Change = Callable[[SearchSpace, Genome, random.Random], Genome]
@@ -236,7 +249,7 @@ def _other_option(space: SearchSpace, genome: Genome, rng: random.Random) -> Gen
     """Change one of the options that not every kind has."""
     place = rng.randrange(len(genome.blocks))
     genes = genome.blocks[place]
-    free = options_of(space, genes.kind)
+    free = options_of(space, genes.kind, pools=genes.downsampling in POOLS)
     names = [name for name, options in free.items() if len(options) > 1]
     if not names:
         return genome
@@ -247,7 +260,8 @@ def _other_option(space: SearchSpace, genome: Genome, rng: random.Random) -> Gen
 
 def _other_padding(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
     places = _places(genome, rng)
-    value = _another(space.paddings, genome.blocks[places[0]].padding, rng)
+    padding: Any = genome.blocks[places[0]].padding
+    value = _another(space.paddings, padding, rng)
     for place in places:
         genome = _with(genome, place, padding=value)
     return genome
@@ -301,11 +315,11 @@ def _remove(space: SearchSpace, genome: Genome, rng: random.Random) -> Genome:
     if len(genome.blocks) <= space.depth[0]:
         return genome
     place = rng.randrange(len(genome.blocks))
-    way = genome.blocks[place].downsampling
+    removed = genome.blocks[place]
     blocks = [*genome.blocks[:place], *genome.blocks[place + 1 :]]
     near = min(max(place - 1, 0), len(blocks) - 1)
-    if way != "none" and blocks[near].downsampling == "none":
-        blocks[near] = replace(blocks[near], downsampling=way)
+    if removed.downsampling != "none" and blocks[near].downsampling == "none":
+        blocks[near] = _downsampling_as(blocks[near], removed)
     return replace(genome, blocks=tuple(blocks))
 
 
@@ -320,8 +334,18 @@ def _move_downsampling(
     target = place + rng.choice((-1, 1))
     if not 0 <= target < len(genome.blocks) or target in halving:
         return genome
-    way = genome.blocks[place].downsampling
-    return _with(_with(genome, place, downsampling="none"), target, downsampling=way)
+    blocks = list(genome.blocks)
+    blocks[target] = _downsampling_as(blocks[target], blocks[place])
+    blocks[place] = replace(blocks[place], downsampling="none")
+    return replace(genome, blocks=tuple(blocks))
+
+
+def _downsampling_as(genes: BlockGenes, other: BlockGenes) -> BlockGenes:
+    """Return the block's decisions with the other's downsampling."""
+    pooling = {name: other.options[name] for name in POOLING}
+    return replace(
+        genes, downsampling=other.downsampling, options=genes.options | pooling
+    )
 
 
 def _other_downsampling(

@@ -22,7 +22,7 @@ from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
-from nas.architecture import Block, Head, Shape, conv_size
+from nas.architecture import Block, Head, Shape, sides_after
 from nas.architecture.boards import Board
 from nas.architecture.cost import (
     Cost,
@@ -32,7 +32,7 @@ from nas.architecture.cost import (
     total,
 )
 from nas.architecture.kinds import KINDS, least_width, refusal
-from nas.space.definition import SearchSpace, options_of
+from nas.space.definition import POOLS, SearchSpace, options_of
 from nas.space.groups import rounded_up, steps_up_to
 
 
@@ -157,11 +157,14 @@ class Completion:
             {*activations, *space.deviation.activations},
             depthwise=True,
             adding=space.shortcuts.options != ("none",),
+            widening="pad" in space.shortcuts.options,
             shaped=space.kernel_widths.options != (0,)
             or space.dilations.options != (1,),
             grouping=space.groups.options != (1,),
             gating=self._gated,
             resizing=space.resolutions.options != (0,),
+            overlapping=space.pool_strides.options != (0,)
+            or space.pool_paddings.options != (0,),
         )
         self.best = cache(self._best)
         # Bounded: drawing comes back to few states, but the table has thousands, each
@@ -234,12 +237,17 @@ class Completion:
                 widths = {shape[0]}
                 if first or classes or shape[0] < least:
                     continue
+            if values["shortcut"] == "pad" and first:
+                # The C code has no images that wait for an addition.
+                continue
             if shape[0] % values["groups"]:
                 continue
             for width in sorted(widths):
                 block = Block(out_channels=width, **values)
-                after = _sides_after(block, shape)
-                if refusal(block) is None and min(after) >= smallest_side:
+                if refusal(block) is not None:
+                    continue
+                after = sides_after(block, shape[1:])
+                if min(after) >= smallest_side:
                     dearest = replace(block, activation=self._activation)  # type: ignore[arg-type]
                     table = block_layers(dearest, shape)
                     costs = total(table, self.caps.board, gated=self._gated)
@@ -284,16 +292,6 @@ def _ways(state: State) -> tuple[bool, bool]:
     )
 
 
-def _sides_after(block: Block, shape: Shape) -> tuple[int, int]:
-    height, width = (
-        conv_size(side, extent, block.stride, block.padding)
-        for side, extent in zip(shape[1:], block.extent, strict=True)
-    )
-    if block.pool == "none":
-        return height, width
-    return height // 2, width // 2
-
-
 def _combinations(
     space: SearchSpace, norm: str, ways: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
@@ -307,7 +305,7 @@ def _combinations(
             "padding": padding,
             "norm": norm,
         } | way_of_downsampling(way)
-        own = options_of(space, kind)
+        own = options_of(space, kind, pools=way in POOLS)
         for combination in product(*own.values()):
             drawn = dict(zip(own, combination, strict=True))
             if KINDS[kind].drawn(max(kernel_size, drawn["kernel_width"]), padding):

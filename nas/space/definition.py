@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from nas.architecture import Shape
+from nas.architecture import POOLING, Shape
 from nas.architecture.kinds import KINDS
 
 T = TypeVar("T")
+
+POOLS = ("max", "avg")
+"""The ways of downsampling that have the options of a pooling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,10 @@ class SearchSpace:
     kernel_widths: Choice[int]
     dilations: Choice[int]
     groups: Choice[int]
+    pool_sizes: Choice[int]
+    pool_widths: Choice[int]
+    pool_strides: Choice[int]
+    pool_paddings: Choice[int]
     min_width: int
     max_width: int
     spread: float
@@ -75,7 +82,7 @@ def used_resolution(option: int, shape: Shape) -> int:
 
 
 def own_options(space: SearchSpace) -> dict[str, Choice[Any]]:
-    """Return the options of a block that not every kind has, by their names."""
+    """Return the options of a block that not every one has, by their names."""
     return {
         "shortcut": space.shortcuts,
         "expansion": space.expansions,
@@ -83,6 +90,10 @@ def own_options(space: SearchSpace) -> dict[str, Choice[Any]]:
         "kernel_width": space.kernel_widths,
         "dilation": space.dilations,
         "groups": space.groups,
+        "pool_size": space.pool_sizes,
+        "pool_width": space.pool_widths,
+        "pool_stride": space.pool_strides,
+        "pool_padding": space.pool_paddings,
     }
 
 
@@ -91,9 +102,15 @@ def key_of(option: str) -> str:
     return option if option == "groups" else f"{option}s"
 
 
-def options_of(space: SearchSpace, kind: str) -> dict[str, tuple[Any, ...]]:
-    """Return what of these options blocks of that kind have in the space."""
-    return {
+def options_of(
+    space: SearchSpace, kind: str, *, pools: bool = True
+) -> dict[str, tuple[Any, ...]]:
+    """Return what of these options blocks of that kind have in the space.
+
+    Those of a pooling are the defaults alone in a block that does not pool.
+    """
+    found = {
         name: KINDS[kind].among(name, choice.options)
         for name, choice in own_options(space).items()
     }
+    return found if pools else found | {name: (v,) for name, v in POOLING.items()}

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nas.architecture import Architecture, Block
 from nas.architecture.cost import count_params
@@ -98,7 +98,8 @@ def _values(
     if head.kind == "conv":
         values["head_kernel_size"] = _point(space.head_kernel_sizes, head.kernel_size)
     elif head.kind != "pool":
-        values["head_hidden"] = _point(space.hidden, head.hidden)
+        hidden: Any = head.hidden
+        values["head_hidden"] = _point(space.hidden, hidden)
     for order, number in enumerate(halving, start=1):
         values[f"downsampling_{order}.position"] = (number - 0.5) / len(blocks)
     usual = [
@@ -120,9 +121,9 @@ def _values(
             values[name + "downsampling"] = _point(space.downsampling_kinds, way)
         values[name + "kind"] = _point(space.kinds, block.kind)
         values[name + "kernel_size"] = _point(space.kernel_sizes, block.kernel_size)
-        padding = block.padding
+        padding: Any = block.padding
         if block.kernel == (1, 1) and padding not in space.paddings.options:
-            padding = space.paddings.options[0]  # type: ignore[assignment]
+            padding = space.paddings.options[0]
         values[name + "padding"] = _point(space.paddings, padding)
         for option, choice in own_options(space).items():
             value = getattr(block, option)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from nas.architecture import Architecture, feature_shapes
+from nas.architecture import POOLING, Architecture, feature_shapes
 from nas.architecture.kinds import KINDS
 from nas.errors import SpaceError
 from nas.space.completion import Caps
@@ -77,11 +77,13 @@ def _needs(
             ("blocks", key_of(name), getattr(block, name))
             for name in own_options(space)
             if KINDS[block.kind].knows(name)
+            and (block.pool != "none" or name not in POOLING)
         ]
         yield from own
         yield "blocks", "kinds", block.kind
         yield "blocks", "kernel_sizes", block.kernel_size
-        if block.kernel != (1, 1):
+        # No space has numbers of zeros.
+        if block.kernel != (1, 1) and isinstance(block.padding, str):
             yield "blocks", "paddings", block.padding
         yield "blocks", "repeats", block.repeats
         yield from own
@@ -101,7 +103,7 @@ def _needs(
     yield "head", "kinds", head.kind
     if head.kind == "conv":
         yield "head", "kernel_sizes", head.kernel_size
-    elif head.kind != "pool":
+    elif head.kind != "pool" and isinstance(head.hidden, int):
         yield "head", "hidden", head.hidden
     norm = _commonest([b.norm for b in blocks], "batch")
     activation = _commonest([b.activation for b in blocks], "relu")

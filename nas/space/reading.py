@@ -11,18 +11,28 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from nas.architecture import (
+    POOLING,
     Activation,
     Bias,
+    Block,
     HeadKind,
     Norm,
     Order,
     Padding,
     Shortcut,
 )
-from nas.architecture.kinds import KINDS
+from nas.architecture.kinds import KINDS, refusal
 from nas.errors import SpaceError
 from nas.files import shipped
-from nas.space.definition import Choice, Deviation, SearchSpace, key_of, options_of
+from nas.space.definition import (
+    POOLS,
+    Choice,
+    Deviation,
+    SearchSpace,
+    key_of,
+    options_of,
+    own_options,
+)
 
 
 def available() -> list[str]:
@@ -70,6 +80,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
         *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
         *("repeats", "shortcuts", "expansions", "squeeze_excitations"),
         *("kernel_widths", "dilations", "groups"),
+        *("pool_sizes", "pool_widths", "pool_strides", "pool_paddings"),
     ),
     "widths": ("min", "max", "spread"),
     "downsampling": ("count", "kinds", "smallest_side"),
@@ -77,7 +88,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "head": ("kinds", "kernel_sizes", "hidden"),
     "deviation": ("share", "norms", "biases", "activations", "orders", "dropouts"),
 }
-_DOWNSAMPLING_KINDS = ("max", "avg", "stride")
+_DOWNSAMPLING_KINDS = (*POOLS, "stride")
 # What a key left out means; a key without an entry here must be given.
 _DEFAULTS: dict[tuple[str, str], Any] = {
     ("size", "towards_cap"): 2.0,
@@ -92,6 +103,7 @@ _DEFAULTS: dict[tuple[str, str], Any] = {
     ("blocks", "kernel_widths"): [0],
     ("blocks", "dilations"): [1],
     ("blocks", "groups"): [1],
+    **{("blocks", key_of(name)): [usual] for name, usual in POOLING.items()},
     ("widths", "spread"): 3.0,
     ("downsampling", "smallest_side"): 1,
     ("dropout", "values"): [0.0],
@@ -121,6 +133,7 @@ _WEIGHTED = {
     ("blocks", "kernel_widths"),
     ("blocks", "dilations"),
     ("blocks", "groups"),
+    *(("blocks", key_of(name)) for name in POOLING),
     ("downsampling", "kinds"),
     ("dropout", "values"),
     ("head", "kinds"),
@@ -183,6 +196,10 @@ class _Reader:
             kernel_widths=self.wholes("blocks", "kernel_widths", 0, 31, odd=True),
             dilations=self.wholes("blocks", "dilations", 1, 16),
             groups=self.wholes("blocks", "groups", 1, 256),
+            pool_sizes=self.wholes("blocks", "pool_sizes", 1, 32),
+            pool_widths=self.wholes("blocks", "pool_widths", 0, 32),
+            pool_strides=self.wholes("blocks", "pool_strides", 0, 16),
+            pool_paddings=self.wholes("blocks", "pool_paddings", 0, 16),
             min_width=self.whole("widths", "min", 1, 4096),
             max_width=self.whole("widths", "max", 1, 4096),
             spread=self.number("widths", "spread", 1.0, 64.0),
@@ -246,12 +263,20 @@ class _Reader:
                         key_of(name),
                         f"has none that {kind} blocks take: add {takes}",
                     )
+        options = own_options(space)
+        pools = [options[name].options for name in POOLING]
+        for way in {*POOLS} & {*space.downsampling_kinds.options}:
+            values = (dict(zip(POOLING, each, strict=True)) for each in product(*pools))
+            tries = [refusal(Block(out_channels=1, pool=way, **one)) for one in values]  # type: ignore[arg-type]
+            if why := all(tries) and tries[0]:
+                self.refuse("blocks", "pool_sizes", f'of "{way}" none can be: {why}')
         # The first block must have an option of everything that all blocks have.
-        if space.shortcuts.options == ("identity",):
+        if {*space.shortcuts.options} <= {"identity", "pad"}:
+            only = " and ".join(f'"{one}"' for one in space.shortcuts.options)
             self.refuse(
                 "blocks",
                 "shortcuts",
-                'has only "identity", which a block that takes the images has not: add '
+                f"has only {only}, which a block that takes the images has not: add "
                 '"conv", or "none"',
             )
 

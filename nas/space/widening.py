@@ -236,9 +236,9 @@ def _block_cost(
     for part in parts_of(block, shape[0]):
         sides = part.sides(*sides)
         areas.append(prod(sides))
-    pooled = (sides[0] // 2) * (sides[1] // 2) if block.pool != "none" else 0
+    pooled = prod(block.pooling.sides(*sides)) if block.pooling is not None else 0
     norms = 2 * block.repeats if block.norm == "batch" else 0
-    adds, conv = block.shortcut != "none", block.shortcut == "conv"
+    adds, apart = block.shortcut != "none", block.shortcut not in {"none", "identity"}
 
     @lru_cache(maxsize=64)
     def found(channels: int, width: int) -> tuple[int, int, int]:
@@ -259,7 +259,7 @@ def _block_cost(
             if number == len(parts) - 1:
                 # It adds in place to what the shortcut gave just before.
                 kept = 0
-                if conv:
+                if apart:
                     waiting = before if number else 0
                     peak = max(peak, channels * areas[0] + after + waiting)
             peak = max(peak, before + after + kept)

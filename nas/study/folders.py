@@ -284,12 +284,9 @@ def overview(
 
 def _states(folder: Path, settings: Settings, storage: str | None) -> list[State]:
     """Return the states of a study's candidates; none if it has not begun here."""
-    if settings.external_storage:
-        study = read_study(folder, storage)
-    elif journal_of(folder) is not None:
-        study = read_study(folder)
-    else:
+    if not settings.external_storage and journal_of(folder) is None:
         return []
+    study = read_study(folder, storage if settings.external_storage else None)
     return [candidate.state for candidate in study.candidates()]
 
 

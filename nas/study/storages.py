@@ -13,14 +13,11 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from nas.credentials import redact
 from nas.errors import NasError, StudyError
 from nas.study import optuna_internals
-
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -146,7 +143,7 @@ def study_id(storage: BaseStorage, folder: Path, name: str, *, create: bool) -> 
                 f"the storage holds no study {name!r}: give its address with --storage"
             ) from None
         made = optuna.create_study(
-            storage=storage, study_name=name, directions=list(DIRECTIONS)
+            storage=storage, study_name=name, directions=["maximize", "minimize"]
         )
         with no_experimental_warning():
             made.set_metric_names(["val_accuracy", "num_params"])

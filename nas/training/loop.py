@@ -133,17 +133,6 @@ class Measurement(NamedTuple):
     loss: float
 
 
-def evaluate(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> float:
-    """Return the share of the images that the model gets right; see `measure`."""
-    return measure(model, images, labels, mean, std).accuracy
-
-
 @torch.inference_mode()
 def measure(
     model: nn.Module,

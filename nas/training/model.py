@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from nas.architecture import Architecture, Block, Head, Shape, feature_shapes
-from nas.architecture.kinds import finish_of, parts_of, shortcut_of
+from nas.architecture.activations import ACTIVATIONS
+from nas.architecture.kinds import (
+    channels_beside,
+    finish_of,
+    parts_of,
+    shortcut_of,
+)
 from nas.architecture.parts import Convolution, Part
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "hardswish": nn.Hardswish,
-    "silu": nn.SiLU,
-    "relu6": nn.ReLU6,
+ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
+    name: getattr(nn, facts.module) for name, facts in ACTIVATIONS.items()
 }
 _POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
@@ -107,19 +109,36 @@ class Residual(nn.Module):
         return added
 
 
+class PadChannels(nn.Module):
+    """Every so many-th row and column, and channels of zeros before and behind."""
+
+    def __init__(self, stride: int, before: int, behind: int) -> None:
+        """Take the step and how many channels; fewer than 0 are taken away."""
+        super().__init__()
+        self.stride, self.before, self.behind = stride, before, behind
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the padded feature maps, ``[N, C, H, W]``."""
+        kept = features[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(kept, (0, 0, 0, 0, self.before, self.behind))
+
+
 class SqueezeExcitation(nn.Module):
     """One factor of 0 to 1 for each channel, made of the means of all channels."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
-        """Take the channels and how many values lie between means and factors."""
+    def __init__(
+        self, channels: int, hidden: int, activation: nn.Module, *, bias: bool = True
+    ) -> None:
+        """Take the channels, and how many values lie between means and factors."""
         super().__init__()
-        self.squeeze = nn.Conv2d(channels, hidden, 1)
-        self.excite = nn.Conv2d(hidden, channels, 1)
+        self.squeeze = nn.Conv2d(channels, hidden, 1, bias=bias)
+        self.activation = activation
+        self.excite = nn.Conv2d(hidden, channels, 1, bias=bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the feature maps ``[N, C, H, W]``, each times its factor."""
         means = features.mean((2, 3), keepdim=True)
-        inside = torch.relu(self.squeeze(means))
+        inside = self.activation(self.squeeze(means))
         return features * torch.sigmoid(self.excite(inside))
 
 
@@ -127,6 +146,7 @@ OWN_MODULES: tuple[type[nn.Module], ...] = (
     Inception,
     Shared,
     Residual,
+    PadChannels,
     SqueezeExcitation,
 )
 """Those that torch does not have."""
@@ -140,6 +160,11 @@ def _block(block: Block, in_channels: int) -> nn.Module:
         layers = _convolutions((shortcut,)) if shortcut is not None else OrderedDict()
         if shortcut is not None and shortcut.norm:
             layers["norm"] = nn.BatchNorm2d(shortcut.out_channels)
+        if shortcut is not None and shortcut.activation != "none":
+            layers["activation"] = ACTIVATION_MODULES[shortcut.activation]()
+        if block.shortcut == "pad":
+            beside = channels_beside(block, in_channels)
+            layers["pad"] = PadChannels(block.stride, *beside)
         residual: OrderedDict[str, nn.Module] = OrderedDict(
             residual=Residual(body, nn.Sequential(layers))
         )
@@ -171,10 +196,14 @@ def _convolutions(parts: Sequence[Part]) -> OrderedDict[str, nn.Module]:
             if part.norm:
                 layers[f"norm{number}"] = nn.BatchNorm2d(part.out_channels)
             if part.activation != "none":
-                layers[f"activation{number}"] = _ACTIVATIONS[part.activation]()
+                layers[f"activation{number}"] = ACTIVATION_MODULES[part.activation]()
             if part.gates is not None:
+                gates = part.gates
                 layers[f"gates{number}"] = SqueezeExcitation(
-                    part.gates.channels, part.gates.hidden
+                    gates.channels,
+                    gates.hidden,
+                    ACTIVATION_MODULES[gates.activation](),
+                    bias=gates.bias,
                 )
     return layers
 
@@ -204,11 +233,16 @@ def _following(
             continue
         match name:
             case "pool":
-                layers[name] = _POOLS[pool](2)
+                assert block.pooling is not None
+                own = block.pooling
+                pairs = own.window, own.strides, own.padding
+                # One number for two that are equal, as the exported source has it.
+                sizes = [one if one == other else (one, other) for one, other in pairs]
+                layers[name] = _POOLS[pool](*sizes)
             case "norm":
                 layers[name] = nn.BatchNorm2d(block.out_channels)
             case "activation":
-                layers[name] = _ACTIVATIONS[block.activation]()
+                layers[name] = ACTIVATION_MODULES[block.activation]()
             case _:
                 layers[name] = nn.Dropout(block.dropout)
     return layers
@@ -233,10 +267,12 @@ def _head(head: Head, in_shape: Shape, num_classes: int) -> nn.Sequential:
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
         features = channels
     layers["flatten"] = nn.Flatten()
-    if head.hidden:
-        layers["hidden"] = nn.Linear(features, head.hidden)
-        layers["activation"] = nn.ReLU()
-        features = head.hidden
+    for number, width in enumerate(head.widths, start=1):
+        own = "" if number == 1 else str(number)
+        layers[f"hidden{own}"] = nn.Linear(features, width)
+        if head.activation != "none":
+            layers[f"activation{own}"] = ACTIVATION_MODULES[head.activation]()
+        features = width
     if head.dropout > 0:
         layers["dropout"] = nn.Dropout(head.dropout)
     layers["classifier"] = nn.Linear(features, num_classes)

@@ -5,9 +5,11 @@ What costs, models, exports and draws need of a block follows from its parts.
 
 from __future__ import annotations
 
-from nas.architecture.block import Block
+from nas.architecture.block import POOLING, Block
 from nas.architecture.kinds import (
+    bottleneck,
     conv,
+    full_bottleneck,
     inception,
     inverted_bottleneck,
     mobilenet,
@@ -24,6 +26,8 @@ KINDS: dict[str, Kind] = {
     "residual": residual.KIND,
     "inverted_bottleneck": inverted_bottleneck.KIND,
     "mobilenet": mobilenet.KIND,
+    "bottleneck": bottleneck.KIND,
+    "full_bottleneck": full_bottleneck.KIND,
 }
 """The order is that of the dashboard's filter: a new kind goes to the end."""
 
@@ -31,6 +35,7 @@ ORDERS = {
     "early_pool": ("pool", "norm", "activation", "dropout"),
     "late_pool": ("norm", "activation", "dropout", "pool"),
     "activation_first": ("activation", "norm", "dropout", "pool"),
+    "norm_last": ("activation", "pool", "norm", "dropout"),
 }
 """What may follow a block's last convolution, by its ``order``."""
 
@@ -42,17 +47,30 @@ def parts_of(block: Block, in_channels: int) -> tuple[Part, ...]:
 
 def shortcut_of(block: Block, in_channels: int) -> Part | None:
     """Return the 1x1 convolution of the block's shortcut, if it has one."""
-    if block.shortcut != "conv":
+    if not block.shortcut.endswith("conv"):
         return None
+    plain = block.shortcut in {"bias_conv", "bare_conv"}
     conv1x1 = Convolution(
         "conv",
         in_channels,
         block.out_channels,
         1,
         stride=block.stride,
-        bias=block.has_bias,
+        bias=block.shortcut == "bias_conv" if plain else block.has_bias,
     )
-    return Part((conv1x1,), norm=block.norm == "batch")
+    activation = block.activation if block.shortcut == "activated_conv" else "none"
+    return Part(
+        (conv1x1,), norm=block.norm == "batch" and not plain, activation=activation
+    )
+
+
+def channels_beside(block: Block, in_channels: int) -> tuple[int, int]:
+    """Return how many channels shortcut "pad" puts before the block's input and behind.
+
+    Below 0 it takes as many away.
+    """
+    more = block.out_channels - in_channels
+    return more // 2, more - more // 2
 
 
 def has_order(block: Block) -> bool:
@@ -72,6 +90,23 @@ def finish_of(block: Block) -> tuple[str, ...]:
     return tuple(name for name in order if present[name])
 
 
+def pools_apart(block: Block) -> bool:
+    """Return whether the exports pool in a layer of its own, behind the convolution's.
+
+    So they do behind an addition, where windows overlap, since each convolution is then
+    computed once, and for a mean of finished numbers that is not of four.
+    """
+    pooling = block.pooling
+    if pooling is None:
+        return False
+    late = pooling.kind == "avg" and finish_of(block)[0] != "pool"
+    return (
+        block.shortcut != "none"
+        or not pooling.plain
+        or (late and pooling.window != (2, 2))
+    )
+
+
 def least_width(kind: str, kernel_size: int) -> int:
     """Return the fewest output channels of such a block."""
     return KINDS[kind].least_width(kernel_size)
@@ -89,11 +124,17 @@ def refusal(block: Block) -> str | None:
         )
     if block.expansion != 1 and not kind.expands:
         return f"expansion is {block.expansion}; a {block.kind} block has none: leave 1"
-    if block.squeeze_excitation and not kind.gates:
+    if block.gated and not kind.gates:
         gated = " or ".join(name for name, one in KINDS.items() if one.gates)
+        name = "squeeze_excitation" if block.squeeze_excitation else "gate_width"
         return (
-            f"squeeze_excitation is {block.squeeze_excitation}; a {block.kind} block has "
-            f"none: leave 0, or take {gated}"
+            f"{name} is {getattr(block, name)}; a {block.kind} block has none: leave 0, or "
+            f"take {gated}"
+        )
+    if block.squeeze_excitation and block.gate_width:
+        return (
+            f"squeeze_excitation is {block.squeeze_excitation} and gate_width "
+            f"{block.gate_width}: give one of them"
         )
     if (block.kernel_width, block.dilation) != (0, 1) and not kind.shaped:
         return (
@@ -111,6 +152,8 @@ def refusal(block: Block) -> str | None:
             f"out_channels is {block.out_channels}, which groups {block.groups} does not "
             "divide: make it a multiple, or take fewer groups"
         )
+    if (why := _refused_pooling(block)) is not None:
+        return why
     if block.shortcut != "none" and not block.keeps_size:
         return "a shortcut needs same padding, so that what is added has one size"
     if block.shortcut == "identity" and block.stride > 1:
@@ -126,5 +169,25 @@ def refusal(block: Block) -> str | None:
         return (
             "a block with repeats needs stride 1 and same padding, so that its output "
             "can be its input"
+        )
+    return None
+
+
+def _refused_pooling(block: Block) -> str | None:
+    pooling = block.pooling
+    for name, usual in POOLING.items():
+        value = getattr(block, name)
+        if pooling is None and value != usual:
+            return f"{name} is {value} in a block without pooling: leave {usual}"
+    if pooling is None:
+        return None
+    if pooling.window == (1, 1):
+        return (
+            'a pooling of 1x1 changes nothing: take a larger pool_size, or pool "none"'
+        )
+    if pooling.kind == "avg" and block.pool_padding:
+        return (
+            f"pool_padding is {block.pool_padding}; only maxima are padded: leave 0, or "
+            'take pool "max"'
         )
     return None

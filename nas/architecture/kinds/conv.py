@@ -1,10 +1,10 @@
-"""One convolution."""
+"""One convolution; and the gates that blocks of several may have."""
 
 from __future__ import annotations
 
 from nas.architecture.block import Block
 from nas.architecture.kinds.kind import Kind
-from nas.architecture.parts import Convolution, Part
+from nas.architecture.parts import Convolution, Part, SqueezeExcitation
 
 
 def main_convolution(name: str, block: Block, in_channels: int) -> Convolution:
@@ -15,12 +15,21 @@ def main_convolution(name: str, block: Block, in_channels: int) -> Convolution:
         block.out_channels,
         block.kernel_size,
         stride=block.stride,
-        same=block.padding == "same",
+        padding=block.zeros,
         bias=block.has_bias,
         kernel_width=block.kernel_width,
         dilation=block.dilation,
         groups=block.groups,
     )
+
+
+def gates_of(block: Block, channels: int) -> SqueezeExcitation | None:
+    """Return the gates that the block has for so many channels, if any."""
+    if not block.gated:
+        return None
+    hidden = block.gate_width or max(1, channels // block.squeeze_excitation)
+    bias = block.gate_bias == "yes"
+    return SqueezeExcitation(channels, hidden, block.gate_activation, bias)
 
 
 def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:

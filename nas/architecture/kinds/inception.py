@@ -22,7 +22,7 @@ def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
                     each + (place < extra),
                     kernel_size,
                     stride=block.stride,
-                    same=True,
+                    padding=(kernel_size // 2, kernel_size // 2),
                     bias=block.has_bias,
                 )
                 for place, kernel_size in enumerate(kernels)

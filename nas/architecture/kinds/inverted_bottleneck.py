@@ -10,12 +10,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nas.architecture.block import Block
-from nas.architecture.kinds.conv import main_convolution
+from nas.architecture.kinds.conv import gates_of, main_convolution
 from nas.architecture.kinds.kind import Kind
-from nas.architecture.parts import Convolution, Part, squeeze_excitation
+from nas.architecture.parts import Convolution, Part
 
 
 def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
+    parts = expanded_parts(block, in_channels)
+    return parts if block.expansion > 1 else parts[1:]
+
+
+def expanded_parts(block: Block, in_channels: int) -> tuple[Part, ...]:
+    """Return the three convolutions, each in a part of its own."""
     wide = in_channels * block.expansion
     norm, bias = block.norm == "batch", block.has_bias
     expand = Convolution("expand", in_channels, wide, 1, bias=bias)
@@ -28,10 +34,9 @@ def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
         (depthwise,),
         norm=norm,
         activation=block.activation,
-        gates=squeeze_excitation(wide, block.squeeze_excitation),
+        gates=gates_of(block, wide),
     )
-    inner = [gated] if block.expansion == 1 else [expanded, gated]
-    return (*inner, Part((project,)))
+    return expanded, gated, Part((project,))
 
 
 KIND = Kind(
@@ -39,7 +44,6 @@ KIND = Kind(
     plural="inverted bottlenecks",
     parts=_parts,
     drawn=lambda kernel_size, _: kernel_size > 1,
-    shortcuts=("none", "identity"),
     repeatable=False,
     linear=True,
     expands=True,

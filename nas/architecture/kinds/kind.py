@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from nas.architecture.block import Block
+from nas.architecture.block import POOLING, Block, Shortcut
 from nas.architecture.parts import Part
 
 
@@ -30,7 +30,7 @@ class Kind:
     """The fewest output channels, by the kernel's size."""
     drawn: Callable[[int, str], bool] = lambda _size, _padding: True
     """Whether spaces draw it with that padding and that longer side of the kernel."""
-    shortcuts: tuple[str, ...] = ("none", "identity", "conv")
+    shortcuts: tuple[str, ...] = get_args(Shortcut)
     """Those that it can have."""
     repeatable: bool = True
     """Whether its convolutions can be applied several times."""
@@ -64,7 +64,7 @@ class Kind:
             "dilation": self.shaped,
             "groups": self.grouped,
         }
-        return known[option]
+        return option in POOLING or known[option]
 
 
 _USUAL = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nas.architecture.block import Block
-from nas.architecture.kinds.conv import main_convolution
+from nas.architecture.kinds.conv import gates_of, main_convolution
 from nas.architecture.kinds.kind import Kind
-from nas.architecture.parts import Convolution, Part, squeeze_excitation
+from nas.architecture.parts import Convolution, Part
 
 
 def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
@@ -27,7 +27,7 @@ def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:
         (depthwise,),
         norm=block.norm == "batch",
         activation=block.activation,
-        gates=squeeze_excitation(in_channels, block.squeeze_excitation),
+        gates=gates_of(block, in_channels),
     )
     return inner, Part((pointwise,))
 

@@ -14,10 +14,11 @@ from string import Template
 
 import numpy as np
 
+from nas.architecture.activations import ACTIVATIONS, SIGMOIDAL
 from nas.export.c.arena import arena_size, places
 from nas.export.contract import contract
-from nas.export.integer import SIGMOID, depthwise
-from nas.export.integer_stages import Int8, Integers, IntegerStage, resize_of
+from nas.export.integer import TABLES, depthwise
+from nas.export.integer_stages import Int8, Integers, IntegerStage, pad_of, resize_of
 from nas.export.stages import Stage
 
 _HERE = Path(__file__).parent
@@ -37,7 +38,9 @@ def c_files(
     """
     shapes = any(_is_shaped(stage.float_stage) for stage in table)
     groups = any(_is_grouped(stage.float_stage) for stage in table)
-    arrays = _Arrays(shapes, groups)
+    poolings = [stage.early for stage in table if stage.early]
+    overlaps = not all(pooling.plain for pooling in poolings)
+    arrays = _Arrays(shapes, groups, overlaps)
     calls = list(_calls(table, arrays))
     shape = table[0].float_stage.input_shape
     kinds = {
@@ -53,18 +56,20 @@ def c_files(
         "logit_bits": table[-1].logit_bits,
         "arena": arena_size(table),
         "has_activation": int(bool(kinds)),
-        "has_relu6": int("relu6" in kinds),
-        "has_hardswish": int("hardswish" in kinds),
-        "has_silu": int("silu" in kinds),
+        "activations": "\n".join(
+            f"#define NET_HAS_{name.upper()} {int(name in kinds)}"
+            for name in ACTIVATIONS
+        ),
+        "has_sigmoidal": int(not SIGMOIDAL.isdisjoint(kinds)),
         "has_shapes": int(shapes),
         "has_groups": int(groups),
+        "has_overlaps": int(overlaps),
         "has_resize": int(resize_of(table[0].float_stage) is not None),
-        "has_gates": int("sigmoid" in kinds),
+        "has_pad": int(any(pad_of(stage.float_stage) for stage in table)),
+        "has_gates": int(any(stage.float_stage.gates for stage in table)),
         "has_addition": int(any(stage.added for stage in table)),
         "has_depthwise": int(any(depthwise(stage) for stage in table)),
-        "kernels": (_HERE / "kernels.c")
-        .read_text(encoding="utf-8")
-        .replace("@SIGMOIDS@", _rows(map(str, SIGMOID), "    ")),
+        "kernels": _kernels(),
         "arrays": "\n".join(arrays.text),
         "calls": "\n".join(calls),
         "classes": "\n".join(
@@ -78,6 +83,14 @@ def c_files(
         ).substitute(values)
         for name in names
     }
+
+
+def _kernels() -> str:
+    """Return kernels.c with its tables."""
+    text = (_HERE / "kernels.c").read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        text = text.replace(f"@{name}@", _rows(map(str, table), "    "))
+    return text
 
 
 def _is_shaped(stage: Stage) -> bool:
@@ -95,11 +108,13 @@ class _Arrays:
     """Constant arrays and layers; equal arrays are written once.
 
     With ``shapes`` each layer has the fields that only rectangular or dilated kernels
-    need, with ``groups`` those that only grouped convolutions need.
+    need, with ``groups`` those that only grouped convolutions need, with ``overlaps``
+    those of windows that overlap or are padded.
     """
 
     shapes: bool
     groups: bool
+    overlaps: bool
     text: list[str] = field(default_factory=list)
     _names: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
 
@@ -130,6 +145,13 @@ def _calls(table: Sequence[IntegerStage], arrays: _Arrays) -> Iterator[str]:
             sizes = (*source.input_shape, *source.output_shape[1:])
             numbers = ", ".join(map(str, sizes))
             yield f"    average(arena + {at}, arena + {to}, {numbers});"
+        if (pad := pad_of(source)) is not None:
+            channels, _, width = source.input_shape
+            before = pad.stride, pad.before, stage.input_zero[0]
+            numbers = ", ".join(
+                map(str, (width, channels, *source.output_shape, *before))
+            )
+            yield f"    pad_channels(arena + {at}, arena + {to}, {numbers});"
         for index, convolution in enumerate(stage.convolutions):
             label = f"layer{number - 1}" + (
                 chr(ord("a") + index) if len(stage.convolutions) > 1 else ""
@@ -217,6 +239,9 @@ def _layer(
     if arrays.groups and not separate:
         values["taken"] = convolution.weight.shape[1]
         values["given"] = outputs // stage.float_stage.groups
+    if pool and arrays.overlaps:
+        values["step_h"], values["step_w"] = pool.strides
+        values["inset_h"], values["inset_w"] = pool.padding
     if stage.float_stage.gates:
         values["gates"] = f"arena + {gates}"
     if step := stage.activation_step:

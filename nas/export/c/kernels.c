@@ -1,7 +1,8 @@
 /* ---- The arithmetic, the same for every net -------------------------------- */
 
-enum { NONE, RELU, LEAKY_RELU, HARDSWISH, SILU, RELU6, SIGMOID }; /* activation in fixed point */
-enum { LANES = 4 };                               /* channels summed at a time */
+/* The activation, in fixed point. */
+enum { NONE, RELU, LEAKY_RELU, HARDSWISH, SILU, RELU6, SIGMOID, TANH, GELU, ELU };
+enum { LANES = 4 }; /* channels summed at a time */
 
 /* One convolution and what follows it. Feature maps are [height][width][channels], the
    image [channels][height][width]. Weights are [out / 4][kernel_h][kernel_w][in][4], so
@@ -29,6 +30,10 @@ struct layer {
     uint16_t in_h, in_w, in_c, out_h, out_w, out_c;
     uint16_t out_step; /* channels of the output that this is a part of; 0: logits */
     uint16_t kernel_h, kernel_w, window_h, window_w;
+#if NET_HAS_OVERLAPS
+    uint16_t step_h, step_w;  /* how far apart the windows are */
+    uint8_t inset_h, inset_w; /* how far the first one lies outside */
+#endif
     uint8_t stride, pad;
 #if NET_HAS_SHAPES
     uint8_t pad_w, dilation; /* pad is above and below then, pad_w beside */
@@ -75,24 +80,44 @@ static inline int32_t scaled_down(int64_t value, int shift)
     return (int32_t)(value < -limit ? -limit : value > limit ? limit : value);
 }
 
-#if NET_HAS_SILU || NET_HAS_GATES
-/* 2**16 / (1 + exp(-i / 16)) */
-static const uint32_t sigmoids[129] = {
-@SIGMOIDS@
+/* Tables of what rises to 1, in units of 2**-16 and for 0, 1 / 16, 2 / 16, ... 8. */
+#if NET_HAS_SIGMOIDAL
+static const uint32_t sigmoids[129] = { /* 1 / (1 + exp(-x)) */
+@sigmoid@
 };
+#endif
+#if NET_HAS_GELU
+static const uint32_t normals[129] = { /* (1 + erf(x / sqrt(2))) / 2 */
+@normal@
+};
+#endif
+#if NET_HAS_ELU
+static const uint32_t decays[129] = { /* 1 - exp(-x) */
+@decay@
+};
+#endif
 
-static int32_t sigmoid(int32_t value, int fraction)
+#if NET_HAS_SIGMOIDAL || NET_HAS_GELU || NET_HAS_ELU
+static int32_t curve(const uint32_t *table, int32_t magnitude, int fraction)
 {
     const int bits = fraction - 4;
-    const int32_t magnitude = value < 0 ? -value : value;
     const int32_t place = magnitude >> bits;
     int32_t result = 65536;
     if (place < 128) {
-        const int32_t low = (int32_t)sigmoids[place];
-        const int64_t rise = (int32_t)sigmoids[place + 1] - low;
+        const int32_t low = (int32_t)table[place];
+        const int64_t rise = (int32_t)table[place + 1] - low;
         const int32_t rest = magnitude - place * ((int32_t)1 << bits);
         result = low + (int32_t)((rise * rest) >> bits);
     }
+    return result;
+}
+#endif
+
+#if NET_HAS_SIGMOIDAL || NET_HAS_GELU
+/* The same below 0, too, where the sum for x and -x is 1. */
+static int32_t gate(const uint32_t *table, int32_t value, int fraction)
+{
+    const int32_t result = curve(table, value < 0 ? -value : value, fraction);
     return value < 0 ? 65536 - result : result;
 }
 #endif
@@ -118,13 +143,27 @@ static int32_t activated(const struct layer *p, int32_t value)
         return (int32_t)halved((int64_t)value * gate, 28);
     }
 #endif
-#if NET_HAS_GATES
+#if NET_HAS_SIGMOID
     case SIGMOID:
-        return sigmoid(value, p->fraction);
+        return gate(sigmoids, value, p->fraction);
+#endif
+#if NET_HAS_TANH
+    case TANH:
+        return 2 * gate(sigmoids, 2 * value, p->fraction) - 65536;
 #endif
 #if NET_HAS_SILU
     case SILU:
-        return (int32_t)halved((int64_t)value * sigmoid(value, p->fraction), 16);
+        return (int32_t)halved((int64_t)value * gate(sigmoids, value, p->fraction), 16);
+#endif
+#if NET_HAS_GELU
+    case GELU:
+        return (int32_t)halved((int64_t)value * gate(normals, value, p->fraction), 16);
+#endif
+#if NET_HAS_ELU
+    case ELU:
+        if (value >= 0)
+            return value;
+        return -(curve(decays, -value, p->fraction) >> (16 - p->fraction));
 #endif
     default:
         return value;
@@ -342,21 +381,35 @@ static void convolve_any(const struct layer *p, const struct view *v, int c, int
     convolve(p, v, c, lanes, sums);
 }
 
+/* Where the window at (y, x) of the output starts, and what of it is inside. It is inside
+   as a whole but where a layer pools alone. */
+#if NET_HAS_OVERLAPS
+#define TOP(p, y) ((y) * (p)->step_h - (p)->inset_h)
+#define LEFT(p, x) ((x) * (p)->step_w - (p)->inset_w)
+#define BEGIN(start) ((start) < 0 ? -(start) : 0)
+#define END(start, window, size) ((size) - (start) < (window) ? (size) - (start) : (window))
+#else
+#define TOP(p, y) ((y) * (p)->window_h)
+#define LEFT(p, x) ((x) * (p)->window_w)
+#define BEGIN(start) 0
+#define END(start, window, size) (window)
+#endif
+
 /* Sums, finished or not, pooled over the window at (y, x) of the output. */
 static void pool(const struct layer *p, const uint8_t *in, int64_t half, int y, int x,
                  int c, int lanes, int32_t *pooled)
 {
-    for (int wy = 0; wy < p->window_h; wy++)
-        for (int wx = 0; wx < p->window_w; wx++) {
+    for (int wy = BEGIN(TOP(p, y)); wy < END(TOP(p, y), p->window_h, p->in_h); wy++)
+        for (int wx = BEGIN(LEFT(p, x)); wx < END(LEFT(p, x), p->window_w, p->in_w); wx++) {
             int32_t sums[LANES];
             const struct view v =
-                view_at(p, in, y * p->window_h + wy, x * p->window_w + wx);
+                view_at(p, in, TOP(p, y) + wy, LEFT(p, x) + wx);
             convolve_any(p, &v, c, lanes, sums);
             for (int lane = 0; lane < lanes; lane++) {
                 int32_t value = sums[lane];
                 if (p->late)
                     value = finished(p, half, value, c + lane);
-                if (wy == 0 && wx == 0)
+                if (wy == BEGIN(TOP(p, y)) && wx == BEGIN(LEFT(p, x)))
                     pooled[lane] = value;
                 else if (p->average)
                     pooled[lane] += value;
@@ -438,6 +491,22 @@ static void average(const uint8_t *in, uint8_t *out, int channels, int height, i
                         sum += in[(int32_t)row * width + column];
                 *out++ = (uint8_t)((2 * sum + count) / (2 * count));
             }
+        }
+}
+#endif
+
+#if NET_HAS_PAD
+/* Takes every stride-th row and column; puts zeros before and behind the channels, or
+   leaves some out where before is below 0. */
+static void pad_channels(const uint8_t *in, uint8_t *out, int width, int channels,
+                         int out_channels, int out_height, int out_width, int stride,
+                         int before, uint8_t zero)
+{
+    for (int y = 0; y < out_height; y++)
+        for (int x = 0; x < out_width; x++) {
+            const uint8_t *pixel = in + ((int32_t)y * width + x) * stride * channels;
+            for (int c = -before; c < out_channels - before; c++)
+                *out++ = c < 0 || c >= channels ? zero : pixel[c];
         }
 }
 #endif

@@ -209,26 +209,32 @@ def _copy(to: Tensor, what: Tensor) -> None:
     to.copy_(what)
 
 
-def _silu(x: Tensor, y: Tensor) -> None:
-    torch.ops.aten.silu.out(x, out=y)
+def _pad_channels(x: Tensor, y: Tensor, stride: int, before: int, back: int) -> None:
+    """Put x into y, or a gradient of y into that of x; what has no place there is 0."""
+    first, start = max(-before, 0), max(before, 0)
+    count = min(x.shape[1] - first, y.shape[1] - start)
+    here = x[:, first : first + count, ::stride, ::stride]
+    there = y[:, start : start + count]
+    (x if back else y).zero_()
+    if back:
+        here.copy_(there)
+    else:
+        there.copy_(here)
 
 
-def _silu_back(g: Tensor, x: Tensor) -> None:
-    torch.ops.aten.silu_backward.grad_input(g, x, grad_input=g)
+def _curve(name: str, x: Tensor, y: Tensor) -> None:
+    getattr(torch.ops.aten, name).out(x, out=y)
 
 
-def _sigmoid(x: Tensor) -> None:
-    x.sigmoid_()
-
-
-def _sigmoid_back(g: Tensor, y: Tensor) -> None:
-    torch.ops.aten.sigmoid_backward.grad_input(g, y, grad_input=g)
+def _curve_back(name: str, g: Tensor, x: Tensor, y: Tensor) -> None:
+    # Some gradients follow from what the function has made.
+    taken = {"tanh": (y,), "sigmoid": (y,), "elu": (1, 1, 1, False, x)}.get(name, (x,))
+    getattr(torch.ops.aten, f"{name}_backward").grad_input(g, *taken, grad_input=g)
 
 
 _TORCHS: dict[str, Callable[..., None]] = {
     "copy": _copy,
-    "silu": _silu,
-    "silu_back": _silu_back,
-    "sigmoid": _sigmoid,
-    "sigmoid_back": _sigmoid_back,
+    "curve": _curve,
+    "curve_back": _curve_back,
+    "pad_channels": _pad_channels,
 }

@@ -437,6 +437,66 @@ void avg_pool_back(const vec *g, vec *gx, int planes, int H, int W) {
       }
 }
 
+/* Windows of any size over [planes][H][W], of which at least one place is inside. */
+typedef struct {
+  int planes, height, width, out_height, out_width;
+  int high, wide, down, right, above, beside; /* the window, its steps, the padding */
+} windows;
+
+/* What of the window at (i, j) is inside: rows and columns. */
+typedef struct { int top, below, left, right; } area;
+
+INLINE area inside(const windows *s, int i, int j) {
+  int top = i * s->down - s->above, left = j * s->right - s->beside;
+  return (area){most(top, 0), least(top + s->high, s->height), most(left, 0),
+                least(left + s->wide, s->width)};
+}
+
+/* The maximum of each window, or the mean, which has no padding. */
+void pool(const vec *x, vec *y, const windows *s, int largest) {
+  float share = largest ? 1 : 1.0f / (float)(s->high * s->wide);
+  for (int c = 0; c < s->planes; c++, x += (long)s->height * s->width)
+    for (int i = 0; i < s->out_height; i++)
+      for (int j = 0; j < s->out_width; j++) {
+        area a = inside(s, i, j);
+        vec value = largest ? x[(long)a.top * s->width + a.left] : (vec){0};
+        for (int row = a.top; row < a.below; row++)
+          for (int column = a.left; column < a.right; column++) {
+            vec at = x[(long)row * s->width + column];
+            mask more = at > value;
+            if (largest)
+              value = (vec)((mask)where(more, at) | (mask)where(~more, value));
+            else
+              value += at;
+          }
+        *y++ = value * share;
+      }
+}
+
+/* The gradient of a maximum goes to the first of its window that is as large. */
+void pool_back(const vec *g, const vec *x, const vec *y, vec *gx, const windows *s,
+               int largest) {
+  float share = largest ? 1 : 1.0f / (float)(s->high * s->wide);
+  memset(gx, 0, sizeof(vec) * s->planes * s->height * s->width);
+  for (int c = 0; c < s->planes; c++) {
+    for (int i = 0; i < s->out_height; i++)
+      for (int j = 0; j < s->out_width; j++, g++, y++) {
+        area a = inside(s, i, j);
+        vec each = *g * share;
+        mask left = ~(mask){0};
+        for (int row = a.top; row < a.below; row++)
+          for (int column = a.left; column < a.right; column++) {
+            long at = (long)row * s->width + column;
+            mask hit = left;
+            if (largest) hit &= x[at] == *y, left &= ~hit;
+            gx[at] += where(hit, each);
+          }
+      }
+    x += (long)s->height * s->width;
+    gx += (long)s->height * s->width;
+  }
+}
+
 /* The mean of each of the planes. */
 void global_mean(const vec *x, vec *y, int planes, long L) {
   for (int n = 0; n < planes; n++, x += L) {

@@ -18,7 +18,7 @@ from nas.training.kernels.library import call, count_lanes, load, why_missing
 from nas.training.kernels.program import LANES
 from nas.training.kernels.recording import LAYERS
 from nas.training.kernels.tape import Tape
-from nas.training.model import Residual, Shared
+from nas.training.model import Residual, Shared, SqueezeExcitation
 from nas.training.recipe import Recipe
 
 _logger = logging.getLogger("nas")
@@ -238,3 +238,5 @@ def _with_bodies(layers: list[nn.Module]) -> Iterator[nn.Module]:
         yield layer
         if isinstance(layer, Residual):
             yield from _with_bodies([*layer.body, *layer.shortcut])
+        if isinstance(layer, SqueezeExcitation):
+            yield layer.activation

@@ -36,6 +36,8 @@ _SIGNATURES = {
     "max_pool_back": "pppiii",
     "avg_pool": "ppiii",
     "avg_pool_back": "ppiii",
+    "pool": "pppi",
+    "pool_back": "pppppi",
     "global_mean": "ppil",
     "global_mean_back": "ppili",
     "activate": "pplfi",

@@ -15,8 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nas.architecture.parts import Pooling
 from nas.training.kernels.tape import Pool
-from nas.training.model import Inception, Residual, SqueezeExcitation
+from nas.training.model import (
+    ACTIVATION_MODULES,
+    Inception,
+    PadChannels,
+    Residual,
+    SqueezeExcitation,
+)
 
 # Emits the calls that turn the gradient of a layer's output into that of its input, and
 # returns where that will be; None where nobody needs it.
@@ -30,9 +37,16 @@ _RECTIFIERS: dict[type[nn.Module], int] = {
 }
 """Activations and their numbers in kernels.c."""
 
+CURVES = {
+    module: name
+    for name, module in ACTIVATION_MODULES.items()
+    if module not in _RECTIFIERS
+}
+"""The activations with exponentials, and torch's names of them."""
+
 LAYERS: tuple[type[nn.Module], ...] = (
     *_RECTIFIERS,
-    nn.SiLU,
+    *CURVES,
     nn.Conv2d,
     nn.BatchNorm2d,
     nn.MaxPool2d,
@@ -41,9 +55,11 @@ LAYERS: tuple[type[nn.Module], ...] = (
     nn.Dropout,
     Inception,
     Residual,
+    PadChannels,
     SqueezeExcitation,
 )
-"""What a tape can hold; on a GPU no convolution that `is_grouped`."""
+"""What a tape can hold; on a GPU no PadChannels, no convolution that `is_grouped`, and no
+pooling but those that halve the sides."""
 
 
 class NormInside(NamedTuple):
@@ -145,20 +161,25 @@ class Recorder(ABC):
             return self._inception(x, layer)
         if isinstance(layer, Residual):
             return self._residual(x, layer)
+        if isinstance(layer, PadChannels):
+            return self._padded(x, layer)
         if isinstance(layer, SqueezeExcitation):
             return self._gated(x, layer)
         if isinstance(layer, nn.BatchNorm2d):
             return self._norm_eval(x, layer)
         if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
-            return self._pooling(x, largest=isinstance(layer, nn.MaxPool2d))
+            largest = isinstance(layer, nn.MaxPool2d)
+            if is_halving(layer):
+                return self._pooling(x, largest=largest)
+            return self._windows(x, layer, largest=largest)
         if isinstance(layer, nn.AdaptiveAvgPool2d):
             return self._mean(x)
         if isinstance(layer, nn.Dropout):
             if not self._training:
                 return x, _only_in_training
             return self._dropout(x, layer.p)
-        if isinstance(layer, nn.SiLU):
-            return self._silu(x)
+        if type(layer) in CURVES:
+            return self._curve(x, CURVES[type(layer)])
         return self._rectifier(x, layer)
 
     def _conv(
@@ -255,6 +276,25 @@ class Recorder(ABC):
 
         return y, back
 
+    def _windows(
+        self, x: Tensor, layer: nn.MaxPool2d | nn.AvgPool2d, *, largest: bool
+    ) -> tuple[Tensor, Back]:
+        """Record a pooling of any other windows."""
+        sizes = _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding)
+        out = Pooling("", *sizes).sides(*x.shape[2:4])
+        y = self._pool.take((*x.shape[:2], *out, x.shape[4]))
+        numbers = count_planes(x), *x.shape[2:4], *out, *itertools.chain(*sizes)
+        shape = (ctypes.c_int * len(numbers))(*numbers)
+        self._emit("pool", x, y, shape, int(largest))
+
+        def back(g: Tensor) -> Tensor:
+            gx = self._pool.take(x.shape)
+            self._emit("pool_back", g, x, y, gx, shape, int(largest))
+            self._pool.give(g)
+            return gx
+
+        return y, back
+
     def _mean(self, x: Tensor) -> tuple[Tensor, Back]:
         """Record the mean of each map."""
         y = self._pool.take((*x.shape[:2], 1, 1, x.shape[4]))
@@ -282,13 +322,13 @@ class Recorder(ABC):
 
         return y, back
 
-    def _silu(self, x: Tensor) -> tuple[Tensor, Back]:
-        """Record SiLU."""
+    def _curve(self, x: Tensor, name: str) -> tuple[Tensor, Back]:
+        """Record an activation with exponentials."""
         y = self._pool.take(x.shape)
-        self._emit("silu", x, y)
+        self._emit("curve", name, x, y)
 
         def back(g: Tensor) -> Tensor:
-            self._emit("silu_back", g, x)
+            self._emit("curve_back", name, g, x, y)
             return g
 
         return y, back
@@ -339,13 +379,29 @@ class Recorder(ABC):
 
         return y, back
 
+    def _padded(self, x: Tensor, layer: PadChannels) -> tuple[Tensor, Back]:
+        """Record every so many-th row and column, with channels of zeros around."""
+        stride, groups, channels, *sides, lanes = layer.stride, *x.shape
+        channels += layer.before + layer.behind
+        rows, columns = ((side - 1) // stride + 1 for side in sides)
+        y = self._pool.take((groups, channels, rows, columns, lanes))
+        self._emit("pad_channels", x, y, stride, layer.before, 0)
+
+        def back(g: Tensor) -> Tensor:
+            gx = self._pool.take(x.shape)
+            self._emit("pad_channels", gx, g, stride, layer.before, 1)
+            self._pool.give(g)
+            return gx
+
+        return y, back
+
     def _gated(self, x: Tensor, layer: SqueezeExcitation) -> tuple[Tensor, Back]:
         """Record the channels times what is made of their means."""
         planes, area = count_planes(x), area_of(x)
         means, _ = self._mean(x)
-        inside = [layer.squeeze, nn.ReLU(), layer.excite]
+        inside = [layer.squeeze, layer.activation, layer.excite]
         gates, gates_back = self._chain(inside, means)
-        self._emit("sigmoid", gates)
+        self._emit("curve", "sigmoid", gates, gates)
         y = self._pool.take(x.shape)
         self._emit("scale", x, gates, y, planes, area)
         if not self._training:
@@ -354,7 +410,7 @@ class Recorder(ABC):
         def back(g: Tensor) -> Tensor:
             g_gates = self._pool.take(gates.shape)
             self._emit("scale_back", g, x, gates, g, g_gates, planes, area)
-            self._emit("sigmoid_back", g_gates, gates)
+            self._emit("curve_back", "sigmoid", g_gates, gates, gates)
             g_means = gates_back(g_gates)
             assert g_means is not None
             self._emit("global_mean_back", g_means, g, planes, area, 1)
@@ -376,6 +432,17 @@ def is_grouped(layer: nn.Conv2d) -> bool:
     """Return whether it convolves groups of channels: neither all nor each by itself."""
     depthwise = layer.groups == layer.in_channels == layer.out_channels
     return layer.groups > 1 and not depthwise
+
+
+def is_halving(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    """Return whether it pools 2x2 with stride 2, for which there are kernels of their own."""
+    sizes = _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding)
+    return sizes == ((2, 2), (2, 2), (0, 0))
+
+
+def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return height, width
 
 
 def take_norm(layers: list[nn.Module]) -> NormInside | None:

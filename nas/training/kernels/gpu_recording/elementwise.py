@@ -7,7 +7,8 @@ from torch import Tensor
 from nas.training.kernels.gpu_recording.operations import Operations, share_evenly
 from nas.training.kernels.program import LANES
 
-_SILU, _SIGMOID = 4, 5
+CURVES = {"silu": 4, "sigmoid": 5}
+"""The activations with exponentials that gpu.cu has, and their numbers there."""
 
 
 def activate(
@@ -36,24 +37,15 @@ def activate_back(
     )  # fmt: skip
 
 
-def silu(to: Operations, x: Tensor, y: Tensor) -> None:
-    """Record SiLU."""
-    activate(to, x, y, x.numel() // LANES, 0.0, _SILU)
+def curve(to: Operations, name: str, x: Tensor, y: Tensor) -> None:
+    """Record an activation with exponentials; x may be y."""
+    activate(to, x, y, x.numel() // LANES, 0.0, CURVES[name])
 
 
-def silu_back(to: Operations, g: Tensor, x: Tensor) -> None:
-    """Record the gradient of SiLU's input, in place."""
-    activate_back(to, g, x, g, x.numel() // LANES, 0.0, _SILU)
-
-
-def sigmoid(to: Operations, x: Tensor) -> None:
-    """Record a sigmoid in place."""
-    activate(to, x, x, x.numel() // LANES, 0.0, _SIGMOID)
-
-
-def sigmoid_back(to: Operations, g: Tensor, y: Tensor) -> None:
-    """Record the gradient of a sigmoid's input, in place; y is its output."""
-    activate_back(to, g, y, g, y.numel() // LANES, 0.0, _SIGMOID)
+def curve_back(to: Operations, name: str, g: Tensor, x: Tensor, y: Tensor) -> None:
+    """Record the gradient of its input x, in place; y is its output."""
+    known = y if name == "sigmoid" else x
+    activate_back(to, g, known, g, g.numel() // LANES, 0.0, CURVES[name])
 
 
 def add(to: Operations, x: Tensor, y: Tensor, count: int) -> None:

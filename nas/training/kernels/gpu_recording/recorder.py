@@ -17,14 +17,17 @@ from nas.training.kernels.gpu_recording import (
 from nas.training.kernels.gpu_recording.operations import Operations
 from nas.training.kernels.program import LANES, Launcher, Program
 from nas.training.kernels.recording import (
+    CURVES,
     LAYERS,
     Back,
     NormInside,
     Recorder,
     conv_shape,
     is_grouped,
+    is_halving,
 )
 from nas.training.kernels.tape import Pool
+from nas.training.model import PadChannels
 from nas.training.recipe import Recipe
 
 _RECORD: dict[str, Callable[..., None]] = {
@@ -43,10 +46,8 @@ _RECORD: dict[str, Callable[..., None]] = {
     "global_mean_back": pooling.global_mean_back,
     "activate": elementwise.activate,
     "activate_back": elementwise.activate_back,
-    "silu": elementwise.silu,
-    "silu_back": elementwise.silu_back,
-    "sigmoid": elementwise.sigmoid,
-    "sigmoid_back": elementwise.sigmoid_back,
+    "curve": elementwise.curve,
+    "curve_back": elementwise.curve_back,
     "add": elementwise.add,
     "copy": elementwise.copy,
     "join": elementwise.join,
@@ -61,6 +62,12 @@ def can_record(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
         high, wide = layer.kernel_size
         return high * wide <= convolutions.MAX_TAPS and not is_grouped(layer)
+    if type(layer) in CURVES:
+        return CURVES[type(layer)] in elementwise.CURVES
+    if isinstance(layer, PadChannels):
+        return False
+    if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
+        return is_halving(layer)
     return isinstance(layer, (*LAYERS, nn.Flatten, nn.Linear))
 
 
