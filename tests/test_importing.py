@@ -501,6 +501,21 @@ def test_refusals_name_the_line_and_the_nearest(
     assert not re.search("trac|aten|symbolic|report it", str(caught.value))
 
 
+def test_along_a_single_row_any_stride_is_that_of_the_columns() -> None:
+    """Signals are often images of one row, with a stride of (1, 2)."""
+    model = nn.Sequential(
+        nn.Conv2d(5, 6, (1, 3), stride=(1, 2), padding=(0, 1)), nn.ReLU(),
+        nn.Conv2d(6, 8, (1, 9), stride=(1, 2), padding=(0, 4)), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    )  # fmt: skip
+    chain = trace(model, (5, 1, 40))
+    architecture, _ = assemble(chain, (5, 1, 40))
+    check_same(model, chain, architecture)
+    assert [block.stride for block in architecture.blocks] == [2, 2]
+    with pytest.raises(ArchitectureError, match="one stride and one dilation"):
+        assemble(trace(model, (5, 2, 40)), (5, 2, 40))
+
+
 def test_a_wrong_image_size_is_told_with_the_right_one() -> None:
     """Of the usual sizes; a slip in the code is told as what it is."""
     model = copy.deepcopy(TAKEN["norm folded"])
