@@ -193,6 +193,17 @@ def test_a_dropout_that_changes_its_place_is_noted() -> None:
     assert architecture.blocks[0].order == "late_pool"
 
 
+def test_two_dropouts_in_a_row_are_one() -> None:
+    """Each value passes both by the product of their chances."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Dropout(0.4), nn.Dropout(0.5),
+        nn.Conv2d(4, 10, 3), nn.Flatten(), nn.Linear(160, 10),
+    )  # fmt: skip
+    architecture, notes = assemble(trace(model, (1, 8, 8)), (1, 8, 8))
+    assert architecture.blocks[0].dropout == 0.7
+    assert notes == ["2 (Dropout) and 3 (Dropout) are one dropout of 0.7"]
+
+
 class Residual(nn.Module):
     """Two paths that are added."""
 

@@ -156,6 +156,9 @@ class _Parts:
             if layer.kind in following:
                 if layer.kind == "dropout" and self.flattens_next():
                     break
+                if [*following][-1] == layer.kind == "dropout":
+                    following["dropout"] = self.one_dropout(following["dropout"])
+                    continue
                 raise refuse(
                     layer.name,
                     f"there is a second {layer.kind} behind {first.name}; the "
@@ -163,6 +166,15 @@ class _Parts:
                 )
             following[layer.kind] = self.layers.pop(0)
         return following
+
+    def one_dropout(self, first: Layer) -> Layer:
+        """Return the dropout that does what this and the next layer do."""
+        second = self.layers.pop(0)
+        share = round(1 - (1 - first.value) * (1 - second.value), 6)
+        self.notes.append(
+            f"{first.name} and {second.name} are one dropout of {share:g}"
+        )
+        return replace(first, value=share, out_shape=second.out_shape)
 
     def note_dropout(self, following: dict[str, Layer], first: Layer) -> None:
         """Note where a dropout behind an addition stands elsewhere in nas."""
