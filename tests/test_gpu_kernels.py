@@ -26,7 +26,7 @@ from nas.training import kernels
 from nas.training.batches import Batches
 from nas.training.kernels import cuda, gpu, program
 from nas.training.kernels.gpu_recording import can_record
-from nas.training.kernels.layers import all_layers
+from nas.training.kernels.layers import all_layers, with_bodies
 from nas.training.loop import train
 from nas.training.model import ACTIVATION_MODULES
 from nas.training.optimizer import Optimizer
@@ -158,8 +158,8 @@ HEADS: tuple[dict[str, Any], ...] = (
     {"kind": "flatten"},
     {"kind": "gap", "hidden": 5},
 )
-# See tests/test_groups.py and tests/test_pooling.py.
-LEFT_TO_TORCH = {"grouped", "poolings of other sizes", "curves"}
+# They have layers that `can_record` leaves to torch.
+LEFT_TO_TORCH = {"grouped", "poolings of other sizes", "curves", "further shortcuts"}
 CASES = [
     pytest.param(
         name,
@@ -169,6 +169,13 @@ CASES = [
     )
     for number, name in enumerate(name for name in CHAINS if name not in LEFT_TO_TORCH)
 ]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_what_the_kernel_lacks_is_left_to_torch(name: str) -> None:
+    """A net with such a layer is not recorded at all."""
+    layers = with_bodies(all_layers(model_of(*CHAINS[name])))
+    assert all(map(can_record, layers)) == (name not in LEFT_TO_TORCH)
 
 
 @pytest.mark.parametrize("name", ACTIVATION_MODULES)

@@ -193,6 +193,17 @@ def test_a_dropout_that_changes_its_place_is_noted() -> None:
     assert architecture.blocks[0].order == "late_pool"
 
 
+def test_two_dropouts_in_a_row_are_one() -> None:
+    """Each value passes both by the product of their chances."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Dropout(0.4), nn.Dropout(0.5),
+        nn.Conv2d(4, 10, 3), nn.Flatten(), nn.Linear(160, 10),
+    )  # fmt: skip
+    architecture, notes = assemble(trace(model, (1, 8, 8)), (1, 8, 8))
+    assert architecture.blocks[0].dropout == 0.7
+    assert notes == ["2 (Dropout) and 3 (Dropout) are one dropout of 0.7"]
+
+
 class Residual(nn.Module):
     """Two paths that are added."""
 
@@ -499,6 +510,21 @@ def test_refusals_name_the_line_and_the_nearest(
         imported(Changed())
     assert re.search(r"test_importing.py line \d+", str(caught.value))
     assert not re.search("trac|aten|symbolic|report it", str(caught.value))
+
+
+def test_along_a_single_row_any_stride_is_that_of_the_columns() -> None:
+    """Signals are often images of one row, with a stride of (1, 2)."""
+    model = nn.Sequential(
+        nn.Conv2d(5, 6, (1, 3), stride=(1, 2), padding=(0, 1)), nn.ReLU(),
+        nn.Conv2d(6, 8, (1, 9), stride=(1, 2), padding=(0, 4)), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    )  # fmt: skip
+    chain = trace(model, (5, 1, 40))
+    architecture, _ = assemble(chain, (5, 1, 40))
+    check_same(model, chain, architecture)
+    assert [block.stride for block in architecture.blocks] == [2, 2]
+    with pytest.raises(ArchitectureError, match="one stride and one dilation"):
+        assemble(trace(model, (5, 2, 40)), (5, 2, 40))
 
 
 def test_a_wrong_image_size_is_told_with_the_right_one() -> None:

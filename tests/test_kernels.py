@@ -198,7 +198,7 @@ CHAINS: dict[str, tuple[Block, ...]] = {
             activation="silu",
         ),
         Block(kind="mobilenet", out_channels=4, kernel_size=5, padding=(1, 4)),
-        Block(out_channels=4, groups=2, dilation=2, padding=(3, 0), norm="none"),
+        Block(out_channels=4, dilation=2, padding=(3, 0), norm="none"),
     ),
 }
 

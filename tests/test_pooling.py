@@ -240,12 +240,16 @@ kinds = ["gap"]
             'pool_sizes: of "max" none can be: a pooling of 1x1 changes',
         ),
         ("pool_strides = [17]", "pool_strides: is 17, give 0 to 16"),
+        (
+            "pool_sizes = [3]\npool_paddings = [1]",
+            'pool_paddings: of "avg" none can be: pool_padding is 1; only maxima',
+        ),
     ],
 )
 def test_a_space_without_poolings_is_refused(keys: str, message: str) -> None:
     """The line of the file stands before it."""
     with pytest.raises(SpaceError) as error:
-        space_of(keys)
+        space_of(keys, "shared" if "avg" in message else "plain")
     assert message in str(error.value)
 
 

@@ -42,7 +42,7 @@ class StrictDraws(FixedDraws):
 
 @pytest.mark.slow
 @given(spaces(), st.integers(0, 2**32), st.integers(500, 50_000))
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(25))
 def test_what_was_drawn_can_be_encoded(text: str, seed: int, budget: int) -> None:
     """The draws that encode finds give back the architecture, whatever it is."""
     space = read_space(text, "drawn")

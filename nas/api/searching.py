@@ -165,8 +165,9 @@ def _mention_resuming(study: Study, trials: int) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         finished = sum(c.state in {"complete", "pruned"} for c in study.candidates())
+        left = " and longer trainings left" if finished >= trials else ""
         raise KeyboardInterrupt(
-            f"stopped with {finished} of {trials} trials finished; resume with the "
+            f"stopped with {finished} of {trials} trials finished{left}; resume with the "
             "same command"
         ) from None
 

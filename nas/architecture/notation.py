@@ -58,8 +58,9 @@ notations.
 
 from __future__ import annotations
 
-from nas.architecture import POOLING, Architecture, Block, Head
+from nas.architecture import Architecture, Block, Head
 from nas.architecture.kinds import KINDS
+from nas.architecture.parts import Pooling
 
 
 def describe(architecture: Architecture) -> str:
@@ -83,8 +84,8 @@ def describe_block(block: Block) -> str:
         core += "p({},{})".format(*block.padding)
     if block.stride != 1:
         core += f"/{block.stride}"
-    if block.pool != "none":
-        core += f"/{block.pool}{_pooling(block)}"
+    if block.pooling is not None:
+        core += f"/{block.pool}{_pooling(block.pooling)}"
     if block.repeats > 1:
         core += f"x{block.repeats}"
     core += _SHORTCUTS[block.shortcut]
@@ -130,16 +131,14 @@ _SHORTCUTS = {
 }
 
 
-def _pooling(block: Block) -> str:
+def _pooling(pooling: Pooling) -> str:
     """Return what of the pooling is not usual, such as ``3s2``."""
-    if all(getattr(block, name) == usual for name, usual in POOLING.items()):
-        return ""
-    size = str(block.pool_size)
-    if block.pool_width:
-        size = f"({block.pool_size},{block.pool_width})"
-    stride = f"s{block.pool_stride}" if block.pool_stride else ""
-    padding = f"p{block.pool_padding}" if block.pool_padding else ""
-    return size + stride + padding
+    high, wide = pooling.window
+    size = str(high) if high == wide else f"({high},{wide})"
+    stride = "" if pooling.strides == pooling.window else f"s{max(pooling.strides)}"
+    padding = f"p{max(pooling.padding)}" if any(pooling.padding) else ""
+    whole = size + stride + padding
+    return "" if whole == "2" else whole
 
 
 # Spellings that differ get different words, even where they mean the same.

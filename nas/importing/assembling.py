@@ -12,7 +12,12 @@ from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import KINDS, ORDERS, parts_of
 from nas.architecture.parts import Pooling
 from nas.errors import ArchitectureError
-from nas.importing.convolutions import check_plain, kernel_of, padding_of
+from nas.importing.convolutions import (
+    check_plain,
+    kernel_of,
+    padding_of,
+    stride_of,
+)
 from nas.importing.dense import as_linear, with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
 from nas.importing.operations import pooling_values
@@ -43,7 +48,7 @@ def assemble(chain: Chain, input_shape: Shape) -> tuple[Architecture, list[str]]
         head=head,
         resolution=parts.resolution,
     )
-    return architecture, parts.notes
+    return architecture, list(dict.fromkeys(parts.notes))
 
 
 _MOVED = (
@@ -151,6 +156,9 @@ class _Parts:
             if layer.kind in following:
                 if layer.kind == "dropout" and self.flattens_next():
                     break
+                if [*following][-1] == layer.kind == "dropout":
+                    following["dropout"] = self.one_dropout(following["dropout"])
+                    continue
                 raise refuse(
                     layer.name,
                     f"there is a second {layer.kind} behind {first.name}; the "
@@ -158,6 +166,15 @@ class _Parts:
                 )
             following[layer.kind] = self.layers.pop(0)
         return following
+
+    def one_dropout(self, first: Layer) -> Layer:
+        """Return the dropout that does what this and the next layer do."""
+        second = self.layers.pop(0)
+        share = round(1 - (1 - first.value) * (1 - second.value), 6)
+        self.notes.append(
+            f"{first.name} and {second.name} are one dropout of {share:g}"
+        )
+        return replace(first, value=share, out_shape=second.out_shape)
 
     def note_dropout(self, following: dict[str, Layer], first: Layer) -> None:
         """Note where a dropout behind an addition stands elsewhere in nas."""
@@ -204,12 +221,12 @@ class _Parts:
         """Return kind, sizes and padding of a block, and its convolutions."""
         convs = [m for m in layer.modules if isinstance(m, nn.Conv2d)]
         for conv in convs:
-            check_plain(conv, layer.name)
+            check_plain(conv, layer)
         first = convs[0]
         values: dict[str, Any] = {
             "out_channels": sum(conv.out_channels for conv in convs),
             **kernel_of(max(convs, key=lambda conv: conv.kernel_size)),
-            "stride": first.stride[0],
+            "stride": stride_of(first, layer),
             "padding": padding_of(first, layer),
         }
         if len(convs) > 1:
@@ -236,7 +253,7 @@ class _Parts:
             groups = {"groups": first.groups} if first.groups > 1 else {}
             return values | {"kind": "conv"} | groups, layer.modules
         after = self.layers[0]
-        check_plain(second, after.name)
+        check_plain(second, after)
         padding_of(second, after)
         self.layers.pop(0)
         sizes = {"kind": "separable", "out_channels": second.out_channels}
@@ -315,7 +332,7 @@ class _Parts:
             )
         if norm.eps != 1e-5 or norm.momentum != 0.1:
             self.notes.append(
-                f"{layer.name} gets torch's usual eps 1e-5 and momentum 0.1 instead of "
+                "batch norm gets torch's usual eps 1e-5 and momentum 0.1 instead of "
                 f"{norm.eps:g} and {norm.momentum}"
             )
 

@@ -8,16 +8,30 @@ from nas.importing.layer import Layer
 from nas.importing.refusals import refuse
 
 
-def check_plain(conv: nn.Conv2d, name: str) -> None:
+def check_plain(conv: nn.Conv2d, layer: Layer) -> None:
     """Raise ArchitectureError for a convolution that nas does not have."""
     if conv.padding_mode != "zeros":
-        raise refuse(name, "nas pads with zeros; the nearest is padding_mode='zeros'")
-    if conv.stride[0] != conv.stride[1] or len({*dilations(conv)}) > 1:
         raise refuse(
-            name,
+            layer.name, "nas pads with zeros; the nearest is padding_mode='zeros'"
+        )
+    if len({*_strides(conv, layer)}) > 1 or len({*dilations(conv)}) > 1:
+        raise refuse(
+            layer.name,
             "nas has one stride and one dilation for rows and columns; the nearest is "
             "the same for both",
         )
+
+
+def stride_of(conv: nn.Conv2d, layer: Layer) -> int:
+    """Return the stride of a convolution that is plain."""
+    return max(_strides(conv, layer), default=1)
+
+
+def _strides(conv: nn.Conv2d, layer: Layer) -> list[int]:
+    """Return the strides along the sides, but that along a side of a single pixel."""
+    sides = zip(conv.stride, conv.kernel_size, layer.out_shape[1:], strict=True)
+    # From one pixel to one pixel with stride 1: what is the input's side, too.
+    return [step for step, taps, pixels in sides if (step, taps, pixels) != (1, 1, 1)]
 
 
 def dilations(conv: nn.Conv2d) -> list[int]:

@@ -14,6 +14,7 @@ from nas.importing.operations import Operations
 from nas.importing.refusals import OTHER_ACTIVATION, refuse
 
 _PRODUCTS = {"mul", "imul", "mul_"}
+_ARITHMETIC = {"add", "sub", "mul", "div", "truediv"}
 # They bring the numbers to the feature map's shape.
 _SHAPING = {"unsqueeze", "getitem", "expand", "expand_as", "broadcast_to"}
 _WAY = ["gap", "dense", "activation", "dense", "activation"]
@@ -61,8 +62,8 @@ def _add(node: fx.Node, way: Operations) -> None:
     kind = target_of(node)
     if node.op == "call_module":
         kind = type(way.root.get_submodule(str(node.target))).__name__.lower()
-    if kind == "hardsigmoid":
-        raise refuse(way.name(node), "nas has a sigmoid there; the nearest is that")
+    if kind == "hardsigmoid" or kind in _ARITHMETIC:  # as of one written by hand
+        raise refuse(way.name(node), _NEAREST)
     if kind not in _SHAPING:
         way.add(node)
 

@@ -44,8 +44,15 @@ PAD_PLACE = (
     "nas takes no part of a feature map and puts no channels of zeros around it but in a "
     "shortcut; the nearest is a stride of the convolution before"
 )
-_JOINS = dict.fromkeys(("add", "iadd", "add_"), _SKIP) | dict.fromkeys(
-    ("mul", "imul", "mul_"), _GATE
+_MATRICES = (
+    "nas has no products of matrices; the nearest is nn.Linear, F.linear or a 1x1 "
+    "convolution"
+)
+_PRODUCTS = dict.fromkeys(("matmul", "einsum", "bmm", "mm", "addmm"), _MATRICES)
+_JOINS = (
+    _PRODUCTS
+    | dict.fromkeys(("add", "iadd", "add_"), _SKIP)
+    | dict.fromkeys(("mul", "imul", "mul_"), _GATE)
 )
 
 
@@ -78,9 +85,6 @@ def nearest(kind: str) -> str:
     return "nas has no such layer; leave it out, or take a convolution, pooling or linear one"
 
 
-_MATRICES = (
-    "nas has no products of matrices; the nearest is nn.Linear or a 1x1 convolution"
-)
 _AXES = "nas takes images as channels, height, width and keeps them so; leave it out"
 _REPEATING = (
     "nas repeats no channels; the nearest is a first convolution that takes as many as "
@@ -91,7 +95,7 @@ _RESIZING = (
     "are that, or images of that size, for instance by --image-size"
 )
 _ADVICE = (
-    dict.fromkeys(("matmul", "einsum", "bmm", "mm"), _MATRICES)
+    _PRODUCTS
     | dict.fromkeys(("permute", "transpose", "swapaxes", "movedim"), _AXES)
     | dict.fromkeys(("repeat", "expand", "tile"), _REPEATING)
     | dict.fromkeys(("interpolate", "upsample", "resize"), _RESIZING)

@@ -10,7 +10,12 @@ from torch import nn
 
 from nas.architecture.kinds import KINDS
 from nas.errors import ArchitectureError
-from nas.importing.convolutions import check_plain, kernel_of, padding_of
+from nas.importing.convolutions import (
+    check_plain,
+    kernel_of,
+    padding_of,
+    stride_of,
+)
 from nas.importing.gating import gates_of
 from nas.importing.layer import Layer
 from nas.importing.refusals import refuse
@@ -145,7 +150,7 @@ def depthwise_block(
     expansion, left_over = divmod(middle.in_channels, first.in_channels)
     for run, conv in zip(runs, convs, strict=True):
         assert isinstance(conv, nn.Conv2d)
-        check_plain(conv, run.layer.name)
+        check_plain(conv, run.layer)
     gates = inner[-1].gates
     if any(run.gates for run in (*inner[:-1], last)):
         return None
@@ -176,7 +181,7 @@ def depthwise_block(
         "kind": "mobilenet" if mobilenet else inverted,
         "out_channels": last_conv.out_channels,
         **kernel_of(middle),
-        "stride": middle.stride[0],
+        "stride": stride_of(middle, runs[-2].layer),
         "padding": padding_of(middle, runs[-2].layer),
         "expansion": expansion,
         "activation": names.pop(),

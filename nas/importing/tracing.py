@@ -54,7 +54,7 @@ def trace(
             raise error from None
         notes = [
             *chain.notes,
-            f"in training alone: {error}; forward is taken as it is in evaluation",
+            f"forward is taken as it is in evaluation, without what is in training: {error}",
         ]
     place, count = kept
     notes += [_MORE] if count > 1 else []

@@ -17,9 +17,10 @@ number of channels that groups of the space may need.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from itertools import product
+from operator import attrgetter
 from typing import Any
 
 from nas.architecture import Block, Head, Shape, sides_after
@@ -325,10 +326,13 @@ def _flash_of_activation(activation: str) -> int:
     return total(block_layers(block, (1, 1, 1))).flash
 
 
+_IN_ORDER = attrgetter(*(field.name for field in fields(Cost)))
+
+
 def _unbeaten(costs: set[Cost]) -> tuple[Cost, ...]:
     """Return the non-dominated costs."""
     kept: list[Cost] = []
-    for cost in sorted(costs, key=astuple):
+    for cost in sorted(costs, key=_IN_ORDER):
         if not any(
             other.macs <= cost.macs
             and other.peak_memory <= cost.peak_memory

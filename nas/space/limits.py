@@ -132,7 +132,7 @@ def _too_tight(
     size = "x".join(map(str, input_shape))
     fits_nothing = (
         f"the space {space.name!r} holds no net for images of {size}: allow fewer "
-        "downsamplings, smaller kernels or same padding"
+        "downsamplings, smaller kernels and pooling windows, or same padding"
     )
     for option, (limit, which, field, unit) in each.items():
         if limit is None:

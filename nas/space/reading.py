@@ -269,7 +269,9 @@ class _Reader:
             values = (dict(zip(POOLING, each, strict=True)) for each in product(*pools))
             tries = [refusal(Block(out_channels=1, pool=way, **one)) for one in values]  # type: ignore[arg-type]
             if why := all(tries) and tries[0]:
-                self.refuse("blocks", "pool_sizes", f'of "{way}" none can be: {why}')
+                padded = "pool_padding" in why
+                key = "pool_paddings" if padded else "pool_sizes"
+                self.refuse("blocks", key, f'of "{way}" none can be: {why}')
         # The first block must have an option of everything that all blocks have.
         if {*space.shortcuts.options} <= {"identity", "pad"}:
             only = " and ".join(f'"{one}"' for one in space.shortcuts.options)

@@ -67,7 +67,7 @@ def supports(model: nn.Module, batch_size: int) -> bool:
         return False
     (device,) = devices
     if device.type == "cuda":
-        layers = [*_with_bodies(all_layers(model))]
+        layers = [*with_bodies(all_layers(model))]
         return (
             batch_size % LANES == 0
             and all(can_record(layer) for layer in layers)
@@ -75,7 +75,7 @@ def supports(model: nn.Module, batch_size: int) -> bool:
         )
     return (
         device.type == "cpu"
-        and all(isinstance(layer, LAYERS) for layer in _with_bodies(_layers(model)))
+        and all(isinstance(layer, LAYERS) for layer in with_bodies(_layers(model)))
         and available()
         and batch_size % count_lanes() == 0
     )
@@ -232,11 +232,11 @@ def all_layers(model: nn.Module) -> list[nn.Module]:
     return [*_layers(model), *rest]
 
 
-def _with_bodies(layers: list[nn.Module]) -> Iterator[nn.Module]:
+def with_bodies(layers: list[nn.Module]) -> Iterator[nn.Module]:
     """Yield the layers and those within them that are applied one by one."""
     for layer in layers:
         yield layer
         if isinstance(layer, Residual):
-            yield from _with_bodies([*layer.body, *layer.shortcut])
+            yield from with_bodies([*layer.body, *layer.shortcut])
         if isinstance(layer, SqueezeExcitation):
             yield layer.activation
