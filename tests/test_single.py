@@ -200,6 +200,18 @@ def test_the_recipe_is_the_winners_unless_another_is_asked_for(tmp_path: Path) -
     assert small.batch_size < Recipe().batch_size
 
 
+def test_a_net_without_any_norm_takes_a_lower_rate() -> None:
+    """Unless the user or the net's study says another."""
+    blocks = (Block(out_channels=6, norm="none"),)
+    bare = replace(OWN, architecture=replace(OWN.architecture, blocks=blocks))
+    assert choose_recipe(bare, 60_000) == Recipe(epochs=15, max_lr=0.1)
+    studied = Recipe(epochs=12)
+    assert choose_recipe(bare, 60_000, studied=studied) == studied
+    mixed = replace(OWN.architecture, blocks=(*blocks, Block(out_channels=6)))
+    some = replace(OWN, architecture=mixed)
+    assert choose_recipe(some, 60_000).max_lr == Recipe().max_lr
+
+
 def test_a_candidate_is_trained_by_its_studys_recipe() -> None:
     """But for the epochs of a screening; what the user changes goes before it."""
     studied = Recipe(epochs=12, batch_size=32, flip=0.5, augment=0)

@@ -58,11 +58,11 @@ class Block:
     addition, and the pooling comes last.
 
     ``expansion`` is how many times as wide as its input an ``inverted_bottleneck`` is
-    inside, and how many times as narrow as its output a ``bottleneck`` is. ``squeeze_excitation`` is how many times narrower than the depthwise
-    convolution the hidden layer is that makes one gate for each of its channels
-    (Hu et al. 2018); 0 for no gates. ``gate_width`` is that layer's width in numbers,
-    instead; ``gate_activation`` follows it, and without ``gate_bias`` neither of the two
-    layers has a bias.
+    inside, and how many times as narrow as its output a ``bottleneck`` is.
+    ``squeeze_excitation`` is how many times narrower than the depthwise convolution the
+    hidden layer is that makes one gate for each of its channels (Hu et al. 2018); 0 for no
+    gates. ``gate_width`` is that layer's width in numbers, instead; ``gate_activation``
+    follows it, and without ``gate_bias`` neither of the two layers has a bias.
 
     The kernel is ``kernel_size`` high and ``kernel_width`` wide, 0 for as wide as high;
     its taps stand ``dilation`` rows and columns apart. ``padding`` is "same", "valid", or

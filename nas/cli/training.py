@@ -279,6 +279,6 @@ def _say_classes(report: dict[str, Any], dataset: Dataset) -> None:
     images = len(dataset.test_labels)
     if no_better_than_majority(report["test_accuracy_mean"], share, images):
         typer.echo(
-            f"warning: this net is no better than always answering {largest!r}: give the "
-            "other classes more images"
+            f"warning: this net is no better than always answering {largest!r}: train it "
+            "longer, try a lower max_lr in a --recipe, or give the other classes more images"
         )

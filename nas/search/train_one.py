@@ -32,6 +32,8 @@ from nas.training.recipe import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
+# Nets without batch norm do not learn at the default rate, see docs/recipe.md.
+_MAX_LR_WITHOUT_NORM = 0.1
 _HONEST = "after the last epoch; trained on the training and validation data"
 
 
@@ -145,7 +147,8 @@ def choose_recipe(
     """Return the published or the default recipe, with the user's changes.
 
     The default one is that of a full training in the study that the net is from,
-    ``studied``; of other nets it is what suits the data.
+    ``studied``; of other nets it is what suits the data, with a lower rate where the net
+    has no batch norm at all.
 
     ``images`` is the number of official training images, ``pixels`` what they are like,
     by default as for the architecture; ``epochs`` replaces the recipe's. Raises ArchitectureError where
@@ -155,7 +158,7 @@ def choose_recipe(
     if not like_published:
         train_size = images - default_val_size(images)
         recipe = changed_recipe(
-            studied or default_recipe(train_size, epochs, pixels),
+            studied or _suited(reference, default_recipe(train_size, epochs, pixels)),
             change,
             pixels,
             reference.architecture.num_classes,
@@ -168,6 +171,14 @@ def choose_recipe(
             "or give the recipe with --recipe"
         )
     return recipe if epochs is None else replace(recipe, epochs=epochs)
+
+
+def _suited(reference: Reference, recipe: Recipe) -> Recipe:
+    """Return the default recipe with the rate that a network without any norm can take."""
+    blocks = reference.architecture.blocks
+    if not blocks or any(block.norm != "none" for block in blocks):
+        return recipe
+    return replace(recipe, max_lr=_MAX_LR_WITHOUT_NORM)
 
 
 def _summary(name: str, values: list[float]) -> dict[str, Any]:
