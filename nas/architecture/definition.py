@@ -170,13 +170,13 @@ class Architecture:
         """Sixteen hex digits, equal for two spellings of the same network.
 
         These are: the padding of a 1x1 convolution, "same" or "valid" in numbers, the
-        stride of one that has a single place to stand, a 1x1 ``conv`` head (a ``gap`` head), a ``conv`` head
-        that covers its whole input (a ``flatten`` head), a ``flatten`` head on a
-        single pixel (a ``gap`` head), a ``pool`` head after a bare convolution (a
-        ``conv`` head), a bias written out that goes without saying, an order that
-        makes no difference, how much narrower a hidden layer or the middle of a
-        bottleneck of one width is, a shortcut's own word for what others do, and what a
-        head does not use.
+        stride of one that has a single place to stand, a 1x1 ``conv`` head (a ``gap``
+        head), a ``conv`` head that covers its whole input (a ``flatten`` head), a
+        ``flatten`` head on a single pixel (a ``gap`` head), a ``pool`` head after a bare
+        convolution (a ``conv`` head), a bias written out that goes without saying, an
+        order that makes no difference, how much narrower a hidden layer or the middle of
+        a bottleneck of one width is, a shortcut's own word for what others do, what of a
+        pooling makes no difference, and what a head does not use.
         """
         canonical = _canonical(self).to_json()
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -373,10 +373,8 @@ def sizes_of_gates(channels: int, hidden: int) -> dict[str, int]:
 
 
 def _canonical_shortcut(block: Block, in_channels: int) -> Shortcut:
-    if block.shortcut == "pad" and (block.stride, block.out_channels) == (
-        1,
-        in_channels,
-    ):
+    keeps_shape = block.stride == 1 and block.out_channels == in_channels
+    if block.shortcut == "pad" and keeps_shape:
         return "identity"
     usual = shortcut_of(replace(block, shortcut="conv"), in_channels)
     return "conv" if shortcut_of(block, in_channels) == usual else block.shortcut
