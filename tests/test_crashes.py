@@ -112,8 +112,16 @@ def wait_for_growth(search: Search, process: subprocess.Popen[str]) -> None:
     """Wait until the journal has grown, or the command has ended."""
     size, deadline = search.size(), time.monotonic() + 200
     while search.size() == size and process.poll() is None:
-        assert time.monotonic() < deadline, "no progress in a minute"
+        assert time.monotonic() < deadline, "no progress"
         time.sleep(0.01)
+
+
+def wait_for_a_result(search: Search) -> None:
+    """Wait until a training has ended; the journal grows before the workers are up."""
+    deadline = time.monotonic() + 200
+    while not finished(search.candidates()):
+        assert time.monotonic() < deadline, "no training has ended"
+        time.sleep(0.1)
 
 
 @pytest.fixture

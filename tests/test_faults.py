@@ -27,7 +27,13 @@ from studying import (
     train_made_up,
 )
 from system_programs import need
-from test_crashes import Search, kill_group, wait_for_growth, worker_pids
+from test_crashes import (
+    Search,
+    kill_group,
+    wait_for_a_result,
+    wait_for_growth,
+    worker_pids,
+)
 
 import nas
 from nas.architecture import Architecture, Block, Head
@@ -294,8 +300,8 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
     """SIGSTOP in the midst of a training: killed after the limit, its work done anew."""
     search = Search(tmp_path, trials=12, more=["--trial-time-limit", "15s"])
     with search.started() as process:
-        wait_for_growth(search, process)
-        wait_for_growth(search, process)
+        # A worker stopped before it is ready is given ten minutes.
+        wait_for_a_result(search)
         (victim,) = worker_pids(process.pid)
         os.kill(victim, signal.SIGSTOP)
         _, errors = process.communicate(timeout=300)
