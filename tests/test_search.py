@@ -30,6 +30,7 @@ from studying import (
 
 from nas.api.progress import SearchDisplay
 from nas.candidates.candidate import front
+from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule, RungResult, should_prune
 from nas.engines import Event, Failed, Finished, Job, WorkerLost
 from nas.errors import StudyError
@@ -300,6 +301,30 @@ def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
         )
         assert outcome.reason == "exhausted"
         assert len(finished(study.candidates())) == 6
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_an_exhausted_space_gets_its_full_trainings(
+    tmp_path: Path, workers: int
+) -> None:
+    """That no net is left is found when all have been screened, and here lost one worker."""
+    losses = []
+
+    def trouble(job: Job, _begun: int, rung: int) -> Event | None:
+        if job.number >= 0 or rung or losses:
+            return None
+        losses.append(job.number)
+        return WorkerLost(job.number)
+
+    engine = FakeEngine(workers, trouble=trouble)
+    study, outcome = run(
+        tmp_path / "small", engine, 50, space_toml=SIX_NETS, fidelities=(4, 12, 60)
+    )
+    assert outcome.reason == "exhausted"
+    assert losses
+    candidates = study.candidates()
+    assert sum(c.fully_trained for c in candidates) == PromotionRule().least
+    assert {c.epochs for c in candidates if not c.fully_trained} <= {4, 12}
 
 
 def test_the_progress_tells_each_step(tmp_path: Path) -> None:
