@@ -179,6 +179,24 @@ def test_failures_apart_or_of_different_causes_do_not_stop_it(
     assert len(finished(study.candidates())) == 5
 
 
+def test_promotions_that_fail_apart_do_not_stop_it(tmp_path: Path) -> None:
+    """A longer training that ends well is one between them, too."""
+    engine = FakeEngine(
+        trouble=lambda job, _, __: (
+            Failed(job.number, "out of memory")
+            if job.number < 0 and job.number % 3 == 0
+            else None
+        )
+    )
+    study, outcome = run(tmp_path / "small", engine, 40, fidelities=(4, 12, 60))
+    assert outcome.reason == "done"
+    failed = [c for c in study.candidates() if not all(t.curve for t in c.trainings)]
+    assert len(failed) >= 3
+    # A candidate whose longer training failed gets no other one.
+    assert not any(candidate.trainings[-1].curve for candidate in failed)
+    assert sum(c.fully_trained for c in study.candidates()) >= 1
+
+
 def test_the_candidate_of_a_dead_worker_is_trained_anew(tmp_path: Path) -> None:
     """The same candidate with the same seed; what it had reported is forgotten."""
     engine = FakeEngine(trouble=on(1, WorkerLost, times=2))

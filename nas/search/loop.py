@@ -293,6 +293,8 @@ class _Search:
         with timed(self.timing, "storage"):
             candidate = self.promotions.end(job, failed=failure is not None)
         self.stop_clock(job, completed=failure is None)
+        if failure is None:
+            self.last_failures.clear()
         self.report_progress(candidate, failure)
 
     def stop_clock(self, job: int, *, completed: bool) -> None:

@@ -37,6 +37,12 @@ class Promotions:
             for c in study.candidates()
             if c.trainings
         }
+        # Their longer training failed, so no other one is worth its time.
+        self._failed = {
+            c.trial
+            for c in study.candidates()
+            if not all(training.curve for training in c.trainings)
+        }
         self._again: deque[int] = deque()
         # What the rule judges by, and the trainings that have ended since.
         self._evidence: list[Evidence] = []
@@ -103,7 +109,9 @@ class Promotions:
         if self._nothing_due_while == still_screening and not changed:
             return None
         if changed:
-            self._evidence = self._study.evidence()
+            self._evidence = [
+                one for one in self._study.evidence() if one.trial not in self._failed
+            ]
             cost = settings.evolution.compute_cost
             ranks = rank(self._evidence, settings.levels, compute_cost=cost)
             self._merits = ranks.merits.tolist()
@@ -140,6 +148,8 @@ class Promotions:
     def end(self, job: int, *, failed: bool) -> Candidate:
         """Store a finished promotion and return the updated candidate."""
         trial, epochs, seed_number = self._jobs[job]
+        if failed:
+            self._failed.add(trial)
         training = Training(
             trial=trial,
             epochs=epochs,
