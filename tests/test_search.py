@@ -188,8 +188,13 @@ def test_promotions_that_fail_apart_do_not_stop_it(tmp_path: Path) -> None:
             else None
         )
     )
-    study, outcome = run(tmp_path / "small", engine, 40, fidelities=(4, 12, 60))
-    assert outcome.reason == "done"
+    rule = PromotionRule(middle=0.9, full=0.5)
+    settings = make_settings(fidelities=(4, 12, 60), promotion=rule)
+    with create(tmp_path / "small", settings) as study:
+        for trial in range(30):
+            study.ask()
+            finish(study, trial, [0.1, 0.2, 0.5 + trial / 100])
+        assert search(study, engine, trials=30).reason == "done"
     failed = [c for c in study.candidates() if not all(t.curve for t in c.trainings)]
     assert len(failed) >= 3
     # A candidate whose longer training failed gets no other one.
