@@ -1,6 +1,6 @@
 """What the pruning rule saves and what it costs, on recorded, unpruned curves.
 
-    nas search --study curves --budget 3000 --trials 120 --sampler random --no-pruning
+    nas search --study curves --budget 3000 --trials 120 --epochs 45 --sampler random --no-pruning
     python benchmarks/pruning.py record studies/curves    # -> benchmarks/curves.csv
     python benchmarks/pruning.py replay                   # -> benchmarks/pruning.csv
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import psycopg
 import pytest
 from databases import PASSWORD, PLAIN_PASSWORD, Server, running_server
@@ -251,6 +252,22 @@ def test_a_write_whose_answer_is_lost_is_not_done_twice(
         train_made_up(study, study.ask())
         known = study.candidates()
     assert [c.trial for c in known] == [0, 1, 2]
+    assert read_study(tmp_path / "small", url).candidates() == known
+
+
+def test_a_trial_of_another_program_is_not_taken_for_one_that_was_written(
+    server: Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage the trial is looked for by what is in it, not by its number."""
+    with create(tmp_path / "small", make_settings(), url) as study:
+        train_made_up(study, study.ask())
+        foreign = RDBStorage(url.replace("postgresql", "postgresql+psycopg", 1))
+        optuna.load_study(study_name="small", storage=foreign).ask()
+        with monkeypatch.context() as patch:
+            _lose_the_answer(patch, "create_new_trial", server)
+            train_made_up(study, study.ask())
+        known = study.candidates()
+    assert [c.trial for c in known] == [0, 2]
     assert read_study(tmp_path / "small", url).candidates() == known
 
 

@@ -69,7 +69,7 @@ def test_as_many_as_the_rule_says_and_nothing_twice() -> None:
     middle = [p.trial for p in made if p.epochs == 3]
     assert all(p.trial in middle for p in made if p.epochs == 15)
     epochs = sum(p.epochs for p in made) + 200
-    assert epochs == planned_epochs(RULE, LEVELS, 200)
+    assert epochs == planned_epochs(RULE, LEVELS, 200, always=0)
 
 
 def test_every_range_of_sizes_has_its_share_and_the_best_of_it() -> None:
@@ -129,6 +129,19 @@ def test_close_ones_get_a_second_seed() -> None:
     assert {p.epochs for p in seeds} == {15}
     none = promote_all(rule=PromotionRule(close=0.0))
     assert not [p for p in none if p.seed]
+
+
+def test_what_is_always_wanted_takes_nothing_from_the_others() -> None:
+    """The others get as many as without, and the wanted no shorter training beside."""
+    without, wanted = promote_all(), [0, 1, 4, 9]
+    made = promote_all(always=wanted)
+    assert [p for p in made if p.trial in wanted and p.seed == 0] == [
+        Promotion(trial, 15, 0) for trial in wanted
+    ]
+    for epochs in (3, 15):
+        assert sum(p.epochs == epochs and p.trial not in wanted for p in made) == sum(
+            p.epochs == epochs for p in without
+        )
 
 
 def test_what_is_always_wanted_comes_first() -> None:

@@ -405,21 +405,32 @@ def test_a_failure_is_an_error_with_its_cause() -> None:
             choose(engine, **criteria)
 
 
+@pytest.mark.parametrize(
+    ("event", "cause"),
+    [
+        (lambda job: Failed(job, "loss became NaN"), "loss became NaN"),
+        (WorkerLost, "its worker died 3 times"),
+    ],
+    ids=["failed", "killed"],
+)
 @pytest.mark.parametrize("epochs", [3, 5])
 def test_a_contender_that_fails_is_left_out(
-    epochs: int, caplog: pytest.LogCaptureFixture
+    epochs: int,
+    event: Callable[[int], Event],
+    cause: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With a warning, in the screening and after it; the others are still compared."""
 
     def trouble(job: Job, _: int, __: int) -> Event | None:
         width = job.architecture.blocks[0].out_channels
-        return Failed(job.number, "loss became NaN") if width == 5 else None
+        return event(job.number) if width == 5 else None
 
     winner = choose(
         FakeEngine(2, accuracy=after(AFTER), trouble=trouble), epochs=epochs
     )
     assert winner.contender.trial == 4
-    assert "trial 3 is left out, its training failed: loss became NaN" in caplog.text
+    assert f"trial 3 is left out, its training failed: {cause}" in caplog.text
     rows = winner.report["finalists"] + winner.report["screened"]
     assert 3 not in {row["trial"] for row in rows}
     smallest = choose(
@@ -510,12 +521,17 @@ def test_what_cannot_be_kept_does_not_end_the_training(
     assert line.startswith("what is trained cannot be kept: cannot write ")
 
 
-def test_three_deaths_of_a_worker_are_an_error_two_are_not() -> None:
+def test_three_deaths_of_the_winners_worker_are_an_error_two_are_not() -> None:
     """A lost job is trained again from its beginning."""
 
     def dying(times: int) -> FakeEngine:
-        def trouble(job: Job, begun: int, rung: int) -> Event | None:
-            return WorkerLost(job.number) if begun <= times and rung == 1 else None
+        lost: list[Job] = []
+
+        def trouble(job: Job, _: int, rung: int) -> Event | None:
+            if job.mode != "final" or rung != 1 or len(lost) >= times:
+                return None
+            lost.append(job)
+            return WorkerLost(job.number)
 
         return FakeEngine(accuracy=after(AFTER), trouble=trouble)
 

@@ -30,6 +30,7 @@ from studying import (
 
 from nas.api.progress import SearchDisplay
 from nas.candidates.candidate import front
+from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule, RungResult, should_prune
 from nas.engines import Event, Failed, Finished, Job, WorkerLost
 from nas.errors import StudyError
@@ -178,6 +179,29 @@ def test_failures_apart_or_of_different_causes_do_not_stop_it(
     assert len(finished(study.candidates())) == 5
 
 
+def test_promotions_that_fail_apart_do_not_stop_it(tmp_path: Path) -> None:
+    """A longer training that ends well is one between them, too."""
+    engine = FakeEngine(
+        trouble=lambda job, _, __: (
+            Failed(job.number, "out of memory")
+            if job.number < 0 and job.number % 3 == 0
+            else None
+        )
+    )
+    rule = PromotionRule(middle=0.9, full=0.5)
+    settings = make_settings(fidelities=(4, 12, 60), promotion=rule)
+    with create(tmp_path / "small", settings) as study:
+        for trial in range(30):
+            study.ask()
+            finish(study, trial, [0.1, 0.2, 0.5 + trial / 100])
+        assert search(study, engine, trials=30).reason == "done"
+    failed = [c for c in study.candidates() if not all(t.curve for t in c.trainings)]
+    assert len(failed) >= 3
+    # A candidate whose longer training failed gets no other one.
+    assert not any(candidate.trainings[-1].curve for candidate in failed)
+    assert sum(c.fully_trained for c in study.candidates()) >= 1
+
+
 def test_the_candidate_of_a_dead_worker_is_trained_anew(tmp_path: Path) -> None:
     """The same candidate with the same seed; what it had reported is forgotten."""
     engine = FakeEngine(trouble=on(1, WorkerLost, times=2))
@@ -300,6 +324,30 @@ def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
         )
         assert outcome.reason == "exhausted"
         assert len(finished(study.candidates())) == 6
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_an_exhausted_space_gets_its_full_trainings(
+    tmp_path: Path, workers: int
+) -> None:
+    """That no net is left is found when all have been screened, and here lost one worker."""
+    losses = []
+
+    def trouble(job: Job, _begun: int, rung: int) -> Event | None:
+        if job.number >= 0 or rung or losses:
+            return None
+        losses.append(job.number)
+        return WorkerLost(job.number)
+
+    engine = FakeEngine(workers, trouble=trouble)
+    study, outcome = run(
+        tmp_path / "small", engine, 50, space_toml=SIX_NETS, fidelities=(4, 12, 60)
+    )
+    assert outcome.reason == "exhausted"
+    assert losses
+    candidates = study.candidates()
+    assert sum(c.fully_trained for c in candidates) == PromotionRule().least
+    assert {c.epochs for c in candidates if not c.fully_trained} <= {4, 12}
 
 
 def test_the_progress_tells_each_step(tmp_path: Path) -> None:

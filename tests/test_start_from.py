@@ -60,6 +60,21 @@ def test_they_are_the_first_trials_whatever_the_sampler(
     assert len({architecture.key for architecture in drawn}) == len(drawn) >= 12
 
 
+def test_the_plain_nets_of_a_search_come_after_them(tmp_path: Path) -> None:
+    """All of them, as without."""
+    begun = make_settings(name="begun", sampler="evolution")
+    with create(tmp_path / "begun", begun) as study:
+        plain = []
+        while (asked := study.ask()) is not None and asked.origin == "plain":
+            plain.append(asked)
+    assert plain
+    settings = make_settings(name="other", sampler="evolution", start_from=STARTS)
+    with create(tmp_path / "other", settings) as study:
+        asked = [study.ask() for _ in range(len(STARTS) + len(plain))]
+    after = asked[len(STARTS) :]
+    assert [one.key for one in after if one] == [one.key for one in plain]
+
+
 def test_they_are_never_pruned_and_trained_to_the_end(tmp_path: Path) -> None:
     """However bad they are: a comparison asks for what they are worth."""
     settings = make_settings(

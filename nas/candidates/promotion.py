@@ -70,7 +70,8 @@ def next_promotion(
     for each trial the (epochs, seed number) of all its promotions, running ones too.
     ``screened`` of ``trials`` candidates have been screened, and further ones will be while
     ``screening``: early on few promotions are due, since better ones are to come. The
-    trials in ``always`` are fully trained whatever they are worth, and before others.
+    trials in ``always`` are fully trained whatever they are worth, before others, and
+    besides the promotions that the rule gives.
     """
     if len(fidelities) < 2:
         return None
@@ -80,8 +81,16 @@ def next_promotion(
             return Promotion(one.trial, fidelities[-1], 0)
     done = min(1.0, screened / trials) if screening else 1.0
     counts = Counter(
-        epochs for some in started.values() for epochs, seed in some if seed == 0
+        epochs
+        for trial, some in started.items()
+        for epochs, seed in some
+        if seed == 0 and trial not in always
     )
+    others = [
+        (one, score)
+        for one, score in zip(evidence, scores, strict=True)
+        if one.trial not in always
+    ]
     for level in range(len(fidelities) - 1, 0, -1):
         epochs, below = fidelities[level], fidelities[level - 1]
         last = level == len(fidelities) - 1
@@ -90,8 +99,7 @@ def next_promotion(
         if counts[epochs] + 1 > in_all * math.pow(done, power) + 1e-9:
             continue
         chosen = _best_of_the_neediest(
-            evidence,
-            scores,
+            others,
             started,
             rule,
             (epochs, below),
@@ -107,18 +115,19 @@ def next_promotion(
 
 
 def planned_epochs(
-    rule: PromotionRule, fidelities: Sequence[int], trials: int
+    rule: PromotionRule, fidelities: Sequence[int], trials: int, always: int
 ) -> float:
     """Return the epochs of all trainings of so many trials, were none pruned.
 
-    Second seeds are counted as if the best of each range were close.
+    Second seeds are counted as if the best of each range were close; so many networks
+    are ``always`` fully trained.
     """
     epochs = float(fidelities[0] * trials)
     for level, length in enumerate(fidelities[1:], start=1):
         share = rule.full if level == len(fidelities) - 1 else rule.middle
         epochs += length * min(trials, int(max(rule.least, share * trials)))
     if len(fidelities) > 1:
-        epochs += fidelities[-1] * _second_seeds(rule, trials)
+        epochs += fidelities[-1] * (_second_seeds(rule, trials) + always)
     return epochs
 
 
@@ -128,8 +137,7 @@ def size_range(num_params: int, largest: int) -> int:
 
 
 def _best_of_the_neediest(
-    evidence: Sequence[Evidence],
-    scores: Sequence[float],
+    scored: Sequence[tuple[Evidence, float]],
     started: Mapping[int, Collection[tuple[int, int]]],
     rule: PromotionRule,
     levels: tuple[int, int],
@@ -151,13 +159,13 @@ def _best_of_the_neediest(
     spent = [0] * ranges
     best: dict[int, tuple[float, int]] = {}
     waiting: dict[int, float] = {}
-    largest = max((one.num_params for one in evidence), default=1)
+    largest = max((one.num_params for one, _ in scored), default=1)
     promoted = Counter(
         (size_range(one.num_params, largest), one.family)
-        for one in evidence
+        for one, _ in scored
         if (epochs, 0) in started.get(one.trial, ())
     )
-    for one, merit in zip(evidence, scores, strict=True):
+    for one, merit in scored:
         place = size_range(one.num_params, largest)
         if place >= ranges:  # too small to be of use
             continue

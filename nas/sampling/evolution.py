@@ -123,7 +123,7 @@ class Evolution:
         return [evidence for evidence in known if evidence.results]
 
     def propose(self, *, number: int, attempt: int, size: float, seed: int) -> Proposal:
-        """Return the proposal for the trial of that number.
+        """Return the proposal for the trial of that number, counted after the user's.
 
         ``size`` is where in the space's range of sizes to draw, 0 to 1; ``attempt``
         counts those for the same trial, whose proposals the study already had. The same

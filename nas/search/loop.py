@@ -147,8 +147,7 @@ class _Search:
         limit = self.limits.seconds
         if limit and time.monotonic() - self.started >= limit:
             return "time limit"
-        left = self.running or self.unfinished or self.prefetched
-        if self.exhausted and not left:
+        if self.exhausted and not (busy or self.unfinished or self.prefetched):
             return "exhausted"
         return None
 
@@ -175,6 +174,9 @@ class _Search:
         """Give every idle worker a training, but never more than are wanted."""
         while self.engine.idle:
             job = self.next_promotion() or self.next_screening()
+            if job is None and self.exhausted:
+                # No more candidates will come: the last promotions are due now.
+                job = self.next_promotion()
             if job is None:
                 return
             self.running.begin(job.number)
@@ -291,6 +293,8 @@ class _Search:
         with timed(self.timing, "storage"):
             candidate = self.promotions.end(job, failed=failure is not None)
         self.stop_clock(job, completed=failure is None)
+        if failure is None:
+            self.last_failures.clear()
         self.report_progress(candidate, failure)
 
     def stop_clock(self, job: int, *, completed: bool) -> None:

@@ -51,7 +51,12 @@ class Progress:
             left = max(0.0, self.time_limit - self.seconds)
         trained = sum(self.study.epochs_trained().values())
         if trained > self.epochs_before:
-            planned = planned_epochs(settings.promotion, settings.levels, self.trials)
+            planned = planned_epochs(
+                settings.promotion,
+                settings.levels,
+                self.trials,
+                always=len(settings.start_from),
+            )
             pace = self.seconds / (trained - self.epochs_before)
             left = min(left, pace * max(0.0, planned - trained))
         return None if math.isinf(left) else left

@@ -37,12 +37,19 @@ class Promotions:
             for c in study.candidates()
             if c.trainings
         }
+        # Their longer training failed, so no other one is worth its time.
+        self._failed = {
+            c.trial
+            for c in study.candidates()
+            if not all(training.curve for training in c.trainings)
+        }
         self._again: deque[int] = deque()
         # What the rule judges by, and the trainings that have ended since.
         self._evidence: list[Evidence] = []
         self._merits: list[float] = []
         self._ended_since: float = math.inf
-        self._nothing_due = False
+        # Whether candidates were still being screened when nothing was due.
+        self._nothing_due_while: bool | None = None
 
     def __contains__(self, job: int) -> bool:
         """Return whether the job is a promotion."""
@@ -96,10 +103,15 @@ class Promotions:
         settings = self._study.settings
         enough = max(1, finished // _SHARE_TO_PROMOTE_ANEW) if more_to_come else 1
         changed = self._ended_since >= enough
-        if len(settings.levels) == 1 or (self._nothing_due and not changed):
+        still_screening = screening > 0 or more_to_come
+        if len(settings.levels) == 1:
+            return None
+        if self._nothing_due_while == still_screening and not changed:
             return None
         if changed:
-            self._evidence = self._study.evidence()
+            self._evidence = [
+                one for one in self._study.evidence() if one.trial not in self._failed
+            ]
             cost = settings.evolution.compute_cost
             ranks = rank(self._evidence, settings.levels, compute_cost=cost)
             expected = ranks.predicted - ranks.residuals
@@ -113,11 +125,11 @@ class Promotions:
             fidelities=settings.levels,
             trials=self._trials,
             screened=finished,
-            screening=screening > 0 or more_to_come,
+            screening=still_screening,
             # The user's own candidates are always trained fully, so that they can be compared.
             always=[c.trial for c in self._starts()],
         )
-        self._nothing_due = found is None
+        self._nothing_due_while = still_screening if found is None else None
         return found
 
     def _starts(self) -> Sequence[Candidate]:
@@ -137,6 +149,8 @@ class Promotions:
     def end(self, job: int, *, failed: bool) -> Candidate:
         """Store a finished promotion and return the updated candidate."""
         trial, epochs, seed_number = self._jobs[job]
+        if failed:
+            self._failed.add(trial)
         training = Training(
             trial=trial,
             epochs=epochs,

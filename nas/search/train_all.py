@@ -27,8 +27,8 @@ def train_all(
 
     Each job's number is its place in ``jobs``; ``names`` say in messages what is
     trained. What ``kept`` has is not trained again: its last report and its end are
-    shown. A training that fails is told to ``leave_out`` with its cause. Raises StudyError
-    when one fails without it, or when a job's worker dies three times.
+    shown. A training that fails, or whose worker dies three times, is told to
+    ``leave_out`` with its cause; without that, StudyError is raised.
     """
     happened: list[tuple[Job, Reported | Finished]] = []
     waiting, running = deque[Job](), set[int]()
@@ -42,22 +42,27 @@ def train_all(
             show(job, known)
     reports: dict[int, dict[int, RungReport]] = defaultdict(dict)
     losses: Counter[int] = Counter()
+
+    def give_up(job: Job, cause: str) -> None:
+        if leave_out is None:
+            name = names[job.number]
+            raise StudyError(f"{name} could not be trained: {cause}")
+        leave_out(job, cause)
+
     while waiting or running:
         while waiting and engine.idle:
             job = waiting.popleft()
             running.add(job.number)
             engine.start(job)
         for event in engine.wait(1.0):
-            job, name = jobs[event.job], names[event.job]
+            job = jobs[event.job]
             match event:
                 case Reported(_, report):
                     reports[event.job][report.rung] = report
                     engine.decide(event.job, proceed=True)
                 case Failed(_, cause):
-                    if leave_out is None:
-                        raise StudyError(f"{name} could not be trained: {cause}")
                     running.discard(event.job)
-                    leave_out(job, cause)
+                    give_up(job, cause)
                     continue
                 case Finished():
                     running.discard(event.job)
@@ -67,11 +72,9 @@ def train_all(
                     running.discard(event.job)
                     losses[event.job] += not out_of_memory
                     if losses[event.job] >= _LOSSES:
-                        raise StudyError(
-                            f"{name} could not be trained: its worker died "
-                            f"{_LOSSES} times"
-                        )
-                    waiting.append(job)
+                        give_up(job, f"its worker died {_LOSSES} times")
+                    else:
+                        waiting.append(job)
                     continue
             happened.append((job, event))
             show(job, event)

@@ -27,7 +27,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from nas.errors import StudyError
-from nas.study.optuna_internals import QuickInsertStorage, attribute_table
+from nas.study.optuna_internals import (
+    QuickInsertStorage,
+    attribute_table,
+    id_of_trial,
+)
 
 try:
     import psycopg
@@ -201,16 +205,15 @@ class _RetryingStorage(QuickInsertStorage):
         self, study_id: int, template_trial: FrozenTrial | None = None
     ) -> int:
         """Add the trial once, however often the connection is lost over it."""
-        create, number = super().create_new_trial, self._counts[study_id]
+        create, read = super().create_new_trial, super().get_all_trials
+        attributes = {} if template_trial is None else template_trial.user_attrs
 
         def action(again: bool) -> int:  # noqa: FBT001
             if again:
-                try:
-                    return self.get_trial_id_from_study_id_trial_number(
-                        study_id, number
-                    )
-                except KeyError:
-                    pass
+                # Other programs may have added trials, too.
+                for trial in read(study_id, deepcopy=False)[self._counts[study_id] :]:
+                    if trial.user_attrs == attributes:
+                        return id_of_trial(trial)
             # Optuna would try again by itself, and might so add it twice.
             self._connector.may_connect = False
             try:

@@ -307,7 +307,10 @@ class Study:
         size = self._size(number, attempt)
         if settings.sampler != "random" and attempt < _DUPLICATES_BEFORE_RANDOM:
             return self._evolution.propose(
-                number=number, attempt=attempt, size=size, seed=seed
+                number=number - len(settings.start_from),
+                attempt=attempt,
+                size=size,
+                seed=seed,
             )
         draws = Recorder(seed, size=size)
         architecture = sample(
