@@ -105,7 +105,6 @@ def next_promotion(
             (epochs, below),
             int(in_all),
             screening=screening,
-            patient=screening and level > 1,
         )
         if chosen is not None:
             return Promotion(chosen, epochs, 0)
@@ -144,14 +143,13 @@ def _best_of_the_neediest(
     in_all: int,
     *,
     screening: bool,
-    patient: bool,
 ) -> int | None:
     """Return the best candidate of the range with the fewest promotions for its weight.
 
     ``levels`` are the epochs to promote to and those that it was trained for. While
-    ``screening`` no range gets more than its share of the promotions, which are so many
-    ``in_all``. When ``patient``, no other of its range that has not been trained so long
-    may look clearly better.
+    ``screening``, no range gets more than its share of the promotions, which are so many
+    ``in_all``, and no other of its range that has not been trained so long may look
+    clearly better.
     """
     epochs, below = levels
     ranges = len(rule.weights)
@@ -178,7 +176,7 @@ def _best_of_the_neediest(
             best[place] = min(best.get(place, (math.inf, -1)), (score, one.trial))
         else:
             waiting[place] = min(waiting.get(place, math.inf), score)
-    if patient:
+    if screening:
         # A candidate that looks better must be promoted first.
         best = {
             place: found
@@ -236,5 +234,5 @@ def _second_seed(
 
 
 def _second_seeds(rule: PromotionRule, trials: int) -> int:
-    """Return how many second seeds there may be."""
-    return max(rule.least // 2, round(rule.seeds * trials))
+    """Return how many second seeds there may be: those of pairs."""
+    return max(rule.least // 2, 2 * round(rule.seeds * trials / 2))
