@@ -96,3 +96,21 @@ def test_the_report_and_the_events_tell_a_resized_winner() -> None:
     assert [f["resized"] for f in report["finalists"]].count(True) == 1
     seen = {(event.trial, event.num_params) for event in told if event.resized}
     assert seen == {(9, report["num_params"])}
+
+
+def test_compute_counts_where_contenders_compete_for_trainings() -> None:
+    """Of two that promise nearly as much the one that trains faster comes first."""
+    light, heavy = (
+        GOOD,
+        replace(candidate(10, "good", 13, 0.901), key="another", macs=20 * GOOD.macs),
+    )
+    some = [*CANDIDATES, heavy]
+
+    def first(compute_cost: float) -> int:
+        rule = replace(SETTINGS.evolution, compute_cost=compute_cost)
+        settings = replace(SETTINGS, evolution=rule)
+        small_enough = [light, heavy]
+        return contenders(some, small_enough, settings, light.num_params)[0].trial
+
+    assert first(0.0) == heavy.trial
+    assert first(0.05) == light.trial

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from nas.architecture import Architecture
@@ -47,6 +47,8 @@ class Contender:
     peak_memory: int
     key: str
     search_val_accuracy: float | None
+    compute: float = field(default=0.0, compare=False)
+    """What its MACs cost, in badness, where contenders compete for trainings."""
 
     @classmethod
     def from_candidate(cls, candidate: Candidate) -> Self:
@@ -75,6 +77,9 @@ def contenders(
     max_params: int,
 ) -> list[Contender]:
     """Return those that may win under the cap, the most promising first.
+
+    As in the search, what a contender's compute costs is added to its badness, since it
+    is the time of its trainings.
 
     All ``candidates`` tell how loss falls with size; those ``small_enough`` may win as
     they are. To these come the best structures of all sizes, as wide as the cap allows.
@@ -115,7 +120,11 @@ def contenders(
             trend = ranks.trend(resized.num_params)
             promise[resized.trial, resized.key] = trend + still_better(candidate)
             found.append(resized)
-    return sorted(found, key=lambda c: (promise[c.trial, c.key], c.num_params))
+    price = settings.evolution.compute_cost / ranks.typical_macs
+    found = [replace(c, compute=price * c.macs) for c in found]
+    return sorted(
+        found, key=lambda c: (promise[c.trial, c.key] + c.compute, c.num_params)
+    )
 
 
 def _resized(candidate: Candidate, space: SearchSpace, caps: Caps) -> Contender | None:

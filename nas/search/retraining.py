@@ -179,13 +179,16 @@ class Trainer:
     def by_promise(
         self, some: Iterable[Contender], full_epochs: int
     ) -> list[Contender]:
-        """Return the contenders in the order to expect after a full training."""
+        """Return the contenders in the order to expect after a full training.
+
+        What their compute costs counts here; it does not for the choice of the winner.
+        """
 
         def promise(one: Contender) -> tuple[float, int]:
             gain = gain_of_longer_training(
                 one.architecture, one.macs, self.recipe.epochs, full_epochs
             )
-            return self.results.badness(one) - gain, one.num_params
+            return self.results.badness(one) - gain + one.compute, one.num_params
 
         return sorted(some, key=promise)
 
