@@ -145,7 +145,7 @@ def by_length(short: dict[int, float]) -> Callable[[Job, int], float]:
 
     def accuracy(job: Job, rung: int) -> float:
         width = job.architecture.blocks[0].out_channels
-        return short[width] if len(job.rungs) == 1 else after(AFTER)(job, rung)
+        return short[width] if job.rungs[-1] == 1 else after(AFTER)(job, rung)
 
     return accuracy
 
@@ -158,7 +158,7 @@ def test_before_a_long_full_training_more_contenders_get_a_short_one() -> None:
     """As many times the finalists; the best of them are fully trained."""
     engine = FakeEngine(2, accuracy=by_length(SHORT))
     report = choose(engine, finalists=1, epochs=5).report
-    lengths = Counter(len(job.rungs) for job in engine.started)
+    lengths = Counter(job.rungs[-1] for job in engine.started)
     assert lengths == {1: 6, 5: 2}
     assert {row["trial"] for row in report["screened"]} == {1, 2, 3, 4, 5, 6}
     assert {row["epochs"] for row in report["screened"]} == {1}
@@ -189,7 +189,7 @@ def test_screening_uses_what_the_study_has_measured() -> None:
     assert report["screened"] == []
     assert [f["trial"] for f in report["finalists"]] == [3, 4]
     assert report["trial"] == 4
-    assert [len(job.rungs) for job in engine.started if job.mode == "search"] == [5] * (
+    assert [job.rungs[-1] for job in engine.started if job.mode == "search"] == [5] * (
         len(engine.started) - 1
     )
 

@@ -14,6 +14,7 @@ from nas.candidates.ranking import badness, gain_of_longer_training
 from nas.engines import Engine, Finished, Job, Mode, Reported, kernels_ran_in_all
 from nas.search.contenders import Contender
 from nas.search.kept_trainings import Trainings
+from nas.search.promotions import promotion_rungs
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
 from nas.training.recipe import Recipe
@@ -216,7 +217,7 @@ class Trainer:
             architecture=contender.architecture,
             recipe=self.recipe,
             seed=seed,
-            rungs=tuple(float(epoch) for epoch in range(1, self.recipe.epochs + 1)),
+            rungs=promotion_rungs(self.recipe.epochs),
             mode=mode,
             metric=self._metric,
         )
