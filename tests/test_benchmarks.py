@@ -12,9 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from nets import net_of
 from studying import environment
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block, Head
 from nas.architecture.boards import Board, find_board
 from nas.architecture.cost import cost
 from nas.export import write_best
@@ -197,9 +198,7 @@ def test_rates_are_found_from_times(tmp_path: Path) -> None:
     }
     times = []
     for name, (blocks, head) in nets.items():
-        architecture = Architecture(
-            input_shape=(1, 28, 28), num_classes=10, blocks=blocks, head=head
-        )
+        architecture = net_of(*blocks, shape=(1, 28, 28), head=head)
         write_best(
             tmp_path / name,
             architecture,

@@ -19,7 +19,7 @@ from nas.api.words import in_python
 from nas.architecture import Architecture
 from nas.architecture.notation import describe
 from nas.data import Dataset, load_dataset
-from nas.errors import DataError, ExportError, UsageError
+from nas.errors import DataError, ExportError, UsageError, first_line
 from nas.export import write_best
 from nas.export.deliver import export
 from nas.export.source import source
@@ -220,7 +220,7 @@ def load(folder: str | Path, *, studies: str | Path | None = None) -> Trained:
     try:
         _ = trained.model  # build it now, so that damaged weights are reported here
     except RuntimeError as error:
-        line = str(error).splitlines()[0].rstrip(": ")
+        line = first_line(error).rstrip(": ")
         raise ExportError(
             f"{net.folder / 'weights.safetensors'} is not of the net beside it ({line}): "
             "restore the file or train the net again"
