@@ -150,6 +150,7 @@ def test_flash_of_a_lower_resolution() -> None:
             activation="hardswish",
         ),
         Block(out_channels=5, activation="relu6", order="activation_first"),
+        Block(out_channels=5, kernel_size=2, kernel_width=4, padding=(1, 1)),
         Block(out_channels=5, activation="tanh"),
         Block(out_channels=5, activation="gelu", pool="avg"),
         Block(kind="mobilenet", out_channels=6, activation="elu"),

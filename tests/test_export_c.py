@@ -20,7 +20,7 @@ from system_programs import need
 
 from nas.architecture import Activation, Architecture, Block, Head
 from nas.architecture.activations import ACTIVATIONS
-from nas.architecture.cost import cost
+from nas.architecture.cost import cost, is_shaped
 from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import ORDERS
 from nas.errors import ExportError
@@ -263,6 +263,28 @@ def test_rectangular_and_dilated_kernels(values: dict[str, Any]) -> None:
             head=Head(kind="flatten"),
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("block", "shaped"),
+    [
+        (Block(out_channels=4, kernel_width=5), 1),
+        (Block(out_channels=4, kernel_width=5, padding="valid"), 0),
+        (Block(out_channels=4, kernel_size=2, kernel_width=4, padding=(1, 1)), 0),
+        (Block(kind="residual", out_channels=4, shortcut="conv", dilation=2), 1),
+    ],
+)
+def test_flash_has_the_code_for_shapes_where_c_has_it(
+    block: Block, shaped: int
+) -> None:
+    """Of uneven padding and of dilation, not of every rectangular kernel."""
+    net = Architecture(
+        input_shape=(1, 9, 9), num_classes=2, blocks=(block,), head=Head()
+    )
+    table = integer_net(net, random_images(net, 4))
+    files = c_files(table, class_names=list("ab"), summary="a net")
+    assert f"#define NET_HAS_SHAPES {shaped}\n" in "".join(files.values())
+    assert is_shaped(block.zeros, block.dilation) == shaped
 
 
 @pytest.mark.parametrize("padding", [(2, 2), (0, 1), (1, 0)])
