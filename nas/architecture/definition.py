@@ -427,7 +427,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "gate_activation": tuple(one for one in get_args(Activation) if one != "none"),
     "gate_bias": ("yes", "no"),
 }
-# Beyond the larger nothing tiny is meant, and building it would take for ever.
+# The least and the most. Beyond the latter nothing tiny is meant, and building it would
+# take for ever.
 _BOUNDS = {
     "out_channels": (1, 65536),
     "kernel_size": (1, 255),
