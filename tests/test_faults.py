@@ -40,7 +40,7 @@ import nas
 from nas.architecture import Architecture, Block
 from nas.candidates.candidate import Candidate, front
 from nas.errors import StudyError
-from nas.export import write_best
+from nas.export import source, write_best
 from nas.report import write_front
 from nas.search import overdue
 from nas.search.loop import search
@@ -158,11 +158,11 @@ def test_a_full_disk_leaves_the_old_winner_whole(disk: SmallDisk) -> None:
             write_best(
                 folder,
                 architecture,
+                source(
+                    architecture, mean=[0.1], std=[0.3], class_names=list("0123456789")
+                ),
                 build(architecture).state_dict(),
                 {"width": architecture.blocks[0].out_channels},
-                mean=[0.1],
-                std=[0.3],
-                class_names=[str(digit) for digit in range(10)],
             )
 
         if leave is None:

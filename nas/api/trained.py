@@ -81,17 +81,20 @@ class Trained:
     @cached_property
     def _script(self) -> ModuleType:
         """The module that `save` writes, the only definition of how images are read."""
-        text = source(
+        script = ModuleType("model")
+        exec(compile(self._source(), "model.py", "exec"), vars(script))  # noqa: S102  # our own
+        return script
+
+    def _source(self, *notes: str) -> str:
+        return source(
             self.architecture,
             mean=self.mean,
             std=self.std,
             class_names=self.class_names,
             value_range=self._read_as.value_range,
             signal_length=self._read_as.signal_length,
+            notes=notes,
         )
-        script = ModuleType("model")
-        exec(compile(text, "model.py", "exec"), vars(script))  # noqa: S102  # our own
-        return script
 
     @in_python
     def normalise(self, images: Tensor | npt.NDArray[Any]) -> Tensor:
@@ -129,14 +132,11 @@ class Trained:
         write_best(
             target,
             self.architecture,
+            self._source(
+                f"Data set {Path(self.report['dataset']).name}, {self.summary}."
+            ),
             {name: torch.from_numpy(array) for name, array in self.weights.items()},
             self.report,
-            mean=self.mean,
-            std=self.std,
-            class_names=self.class_names,
-            value_range=self._read_as.value_range,
-            signal_length=self._read_as.signal_length,
-            notes=[f"Data set {Path(self.report['dataset']).name}, {self.summary}."],
         )
         self._folder = target
         return target

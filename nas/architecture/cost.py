@@ -138,13 +138,13 @@ def code_size(
     activations: Collection[str],
     *,
     depthwise: bool,
-    adding: bool = False,
-    gating: bool = False,
-    shaped: bool = False,
-    grouping: bool = False,
-    resizing: bool = False,
-    widening: bool = False,
-    overlapping: bool = False,
+    adding: bool,
+    gating: bool,
+    shaped: bool,
+    grouping: bool,
+    resizing: bool,
+    widening: bool,
+    overlapping: bool,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 
