@@ -25,6 +25,7 @@ from nas.architecture import (
     sides_after,
 )
 from nas.architecture.kinds import KINDS
+from nas.candidates.pareto import Point
 
 
 def examples(number: int) -> int:
@@ -181,6 +182,11 @@ def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
         head=head,
         resolution=resolution,
     )
+
+
+def dominates(a: Point, b: Point) -> bool:
+    """Return whether a is nowhere worse than b and somewhere better."""
+    return a[0] <= b[0] and a[1] >= b[1] and a != b
 
 
 def points(most: int = 30) -> st.SearchStrategy[list[tuple[int, float]]]:

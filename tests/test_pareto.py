@@ -8,16 +8,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import points
+from strategies import dominates, points
 
 from nas.candidates.pareto import Point, hypervolume, pareto_front
 
 REFERENCE = (500.0, 0.25)
-
-
-def dominates(a: Point, b: Point) -> bool:
-    """Return whether a is nowhere worse than b and somewhere better."""
-    return a[0] <= b[0] and a[1] >= b[1] and a != b
 
 
 @given(points())

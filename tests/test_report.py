@@ -17,13 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nets import net_of
-from strategies import architectures, points
+from strategies import architectures, dominates, points
 from studying import complete_candidate, report_of, run_python
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate, State, front
-from nas.candidates.pareto import dominates
 from nas.report import (
     candidates_frame,
     format_frame,
