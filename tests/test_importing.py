@@ -177,6 +177,14 @@ def test_convolutions_side_by_side_and_shared_ones() -> None:
     assert (block.kind, block.out_channels, block.kernel_size) == ("inception", 8, 5)
     assert block.activation == "relu"
     assert imported(Twice()).blocks[1].repeats == 2
+    pooled = Block(out_channels=4, repeats=3, order="norm_last", pool="max")
+    net = Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        blocks=(Block(out_channels=4), replace(pooled, activation="tanh")),
+        head=Head(),
+    )
+    assert imported(build(net)).key == net.key
 
 
 def test_a_dropout_that_changes_its_place_is_noted() -> None:
@@ -251,6 +259,10 @@ def conv(**options: object) -> nn.Sequential:
         ),
         (net(nn.LeakyReLU(0.2)), "slope=0.2; nas has 0.01"),
         (net(nn.AdaptiveAvgPool2d(5)), r"1 \(AdaptiveAvg.* nas pools windows of one"),
+        (
+            net(nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.ReLU()),
+            r"4 \(ReLU\) .* second activation behind 0",
+        ),
         (net(nn.ReLU(), nn.SiLU()), "there is a second activation behind 0"),
         (net(nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.ReLU()), "behind it stand"),
         (net(nn.BatchNorm2d(4, affine=False)), "affine batch norm"),
@@ -258,11 +270,14 @@ def conv(**options: object) -> nn.Sequential:
         (conv(padding=1, padding_mode="circular"), "pads with zeros"),
         (conv(stride=(2, 1)), "one stride and one dilation"),
         (nn.Sequential(nn.ReLU(), net()), "it stands before all layers"),
-        (nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)), "here nas has"),
+        (
+            nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)),
+            "linear layers, with",
+        ),
         (nn.Sequential(net(GAP), nn.ReLU()), "the last gives the logits"),
         (
             nn.Sequential(net(GAP), nn.BatchNorm1d(10), nn.Linear(10, 10)),
-            "here nas has",
+            r"1 \(BatchNorm1d\) .* behind the feature map .* the nearest",
         ),
         (
             nn.Sequential(
@@ -276,7 +291,7 @@ def conv(**options: object) -> nn.Sequential:
         (Residual(), r"relu \(test_importing.py line \d+\) .* before the activation"),
         (Branching(), r"test_importing.py line \d+: forward looks at the values"),
         (Parallel((4, 3, 1)), "nas shares the channels out as 3 of 1x1"),
-        (Parallel(dim=2), "does not take|does not join channels"),
+        (Parallel(dim=2), "does not take|does not join channels; the nearest"),
         (Twice(shared_norm=True), "used twice; nas gives each"),
         (Twice(between=True), "cannot be expressed"),
     ],
@@ -294,7 +309,9 @@ def test_frozen_parameters_are_said() -> None:
     """The count is of trainable ones."""
     model = Handmade()
     model.fc1.requires_grad_(False)
-    with pytest.raises(ArchitectureError, match="are some frozen, or unused"):
+    with pytest.raises(
+        ArchitectureError, match=r"fc1.weight, fc1.bias are frozen, .* nearest"
+    ):
         imported(model)
 
 

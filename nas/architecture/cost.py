@@ -96,7 +96,7 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
         {block.activation for block in blocks} | hidden,
         gating=gated,
         resizing=architecture.resolution > 0,
-        shaped=any(map(_is_shaped, blocks)),
+        shaped=any(is_shaped(block.zeros, block.dilation) for block in blocks),
         grouping=any(block.groups > 1 for block in blocks),
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
@@ -121,10 +121,9 @@ def _block_cost(
     return total(block_layers(block, shape), board, gated=gated)
 
 
-def _is_shaped(block: Block) -> bool:
-    """Return whether its rows and columns may differ in the C code, or are apart."""
-    uneven = bool(block.kernel_width) or len(set(block.zeros)) > 1
-    return uneven or block.dilation > 1
+def is_shaped(padding: tuple[int, int], dilation: int) -> bool:
+    """Return whether the C code needs its fields for uneven padding and for dilation."""
+    return len(set(padding)) > 1 or dilation > 1
 
 
 def needs_depthwise(block: Block) -> bool:
@@ -139,13 +138,13 @@ def code_size(
     activations: Collection[str],
     *,
     depthwise: bool,
-    adding: bool = False,
-    gating: bool = False,
-    shaped: bool = False,
-    grouping: bool = False,
-    resizing: bool = False,
-    widening: bool = False,
-    overlapping: bool = False,
+    adding: bool,
+    gating: bool,
+    shaped: bool,
+    grouping: bool,
+    resizing: bool,
+    widening: bool,
+    overlapping: bool,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 from nas.architecture.definition import sizes_of_gates
 from nas.importing.byhand import activation_behind
+from nas.importing.dense import as_linear
 from nas.importing.layer import Layer, is_tensor, shape_of, target_of
 from nas.importing.operations import Operations
 from nas.importing.refusals import OTHER_ACTIVATION, refuse
@@ -20,7 +21,8 @@ _SHAPING = {"unsqueeze", "getitem", "expand", "expand_as", "broadcast_to"}
 _WAY = ["gap", "dense", "activation", "dense", "activation"]
 _NEAREST = (
     "nas makes gates by global average pooling, a linear layer or 1x1 convolution, ReLU or "
-    "the like, another one and sigmoid, both with biases or without; the nearest is that"
+    "the like, another one to one number for each channel, and sigmoid, both with biases "
+    "or without; the nearest is that"
 )
 
 
@@ -77,6 +79,7 @@ def _layer(layers: Sequence[Layer], name: str, out_shape: tuple[int, ...]) -> La
     if (
         [_kind_of(layer) for layer in kept] != _WAY
         or activations[1] != "sigmoid"
+        or kept[3].out_shape[0] != out_shape[0]
         or len({module.bias is None for module in modules}) > 1
     ):
         raise refuse(name, _NEAREST)
@@ -90,16 +93,8 @@ def _layer(layers: Sequence[Layer], name: str, out_shape: tuple[int, ...]) -> La
 
 
 def _kind_of(layer: Layer) -> str:
-    if layer.kind not in {"linear", "convolution"} or len(layer.modules) != 1:
-        return layer.kind
-    (module,) = layer.modules
-    # On a single pixel only a 1x1 kernel is a linear layer.
-    dense = isinstance(module, nn.Linear) or (
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (1, 1)
-        and module.groups == 1
-    )
-    return "dense" if dense else layer.kind
+    kind = as_linear(layer).kind
+    return "dense" if kind == "linear" else kind
 
 
 def gates_of(layer: Layer, channels: int) -> dict[str, Any]:
