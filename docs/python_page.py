@@ -111,7 +111,7 @@ def page() -> str:
         static = {m: inspect.getattr_static(thing, m) for m in members}
         short = [m for m in members if _is_short(static[m])]
         if short:
-            lines = (f"- `{m}`: {_text(static[m])}\n" for m in short)
+            lines = (f"- `{name}.{m}`: {_text(static[m])}\n" for m in short)
             parts.append("Properties:\n\n" + "".join(lines))
         for member in members:
             if member not in short:
