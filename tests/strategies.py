@@ -13,6 +13,7 @@ from nas.architecture import (
     Architecture,
     Bias,
     Block,
+    Gate,
     Head,
     HeadKind,
     Norm,
@@ -141,6 +142,7 @@ def gates(draw: st.DrawFn) -> dict[str, Any]:
         "gate_width": 0 if reduction else draw(st.sampled_from([0, 3, 5])),
         "gate_activation": draw(st.sampled_from(["relu", "silu", "leaky_relu"])),
         "gate_bias": draw(st.sampled_from(["yes", "no"])),
+        "gate": draw(st.sampled_from(get_args(Gate))),
     }
 
 

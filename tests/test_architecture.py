@@ -288,6 +288,7 @@ def test_padding_in_numbers_is_written_so() -> None:
             "squeeze_excitation is 2 and gate_width 3: give one of them",
         ),
         ({"kind": "mobilenet", "gate_activation": "none"}, "gate_activation is 'none'"),
+        ({"kind": "mobilenet", "gate": "relu"}, "give one of sigmoid, hard_sigmoid"),
         ({"repeats": 2, "stride": 2}, "needs stride 1 and same padding"),
         ({"repeats": 2, "padding": "valid"}, "needs stride 1 and same padding"),
     ],

@@ -134,6 +134,16 @@ def test_flash_of_a_lower_resolution() -> None:
         Block(kind="mobilenet", out_channels=6, activation="silu"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=4),
         Block(kind="mobilenet", out_channels=6, gate_width=5, gate_activation="silu"),
+        Block(
+            kind="mobilenet", out_channels=6, squeeze_excitation=2, gate="hard_sigmoid"
+        ),
+        Block(
+            kind="mobilenet",
+            out_channels=6,
+            activation="hardswish",
+            squeeze_excitation=4,
+            gate="hard_sigmoid",
+        ),
         Block(out_channels=6, kernel_size=3, kernel_width=7),
         Block(out_channels=6, kernel_size=4, padding=(2, 1)),
         Block(out_channels=6, dilation=2),

@@ -199,7 +199,7 @@ def test_further_shortcuts_and_bottlenecks(activation: str) -> None:
         Block(out_channels=7, stride=2, shortcut="bias_conv", pool="max", **common),
         Block(kind="full_bottleneck", out_channels=6, shortcut="bare_conv", **common),
         Block(kind="full_bottleneck", out_channels=6, squeeze_excitation=2,
-              shortcut="pad", **common),
+              shortcut="pad", gate="hard_sigmoid", **common),
         Block(kind="inverted_bottleneck", out_channels=5, expansion=2,
               squeeze_excitation=2, shortcut="conv", **common),
         shape=(3, 19, 17),
@@ -306,6 +306,9 @@ def test_groups_of_channels(values: dict[str, Any]) -> None:
         Block(kind="residual", out_channels=6, shortcut="identity"),
         Block(kind="residual", out_channels=9, stride=2, shortcut="pad"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=2),
+        Block(
+            kind="mobilenet", out_channels=6, squeeze_excitation=2, gate="hard_sigmoid"
+        ),
         Block(out_channels=6, groups=2),
         *(
             Block(out_channels=6, activation=name, order="activation_first")
@@ -326,6 +329,31 @@ def test_additions_gates_and_activations_are_as_exact_as_convolutions(
     with torch.no_grad():
         exact = random_model(net)(normalised(images, MEAN[:1], STD[:1])).numpy()
     assert abs(whole - exact).max() < 0.03 * np.ptp(exact)
+
+
+def test_hard_gates_are_cut_at_both_ends() -> None:
+    """As torch cuts them, to a few hundredths, by the range of their numbers alone."""
+    block = Block(
+        kind="mobilenet", out_channels=6, squeeze_excitation=1, gate="hard_sigmoid"
+    )
+    net = net_of(block, block, shape=(3, 8, 8), classes=4)
+    model, images = random_model(net), random_images(net, 64)
+    model.blocks[1].gates1.excite.weight.data *= 5
+    model.blocks[1].gates1.excite.bias.data = torch.linspace(-5, 5, 6)
+    found: list[torch.Tensor] = []
+    model.blocks[1].gates1.gate.register_forward_hook(lambda *o: found.append(o[2]))
+    with torch.no_grad():
+        model(normalised(images, MEAN, STD))
+    chain = stages(net, numpy_weights(model))
+    table = quantise(chain, images, mean=MEAN, std=STD)
+    tensors = [images.astype(np.int64)]
+    for stage in table:
+        tensors.append(integer.apply(stage, tensors))
+    names = [stage.float_stage.name for stage in table]
+    gates = tensors[1 + names.index("block 2 excite")]
+    assert {0, 255} < {*gates.flatten().tolist()}
+    assert abs(gates / 255 - found[0].numpy()).mean() < 0.03
+    assert all(stage.activation_step is None for stage in table)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,18 @@ CHAINS: dict[str, tuple[Block, ...]] = {
             gate_bias="no",
         ),
     ),
+    "hard gates": (
+        Block(kind="mobilenet", out_channels=5, gate_width=3, gate="hard_sigmoid"),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=5,
+            expansion=2,
+            squeeze_excitation=2,
+            gate="hard_sigmoid",
+            activation="silu",
+            shortcut="identity",
+        ),
+    ),
     "inverted bottleneck": (
         Block(out_channels=6, activation="relu6"),
         Block(

@@ -221,6 +221,17 @@ def test_a_space_takes_in_kernels_gates_and_a_resolution() -> None:
     assert {"kinds mobilenet", "squeeze_excitations 4"} <= {*added}
 
 
+def test_no_space_draws_hard_gates() -> None:
+    """Their block's other options are added; `encode` tells the net from that with sigmoids."""
+    gated = Block(kind="mobilenet", out_channels=4, squeeze_excitation=4)
+    hard = net_of(Block(out_channels=4), replace(gated, gate="hard_sigmoid"))
+    space, caps = read_space(SIX_NETS, "six"), Caps(20_000)
+    wider, added = include(space, hard, caps)
+    assert "squeeze_excitations 4" in added
+    assert encode(wider, hard, caps) is None
+    assert encode(wider, net_of(Block(out_channels=4), gated), caps) is not None
+
+
 @settings_of_hypothesis(max_examples=15)
 @given(architectures())
 def test_what_no_space_can_hold_keeps_the_rest_out_of_none(net: Architecture) -> None:

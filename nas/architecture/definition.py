@@ -27,6 +27,7 @@ from nas.architecture.block import (
     Activation,
     Bias,
     Block,
+    Gate,
     Norm,
     Order,
     Padding,
@@ -351,7 +352,7 @@ def _canonical_gates(block: Block, in_channels: int) -> dict[str, Any]:
     for part in parts_of(block, in_channels):
         if part.gates:
             return sizes_of_gates(part.gates.channels, part.gates.hidden)
-    return {"gate_activation": "relu", "gate_bias": "yes"}
+    return {"gate_activation": "relu", "gate_bias": "yes", "gate": "sigmoid"}
 
 
 def sizes_of_gates(channels: int, hidden: int) -> dict[str, int]:
@@ -426,6 +427,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "shortcut": get_args(Shortcut),
     "gate_activation": tuple(one for one in get_args(Activation) if one != "none"),
     "gate_bias": ("yes", "no"),
+    "gate": get_args(Gate),
 }
 # The least and the most. Beyond the latter nothing tiny is meant, and building it would
 # take for ever.

@@ -273,9 +273,18 @@ def _gate_stages(
         conv_shape=shape,
         output_shape=means,
     )
-    for step, sizes, activation in (
-        ("squeeze", (gates.hidden, gates.channels, 1, 1), gates.activation),
-        ("excite", (gates.channels, gates.hidden, 1, 1), "sigmoid"),
+    gate: tuple[After, ...] = (Activation(gates.gate),)
+    if gates.gate == "hard_sigmoid":
+        # It is straight up to its bounds, to which a range of uint8 numbers cuts, too.
+        ones = np.ones(gates.channels)
+        gate = Affine(ones / 6, ones / 2), Activation("unit")
+    for step, sizes, after in (
+        (
+            "squeeze",
+            (gates.hidden, gates.channels, 1, 1),
+            (Activation(gates.activation),),
+        ),
+        ("excite", (gates.channels, gates.hidden, 1, 1), gate),
     ):
         output = (sizes[0], 1, 1)
         bias = f"{prefix}.{step}.bias"
@@ -287,7 +296,7 @@ def _gate_stages(
                     weights.take(bias, sizes[:1]) if gates.bias else np.zeros(sizes[0]),
                 ),
             ),
-            after=(Activation(activation),),
+            after=after,
             input_shape=(sizes[1], 1, 1),
             conv_shape=output,
             output_shape=output,

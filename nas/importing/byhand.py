@@ -7,7 +7,7 @@ operations are run on two ranges of numbers and compared with the activations of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import setitem
 from typing import Any
 
@@ -22,15 +22,20 @@ from nas.architecture.activations import ACTIVATIONS
 _MOST_OPERATIONS = 12
 
 
-def activation_behind(node: fx.Node, root: nn.Module) -> tuple[fx.Node, str] | None:
-    """Return the node at which an activation of the node's values ends, and its name.
+def activation_behind(
+    node: fx.Node, root: nn.Module, names: Iterable[str] = ACTIVATIONS
+) -> tuple[fx.Node, str] | None:
+    """Return the node at which one of these activations of its values ends, and its name.
 
     None where what follows computes something else, or also takes other tensors.
     """
     value = node.meta["value"]
     if not isinstance(value, Tensor) or not value.numel():
         return None
-    places = torch.linspace(-1, 1, value.numel()).reshape(value.shape)
+    # A few values, as between a map's means and its gates, tell no curves apart.
+    images = len(value) * -(-64 // value.numel())
+    places = torch.linspace(-1, 1, images * value[0].numel())
+    places = places.reshape(images, *value.shape[1:])
     # Near zero the curves differ, far from it their bounds: from 8 to 10,000.
     ranges: list[dict[fx.Node, Any]] = [
         {node: 8 * places},
@@ -47,7 +52,7 @@ def activation_behind(node: fx.Node, root: nn.Module) -> tuple[fx.Node, str] | N
             except Exception:  # noqa: BLE001 - whatever torch raises for such numbers
                 return None
             if _closed(ranges[0], later):
-                for name in ACTIVATIONS:
+                for name in names:
                     if all(_is(name, one[node], one[later]) for one in ranges):
                         return later, name
         later = later.next

@@ -147,7 +147,8 @@ class Completion:
         self._steps_of_width = steps_up_to(space.max_width, space.groups.options)
         self._gated = space.squeeze_excitations.options != (0,)
         self._code = code_size(
-            {*activations, *space.deviation.activations},
+            {*activations, *space.deviation.activations}
+            | ({"sigmoid"} if self._gated else set()),
             depthwise=True,
             adding=space.shortcuts.options != ("none",),
             widening="pad" in space.shortcuts.options,
