@@ -14,6 +14,7 @@ import torch
 from cli_runner import Invoke
 from hypothesis import assume, given, settings
 from importable_nets import REFUSED, TAKEN
+from nets import net_of
 from sklearn.datasets import load_digits
 from strategies import architectures, examples
 from torch import Tensor, nn
@@ -542,6 +543,14 @@ def test_along_a_single_row_any_stride_is_that_of_the_columns() -> None:
     assert [block.stride for block in architecture.blocks] == [2, 2]
     with pytest.raises(ArchitectureError, match="one stride and one dilation"):
         assemble(trace(model, (5, 2, 40)), (5, 2, 40))
+
+
+def test_of_a_single_pixel_a_shortcut_of_zeros_has_the_stride_of_its_block() -> None:
+    """x[:, :, ::2, ::2] leaves the pixel, as the convolution's stride does."""
+    pooled = [Block(out_channels=4, pool="max") for _ in range(3)]
+    residual = Block(out_channels=6, kind="residual", shortcut="pad", stride=2)
+    architecture = net_of(*pooled, residual)
+    assert imported(build(architecture)).key == architecture.key
 
 
 def test_a_wrong_image_size_is_told_with_the_right_one() -> None:

@@ -369,13 +369,13 @@ def _step_of(index: Any, before: Shapes) -> int:
         for one in each
         if isinstance(one, slice) and not one.start and one.stop is None
     ]
+    if len(found) != 4 or found[:2] != [1, 1]:
+        return 0
     # Of a single row or column any step is the same.
     steps = [
-        step for step, side in zip(found[2:], before[1:], strict=False) if side > 1
-    ]
-    alike = len(found) == 4 and found[:2] == [1, 1] and steps == steps[:1] * len(steps)
-    step = steps[0] if steps else 1
-    return step if alike and isinstance(step, int) else 0
+        step for step, side in zip(found[2:], before[1:], strict=True) if side > 1
+    ] or found[2:]
+    return steps[0] if len({*steps}) == 1 and isinstance(steps[0], int) else 0
 
 
 def _other_pooling(
