@@ -18,11 +18,13 @@ PAGE = Path(__file__).with_name("python.md")
 _HEAD = """\
 # From Python
 
-For people who use `nas` in a script or a notebook ([notebook.ipynb](notebook.ipynb)). After this
-page you can search on arrays, tensors and files, and use the winner as a torch module.
+How to search on arrays, tensors and files in a script or a notebook
+([notebook.ipynb](notebook.ipynb)), and use the winner as a torch module.
 
-`import nas` has the names, defaults and errors of [the command line](cli.md). A study that was
-begun with one can be resumed with the other.
+Keywords have the names, defaults and errors of the options of [the command line](cli.md);
+`--dataset` is `data`, and `--output`, `--export` and `--front` of `nas best` are `save`, `export`
+and `best_front`. A study that was begun with one can be resumed with the other. `nas import`,
+`resize`, `show`, `compare`, `studies`, `data`, `dashboard` and `report` are commands only.
 
 ```python
 import numpy as np
@@ -47,21 +49,32 @@ found = winner.predict(images[1400:])  # winner.model is the nn.Module
 winner.save()  # into studies/mine-2000/best: weights, model.py, report.json
 ```
 
-That takes a minute. `nas.search(data, budget=10_000)` with its defaults takes as long as `nas
-search`. `study.best(seeds=3)` reports mean and standard deviation. `data` can also be `"mnist"`, or
-any name or path that `--dataset` takes.
+That takes a minute. `nas.search(data, budget=10_000)` with its defaults takes as long as
+`nas search`, and `study.best()` as long as `nas best`. `data` can also be `"mnist"`, or any name or
+path that `--dataset` takes.
+
+| function | command | returns |
+|---|---|---|
+| `nas.search` | `nas search` | `nas.Study` |
+| `nas.open_study` | `nas front`, `nas front --all` | `nas.Study` |
+| `study.best`, `study.best_front` | `nas best` | `nas.Trained`, a list of them |
+| `nas.train` | `nas train` | `nas.Trained` |
+| `nas.load` | | `nas.Trained` |
+| `nas.count` | | number of parameters |
 
 - **Ctrl-C**, or the stop button of a notebook, raises KeyboardInterrupt and leaves the study
-  in order. The same call resumes it.
+  resumable. The same call resumes it.
 - **Scripts** need no `if __name__ == "__main__":`. Workers do not run the script again.
-- **Errors** are `nas.NasError` with one line: what, where, remedy. Its subclasses are in
-  `nas.errors`. A wrong value is a `UsageError`, which is also a ValueError.
+- **Errors** are `nas.NasError` with one line: what, where, remedy. Its subclasses in `nas.errors`
+  are ArchitectureError, DataError, DeviceError, EngineError, ExportError, RecipeError, SpaceError,
+  StudyError, TrainingError, and UsageError for a wrong value, which is also a ValueError.
 - **Progress** is shown on a terminal (stderr) and below a notebook's cell.
-- **Data in memory** is not stored in the study. Pass it again in a later process
-  (`nas.search(data, ...)`, `best(data=data)`); it is recognised by its content.
+- **Data in memory** is not saved with the study. In a new process pass it again, to
+  `nas.search(data, ...)` or `study.best(data=data)`; nas checks a hash of the content.
+- **Columns** of `front()` and `trials()` are those of [nas front](cli.md#nas-front).
+- **Weights** are `winner.weights`, the layers `winner.architecture`. To fine-tune, train
+  `winner.model` on `winner.normalise(images)`.
 - **Types**: the package is typed (`py.typed`).
-
-This page is written by `docs/python_page.py` from the docstrings.
 """
 
 # Each with those of its members that are told, in this order.
@@ -95,10 +108,21 @@ def page() -> str:
         made = name == "nas.Data"  # the only class that is made by its name
         call = _signature(name, thing) if made or not members else ""
         parts.append(f"## {name}\n\n{call}{_text(thing)}\n")
+        static = {m: inspect.getattr_static(thing, m) for m in members}
+        short = [m for m in members if _is_short(static[m])]
+        if short:
+            lines = (f"- `{name}.{m}`: {_text(static[m])}\n" for m in short)
+            parts.append("Properties:\n\n" + "".join(lines))
         for member in members:
-            found = inspect.getattr_static(thing, member)
-            parts.append(_member(name, member, found, getattr(thing, member)))
+            if member not in short:
+                found = static[member]
+                parts.append(_member(name, member, found, getattr(thing, member)))
     return "\n".join(parts)
+
+
+def _is_short(found: Any) -> bool:
+    """Return whether it is a property that one line explains."""
+    return isinstance(found, property | cached_property) and "\n" not in _text(found)
 
 
 def _member(owner: str, name: str, found: Any, value: Any) -> str:

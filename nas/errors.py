@@ -63,3 +63,8 @@ class ExportError(NasError):
 
 class StudyError(NasError):
     """The study is missing, in use, damaged, or was created with other settings."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type's name if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

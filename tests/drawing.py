@@ -7,9 +7,17 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture, Head, Shape
 from nas.architecture.cost import cost
-from nas.space import Caps, RandomDraws, SearchSpace, find_space, sample, smallest
+from nas.space import (
+    Caps,
+    Draws,
+    RandomDraws,
+    SearchSpace,
+    find_space,
+    sample,
+    smallest,
+)
 from nas.space.completion import Completion, State
 from nas.space.limits import heads_of
 
@@ -18,16 +26,17 @@ SHAPE = (1, 28, 28)
 ALL = Caps(1, 1, 1)
 
 
-def draw(space: SearchSpace, seed: int, caps: Caps) -> Architecture:
-    """Draw an architecture for MNIST's images."""
-    return sample(
-        space, RandomDraws(seed), input_shape=SHAPE, num_classes=10, caps=caps
-    )
-
-
-def way(block: Block) -> str:
-    """Return how the block downsamples, or "none"."""
-    return "stride" if block.stride > 1 else block.pool
+def draw(
+    space: SearchSpace,
+    draws: int | Draws,
+    caps: Caps,
+    shape: Shape = SHAPE,
+    classes: int = 10,
+) -> Architecture:
+    """Draw an architecture, by default for MNIST's images; an int is a seed."""
+    if isinstance(draws, int):
+        draws = RandomDraws(draws)
+    return sample(space, draws, input_shape=shape, num_classes=classes, caps=caps)
 
 
 def is_classifier(architecture: Architecture, place: int) -> bool:
@@ -48,7 +57,7 @@ def check_coverage(name: str, cap: int, seeds: Iterable[int]) -> None:
         assert size <= cap
         assert least <= size or space.deviation.share
         share = math.log(size / least) / math.log(cap / least)
-        ways = [way(block) for block in architecture.blocks]
+        ways = [block.downsampling for block in architecture.blocks]
         seen.update(
             [
                 ("bin", min(9, int(10 * share))),

@@ -281,10 +281,15 @@ class Gated(nn.Module):
     """An inverted bottleneck with gates of convolutions."""
 
     def __init__(
-        self, channels: int, wide: int, hidden: int, activation: Any = F.relu
+        self,
+        channels: int,
+        wide: int,
+        hidden: int,
+        activation: Any = F.relu,
+        last: Any = torch.sigmoid,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.last = activation, last
         self.expand = cbr(channels, wide, 1)
         self.depthwise = cbr(wide, wide, padding=1, groups=wide)
         self.reduce = nn.Conv2d(wide, hidden, 1)
@@ -295,7 +300,7 @@ class Gated(nn.Module):
         """Return as many channels as it takes."""
         y = self.depthwise(self.expand(x))
         gates = self.activation(self.reduce(y.mean((2, 3), keepdim=True)))
-        return self.project(torch.sigmoid(self.grow(gates)) * y) + x  # type: ignore[no-any-return]
+        return self.project(self.last(self.grow(gates)) * y) + x  # type: ignore[no-any-return]
 
 
 class Separated(nn.Module):
@@ -371,6 +376,14 @@ TAKEN: dict[str, nn.Module] = {f"gap: {k}": pooling(v) for k, v in POOLINGS.item
     "gates of any width, with SiLU or without biases": nn.Sequential(
         cbr(1, 4), Gated(4, 12, 5, F.silu), Gated(4, 8, 9, lambda x: x * x.sigmoid()),
         cbr(4, 4, groups=4), Gates(4, 3, bias=False), cbr(4, 8, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "hard gates": nn.Sequential(
+        cbr(1, 4), Gated(4, 8, 1, nn.ReLU6(), lambda x: F.relu6(x + 3) / 6),
+        Gated(4, 8, 2, F.hardswish, lambda x: (x + 3.0).clamp(0, 6) * (1 / 6)),
+        Gated(4, 8, 2, F.gelu, F.hardsigmoid),
+        Gated(4, 8, 2, F.relu, lambda x: (0.5 + x / 6).clamp_(min=0, max=1)),
+        cbr(4, 4, groups=4), Gates(4, 3, nn.Hardsigmoid(inplace=True)), cbr(4, 8, 1),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     ),
     "DS-CNN's first kernel": nn.Sequential(
@@ -533,11 +546,11 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         _ending(cbr(1, 8), Gates(8, 2)),
         r"mul \(importable_nets.py line \d+\) .* between a depthwise convolution",
     ),
-    "hard gates": (
+    "gates of another slope": (
         _ending(
-            cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3, nn.Hardsigmoid()), cbr(8, 8, 1)
+            cbr(1, 8), cbr(8, 8, groups=8), Gates(8, 3, nn.Hardtanh(0, 1)), cbr(8, 8, 1)
         ),
-        r"Hardsigmoid.* nas makes gates by .* sigmoid",
+        r"Hardtanh.* nas makes gates by .* hard sigmoid",
     ),
     "mish": (_ending(nn.Conv2d(1, 8, 3), nn.Mish()), r"Mish.* nearest are ReLU"),
     "activations that differ behind the mean": (

@@ -13,6 +13,7 @@ from nas.architecture import (
     Architecture,
     Bias,
     Block,
+    Gate,
     Head,
     HeadKind,
     Norm,
@@ -25,6 +26,7 @@ from nas.architecture import (
     sides_after,
 )
 from nas.architecture.kinds import KINDS
+from nas.candidates.pareto import Point
 
 
 def examples(number: int) -> int:
@@ -140,6 +142,7 @@ def gates(draw: st.DrawFn) -> dict[str, Any]:
         "gate_width": 0 if reduction else draw(st.sampled_from([0, 3, 5])),
         "gate_activation": draw(st.sampled_from(["relu", "silu", "leaky_relu"])),
         "gate_bias": draw(st.sampled_from(["yes", "no"])),
+        "gate": draw(st.sampled_from(get_args(Gate))),
     }
 
 
@@ -181,6 +184,11 @@ def architectures(draw: st.DrawFn, most_blocks: int = 5) -> Architecture:
         head=head,
         resolution=resolution,
     )
+
+
+def dominates(a: Point, b: Point) -> bool:
+    """Return whether a is nowhere worse than b and somewhere better."""
+    return a[0] <= b[0] and a[1] >= b[1] and a != b
 
 
 def points(most: int = 30) -> st.SearchStrategy[list[tuple[int, float]]]:

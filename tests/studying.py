@@ -22,9 +22,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from nets import net_of
 
 import nas
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture, Block
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
@@ -97,12 +98,7 @@ def report_of(rung: int, val_accuracy: float, epochs: float = 0.0) -> RungReport
 @lru_cache
 def one_block(width: int, kernel_size: int = 3) -> Architecture:
     """Return a net for 8x8 images of ten classes, the larger the wider."""
-    return Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=width, kernel_size=kernel_size),),
-        head=Head(kind="gap"),
-    )
+    return net_of(Block(out_channels=width, kernel_size=kernel_size))
 
 
 def complete_candidate(

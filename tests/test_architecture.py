@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import net_of
 from strategies import architectures, blocks
 
 from nas.architecture import (
@@ -183,12 +184,7 @@ def test_keys_differ_where_functions_do(
 
 def described() -> dict[str, Any]:
     """Return the description of a small network, to break one value of it."""
-    architecture = Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=4), Block(out_channels=4, pool="max")),
-        head=Head(),
-    )
+    architecture = net_of(Block(out_channels=4), Block(out_channels=4, pool="max"))
     data: dict[str, Any] = json.loads(architecture.to_json())
     return data
 
@@ -273,9 +269,7 @@ def test_missing_keys_are_refused() -> None:
 def test_padding_in_numbers_is_written_so() -> None:
     """In JSON and in the notation."""
     block = Block(out_channels=4, kernel_size=4, kernel_width=10, padding=(1, 5))
-    net = Architecture(
-        input_shape=(1, 8, 8), num_classes=2, blocks=(block,), head=Head()
-    )
+    net = net_of(block, classes=2)
     assert '"padding":[1,5]' in net.to_json()
     assert describe(net) == "4c(4,10)p(1,5) - gap"
     assert feature_shapes(net)[1] == (4, 7, 9)
@@ -294,6 +288,7 @@ def test_padding_in_numbers_is_written_so() -> None:
             "squeeze_excitation is 2 and gate_width 3: give one of them",
         ),
         ({"kind": "mobilenet", "gate_activation": "none"}, "gate_activation is 'none'"),
+        ({"kind": "mobilenet", "gate": "relu"}, "give one of sigmoid, hard_sigmoid"),
         ({"repeats": 2, "stride": 2}, "needs stride 1 and same padding"),
         ({"repeats": 2, "padding": "valid"}, "needs stride 1 and same padding"),
     ],
@@ -302,7 +297,7 @@ def test_contradictory_blocks_are_refused(values: dict[str, Any], told: str) -> 
     """What single values do not show is said with the block's number, too."""
     block = Block(**{"out_channels": 4} | values)
     with pytest.raises(ArchitectureError, match=f"block 1: .*{told}"):
-        Architecture(input_shape=(4, 8, 8), num_classes=2, blocks=(block,), head=Head())
+        net_of(block, shape=(4, 8, 8), classes=2)
 
 
 def test_keys_from_before_the_newer_options_still_hold() -> None:
@@ -315,12 +310,7 @@ def test_keys_from_before_the_newer_options_still_hold() -> None:
 def test_head_kernel_larger_than_its_input_is_refused() -> None:
     """A conv head needs a feature map that its kernel fits into."""
     with pytest.raises(ArchitectureError, match="5x5 kernel is larger than its 4x8"):
-        Architecture(
-            input_shape=(1, 4, 8),
-            num_classes=2,
-            blocks=(),
-            head=Head(kind="conv", kernel_size=5),
-        )
+        net_of(shape=(1, 4, 8), classes=2, head=Head(kind="conv", kernel_size=5))
 
 
 JSON_VALUES = st.recursive(

@@ -12,12 +12,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from nets import net_of
 from studying import environment
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block, Head
 from nas.architecture.boards import Board, find_board
 from nas.architecture.cost import cost
-from nas.export import write_best
+from nas.export import source, write_best
 from nas.training.model import build
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -197,17 +198,13 @@ def test_rates_are_found_from_times(tmp_path: Path) -> None:
     }
     times = []
     for name, (blocks, head) in nets.items():
-        architecture = Architecture(
-            input_shape=(1, 28, 28), num_classes=10, blocks=blocks, head=head
-        )
+        architecture = net_of(*blocks, shape=(1, 28, 28), head=head)
         write_best(
             tmp_path / name,
             architecture,
+            source(architecture, mean=[0.1], std=[0.3], class_names=list("0123456789")),
             build(architecture, seed=0).state_dict(),
             {},
-            mean=[0.1],
-            std=[0.3],
-            class_names=list("0123456789"),
         )
         times.append(f"{name}={cost(architecture, board).latency / 1e6}")
     text = run(tmp_path, "calibrate.py", "known", "--mhz", "80", *times)

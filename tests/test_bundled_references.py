@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from drawing import draw
 
 from nas.references.bundled import available, find_reference
-from nas.space import Caps, encode, find_space, sample
+from nas.space import Caps, encode, find_space
 from nas.space.encoding import FixedDraws
 
 # The sum of the source, and ours where the source's layers cannot be had exactly.
@@ -49,11 +50,6 @@ def test_it_is_a_point_of_the_default_space(name: str, budget: int | None) -> No
     caps = Caps(budget or NUM_PARAMS[name])
     values = encode(space, architecture, caps)
     assert values is not None
-    again = sample(
-        space,
-        FixedDraws(values),
-        input_shape=architecture.input_shape,
-        num_classes=architecture.num_classes,
-        caps=caps,
-    )
+    shape, classes = architecture.input_shape, architecture.num_classes
+    again = draw(space, FixedDraws(values), caps, shape, classes)
     assert again.key == architecture.key

@@ -13,11 +13,11 @@ import pytest
 from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import net_of
 from rich.console import Console
 from strategies import points
 from studying import complete_candidate, finish, make_settings, one_block
 
-from nas.architecture import Architecture, Head
 from nas.architecture.cost import cost
 from nas.candidates.candidate import Candidate
 from nas.cli.display import comparison_view
@@ -114,7 +114,7 @@ def test_winners_are_compared_with_what_was_published() -> None:
 
 def test_other_images_cannot_be_compared() -> None:
     """One line says for which the net is."""
-    other = Architecture(input_shape=(1, 9, 9), num_classes=10, blocks=(), head=Head())
+    other = net_of(shape=(1, 9, 9))
     with pytest.raises(ArchitectureError, match="other is for 1x9x9 images"):
         compare([Reference(name="other", architecture=other)], CANDIDATES, [], SETTINGS)
 

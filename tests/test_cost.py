@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
+from nets import net_of
 from strategies import architectures
 from torch import nn
 
@@ -138,14 +139,10 @@ def test_layers_join_up(architecture: Architecture) -> None:
 
 def test_a_known_network_by_hand() -> None:
     """The sums of a small network, worked out on paper."""
-    architecture = Architecture(
-        input_shape=(1, 28, 28),
-        num_classes=10,
-        blocks=(
-            Block(out_channels=8, padding="valid"),
-            Block(kind="separable", out_channels=16, pool="max"),
-        ),
-        head=Head(),
+    architecture = net_of(
+        Block(out_channels=8, padding="valid"),
+        Block(kind="separable", out_channels=16, pool="max"),
+        shape=(1, 28, 28),
     )
     first = 8 * 9 + 2 * 8
     second = 8 * 9 + 8 * 16 + 2 * 16
@@ -160,7 +157,7 @@ def test_a_live_shortcut_by_hand() -> None:
     same = Block(kind="residual", out_channels=4, shortcut="identity")
     other = Block(kind="residual", out_channels=6, stride=2, shortcut="conv")
     head = Head(kind="pool")
-    net = Architecture(input_shape=(4, 8, 8), num_classes=4, blocks=(same,), head=head)
+    net = net_of(same, shape=(4, 8, 8), classes=4, head=head)
     assert count_params(net) == 2 * (4 * 4 * 9 + 2 * 4)
     assert cost(net).peak_memory == 2 * (4 * 64)
     net = replace(net, num_classes=6, blocks=(other,))
@@ -179,9 +176,7 @@ def test_a_live_shortcut_by_hand() -> None:
 def test_a_shortcut_of_zeros_by_hand() -> None:
     """It has a map of its own, and neither parameters nor multiply-accumulates."""
     block = Block(kind="residual", out_channels=6, stride=2, shortcut="pad")
-    net = Architecture(
-        input_shape=(4, 8, 8), num_classes=6, blocks=(block,), head=Head(kind="pool")
-    )
+    net = net_of(block, shape=(4, 8, 8), classes=6, head="pool")
     assert count_params(net) == (4 * 6 + 6 * 6) * 9 + 2 * 2 * 6
     assert cost(net).macs == 16 * (4 * 6 + 6 * 6) * 9
     assert cost(net).peak_memory == 4 * 64 + 2 * (6 * 16)
@@ -191,9 +186,7 @@ def test_a_shortcut_of_zeros_by_hand() -> None:
 def test_a_bottleneck_by_hand() -> None:
     """Its middle is as many times narrower as the expansion says, rounded down."""
     block = Block(kind="bottleneck", out_channels=7, expansion=3, shortcut="bare_conv")
-    net = Architecture(
-        input_shape=(4, 8, 8), num_classes=7, blocks=(block,), head=Head(kind="pool")
-    )
+    net = net_of(block, shape=(4, 8, 8), classes=7, head="pool")
     weights = 4 * 2 + 2 * 2 * 9 + 2 * 7 + 4 * 7
     assert count_params(net) == weights + 2 * (2 + 2 + 7)
     assert cost(net).macs == 64 * weights
@@ -208,9 +201,7 @@ def test_gates_by_hand() -> None:
         squeeze_excitation=4,
         shortcut="identity",
     )
-    net = Architecture(
-        input_shape=(4, 4, 4), num_classes=4, blocks=(block,), head=Head(kind="pool")
-    )
+    net = net_of(block, shape=(4, 4, 4), classes=4, head="pool")
     gates = 2 * 12 * 3
     assert count_params(net) == 4 * 12 + 24 + 9 * 12 + 24 + gates + 15 + 12 * 4 + 8
     assert cost(net).macs == 16 * (4 * 12 + 9 * 12 + 12 * 4) + gates
@@ -223,14 +214,11 @@ def test_gates_by_hand() -> None:
 
 def test_shared_and_inception_blocks_by_hand() -> None:
     """Weights of a shared block count once, its batch norms and MACs each time."""
-    architecture = Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=8,
-        blocks=(
-            Block(kind="inception", out_channels=8, kernel_size=5, bias="yes"),
-            Block(kind="separable", out_channels=8, repeats=3, pool="max"),
-        ),
-        head=Head(kind="pool"),
+    architecture = net_of(
+        Block(kind="inception", out_channels=8, kernel_size=5, bias="yes"),
+        Block(kind="separable", out_channels=8, repeats=3, pool="max"),
+        classes=8,
+        head="pool",
     )
     first = 3 * 1 + 3 * 9 + 2 * 25
     shared = 8 * 9 + 8 * 8
@@ -242,7 +230,5 @@ def test_shared_and_inception_blocks_by_hand() -> None:
 @pytest.mark.parametrize("kind", ["gap", "flatten", "conv"])
 def test_a_head_alone_is_a_network(kind: Any) -> None:
     """Without any block the head works on the image itself."""
-    architecture = Architecture(
-        input_shape=(3, 5, 4), num_classes=3, blocks=(), head=Head(kind=kind)
-    )
+    architecture = net_of(shape=(3, 5, 4), classes=3, head=kind)
     assert replace(cost(architecture), flash=0) == measure(architecture)

@@ -20,6 +20,7 @@ import pytest
 from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import net_of
 from studying import (
     big_study,
     command,
@@ -31,7 +32,7 @@ from studying import (
     train_made_up,
 )
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block
 from nas.architecture.boards import find_board
 from nas.architecture.cost import layers
 from nas.candidates.candidate import Candidate, Training, front, with_training
@@ -386,15 +387,10 @@ def test_details_tell_the_layers_the_curve_and_the_commands(studies: Path) -> No
 
 def test_the_picture_of_a_layer_shows_its_kernel() -> None:
     """Of parallel kernels the largest; poolings and linear layers have none."""
-    net = Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(
-            Block(kind="inception", out_channels=6, kernel_size=5),
-            Block(out_channels=8, groups=2, kernel_width=1, dilation=2, pool="max"),
-            Block(kind="mobilenet", out_channels=4),
-        ),
-        head=Head(),
+    net = net_of(
+        Block(kind="inception", out_channels=6, kernel_size=5),
+        Block(out_channels=8, groups=2, kernel_width=1, dilation=2, pool="max"),
+        Block(kind="mobilenet", out_channels=4),
     )
     assert [kernel_of(layer) for layer in layers(net)] == [
         {"height": 5, "width": 5, "dilation": 1, "groups": 1},

@@ -118,20 +118,6 @@ def test_environment_names_the_data_dir(
         load_dataset("mnist", tmp_path / "empty")
 
 
-def test_incomplete_data_dir_is_an_error(
-    files: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A data folder without a file is told with both names, and nothing is fetched."""
-    folder = write(tmp_path / "data", files)
-    (folder / TEST_LABELS).unlink()
-    monkeypatch.setattr(mnist, "_from_mirrors", lambda: files)
-    with pytest.raises(DataError) as caught:
-        load_dataset("mnist", folder)
-    assert str(folder) in str(caught.value)
-    assert TEST_LABELS in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 def test_absent_data_dir_is_an_error(files: Raw, tmp_path: Path) -> None:
     """A data folder that is not there is named."""
     assert files
@@ -151,7 +137,7 @@ def test_damaged_data_dir_is_an_error(
     content[1000] ^= 1
     damaged = bytes({"cut": content[:-9], "flipped": content, "empty": b""}[fault])
     path.write_bytes(damaged)
-    with pytest.raises(DataError, match=r"cut or damaged.*replace") as caught:
+    with pytest.raises(DataError, match=r"cut or damaged.*put") as caught:
         load_dataset("mnist", folder)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == damaged
@@ -217,16 +203,6 @@ def test_wrong_bytes_from_a_source_are_refused(
     assert cached(tmp_path) == {}
 
 
-def test_no_source_at_all_is_one_line_with_the_remedy(files: Raw) -> None:
-    """The error tells what was tried and which files to put where."""
-    with pytest.raises(DataError) as caught:
-        load_dataset("mnist")
-    text = str(caught.value)
-    assert "\n" not in text
-    assert "--data-dir" in text
-    assert all(name in text for name in files)
-
-
 def test_full_disk_leaves_no_partial_file(
     files: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,7 +227,7 @@ def test_many_may_fill_the_cache_at_once(
 
     def fill() -> None:
         for _ in range(10):
-            mnist._fetch()
+            download.store(mnist.fetch())
             for name, raw in cached(tmp_path).items():
                 if not name.startswith(".") and raw != files[name].tobytes():
                     faults.append(name)

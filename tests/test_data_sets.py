@@ -18,7 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import examples
 
-from nas.data import DATASETS, download, idx, load_dataset, split_indices, vision
+from nas.data import (
+    DATASETS,
+    download,
+    idx,
+    load_dataset,
+    mnist,
+    split_indices,
+    vision,
+    wheel,
+)
 from nas.data.dataset import make_dataset
 from nas.errors import DataError
 
@@ -33,6 +42,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("NAS_DATA_DIR", raising=False)
     monkeypatch.setattr(download, "fetch", unreachable)
+    monkeypatch.setattr(wheel, "read_raw", unreachable)
 
 
 # --- names
@@ -232,7 +242,7 @@ def test_set_is_fetched_once_then_cached(
     assert load_dataset(name).fingerprint == cold.fingerprint
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", ["mnist", *OTHERS])
 def test_set_out_of_reach_is_one_line_with_the_remedy(name: str) -> None:
     """Without network the error lists the files and the option to give them by."""
     with pytest.raises(DataError, match=r"no network.*--data-dir") as caught:
@@ -240,7 +250,7 @@ def test_set_out_of_reach_is_one_line_with_the_remedy(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", ["mnist", *OTHERS])
 def test_data_dir_without_the_set_is_an_error(name: str, tmp_path: Path) -> None:
     """A data folder without the files is named, and nothing is fetched."""
     with pytest.raises(DataError, match="is not there; put") as caught:
@@ -302,8 +312,6 @@ def test_files_of_another_set_are_refused(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unpacked files of MNIST, or of another form, do not pass for Fashion-MNIST."""
-    from nas.data import mnist
-
     files = install("fashion-mnist")
     plain = {
         path.removesuffix(".gz"): gzip.decompress(raw) for path, raw in files.items()

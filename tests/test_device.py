@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_runner import Invoke
+from drawing import draw
 from exporting import numpy_weights, random_images, random_model
+from nets import net_of
 from studying import one_line
 from system_programs import need
 from test_export_c import MEAN, STD, built
@@ -25,16 +27,13 @@ from nas.export.chain import stages
 from nas.export.integer_stages import IntegerStage
 from nas.export.quantise import quantise
 from nas.export.trained import read_trained
-from nas.space import Caps, RandomDraws, available, find_space, resize, sample
+from nas.space import Caps, available, find_space, resize
 
 BEST = Path(__file__).parents[1] / "benchmarks" / "nets" / "4719"
-NET = Architecture(
-    input_shape=(1, 28, 28),
-    num_classes=10,
-    blocks=(
-        Block(out_channels=6, kernel_size=5, stride=2),
-        Block(kind="separable", out_channels=10, activation="hardswish", pool="max"),
-    ),
+NET = net_of(
+    Block(out_channels=6, kernel_size=5, stride=2),
+    Block(kind="separable", out_channels=10, activation="hardswish", pool="max"),
+    shape=(1, 28, 28),
     head=Head(hidden=8),
 )
 
@@ -95,13 +94,7 @@ def test_flash_is_predicted(name: str) -> None:
     """Within ten per cent and never under, for nets of each space."""
     need("arm-none-eabi-gcc", "make")
     for seed, shape in enumerate([(1, 28, 28), (3, 20, 24)]):
-        architecture = sample(
-            find_space(name),
-            RandomDraws(seed),
-            input_shape=shape,
-            num_classes=10,
-            caps=Caps([4000, 1000][seed]),
-        )
+        architecture = draw(find_space(name), seed, Caps([4000, 1000][seed]), shape)
         files = written(integer_net(architecture))
         for cpu in ("cortex-m3", "cortex-m4"):
             found = target.footprint(files, cpu)
@@ -112,12 +105,8 @@ def test_flash_is_predicted(name: str) -> None:
 def test_flash_of_a_lower_resolution() -> None:
     """The averaging of the images is counted."""
     need("arm-none-eabi-gcc", "make")
-    net = Architecture(
-        input_shape=(1, 28, 28),
-        num_classes=10,
-        blocks=(Block(out_channels=5), Block(out_channels=5)),
-        head=Head(),
-        resolution=20,
+    net = net_of(
+        Block(out_channels=5), Block(out_channels=5), shape=(1, 28, 28), resolution=20
     )
     found = target.footprint(written(integer_net(net)))
     assert found is not None
@@ -145,6 +134,16 @@ def test_flash_of_a_lower_resolution() -> None:
         Block(kind="mobilenet", out_channels=6, activation="silu"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=4),
         Block(kind="mobilenet", out_channels=6, gate_width=5, gate_activation="silu"),
+        Block(
+            kind="mobilenet", out_channels=6, squeeze_excitation=2, gate="hard_sigmoid"
+        ),
+        Block(
+            kind="mobilenet",
+            out_channels=6,
+            activation="hardswish",
+            squeeze_excitation=4,
+            gate="hard_sigmoid",
+        ),
         Block(out_channels=6, kernel_size=3, kernel_width=7),
         Block(out_channels=6, kernel_size=4, padding=(2, 1)),
         Block(out_channels=6, dilation=2),
@@ -161,6 +160,7 @@ def test_flash_of_a_lower_resolution() -> None:
             activation="hardswish",
         ),
         Block(out_channels=5, activation="relu6", order="activation_first"),
+        Block(out_channels=5, kernel_size=2, kernel_width=4, padding=(1, 1)),
         Block(out_channels=5, activation="tanh"),
         Block(out_channels=5, activation="gelu", pool="avg"),
         Block(kind="mobilenet", out_channels=6, activation="elu"),
@@ -176,9 +176,7 @@ def test_flash_of_every_kind_of_part(block: Block) -> None:
     first = replace(block, groups=1)
     if block.shortcut == "pad":
         first = replace(first, shortcut="conv")
-    architecture = Architecture(
-        input_shape=(1, 14, 14), num_classes=10, blocks=(first, block), head=Head()
-    )
+    architecture = net_of(first, block, shape=(1, 14, 14))
     found = target.footprint(written(integer_net(architecture)))
     assert found is not None
     assert found.flash <= cost(architecture).flash <= 1.1 * found.flash
@@ -201,13 +199,7 @@ def test_caps_on_flash_and_latency_hold_by_construction(name: str) -> None:
         Caps(3000, macs=200_000, flash=6_000, latency=9_000_000, board=board),
     ):
         for seed in range(8):
-            found = sample(
-                space,
-                RandomDraws(seed),
-                input_shape=(1, 28, 28),
-                num_classes=10,
-                caps=caps,
-            )
+            found = draw(space, seed, caps)
             assert caps.allow(cost(found, board))
 
 
@@ -220,13 +212,7 @@ def test_a_cap_on_flash_is_used_up() -> None:
     with pytest.raises(ArchitectureError, match="bytes of flash, 0"):
         resize(NET, Caps(10**6, latency=10, board=find_board("esp32")))
     with pytest.raises(SpaceError, match="--max-flash 500 is below"):
-        sample(
-            find_space("plain"),
-            RandomDraws(0),
-            input_shape=(1, 28, 28),
-            num_classes=10,
-            caps=Caps(3000, flash=500),
-        )
+        draw(find_space("plain"), 0, Caps(3000, flash=500))
 
 
 def test_the_command_line_tells_caps_in_their_own_words(invoke: Invoke) -> None:

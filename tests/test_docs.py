@@ -26,7 +26,8 @@ def sections() -> dict[str, str]:
 
 def rows(section: str) -> dict[str, str]:
     """Return the table of arguments and options: names to explanation."""
-    found = re.findall(r"^\| (`.+?) \| (.+) \|$", section, re.MULTILINE)
+    table = section.partition("| Argument or option | |\n")[2]
+    found = re.findall(r"^\| (`.+?) \| (.+) \|$", table, re.MULTILINE)
     return {re.sub(r"[`]| \(optional\)", "", names): text for names, text in found}
 
 
@@ -39,7 +40,7 @@ def explanation(parameter: Any) -> str:
     default = parameter.default
     if default not in (None, False) and "[default:" not in text:
         text += f" [default: {default}]"
-    return text + (f" [env: {parameter.envvar}]" if parameter.envvar else "")
+    return text + (f" [env var: {parameter.envvar}]" if parameter.envvar else "")
 
 
 def expected_rows(name: str) -> dict[str, str]:
@@ -74,10 +75,20 @@ def test_each_command_begins_with_its_help(name: str) -> None:
     assert " ".join(sections()[f"nas {name}"].split()).startswith(text)
 
 
+def test_the_list_of_commands_fits_a_terminal() -> None:
+    """`nas --help` cuts no command's first sentence at 80 columns."""
+    for name, command in COMMANDS.items():
+        sentence = " ".join(command.help.split("\n\n")[0].split())
+        assert len(sentence) <= 63, name
+
+
 def test_the_examples_name_real_commands_and_options() -> None:
-    """Every `nas ...` on the page is one that the program understands."""
+    """Every `nas ...` on the page and in --help is one that the program understands."""
     text = PAGE.read_text(encoding="utf-8")
     examples = re.findall(r"^    nas (\w+)(.*)$", text, re.MULTILINE)
+    for name, command in COMMANDS.items():
+        examples += re.findall(rf"^Example: nas ({name})( .*)$", command.epilog)
+    assert {name for name, _ in examples} == set(COMMANDS)
     assert examples
     for name, rest in examples:
         known = {o for p in COMMANDS[name].params for o in p.opts}

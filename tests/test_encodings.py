@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import typer
 from cli_runner import Invoke
+from nets import net_of
 from rich.console import Console
 from studying import command, complete_candidate, environment, run_nas
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block
 from nas.architecture.boards import find_board
 from nas.cli import app
 from nas.cli.display import candidate_view, front_table, studies_table
@@ -27,12 +28,7 @@ ALL: dict[str, Any] = getattr(typer.main.get_command(app), "commands")  # noqa: 
 NET = "from torch import nn\nnet = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
 KNOWN = Reference(
     name="known",
-    architecture=Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=6),),
-        head=Head(),
-    ),
+    architecture=net_of(Block(out_channels=6)),
     source="by hand",
     published=Published(
         num_params=200,

@@ -22,9 +22,10 @@ import pytest
 import torch
 from clusters import running_cluster
 from memory_errors import MEMORY_ERRORS, RungsOutOfMemory
+from nets import net_of
 from studying import environment
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block
 from nas.architecture.cost import cost
 from nas.data import load_dataset
 from nas.engines import Engine, Event, Failed, Finished, Job, Reported, WorkerLost
@@ -35,12 +36,7 @@ from nas.errors import DeviceError, EngineError
 from nas.training.model import build
 from nas.training.recipe import Recipe
 
-SMALL = Architecture(
-    input_shape=(1, 8, 8),
-    num_classes=10,
-    blocks=(Block(out_channels=4, pool="max"),),
-    head=Head(kind="gap"),
-)
+SMALL = net_of(Block(out_channels=4, pool="max"))
 RECIPE = Recipe(epochs=2, batch_size=60)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from drawing import draw
 from studying import SIX_NETS, FakeEngine, make_settings
 
 from nas.architecture.cost import cost
@@ -12,12 +13,10 @@ from nas.cli.searching import _exhausted
 from nas.search.loop import search
 from nas.space import (
     Caps,
-    RandomDraws,
     SearchSpace,
     every_net,
     find_space,
     read_space,
-    sample,
 )
 from nas.study.folders import create
 
@@ -67,12 +66,7 @@ def test_whatever_is_drawn_is_among_them(
     caps = Caps(cap)
     nets = every_net(space, input_shape=SHAPE, num_classes=10, caps=caps)
     assert nets is not None
-    drawn = {
-        sample(
-            space, RandomDraws(seed), input_shape=SHAPE, num_classes=10, caps=caps
-        ).key
-        for seed in range(1500)
-    }
+    drawn = {draw(space, seed, caps, SHAPE).key for seed in range(1500)}
     assert drawn <= nets.keys()
     assert all(caps.allow(cost(net)) for net, _ in nets.values())
     if count is not None:

@@ -62,6 +62,11 @@ def executed(text: str) -> dict[str, Any]:
     return names
 
 
+def write_small(folder: Path, state: dict[str, torch.Tensor], **report: Any) -> None:
+    """Write the small net as a winner."""
+    write_best(folder, SMALL, source(SMALL, **DATA), state, report)
+
+
 def data_for(architecture: Architecture) -> dict[str, Any]:
     """Return mean, std and class names that fit the architecture."""
     channels = architecture.input_shape[0]
@@ -90,7 +95,7 @@ def test_the_source_is_the_same_network(architecture: Architecture) -> None:
 def test_the_files_work_without_nas(tmp_path: Path) -> None:
     """In a folder of their own the four files predict what the model predicts."""
     model = trained(SMALL)
-    write_best(tmp_path, SMALL, model.state_dict(), {"num_params": 1}, **DATA)
+    write_small(tmp_path, model.state_dict(), num_params=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
     images = torch.randint(256, (16, 3, 12, 9), dtype=torch.uint8)
     torch.save(images, tmp_path / "images.pt")
@@ -210,7 +215,7 @@ def test_predict_takes_what_the_loader_takes(
 def test_the_written_data_come_back(tmp_path: Path) -> None:
     """Weights, architecture, report and constants are those that were given."""
     model = trained(SMALL)
-    write_best(tmp_path, SMALL, model.state_dict(), {"test_accuracy": [0.5]}, **DATA)
+    write_small(tmp_path, model.state_dict(), test_accuracy=[0.5])
     assert Architecture.from_json((tmp_path / "architecture.json").read_text()) == SMALL
     assert json.loads((tmp_path / "report.json").read_text())["test_accuracy"] == [0.5]
     weights = load_file(tmp_path / "weights.safetensors")
@@ -280,19 +285,12 @@ def test_the_source_is_formatted(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("key", ["mean", "std", "class_names"])
-def test_data_that_do_not_fit_are_refused(key: str) -> None:
-    """A number of channels or classes that is not the architecture's is an error."""
-    with pytest.raises(ValueError, match=r"for [34] "):
-        source(SMALL, **(DATA | {key: DATA[key][:1]}))
-
-
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     """A state dict that does not fit writes nothing."""
     state = build(SMALL).state_dict()
     state.popitem()
     with pytest.raises(RuntimeError, match="Missing key"):
-        write_best(tmp_path, SMALL, state, {}, **DATA)
+        write_small(tmp_path, state)
     assert not list(tmp_path.iterdir())
 
 
@@ -313,7 +311,7 @@ def test_a_full_disk_leaves_the_old_files(
         os, "fsync", lambda _: full_disk() if next(before, None) is None else None
     )
     with pytest.raises(StudyError) as caught:
-        write_best(tmp_path, SMALL, build(SMALL).state_dict(), {}, **DATA)
+        write_small(tmp_path, build(SMALL).state_dict())
     assert "No space left on device: free some disk space" in str(caught.value)
     assert "\n" not in str(caught.value)
     kept = {path.name: path.read_text() for path in tmp_path.iterdir()}

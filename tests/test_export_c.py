@@ -15,12 +15,13 @@ import pytest
 import torch
 from exporting import fits_int8, normalised, numpy_weights, random_images, random_model
 from hypothesis import HealthCheck, given, settings
+from nets import net_of
 from strategies import architectures, examples
 from system_programs import need
 
 from nas.architecture import Activation, Architecture, Block, Head
 from nas.architecture.activations import ACTIVATIONS
-from nas.architecture.cost import cost
+from nas.architecture.cost import cost, is_shaped
 from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import ORDERS
 from nas.errors import ExportError
@@ -119,15 +120,13 @@ def test_every_order_of_what_follows(order: str, activation: str) -> None:
     common: dict[str, Any] = {"order": order, "activation": activation}
     falls = order == "norm_last" and activation not in MONOTONE
     check(
-        Architecture(
-            input_shape=(1, 19, 17),
-            num_classes=5,
-            blocks=(
-                Block(out_channels=6, pool="avg" if falls else "max", **common),
-                Block(kind="separable", out_channels=6, repeats=2, **common),
-                Block(kind="inception", out_channels=7, kernel_size=5, **common),
-                Block(out_channels=5, norm="none", pool="avg", stride=2, **common),
-            ),
+        net_of(
+            Block(out_channels=6, pool="avg" if falls else "max", **common),
+            Block(kind="separable", out_channels=6, repeats=2, **common),
+            Block(kind="inception", out_channels=7, kernel_size=5, **common),
+            Block(out_channels=5, norm="none", pool="avg", stride=2, **common),
+            shape=(1, 19, 17),
+            classes=5,
             head=Head(kind="conv", kernel_size=1),
         )
     )
@@ -136,9 +135,7 @@ def test_every_order_of_what_follows(order: str, activation: str) -> None:
 def test_a_maximum_of_what_falls_before_batch_norm_is_refused() -> None:
     """In whole numbers; its order and the remedy are named."""
     block = Block(out_channels=4, pool="max", order="norm_last", activation="silu")
-    net = Architecture(
-        input_shape=(1, 8, 8), num_classes=4, blocks=(block,), head=Head()
-    )
+    net = net_of(block, classes=4)
     with pytest.raises(
         ExportError, match="block 1: an activation that also falls, max"
     ):
@@ -149,46 +146,43 @@ def test_a_maximum_of_what_falls_before_batch_norm_is_refused() -> None:
 def test_shortcuts_of_every_kind(activation: str) -> None:
     """Added in place, or apart; of the images by a convolution; pooled behind it."""
     common = {"activation": activation}
-    net = Architecture(
-        input_shape=(3, 19, 17),
-        num_classes=5,
-        blocks=(
-            Block(kind="residual", out_channels=5, shortcut="conv", **common),
-            Block(kind="residual", out_channels=5, shortcut="identity", **common),
-            Block(out_channels=5, shortcut="identity", pool="avg", **common),
-            Block(kind="separable", out_channels=6, shortcut="conv", **common),
-            Block(kind="mobilenet", out_channels=6, shortcut="identity", **common),
-            Block(
-                kind="mobilenet",
-                out_channels=6,
-                shortcut="identity",
-                squeeze_excitation=4,
-                **common,
-            ),
-            Block(
-                kind="inverted_bottleneck",
-                out_channels=6,
-                stride=2,
-                expansion=2,
-                squeeze_excitation=3,
-                **common,
-            ),
-            Block(
-                kind="inverted_bottleneck",
-                out_channels=6,
-                expansion=3,
-                shortcut="identity",
-                **common,
-            ),
-            Block(
-                kind="residual",
-                out_channels=6,
-                shortcut="identity",
-                pool="max",
-                **common,
-            ),
+    net = net_of(
+        Block(kind="residual", out_channels=5, shortcut="conv", **common),
+        Block(kind="residual", out_channels=5, shortcut="identity", **common),
+        Block(out_channels=5, shortcut="identity", pool="avg", **common),
+        Block(kind="separable", out_channels=6, shortcut="conv", **common),
+        Block(kind="mobilenet", out_channels=6, shortcut="identity", **common),
+        Block(
+            kind="mobilenet",
+            out_channels=6,
+            shortcut="identity",
+            squeeze_excitation=4,
+            **common,
         ),
-        head=Head(),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=6,
+            stride=2,
+            expansion=2,
+            squeeze_excitation=3,
+            **common,
+        ),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=6,
+            expansion=3,
+            shortcut="identity",
+            **common,
+        ),
+        Block(
+            kind="residual",
+            out_channels=6,
+            shortcut="identity",
+            pool="max",
+            **common,
+        ),
+        shape=(3, 19, 17),
+        classes=5,
     )
     check(net)
 
@@ -197,22 +191,19 @@ def test_shortcuts_of_every_kind(activation: str) -> None:
 def test_further_shortcuts_and_bottlenecks(activation: str) -> None:
     """By a convolution without norm or with activation; with zeros, and with channels cut."""
     common = {"activation": activation}
-    net = Architecture(
-        input_shape=(3, 19, 17),
-        num_classes=5,
-        blocks=(
-            Block(kind="residual", out_channels=5, shortcut="activated_conv", **common),
-            Block(kind="bottleneck", out_channels=8, expansion=3, stride=2,
-                  shortcut="pad", **common),
-            Block(kind="residual", out_channels=5, shortcut="pad", **common),
-            Block(out_channels=7, stride=2, shortcut="bias_conv", pool="max", **common),
-            Block(kind="full_bottleneck", out_channels=6, shortcut="bare_conv", **common),
-            Block(kind="full_bottleneck", out_channels=6, squeeze_excitation=2,
-                  shortcut="pad", **common),
-            Block(kind="inverted_bottleneck", out_channels=5, expansion=2,
-                  squeeze_excitation=2, shortcut="conv", **common),
-        ),
-        head=Head(),
+    net = net_of(
+        Block(kind="residual", out_channels=5, shortcut="activated_conv", **common),
+        Block(kind="bottleneck", out_channels=8, expansion=3, stride=2,
+              shortcut="pad", **common),
+        Block(kind="residual", out_channels=5, shortcut="pad", **common),
+        Block(out_channels=7, stride=2, shortcut="bias_conv", pool="max", **common),
+        Block(kind="full_bottleneck", out_channels=6, shortcut="bare_conv", **common),
+        Block(kind="full_bottleneck", out_channels=6, squeeze_excitation=2,
+              shortcut="pad", gate="hard_sigmoid", **common),
+        Block(kind="inverted_bottleneck", out_channels=5, expansion=2,
+              squeeze_excitation=2, shortcut="conv", **common),
+        shape=(3, 19, 17),
+        classes=5,
     )  # fmt: skip
     check(net)
 
@@ -225,13 +216,7 @@ def test_images_in_a_lower_resolution(
 ) -> None:
     """Means of areas, of which some overlap; the first block pads with their zeros."""
     blocks = (Block(out_channels=5), Block(kind="separable", out_channels=6, stride=2))
-    net = Architecture(
-        input_shape=shape,
-        num_classes=5,
-        blocks=blocks,
-        head=Head(),
-        resolution=resolution,
-    )
+    net = net_of(*blocks, shape=shape, classes=5, resolution=resolution)
     check(net)
     depthwise = Block(kind="mobilenet", out_channels=4, squeeze_excitation=2)
     check(replace(net, blocks=(depthwise, *blocks)))
@@ -241,50 +226,59 @@ def test_images_in_a_lower_resolution(
 def test_rectangular_and_dilated_kernels(values: dict[str, Any]) -> None:
     """Of colour images and of feature maps, padded and not, with strides and pooling."""
     check(
-        Architecture(
-            input_shape=(3, 19, 17),
-            num_classes=5,
-            blocks=(
-                Block(out_channels=5, stride=2, **values),
-                Block(kind="separable", out_channels=6, pool="max", **values),
-                Block(kind="residual", out_channels=6, shortcut="identity", **values),
-                Block(kind="mobilenet", out_channels=6, kernel_size=1, **values),
-            ),
-            head=Head(),
+        net_of(
+            Block(out_channels=5, stride=2, **values),
+            Block(kind="separable", out_channels=6, pool="max", **values),
+            Block(kind="residual", out_channels=6, shortcut="identity", **values),
+            Block(kind="mobilenet", out_channels=6, kernel_size=1, **values),
+            shape=(3, 19, 17),
+            classes=5,
         )
     )
     block = Block(out_channels=5, kernel_size=2, padding="valid", pool="avg", **values)
     depthwise = replace(block, kind="separable", stride=2, pool="none")
-    check(
-        Architecture(
-            input_shape=(1, 19, 17),
-            num_classes=5,
-            blocks=(block, depthwise),
-            head=Head(kind="flatten"),
-        )
+    check(net_of(block, depthwise, shape=(1, 19, 17), classes=5, head="flatten"))
+
+
+@pytest.mark.parametrize(
+    ("block", "shaped"),
+    [
+        (Block(out_channels=4, kernel_width=5), 1),
+        (Block(out_channels=4, kernel_width=5, padding="valid"), 0),
+        (Block(out_channels=4, kernel_size=2, kernel_width=4, padding=(1, 1)), 0),
+        (Block(kind="residual", out_channels=4, shortcut="conv", dilation=2), 1),
+    ],
+)
+def test_flash_has_the_code_for_shapes_where_c_has_it(
+    block: Block, shaped: int
+) -> None:
+    """Of uneven padding and of dilation, not of every rectangular kernel."""
+    net = Architecture(
+        input_shape=(1, 9, 9), num_classes=2, blocks=(block,), head=Head()
     )
+    table = integer_net(net, random_images(net, 4))
+    files = c_files(table, class_names=list("ab"), summary="a net")
+    assert f"#define NET_HAS_SHAPES {shaped}\n" in "".join(files.values())
+    assert is_shaped(block.zeros, block.dilation) == shaped
 
 
 @pytest.mark.parametrize("padding", [(2, 2), (0, 1), (1, 0)])
 def test_padding_in_numbers(padding: tuple[int, int]) -> None:
     """Of even and odd kernels; of colour images and of feature maps, depthwise, too."""
     check(
-        Architecture(
-            input_shape=(3, 19, 17),
-            num_classes=5,
-            blocks=(
-                Block(out_channels=5, kernel_size=4, padding=padding),
-                Block(out_channels=6, padding=padding, pool="max"),
-                Block(kind="separable", out_channels=6, padding=padding),
-                Block(
-                    kind="mobilenet",
-                    out_channels=6,
-                    kernel_size=4,
-                    padding=padding,
-                    stride=2,
-                ),
+        net_of(
+            Block(out_channels=5, kernel_size=4, padding=padding),
+            Block(out_channels=6, padding=padding, pool="max"),
+            Block(kind="separable", out_channels=6, padding=padding),
+            Block(
+                kind="mobilenet",
+                out_channels=6,
+                kernel_size=4,
+                padding=padding,
+                stride=2,
             ),
-            head=Head(),
+            shape=(3, 19, 17),
+            classes=5,
         )
     )
 
@@ -293,18 +287,15 @@ def test_padding_in_numbers(padding: tuple[int, int]) -> None:
 def test_groups_of_channels(values: dict[str, Any]) -> None:
     """Of colour images and of feature maps; of one to nine channels, given and taken."""
     check(
-        Architecture(
-            input_shape=(3, 19, 17),
-            num_classes=5,
-            blocks=(
-                Block(out_channels=18, groups=3, stride=2, **values),
-                Block(out_channels=18, groups=2, pool="avg", activation="silu"),
-                Block(out_channels=18, groups=9, shortcut="identity", **values),
-                Block(kind="separable", out_channels=6),
-                Block(out_channels=12, groups=6, padding="valid", pool="max"),
-                Block(kind="inception", out_channels=8),
-            ),
-            head=Head(),
+        net_of(
+            Block(out_channels=18, groups=3, stride=2, **values),
+            Block(out_channels=18, groups=2, pool="avg", activation="silu"),
+            Block(out_channels=18, groups=9, shortcut="identity", **values),
+            Block(kind="separable", out_channels=6),
+            Block(out_channels=12, groups=6, padding="valid", pool="max"),
+            Block(kind="inception", out_channels=8),
+            shape=(3, 19, 17),
+            classes=5,
         )
     )
 
@@ -315,6 +306,9 @@ def test_groups_of_channels(values: dict[str, Any]) -> None:
         Block(kind="residual", out_channels=6, shortcut="identity"),
         Block(kind="residual", out_channels=9, stride=2, shortcut="pad"),
         Block(kind="mobilenet", out_channels=6, squeeze_excitation=2),
+        Block(
+            kind="mobilenet", out_channels=6, squeeze_excitation=2, gate="hard_sigmoid"
+        ),
         Block(out_channels=6, groups=2),
         *(
             Block(out_channels=6, activation=name, order="activation_first")
@@ -326,14 +320,8 @@ def test_additions_gates_and_activations_are_as_exact_as_convolutions(
     block: Block,
 ) -> None:
     """The int8 sums and products are those of float, to a hundredth of their range."""
-    net = Architecture(
-        input_shape=(1, 16, 16),
-        num_classes=4,
-        blocks=(
-            Block(out_channels=6),
-            block,
-        ),
-        head=Head(kind="flatten"),
+    net = net_of(
+        Block(out_channels=6), block, shape=(1, 16, 16), classes=4, head="flatten"
     )
     images = random_images(net, 64)
     table = integer_net(net, images)
@@ -343,31 +331,48 @@ def test_additions_gates_and_activations_are_as_exact_as_convolutions(
     assert abs(whole - exact).max() < 0.03 * np.ptp(exact)
 
 
+def test_hard_gates_are_cut_at_both_ends() -> None:
+    """As torch cuts them, to a few hundredths, by the range of their numbers alone."""
+    block = Block(
+        kind="mobilenet", out_channels=6, squeeze_excitation=1, gate="hard_sigmoid"
+    )
+    net = net_of(block, block, shape=(3, 8, 8), classes=4)
+    model, images = random_model(net), random_images(net, 64)
+    model.blocks[1].gates1.excite.weight.data *= 5
+    model.blocks[1].gates1.excite.bias.data = torch.linspace(-5, 5, 6)
+    found: list[torch.Tensor] = []
+    model.blocks[1].gates1.gate.register_forward_hook(lambda *o: found.append(o[2]))
+    with torch.no_grad():
+        model(normalised(images, MEAN, STD))
+    chain = stages(net, numpy_weights(model))
+    table = quantise(chain, images, mean=MEAN, std=STD)
+    tensors = [images.astype(np.int64)]
+    for stage in table:
+        tensors.append(integer.apply(stage, tensors))
+    names = [stage.float_stage.name for stage in table]
+    gates = tensors[1 + names.index("block 2 excite")]
+    assert {0, 255} < {*gates.flatten().tolist()}
+    assert abs(gates / 255 - found[0].numpy()).mean() < 0.03
+    assert all(stage.activation_step is None for stage in table)
+
+
 @pytest.mark.parametrize(
     ("shortcut", "name"), [("identity", "block 1"), ("pad", "block 1 shortcut")]
 )
 def test_the_images_themselves_are_not_added(shortcut: Any, name: str) -> None:
     """In whole numbers they have another scale for each channel: refused by name."""
-    net = Architecture(
-        input_shape=(3, 8, 8),
-        num_classes=4,
-        blocks=(Block(out_channels=3, shortcut=shortcut),),
-        head=Head(),
-    )
+    net = net_of(Block(out_channels=3, shortcut=shortcut), shape=(3, 8, 8), classes=4)
     with pytest.raises(ExportError, match=f"{name}: a shortcut of the input image"):
         integer_net(net, random_images(net, 8))
 
 
 def test_repeats_share_their_weights() -> None:
     """A block applied three times has its int8 weights once, whatever its norms."""
-    architecture = Architecture(
-        input_shape=(1, 12, 12),
-        num_classes=4,
-        blocks=(
-            Block(out_channels=6),
-            Block(kind="separable", out_channels=6, repeats=3, activation="hardswish"),
-        ),
-        head=Head(),
+    architecture = net_of(
+        Block(out_channels=6),
+        Block(kind="separable", out_channels=6, repeats=3, activation="hardswish"),
+        shape=(1, 12, 12),
+        classes=4,
     )
     table = integer_net(architecture, random_images(architecture, 16))
     files = c_files(table, class_names=list("abcd"), summary="a net")
@@ -382,12 +387,7 @@ def test_repeats_share_their_weights() -> None:
 
 def test_the_program_refuses_half_an_image(tmp_path: Path) -> None:
     """One line says what was expected, after the whole images' answers."""
-    architecture = Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=3,
-        blocks=(Block(out_channels=2),),
-        head=Head(),
-    )
+    architecture = net_of(Block(out_channels=2), classes=3)
     images = random_images(architecture, 4)
     program = built(integer_net(architecture, images), tmp_path)
     done = subprocess.run(
@@ -402,11 +402,11 @@ def test_the_program_refuses_half_an_image(tmp_path: Path) -> None:
 
 def test_the_arena_is_the_largest_pair() -> None:
     """Without a pooling to save anything it is nas.cost's peak memory to the byte."""
-    architecture = Architecture(
-        input_shape=(1, 10, 10),
-        num_classes=3,
-        blocks=(Block(out_channels=4), Block(kind="separable", out_channels=6)),
-        head=Head(),
+    architecture = net_of(
+        Block(out_channels=4),
+        Block(kind="separable", out_channels=6),
+        shape=(1, 10, 10),
+        classes=3,
     )
     table = integer_net(architecture, random_images(architecture, 4))
     assert arena_size(table) == cost(architecture).peak_memory == 100 * (4 + 6)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nets import net_of
 from studying import (
     FakeEngine,
     environment,
@@ -36,10 +37,10 @@ from test_crashes import (
 )
 
 import nas
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture, Block
 from nas.candidates.candidate import Candidate, front
 from nas.errors import StudyError
-from nas.export import write_best
+from nas.export import source, write_best
 from nas.report import write_front
 from nas.search import overdue
 from nas.search.loop import search
@@ -151,22 +152,17 @@ def test_a_full_disk_leaves_the_old_winner_whole(disk: SmallDisk) -> None:
     """Weights, source, architecture and report: all old or all new."""
     folder = disk.path / "best"
     for width, leave in ((4, None), (40, 0), (40, 8), (40, 16)):
-        architecture = Architecture(
-            input_shape=(1, 8, 8),
-            num_classes=10,
-            blocks=(Block(out_channels=width), Block(out_channels=width)),
-            head=Head(kind="gap"),
-        )
+        architecture = net_of(Block(out_channels=width), Block(out_channels=width))
 
         def write(architecture: Architecture = architecture) -> None:
             write_best(
                 folder,
                 architecture,
+                source(
+                    architecture, mean=[0.1], std=[0.3], class_names=list("0123456789")
+                ),
                 build(architecture).state_dict(),
                 {"width": architecture.blocks[0].out_channels},
-                mean=[0.1],
-                std=[0.3],
-                class_names=[str(digit) for digit in range(10)],
             )
 
         if leave is None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from cli_runner import Invoke
+from nets import net_of
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block
 from nas.data import load_dataset
 from nas.engines import Finished, Job, Reported
 from nas.engines.local import LocalEngine
@@ -24,15 +25,10 @@ from nas.training.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
-NET = Architecture(
-    input_shape=(1, 8, 8),
-    num_classes=10,
-    blocks=(
-        Block(out_channels=8, pool="max"),
-        Block(kind="separable", out_channels=16, dropout=0.05),
-        Block(out_channels=16, repeats=2),
-    ),
-    head=Head(kind="gap"),
+NET = net_of(
+    Block(out_channels=8, pool="max"),
+    Block(kind="separable", out_channels=16, dropout=0.05),
+    Block(out_channels=16, repeats=2),
 )
 RECIPE = Recipe(epochs=4, batch_size=32, rotation=5, shift=0.05)
 

@@ -159,7 +159,13 @@ HEADS: tuple[dict[str, Any], ...] = (
     {"kind": "gap", "hidden": 5},
 )
 # They have layers that `can_record` leaves to torch.
-LEFT_TO_TORCH = {"grouped", "poolings of other sizes", "curves", "further shortcuts"}
+LEFT_TO_TORCH = {
+    "grouped",
+    "poolings of other sizes",
+    "curves",
+    "further shortcuts",
+    "hard gates",
+}
 CASES = [
     pytest.param(
         name,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from nets import net_of
 from torch import nn
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture, Block
 from nas.architecture.cost import cost, layers
 from nas.architecture.notation import describe
 from nas.errors import ArchitectureError, SpaceError
@@ -31,14 +33,7 @@ from nas.training.kernels.gpu_recording import can_record
 from nas.training.model import PadChannels, build
 
 RGB = (3, 16, 16)
-
-
-def net(*blocks: Block, head: Head | None = None) -> Architecture:
-    """Return a net of these blocks on small pictures in colour."""
-    return Architecture(
-        input_shape=RGB, num_classes=10, blocks=blocks, head=head or Head()
-    )
-
+net = partial(net_of, shape=RGB)
 
 NEXT = net(
     Block(out_channels=6, groups=3),
@@ -153,23 +148,6 @@ def test_draws_fit_and_can_be_told(name: str, groups: str, caps: Caps) -> None:
         build(one)
         assert encode(space, one, caps) is not None, describe(one)
     assert drawn == set(space.groups.options)
-
-
-def test_groups_of_one_draw_what_was_drawn_before() -> None:
-    """Bit for bit: the key alone, with its default, changes no draw."""
-    space, before = space_with_groups("mixed", "[1]"), find_space("mixed")
-    for seed in range(20):
-        one, other = (
-            sample(
-                each,
-                RandomDraws(seed),
-                input_shape=RGB,
-                num_classes=10,
-                caps=Caps(3_000),
-            )
-            for each in (space, before)
-        )
-        assert one == other
 
 
 def test_mutation_and_resizing_keep_widths_that_groups_divide() -> None:

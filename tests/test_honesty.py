@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import Invoke
+from nets import net_of
 from studying import finish, make_settings, report_of
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block
 from nas.data import Dataset, load_dataset
 from nas.engines import Job, Mode
 from nas.engines.worker import Worker, WorkerConfig
@@ -24,9 +25,7 @@ from nas.training.recipe import Recipe
 from nas.training.report import RungReport
 from nas.training.step import TrainingData
 
-NET = Architecture(
-    input_shape=(1, 8, 8), num_classes=10, blocks=(Block(out_channels=2),), head=Head()
-)
+NET = net_of(Block(out_channels=2))
 TEST_FROM = 10_000
 """The number of the first test image; a training image has its place."""
 

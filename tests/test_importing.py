@@ -14,6 +14,7 @@ import torch
 from cli_runner import Invoke
 from hypothesis import assume, given, settings
 from importable_nets import REFUSED, TAKEN
+from nets import net_of
 from sklearn.datasets import load_digits
 from strategies import architectures, examples
 from torch import Tensor, nn
@@ -177,6 +178,14 @@ def test_convolutions_side_by_side_and_shared_ones() -> None:
     assert (block.kind, block.out_channels, block.kernel_size) == ("inception", 8, 5)
     assert block.activation == "relu"
     assert imported(Twice()).blocks[1].repeats == 2
+    pooled = Block(out_channels=4, repeats=3, order="norm_last", pool="max")
+    net = Architecture(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        blocks=(Block(out_channels=4), replace(pooled, activation="tanh")),
+        head=Head(),
+    )
+    assert imported(build(net)).key == net.key
 
 
 def test_a_dropout_that_changes_its_place_is_noted() -> None:
@@ -251,6 +260,10 @@ def conv(**options: object) -> nn.Sequential:
         ),
         (net(nn.LeakyReLU(0.2)), "slope=0.2; nas has 0.01"),
         (net(nn.AdaptiveAvgPool2d(5)), r"1 \(AdaptiveAvg.* nas pools windows of one"),
+        (
+            net(nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.ReLU()),
+            r"4 \(ReLU\) .* second activation behind 0",
+        ),
         (net(nn.ReLU(), nn.SiLU()), "there is a second activation behind 0"),
         (net(nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.ReLU()), "behind it stand"),
         (net(nn.BatchNorm2d(4, affine=False)), "affine batch norm"),
@@ -258,11 +271,14 @@ def conv(**options: object) -> nn.Sequential:
         (conv(padding=1, padding_mode="circular"), "pads with zeros"),
         (conv(stride=(2, 1)), "one stride and one dilation"),
         (nn.Sequential(nn.ReLU(), net()), "it stands before all layers"),
-        (nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)), "here nas has"),
+        (
+            nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)),
+            "linear layers, with",
+        ),
         (nn.Sequential(net(GAP), nn.ReLU()), "the last gives the logits"),
         (
             nn.Sequential(net(GAP), nn.BatchNorm1d(10), nn.Linear(10, 10)),
-            "here nas has",
+            r"1 \(BatchNorm1d\) .* behind the feature map .* the nearest",
         ),
         (
             nn.Sequential(
@@ -276,7 +292,7 @@ def conv(**options: object) -> nn.Sequential:
         (Residual(), r"relu \(test_importing.py line \d+\) .* before the activation"),
         (Branching(), r"test_importing.py line \d+: forward looks at the values"),
         (Parallel((4, 3, 1)), "nas shares the channels out as 3 of 1x1"),
-        (Parallel(dim=2), "does not take|does not join channels"),
+        (Parallel(dim=2), "does not take|does not join channels; the nearest"),
         (Twice(shared_norm=True), "used twice; nas gives each"),
         (Twice(between=True), "cannot be expressed"),
     ],
@@ -294,7 +310,9 @@ def test_frozen_parameters_are_said() -> None:
     """The count is of trainable ones."""
     model = Handmade()
     model.fc1.requires_grad_(False)
-    with pytest.raises(ArchitectureError, match="are some frozen, or unused"):
+    with pytest.raises(
+        ArchitectureError, match=r"fc1.weight, fc1.bias are frozen, .* nearest"
+    ):
         imported(model)
 
 
@@ -525,6 +543,14 @@ def test_along_a_single_row_any_stride_is_that_of_the_columns() -> None:
     assert [block.stride for block in architecture.blocks] == [2, 2]
     with pytest.raises(ArchitectureError, match="one stride and one dilation"):
         assemble(trace(model, (5, 2, 40)), (5, 2, 40))
+
+
+def test_of_a_single_pixel_a_shortcut_of_zeros_has_the_stride_of_its_block() -> None:
+    """x[:, :, ::2, ::2] leaves the pixel, as the convolution's stride does."""
+    pooled = [Block(out_channels=4, pool="max") for _ in range(3)]
+    residual = Block(out_channels=6, kind="residual", shortcut="pad", stride=2)
+    architecture = net_of(*pooled, residual)
+    assert imported(build(architecture)).key == architecture.key
 
 
 def test_a_wrong_image_size_is_told_with_the_right_one() -> None:

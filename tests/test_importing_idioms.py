@@ -64,12 +64,20 @@ class Swish(nn.Module):
         return x * torch.sigmoid(x)
 
 
+def cut(x: Tensor) -> Tensor:
+    """Return ReLU by an assignment."""
+    x[x < 0] = 0
+    return x
+
+
 ACTIVATIONS: dict[str, tuple[Change, str]] = {
     "swish": (Swish(), "silu"),
     "swish, in place": (lambda x: x.mul(x.sigmoid()), "silu"),
     "hard swish": (lambda x: x * functional.relu6(x + 3.0) / 6.0, "hardswish"),
     "hard swish of a gate": (lambda x: x * functional.hardsigmoid(x), "hardswish"),
     "clamp": (lambda x: x.clamp(min=0), "relu"),
+    "assignment": (cut, "relu"),
+    "bounds": (lambda x: x.clamp(0, 6), "relu6"),
     "threshold": (lambda x: functional.threshold(x, 0.0, 0.0), "relu"),
     "maximum": (lambda x: torch.max(x, torch.zeros_like(x)), "relu"),
     "half of the sum": (lambda x: 0.5 * (x + x.abs()), "relu"),
@@ -80,6 +88,10 @@ ACTIVATIONS: dict[str, tuple[Change, str]] = {
     "tanh of functional": (functional.tanh, "tanh"),
     "tanh in place": (lambda x: x.tanh_(), "tanh"),
     "tanh by exponentials": (lambda x: 1 - 2 / (torch.exp(2 * x) + 1), "tanh"),
+    "tanh that overflows": (
+        lambda x: (torch.exp(x) - torch.exp(-x)) / (torch.exp(x) + torch.exp(-x)),
+        "tanh",
+    ),
     "sigmoid": (lambda x: x.sigmoid(), "sigmoid"),
     "sigmoid of another name": (torch.special.expit, "sigmoid"),
     "sigmoid by exponentials": (lambda x: 1 / (1 + torch.exp(-x)), "sigmoid"),
@@ -111,6 +123,10 @@ def test_activations_by_hand_are_known_by_what_they_compute(name: str) -> None:
         (nn.GELU("tanh"), "approximate='tanh'; nas has"),
         (nn.PReLU(), "no such activation; the nearest"),
         (lambda x: x.clamp(0, 5), "no such activation; the nearest"),
+        (lambda x: x.clamp(0, 8), "no such activation; the nearest are ReLU6"),
+        (lambda x: functional.hardtanh(x, 0, 1000), "no such activation; the nearest are ReLU6"),
+        (lambda x: (x > 0).float(), r"gt \(.*nas has no such layer"),
+        (lambda x: x.half().float(), r"half \(.*nas has no such layer"),
     ],
 )  # fmt: skip
 def test_what_computes_something_else_is_none(activation: Change, words: str) -> None:
@@ -446,6 +462,63 @@ def scripted() -> nn.Module:
         return torch.jit.trace(nn.Linear(3, 3), torch.zeros(1, 3))  # type: ignore[no-any-return,no-untyped-call]
 
 
+def assigned(x: Tensor) -> Tensor:
+    """Return a feature map without its edge."""
+    x[:, :, 0] = 0
+    return x
+
+
+def emptied(x: Tensor) -> Tensor:
+    """Do the same by a view, whose change is not seen."""
+    x[:, :, 0].zero_()
+    return x
+
+
+class Weakened(nn.Module):
+    """Too little to show in the logits of a net without batch norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a feature map with a weaker edge."""
+        x[:, :, 0].mul_(0.9)
+        return x
+
+
+def hooked() -> nn.Module:
+    """Return a net with a hook that changes what a layer gives."""
+    net = Net()
+    net.norm.register_forward_hook(lambda module, taken, given: given * 2)  # noqa: ARG005
+    return net
+
+
+class Way(nn.Module):
+    """Something done with a feature map and with what a convolution makes of it."""
+
+    def __init__(
+        self, change: Callable[[Tensor, Tensor], Tensor], **options: Any
+    ) -> None:
+        super().__init__()
+        self.conv, self.change = nn.Conv2d(4, 4, 3, **options), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the change."""
+        return self.change(x, self.conv(x))
+
+
+class Dilated(nn.Module):
+    """Two convolutions side by side, one of them dilated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = (
+            nn.Conv2d(4, 2, 1),
+            nn.Conv2d(4, 2, 3, padding=2, dilation=2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return both."""
+        return torch.cat([self.one(x), self.two(x)], 1)
+
+
 class Frozen(nn.Module):
     """Filters that are fixed."""
 
@@ -544,6 +617,66 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             nn.Linear(16, 10),
         ),
         "a second pool .* the nearest",
+    ),
+    "an assignment": (
+        lambda: Net(activation=assigned),
+        r"setitem \(test_importing_idioms.py line \d+\) .* the nearest",
+    ),
+    "a change of a view": (
+        lambda: Net(activation=emptied),
+        r"between norm \(BatchNorm2d.* and out \(Linear, .* does not see.* the nearest",
+    ),
+    "a small change of a view": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3), Weakened(), nn.Conv2d(4, 4, 3), nn.ReLU(),
+            nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10),
+        ),
+        r"between 0 \(Conv2d\) and 2 \(Conv2d\) forward does something .* the nearest",
+    ),
+    "a hook": (hooked, r"between norm .* such as the hooks of norm, .* the nearest"),
+    "part of a sum": (
+        lambda: Net(activation=Way(lambda x, y: torch.add(x, y, alpha=0.99), padding=1)),
+        r"add \(test_importing_idioms.py line \d+\) .* the nearest is alpha=1",
+    ),
+    "padding before an addition": (
+        lambda: Net(activation=Way(lambda x, y: x + functional.pad(y, [1] * 4))),
+        r"pad \(test_importing_idioms.py line \d+\) .* the nearest is a convolution right",
+    ),
+    "a dilated branch": (
+        lambda: Net(activation=Dilated()), "side by side; the nearest is dilation=1"
+    ),
+    "padding of a 1x1 convolution": (
+        lambda: Net(
+            activation=nn.Sequential(
+                nn.Conv2d(4, 8, 1, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8),
+                nn.ReLU(), nn.Conv2d(8, 4, 1),
+            )
+        ),
+        r"activation.0 \(Conv2d.* its padding is \(1, 1\).* nearest is \(0, 0\)",
+    ),
+    "padding of a mean": (
+        lambda: Net(activation=nn.AvgPool2d(12, 1, 6)), "the nearest is padding=0"
+    ),
+    "mean over channels": (
+        lambda: Net(
+            conv=nn.Conv2d(1, 4, 9), activation=lambda x: x.mean((1, 2))[..., None, None]
+        ),
+        r"mean \(test_importing_idioms.py line \d+\) .* no mean over height and width",
+    ),
+    "some of the values": (
+        lambda: Net(
+            conv=nn.Conv2d(1, 4, 12), activation=lambda x: x[:, :3, 0, 0, None, None],
+            out=nn.Linear(3, 10),
+        ),
+        r"getitem \(test_importing_idioms.py line \d+\) .* takes no part",
+    ),
+    "one layer twice": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            *[nn.Linear(4, 4)] * 2,
+        ),
+        r"the weights of \S+ \(Linear\) are used more than once; the nearest",
     ),
     "TorchScript": (scripted, "give the module that it was made of"),
 }  # fmt: skip

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from nets import net_of
 from system_programs import need, need_kernels
 from torch import nn
 from torch.nn import functional
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block, Head
 from nas.data import load_dataset
 from nas.engines import Finished, Job
 from nas.engines.out_of_memory import OutOfMemory
@@ -145,6 +146,18 @@ CHAINS: dict[str, tuple[Block, ...]] = {
             gate_bias="no",
         ),
     ),
+    "hard gates": (
+        Block(kind="mobilenet", out_channels=5, gate_width=3, gate="hard_sigmoid"),
+        Block(
+            kind="inverted_bottleneck",
+            out_channels=5,
+            expansion=2,
+            squeeze_excitation=2,
+            gate="hard_sigmoid",
+            activation="silu",
+            shortcut="identity",
+        ),
+    ),
     "inverted bottleneck": (
         Block(out_channels=6, activation="relu6"),
         Block(
@@ -206,9 +219,7 @@ CHAINS: dict[str, tuple[Block, ...]] = {
 def model_of(*blocks: Block, **head: Any) -> nn.Sequential:
     """Build a model for 2x15x18 images and 4 classes."""
     return build(
-        Architecture(
-            input_shape=(2, 15, 18), num_classes=4, blocks=blocks, head=Head(**head)
-        ),
+        net_of(*blocks, shape=(2, 15, 18), classes=4, head=Head(**head)),
         seed=3,
     )
 
@@ -221,12 +232,8 @@ def images_of(count: int) -> torch.Tensor:
 @needs_kernels
 def test_a_lower_resolution_is_computed_before_the_kernels() -> None:
     """As the model does it."""
-    architecture = Architecture(
-        input_shape=(2, 15, 18),
-        num_classes=4,
-        blocks=(Block(out_channels=5),),
-        head=Head(),
-        resolution=8,
+    architecture = net_of(
+        Block(out_channels=5), shape=(2, 15, 18), classes=4, resolution=8
     )
     model = build(architecture, seed=3).eval()
     images = images_of(16)
@@ -503,12 +510,7 @@ def test_a_training_without_memory_ends_as_any_that_runs_out(
     worker = Worker(dataset, WorkerConfig(split_seed=0, val_size=300, device="cpu"))
     job = Job(
         number=3,
-        architecture=Architecture(
-            input_shape=(1, 8, 8),
-            num_classes=10,
-            blocks=(Block(out_channels=4),),
-            head=Head(),
-        ),
+        architecture=net_of(Block(out_channels=4)),
         recipe=Recipe(epochs=1, batch_size=64),
         seed=0,
         rungs=(1.0,),

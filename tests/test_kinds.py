@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from drawing import draw
 from exporting import numpy_weights, random_model
+from nets import net_of
 from system_programs import need_kernels
 from test_export_c import check
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Architecture, Block
 from nas.architecture.cost import count_params, layers
 from nas.architecture.kinds import KINDS
 from nas.architecture.kinds.kind import Kind
@@ -19,7 +21,7 @@ from nas.errors import ArchitectureError
 from nas.export import floating
 from nas.export.chain import stages
 from nas.export.source import source
-from nas.space import Caps, RandomDraws, encode, read_space, sample
+from nas.space import Caps, encode, read_space
 from nas.training import kernels
 from nas.training.model import build
 
@@ -58,9 +60,7 @@ def net(monkeypatch: pytest.MonkeyPatch) -> Architecture:
     monkeypatch.setitem(KINDS, "squeezing", kind)
     block = Block(kind="squeezing", out_channels=6, pool="max", shortcut="none")
     added = Block(kind="squeezing", out_channels=6, shortcut="identity")
-    return Architecture(
-        input_shape=(1, 12, 12), num_classes=4, blocks=(block, added), head=Head()
-    )
+    return net_of(block, added, shape=(1, 12, 12), classes=4)
 
 
 def test_a_new_kind_is_counted_built_and_exported(net: Architecture) -> None:
@@ -98,10 +98,7 @@ def test_a_new_kind_is_trained_by_the_kernels(net: Architecture) -> None:
 def test_a_new_kind_is_drawn_and_told_back(net: Architecture) -> None:
     """Under a cap, by a space that names it."""
     space, caps = read_space(SPACE, "new"), Caps(400)
-    found = [
-        sample(space, RandomDraws(n), input_shape=(1, 12, 12), num_classes=4, caps=caps)
-        for n in range(20)
-    ]
+    found = [draw(space, seed, caps, (1, 12, 12), 4) for seed in range(20)]
     assert {block.kind for one in found for block in one.blocks} == set(
         space.kinds.options
     )
@@ -129,10 +126,5 @@ def test_a_new_kind_is_drawn_and_told_back(net: Architecture) -> None:
 def test_what_a_block_cannot_be_is_said(block: dict[str, object], words: str) -> None:
     """In one line that names the block."""
     with pytest.raises(ArchitectureError, match=words) as caught:
-        Architecture(
-            input_shape=(4, 8, 8),
-            num_classes=4,
-            blocks=(Block(**{"out_channels": 4} | block),),  # type: ignore[arg-type]
-            head=Head(),
-        )
+        net_of(Block(**{"out_channels": 4} | block), shape=(4, 8, 8), classes=4)
     assert "block 1" in str(caught.value)

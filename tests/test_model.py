@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from nets import net_of
 from torch import nn
 from torch.nn import functional
 
@@ -24,9 +25,7 @@ from nas.training.model import ACTIVATION_MODULES, build
 
 def architecture(*blocks: Block, **head: Any) -> Architecture:
     """Return an architecture for 2x13x12 images and 7 classes."""
-    return Architecture(
-        input_shape=(2, 13, 12), num_classes=7, blocks=blocks, head=Head(**head)
-    )
+    return net_of(*blocks, shape=(2, 13, 12), classes=7, head=Head(**head))
 
 
 @pytest.mark.parametrize("kind", ["conv", "separable"])

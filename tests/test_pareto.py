@@ -8,31 +8,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import points
+from strategies import dominates, points
 
-from nas.candidates.pareto import Point, dominates, hypervolume, pareto_front
+from nas.candidates.pareto import Point, hypervolume, pareto_front
 
 REFERENCE = (500.0, 0.25)
-
-
-@given(points(3))
-def test_dominance_is_a_strict_order(drawn: list[Point]) -> None:
-    """Nothing dominates itself, no two each other, and dominance carries over."""
-    for a in drawn:
-        assert not dominates(a, a)
-        for b in drawn:
-            assert not (dominates(a, b) and dominates(b, a))
-            for c in drawn:
-                if dominates(a, b) and dominates(b, c):
-                    assert dominates(a, c)
-
-
-def test_dominance_by_example() -> None:
-    """Smaller or more accurate at equal other is better; a trade-off is neither."""
-    assert dominates((10, 0.9), (11, 0.9))
-    assert dominates((10, 0.9), (10, 0.8))
-    assert not dominates((10, 0.8), (11, 0.9))
-    assert not dominates((11, 0.9), (10, 0.8))
 
 
 @given(points())

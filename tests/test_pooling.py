@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from nets import net_of
 from test_export_c import check
 from torch import nn
 from torch.nn import functional
 
-from nas.architecture import POOLING, Architecture, Block, Head, feature_shapes
+from nas.architecture import POOLING, Architecture, Block, feature_shapes
 from nas.architecture.cost import cost, layers
 from nas.architecture.notation import describe
 from nas.errors import ArchitectureError, SpaceError
@@ -34,13 +36,7 @@ from nas.training.kernels.gpu_recording import can_record
 from nas.training.model import build
 
 SHAPE = (1, 27, 30)
-
-
-def net(*blocks: Block, head: Head | None = None) -> Architecture:
-    """Return a net of these blocks on small pictures, higher than wide."""
-    return Architecture(
-        input_shape=SHAPE, num_classes=10, blocks=blocks, head=head or Head()
-    )
+net = partial(net_of, shape=SHAPE)
 
 
 def pooled(**values: Any) -> Block:
@@ -150,26 +146,6 @@ def test_draws_fit_and_can_be_told(name: str, caps: Caps) -> None:
         build(one)
         assert encode(space, one, caps) is not None, describe(one)
     assert len(drawn) > 4
-
-
-def test_the_usual_windows_draw_what_was_drawn_before() -> None:
-    """Bit for bit: the keys alone, with their defaults, change no draw."""
-    usual = (
-        "pool_sizes = [2]\npool_widths = [0]\npool_strides = [0]\npool_paddings = [0]"
-    )
-    space, before = space_of(usual, "mixed"), find_space("mixed")
-    for seed in range(10):
-        one, other = (
-            sample(
-                each,
-                RandomDraws(seed),
-                input_shape=SHAPE,
-                num_classes=10,
-                caps=Caps(3_000),
-            )
-            for each in (space, before)
-        )
-        assert one == other
 
 
 def test_a_space_may_pool_over_time_alone() -> None:

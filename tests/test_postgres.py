@@ -263,6 +263,8 @@ def test_a_trial_of_another_program_is_not_taken_for_one_that_was_written(
         train_made_up(study, study.ask())
         foreign = RDBStorage(url.replace("postgresql", "postgresql+psycopg", 1))
         optuna.load_study(study_name="small", storage=foreign).ask()
+        foreign.remove_session()
+        foreign.engine.dispose()
         with monkeypatch.context() as patch:
             _lose_the_answer(patch, "create_new_trial", server)
             train_made_up(study, study.ask())

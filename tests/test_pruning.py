@@ -7,9 +7,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import points
+from strategies import dominates, points
 
-from nas.candidates.pareto import Point, dominates
+from nas.candidates.pareto import Point
 from nas.candidates.pruning import (
     PruningRule,
     RungResult,

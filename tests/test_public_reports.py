@@ -1,7 +1,7 @@
 """Faults that other tools' public bug reports tell of, tried on nas.
 
 Each names the tool and the number of its issue. Those that have a place elsewhere are in
-test_engines.py (open files, shared memory); docs/reliability.md lists them all.
+test_engines.py (open files, shared memory).
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,14 +16,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import architectures, points
+from nets import net_of
+from strategies import architectures, dominates, points
 from studying import complete_candidate, report_of, run_python
 
 from nas.architecture import Architecture, Block, Head
 from nas.architecture.notation import describe
 from nas.candidates.candidate import Candidate, State, front
-from nas.candidates.pareto import dominates
-from nas.errors import StudyError
 from nas.report import (
     candidates_frame,
     format_frame,
@@ -42,12 +40,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def architecture(out_channels: int = 4) -> Architecture:
     """Return a small architecture."""
-    return Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=out_channels, pool="max"),),
-        head=Head(),
-    )
+    return net_of(Block(out_channels=out_channels, pool="max"))
 
 
 def candidate(  # a whole candidate of what matters to a test
@@ -215,26 +208,23 @@ def test_the_notation_tells_architectures_apart(
 
 def test_the_notation_is_as_documented() -> None:
     """Each mark of the notation stands for what its table says."""
-    described = Architecture(
-        input_shape=(1, 28, 28),
-        num_classes=10,
-        blocks=(
-            Block(out_channels=8),
-            Block(out_channels=16, pool="max"),
-            Block(
-                kind="separable",
-                out_channels=10,
-                kernel_size=5,
-                padding="valid",
-                stride=2,
-                activation="silu",
-                norm="none",
-                dropout=0.1,
-            ),
-            Block(out_channels=9, pool="avg", activation="none"),
-            Block(out_channels=8, kernel_width=9, dilation=2),
-            Block(kind="mobilenet", out_channels=16, squeeze_excitation=8),
+    described = net_of(
+        Block(out_channels=8),
+        Block(out_channels=16, pool="max"),
+        Block(
+            kind="separable",
+            out_channels=10,
+            kernel_size=5,
+            padding="valid",
+            stride=2,
+            activation="silu",
+            norm="none",
+            dropout=0.1,
         ),
+        Block(out_channels=9, pool="avg", activation="none"),
+        Block(out_channels=8, kernel_width=9, dilation=2),
+        Block(kind="mobilenet", out_channels=16, squeeze_excitation=8),
+        shape=(1, 28, 28),
         head=Head(kind="flatten", hidden=32),
         resolution=14,
     )
@@ -405,24 +395,6 @@ def test_both_files_are_written_again(tmp_path: Path) -> None:
     assert list(written["trial"]) == [0, 2]
     page = (folder / "front.html").read_text(encoding="utf-8")
     assert page == front_html(STUDY, title="mnist", param_budget=500)
-
-
-def test_a_disk_that_fills_up_leaves_the_old_front(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When the page cannot be written, the table stays that of the old page."""
-    write_front(tmp_path, [], title="mnist")
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    calls = iter([None])
-
-    def fill_up(_: int) -> None:
-        if next(calls, "full") == "full":
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fill_up)
-    with pytest.raises(StudyError, match=r"front\.html: No space left on device: "):
-        write_front(tmp_path, STUDY, title="mnist")
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_ticks_and_stairs_of_the_plots() -> None:

@@ -9,19 +9,18 @@ import pytest
 from cli_runner import Invoke
 from hypothesis import example, given
 from hypothesis import strategies as st
+from nets import net_of
 from strategies import architectures
 from studying import one_line
 
-from nas.architecture import Architecture, Head
+from nas.architecture import Architecture
 from nas.architecture.cost import cost, count_params
 from nas.errors import ArchitectureError
 from nas.references.bundled import available, find_reference
 from nas.space import Caps, resize
 
 # No block at all: the pooled channels of the image are the logits.
-NO_BLOCKS = Architecture(
-    input_shape=(2, 4, 4), num_classes=2, blocks=(), head=Head(kind="pool")
-)
+NO_BLOCKS = net_of(shape=(2, 4, 4), classes=2, head="pool")
 
 
 @given(architectures(), st.integers(300, 30_000))

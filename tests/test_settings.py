@@ -9,9 +9,9 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import net_of
 from studying import make_settings
 
-from nas.architecture import Architecture, Head
 from nas.architecture.boards import find_board
 from nas.candidates.promotion import PromotionRule
 from nas.candidates.pruning import PruningRule
@@ -159,9 +159,7 @@ _OTHER: dict[str, Any] = {
     "majority_accuracy": 0.5,
     "pruning": None,
     "external_storage": True,
-    "start_from": (
-        Architecture(input_shape=(1, 8, 8), num_classes=10, blocks=(), head=Head()),
-    ),
+    "start_from": (net_of(),),
 }
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from cli_runner import Invoke
+from nets import net_of
 from studying import FakeEngine, finish, make_settings
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block
 from nas.engines import Event, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import ArchitectureError, RecipeError, StudyError
 from nas.references.bundled import Published, Reference, write_reference
@@ -40,12 +41,7 @@ PUBLISHED = Published(
 )
 OWN = Reference(
     name="own",
-    architecture=Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(Block(out_channels=6, pool="max"),),
-        head=Head(kind="gap"),
-    ),
+    architecture=net_of(Block(out_channels=6, pool="max")),
     source="by hand",
     published=PUBLISHED,
 )

@@ -8,9 +8,10 @@ from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
 
-from drawing import ALL, is_classifier, way
+from drawing import ALL, is_classifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nets import net_of
 from strategies import architectures, examples, shapes, spaces
 
 from nas.architecture import Architecture, Block, feature_shapes, resized
@@ -113,14 +114,14 @@ def enumerate_space(
                     if least_width(b.kind, b.kernel_size) <= num_classes
                 ]
             for chain in product(*[one] * (depth - 1), lasts):
-                count = sum(way(block) != "none" for block in chain)
+                count = sum(block.downsampling != "none" for block in chain)
                 if not space.downsamplings[0] <= count <= space.downsamplings[1]:
                     continue
                 try:
-                    architecture = Architecture(
-                        input_shape=shape,
-                        num_classes=num_classes,
-                        blocks=chain,
+                    architecture = net_of(
+                        *chain,
+                        shape=shape,
+                        classes=num_classes,
                         head=head,
                         resolution=resolution,
                     )
@@ -194,9 +195,9 @@ def roomy(architecture: Architecture, space: SearchSpace) -> bool:
         if block.padding == "valid":
             height -= block.extent[0] - 1
             width -= block.extent[1] - 1
-        if way(block) == "stride":
+        if block.downsampling == "stride":
             height, width = -(-height // 2), -(-width // 2)
-        elif way(block) != "none":
+        elif block.downsampling != "none":
             height, width = height // 2, width // 2
         smallest_side = 1 if is_classifier(architecture, place) else space.smallest_side
         if min(height, width) < smallest_side:

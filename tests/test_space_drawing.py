@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from drawing import ALL, SHAPE, draw, is_classifier, way
+from drawing import ALL, SHAPE, draw, is_classifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import examples, shapes, spaces
@@ -22,7 +22,6 @@ from nas.space import (
     available,
     find_space,
     read_space,
-    sample,
     smallest,
 )
 from nas.space.definition import options_of, used_resolution
@@ -92,13 +91,7 @@ def test_any_draw_from_any_space_is_under_all_caps(
         data.draw(st.sampled_from([None, macs]), label="macs"),
         data.draw(st.sampled_from([None, memory]), label="memory"),
     )
-    architecture = sample(
-        space,
-        ChosenDraws(data),
-        input_shape=shape,
-        num_classes=num_classes,
-        caps=caps,
-    )
+    architecture = draw(space, ChosenDraws(data), caps, shape, num_classes)
     found = cost(architecture)
     assert caps.allow(found)
     least = smallest(space, shape, num_classes, caps)
@@ -129,13 +122,7 @@ def test_a_block_that_adds_its_input_follows_one_that_is_repeated() -> None:
     space = read_space(text, "tied")
     seen = 0
     for seed in range(300):
-        architecture = sample(
-            space,
-            RandomDraws(seed),
-            input_shape=(1, 8, 8),
-            num_classes=2,
-            caps=Caps(20_000),
-        )
+        architecture = draw(space, seed, Caps(20_000), (1, 8, 8), 2)
         check_membership(architecture, space)
         pairs = pairwise(architecture.blocks)
         seen += any(a.repeats > 1 and b.shortcut == "identity" for a, b in pairs)
@@ -145,7 +132,7 @@ def test_a_block_that_adds_its_input_follows_one_that_is_repeated() -> None:
 def check_membership(architecture: Architecture, space: SearchSpace) -> None:
     """Assert that the space holds the architecture."""
     assert space.depth[0] <= len(architecture.blocks) <= space.depth[1]
-    ways = [way(block) for block in architecture.blocks]
+    ways = [block.downsampling for block in architecture.blocks]
     count = sum(one != "none" for one in ways)
     assert space.downsamplings[0] <= count <= space.downsamplings[1]
     assert {*ways} <= {"none", *space.downsampling_kinds.options}
@@ -203,13 +190,7 @@ def test_each_name_keeps_its_range(name: str) -> None:
             return super().suggest_int(name, low, high)
 
     for seed in range(200):
-        sample(
-            find_space(name),
-            Recorded(seed),
-            input_shape=SHAPE,
-            num_classes=10,
-            caps=Caps(3_000 if seed % 2 else 300),
-        )
+        draw(find_space(name), Recorded(seed), Caps(3_000 if seed % 2 else 300))
     assert "size" in ranges
     assert len(ranges) > 20
 

@@ -9,9 +9,10 @@ import pytest
 from drawing import SHAPE, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nets import net_of
 from strategies import examples, spaces
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block
 from nas.architecture.cost import cost
 from nas.errors import SpaceError
 from nas.sampling.mutation import mutate
@@ -20,7 +21,6 @@ from nas.space import (
     encode,
     find_space,
     read_space,
-    sample,
     smallest,
 )
 from nas.space.encoding import FixedDraws
@@ -58,13 +58,14 @@ def test_what_was_drawn_can_be_encoded(text: str, seed: int, budget: int) -> Non
         # Without norm, or with biases of its own, it has another number of parameters than
         # the usual net of the size at which it was drawn.
         own = [
-            b.norm not in space.norms.options or b.bias != "auto"
+            b.norm != architecture.blocks[0].norm
+            or b.norm not in space.norms.options
+            or b.bias != "auto"
             for b in architecture.blocks
         ]
         assert any(own)
         return
-    draws = StrictDraws(values)
-    again = sample(space, draws, input_shape=SHAPE, num_classes=10, caps=caps)
+    again = draw(space, StrictDraws(values), caps)
     assert again.key == architecture.key
 
 
@@ -84,8 +85,7 @@ def test_resolutions_are_drawn_told_back_and_changed() -> None:
         assert caps.allow(cost(net))
         values = encode(space, net, caps)
         assert values is not None
-        draws = StrictDraws(values)
-        again = sample(space, draws, input_shape=SHAPE, num_classes=10, caps=caps)
+        again = draw(space, StrictDraws(values), caps)
         assert again == net
         changed = mutate(space, net, caps, num_params=1500, changes=3, rng=rng)
         assert changed is None or caps.allow(cost(changed))
@@ -100,13 +100,10 @@ def test_widths_rounded_apart_are_draws_within_the_bounds() -> None:
     """2 and 10 channels are 5 times apart; the space draws at most 4.84 times."""
     space, caps = find_space("plain"), Caps(10_000)
     blocks = (Block(out_channels=2, pool="max"), Block(out_channels=10))
-    net = Architecture(
-        input_shape=SHAPE, num_classes=10, blocks=blocks, head=Head(kind="gap")
-    )
+    net = net_of(*blocks, shape=SHAPE)
     values = encode(space, net, caps)
     assert values is not None
-    draws = StrictDraws(values)
-    again = sample(space, draws, input_shape=SHAPE, num_classes=10, caps=caps)
+    again = draw(space, StrictDraws(values), caps)
     assert again.key == net.key
 
 
@@ -114,9 +111,7 @@ def test_what_is_not_in_the_space_cannot_be_encoded() -> None:
     """An unknown kernel, too large a net and unknown options are told apart."""
     space, caps = find_space("plain"), Caps(10_000)
     block = Block(out_channels=8, pool="max")
-    inside = Architecture(
-        input_shape=SHAPE, num_classes=10, blocks=(block, block), head=Head()
-    )
+    inside = net_of(block, block, shape=SHAPE)
     assert encode(space, inside, caps) is not None
     assert encode(space, inside, Caps(100)) is None
     for change in (

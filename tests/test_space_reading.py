@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,17 @@ def test_equal_texts_are_equal_spaces() -> None:
     assert hash(one) == hash(two)
     assert one.text == VALID
     assert one.kinds.shares == (0.8, 0.2)
+
+
+def test_later_keys_with_their_defaults_change_nothing() -> None:
+    """So spaces of before draw what they drew."""
+    before = find_space("mixed")
+    usual = (
+        "groups = [1]\npool_sizes = [2]\npool_widths = [0]\npool_strides = [0]\n"
+        "pool_paddings = [0]\n"
+    )
+    text = before.text.replace("[blocks]\n", f"[blocks]\n{usual}")
+    assert replace(read_space(text, "mixed"), text=before.text) == before
 
 
 @given(spaces())

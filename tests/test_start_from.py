@@ -10,6 +10,7 @@ import pytest
 from cli_runner import Invoke
 from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
+from nets import net_of
 from strategies import architectures
 from studying import SIX_NETS, FakeEngine, made_up_accuracy, make_settings
 
@@ -30,12 +31,7 @@ from nas.study.settings import Sampler, Settings, differences, from_toml, to_tom
 def net(width: int, activation: str = "relu") -> Architecture:
     """Return a net for the digits."""
     block = Block(out_channels=width, pool="max", activation=activation)  # type: ignore[arg-type]
-    return Architecture(
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        blocks=(block, replace(block, pool="none")),
-        head=Head(kind="gap"),
-    )
+    return net_of(block, replace(block, pool="none"))
 
 
 def run(folder: Path, settings: Settings, trials: int = 12) -> list[Architecture]:
@@ -215,18 +211,25 @@ def test_a_space_takes_in_what_it_lacks(space: str, name: str) -> None:
 def test_a_space_takes_in_kernels_gates_and_a_resolution() -> None:
     """Each is added to the options, and the net can be drawn then."""
     gated = Block(kind="mobilenet", out_channels=4, squeeze_excitation=4, dilation=2)
-    net = Architecture(
-        input_shape=(1, 28, 28),
-        num_classes=10,
-        blocks=(Block(out_channels=4, kernel_width=9), gated),
-        head=Head(),
-        resolution=20,
+    net = net_of(
+        Block(out_channels=4, kernel_width=9), gated, shape=(1, 28, 28), resolution=20
     )
     space, caps = find_space("mixed"), Caps(20_000)
     wider, added = include(space, net, caps)
     assert encode(wider, net, caps) is not None
     assert {"input resolution 20", "kernel_widths 9", "dilations 2"} <= {*added}
     assert {"kinds mobilenet", "squeeze_excitations 4"} <= {*added}
+
+
+def test_no_space_draws_hard_gates() -> None:
+    """Their block's other options are added; `encode` tells the net from that with sigmoids."""
+    gated = Block(kind="mobilenet", out_channels=4, squeeze_excitation=4)
+    hard = net_of(Block(out_channels=4), replace(gated, gate="hard_sigmoid"))
+    space, caps = read_space(SIX_NETS, "six"), Caps(20_000)
+    wider, added = include(space, hard, caps)
+    assert "squeeze_excitations 4" in added
+    assert encode(wider, hard, caps) is None
+    assert encode(wider, net_of(Block(out_channels=4), gated), caps) is not None
 
 
 @settings_of_hypothesis(max_examples=15)

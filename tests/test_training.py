@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from nets import net_of
 from plain_loop import plain_loop
 from sklearn.datasets import load_digits
 from system_programs import need_kernels
 from torch import nn
 
-from nas.architecture import Architecture, Block, Head
+from nas.architecture import Block
 from nas.errors import TrainingError
 from nas.training.cuda_graph import undone
 from nas.training.ema import EMA
@@ -24,14 +25,10 @@ from nas.training.recipe import Recipe
 from nas.training.step import Step, TrainingData, class_weights
 
 RECIPE = Recipe(epochs=4, batch_size=64, rotation=5, shift=0.05)
-SMALL = Architecture(
-    input_shape=(1, 8, 8),
-    num_classes=10,
-    blocks=(
-        Block(out_channels=8, pool="max"),
-        Block(out_channels=16, dropout=0.05),
-    ),
-    head=Head(kind="flatten"),
+SMALL = net_of(
+    Block(out_channels=8, pool="max"),
+    Block(out_channels=16, dropout=0.05),
+    head="flatten",
 )
 # Without dropout, whose numbers the kernels draw in another way.
 DRY = replace(SMALL, blocks=(SMALL.blocks[0], replace(SMALL.blocks[1], dropout=0.0)))

@@ -68,12 +68,13 @@ class Data:
           4 channels, or signals [N, T] or [N, C, T]. uint8 from 0 to 255, or other numbers,
           which are scaled to that; `notes` tells how.
         - `y_train`, `y_test`, `y_val`: classes [N], as integers 0, 1, 2, ... or text.
-        - `x_test`, `y_test`: without them, a sixth of each class becomes the test set.
+        - `x_test`, `y_test`: without them, a sixth of the images, at most 10,000, becomes the
+          test set: each class in proportion, the same on every run.
         - `x_val`, `y_val`: the validation split. Without them it is held out of the training set.
         - `name`: what the study is named after.
 
-        The test set is only read after the last epoch of a full training. Raises DataError
-        that names the array.
+        The test set is only read after the last epoch of a full training, except by
+        `nas.train(..., like_published=True)`. Raises DataError that names the array.
         """
         arrays = {
             "x_train": _array(x_train, f"{name}: x_train"),
@@ -125,11 +126,11 @@ class Data:
         class_names: Sequence[str] | None = None,
         name: str = "dataset",
     ) -> Self:
-        """Take two torch datasets that yield (image, label) pairs; each is read once.
+        """Take two torch datasets that yield (image, label) pairs.
 
         An image is a PIL image, or a tensor or array [H, W], [C, H, W] or [H, W, C] as in
-        `from_arrays`, not normalised, all of one size. Random transforms are applied only once;
-        nas does its own augmentation. Class names are `class_names`, or else `train.classes` if
+        `from_arrays`, not normalised, all of one size. Each item is read once, so remove random transforms;
+        nas augments during training. Class names are `class_names`, or else `train.classes` if
         it exists. Raises DataError.
         """
         if class_names is None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class Study:
     """The results of a study, as `nas.search` and `nas.open_study` return it.
 
-    It does not change; open it again to see what another process has found since.
+    It is a snapshot: call `nas.open_study` again for newer results.
 
     Attributes:
         name: the study's name.
@@ -135,7 +135,7 @@ class Study:
           instead of the most accurate one.
         - `finalists`: number of contenders that are fully trained before the
           choice; six times as many are screened.
-        - `metric`: what the choice is by, by default the study's.
+        - `metric`: selection metric, by default the study's.
         - `seeds`: how many times the winner is trained, each with another seed.
         - `epochs`: length of a training, by default the study's full training.
         - `recipe`, `augment`: as for `nas.search`, by default the study's. With others the
@@ -312,7 +312,7 @@ def search(
     - `start_from`: first candidates: modules, architectures, names or files. What they have
       and the space lacks is added to the study's own space.
     - `sampler`: "evolution" (the default) or "random".
-    - `pruning`: False to train unpromising candidates to the end of their first training.
+    - `pruning`: False to disable the early stopping of candidates.
     - `seed`: seed of validation split, proposals and trainings.
 
     When to stop:
@@ -324,7 +324,8 @@ def search(
 
     Where to run:
 
-    - `workers`: number of workers, by default one per core.
+    - `workers`: number of workers, by default one per core, but at most 16 per GPU, or two
+      without MPS; on Ray as many as fit.
     - `device`: auto, cpu, cuda or cuda:N.
     - `engine`: "local", or "ray" for a cluster at `address` ("HOST:PORT") with
       `gpus_per_worker` GPUs per worker.
@@ -335,13 +336,13 @@ def search(
     - `study`: name of the study, by default made of data set and cap.
     - `studies`: folder of the studies, by default the environment's NAS_STUDIES, or
       "studies".
-    - `storage`: an Optuna storage URL for the trials, by default NAS_STORAGE, or a journal
-      in the study's folder.
+    - `storage`: database URL of the trials, such as "postgresql://USER@HOST/DB", by default
+      NAS_STORAGE, or a journal in the study's folder.
 
-    Settings that decide the result are frozen when the study begins. A different value is
-    refused later; a keyword that you leave out keeps the study's value.
+    study.toml stores the settings that affect the result. On a later call you may omit them;
+    a different value is refused.
 
-    Ctrl-C raises KeyboardInterrupt and leaves the study in order. A script needs no
+    Ctrl-C raises KeyboardInterrupt and leaves the study resumable. A script needs no
     `if __name__ == "__main__"`.
 
     Raises UsageError for a value out of range, DataError, SpaceError, StudyError,

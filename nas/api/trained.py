@@ -19,7 +19,7 @@ from nas.api.words import in_python
 from nas.architecture import Architecture
 from nas.architecture.notation import describe
 from nas.data import Dataset, load_dataset
-from nas.errors import DataError, ExportError, UsageError
+from nas.errors import DataError, ExportError, UsageError, first_line
 from nas.export import write_best
 from nas.export.deliver import export
 from nas.export.source import source
@@ -81,17 +81,20 @@ class Trained:
     @cached_property
     def _script(self) -> ModuleType:
         """The module that `save` writes, the only definition of how images are read."""
-        text = source(
+        script = ModuleType("model")
+        exec(compile(self._source(), "model.py", "exec"), vars(script))  # noqa: S102  # our own
+        return script
+
+    def _source(self, *notes: str) -> str:
+        return source(
             self.architecture,
             mean=self.mean,
             std=self.std,
             class_names=self.class_names,
             value_range=self._read_as.value_range,
             signal_length=self._read_as.signal_length,
+            notes=notes,
         )
-        script = ModuleType("model")
-        exec(compile(text, "model.py", "exec"), vars(script))  # noqa: S102  # our own
-        return script
 
     @in_python
     def normalise(self, images: Tensor | npt.NDArray[Any]) -> Tensor:
@@ -129,14 +132,11 @@ class Trained:
         write_best(
             target,
             self.architecture,
+            self._source(
+                f"Data set {Path(self.report['dataset']).name}, {self.summary}."
+            ),
             {name: torch.from_numpy(array) for name, array in self.weights.items()},
             self.report,
-            mean=self.mean,
-            std=self.std,
-            class_names=self.class_names,
-            value_range=self._read_as.value_range,
-            signal_length=self._read_as.signal_length,
-            notes=[f"Data set {Path(self.report['dataset']).name}, {self.summary}."],
         )
         self._folder = target
         return target
@@ -220,7 +220,7 @@ def load(folder: str | Path, *, studies: str | Path | None = None) -> Trained:
     try:
         _ = trained.model  # build it now, so that damaged weights are reported here
     except RuntimeError as error:
-        line = str(error).splitlines()[0].rstrip(": ")
+        line = first_line(error).rstrip(": ")
         raise ExportError(
             f"{net.folder / 'weights.safetensors'} is not of the net beside it ({line}): "
             "restore the file or train the net again"

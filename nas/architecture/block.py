@@ -24,6 +24,7 @@ Activation = Literal[
     "none",
 ]
 Pool = Literal["none", "max", "avg"]
+Gate = Literal["sigmoid", "hard_sigmoid"]
 Shortcut = Literal[
     "none", "identity", "conv", "bias_conv", "bare_conv", "activated_conv", "pad"
 ]
@@ -62,7 +63,8 @@ class Block:
     ``squeeze_excitation`` is how many times narrower than the depthwise convolution the
     hidden layer is that makes one gate for each of its channels (Hu et al. 2018); 0 for no
     gates. ``gate_width`` is that layer's width in numbers, instead; ``gate_activation``
-    follows it, and without ``gate_bias`` neither of the two layers has a bias.
+    follows it, and without ``gate_bias`` neither of the two layers has a bias. ``gate``
+    makes the gates: "hard_sigmoid" is relu6(x + 3) / 6 (Howard et al. 2019).
 
     The kernel is ``kernel_size`` high and ``kernel_width`` wide, 0 for as wide as high;
     its taps stand ``dilation`` rows and columns apart. ``padding`` is "same", "valid", or
@@ -94,6 +96,7 @@ class Block:
     gate_width: int = 0
     gate_activation: Activation = "relu"
     gate_bias: Literal["yes", "no"] = "yes"
+    gate: Gate = "sigmoid"
     pool_size: int = 2
     pool_width: int = 0
     pool_stride: int = 0

@@ -90,13 +90,15 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
     """Return all costs of the network."""
     blocks = architecture.blocks
     gated = any(block.gated for block in blocks)
-    hidden = {block.gate_activation for block in blocks if block.gated}
-    hidden |= {architecture.head.activation} if architecture.head.widths else set()
+    activations: set[str] = {block.activation for block in blocks}
+    for block in blocks:
+        activations |= {block.gate_activation, block.gate} if block.gated else set()
+    activations |= {architecture.head.activation} if architecture.head.widths else set()
     code = code_size(
-        {block.activation for block in blocks} | hidden,
+        activations,
         gating=gated,
         resizing=architecture.resolution > 0,
-        shaped=any(map(_is_shaped, blocks)),
+        shaped=any(is_shaped(block.zeros, block.dilation) for block in blocks),
         grouping=any(block.groups > 1 for block in blocks),
         depthwise=architecture.head.kind in {"gap", "pool"}
         or any(needs_depthwise(block) for block in blocks),
@@ -104,6 +106,7 @@ def cost(architecture: Architecture, board: Board | None = None) -> Cost:
         widening=any(block.shortcut == "pad" for block in blocks),
         overlapping=any(b.pooling is not None and not b.pooling.plain for b in blocks),
     )
+    gated = gated and not activations <= _SATURATING
     shapes = feature_shapes(architecture)
     resizing = resize_layers(architecture.input_shape, shapes[0])
     found = Cost(0, 0, 0, code).then(total(resizing, board, gated=gated))
@@ -121,10 +124,9 @@ def _block_cost(
     return total(block_layers(block, shape), board, gated=gated)
 
 
-def _is_shaped(block: Block) -> bool:
-    """Return whether its rows and columns may differ in the C code, or are apart."""
-    uneven = bool(block.kernel_width) or len(set(block.zeros)) > 1
-    return uneven or block.dilation > 1
+def is_shaped(padding: tuple[int, int], dilation: int) -> bool:
+    """Return whether the C code needs its fields for uneven padding and for dilation."""
+    return len(set(padding)) > 1 or dilation > 1
 
 
 def needs_depthwise(block: Block) -> bool:
@@ -139,35 +141,35 @@ def code_size(
     activations: Collection[str],
     *,
     depthwise: bool,
-    adding: bool = False,
-    gating: bool = False,
-    shaped: bool = False,
-    grouping: bool = False,
-    resizing: bool = False,
-    widening: bool = False,
-    overlapping: bool = False,
+    adding: bool,
+    gating: bool,
+    shaped: bool,
+    grouping: bool,
+    resizing: bool,
+    widening: bool,
+    overlapping: bool,
 ) -> int:
     """Return the bytes of the C code's instructions, besides the calls.
 
+    ``activations`` include what makes gates: a hard sigmoid needs no instructions.
+
     Measured on nets of one to ten layers for Cortex-M3 and M4; see tests/test_device.py.
     """
-    sigmoid = 580 if gating or not SIGMOIDAL.isdisjoint(activations) else 0
-    # Gates are sigmoids: they bring all of its code.
-    others = set(activations) - ({"sigmoid"} if gating else set())
+    sigmoid = 0 if SIGMOIDAL.isdisjoint(activations) else 580
     # Dilation and groups go through the kernel's columns in the same way.
     columns = 0 if shaped else 460
     return (
         1735
         + (650 if depthwise else 0)
         + (170 if adding else 0)
-        + (130 if gating else 0)
+        + (65 if gating else 0)
         + sigmoid
         + (530 if shaped else 0)
         + (120 + columns if grouping else 0)
         + (320 if resizing else 0)
         + (100 if widening else 0)
         + (200 if overlapping else 0)
-        + sum(f.flash for name, f in ACTIVATIONS.items() if name in others)
+        + sum(f.flash for name, f in ACTIVATIONS.items() if name in activations)
     )
 
 
@@ -202,7 +204,8 @@ def total(
 ) -> Cost:
     """Return the cost of running these layers one after the other.
 
-    In the C code of a net that is ``gated`` somewhere each layer's table is larger.
+    In the C code of a net that is ``gated`` somewhere, and has activations that do more
+    than cut off, each layer's table is larger.
     """
     extra = 14 * len(table) if gated else 0
     return Cost(
@@ -335,6 +338,7 @@ def _gate_layers(
     weights = channels * hidden
     bias = ", bias" if gates.bias else ""
     fixed_point = int(gates.activation not in _SATURATING)
+    words = gates.gate.replace("_", " ")
     yield Layer(
         name, "squeeze: global average pool", shape, means, 0, 0,
         flash=_constants(channels, 1), kept=kept,
@@ -346,10 +350,11 @@ def _gate_layers(
         Convolution("squeeze", channels, hidden, 1),
     )  # fmt: skip
     yield Layer(
-        name, f"excite: conv 1x1{bias}, sigmoid, times features", inside, shape,
+        name, f"excite: conv 1x1{bias}, {words}, times features", inside, shape,
         weights + gates.bias * channels, weights, "conv",
         # Another table, with one bias and multiplier, for the product.
-        _constants(weights, channels, fixed_point=1) + _constants(0, 1), channels + kept,
+        _constants(weights, channels, fixed_point=int(gates.gate not in _SATURATING))
+        + _constants(0, 1), channels + kept,
         Convolution("excite", hidden, channels, 1),
     )  # fmt: skip
 
@@ -470,7 +475,8 @@ def _constants(
     return weights + 8 * channels + (92 + 16 * adds) * branches + 12 * fixed_point
 
 
-_SATURATING = {"none"} | {n for n, f in ACTIVATIONS.items() if f.saturates}
+_SATURATING = {"none", "hard_sigmoid"}
+_SATURATING |= {n for n, f in ACTIVATIONS.items() if f.saturates}
 
 
 def _second_numbers(block: Block, part: Part, activation: str) -> int:

@@ -27,6 +27,7 @@ from nas.architecture.block import (
     Activation,
     Bias,
     Block,
+    Gate,
     Norm,
     Order,
     Padding,
@@ -263,21 +264,11 @@ def feature_shapes(architecture: Architecture) -> list[Shape]:
 
 # Keys that architectures did not have at first are only written where they differ from
 # the default: so files and keys from before still hold.
-_LEFT_OUT = {
-    "bias": "auto",
-    "order": "early_pool",
-    "repeats": 1,
-    "shortcut": "none",
-    "expansion": 1,
-    "squeeze_excitation": 0,
-    "kernel_width": 0,
-    "dilation": 1,
-    "groups": 1,
-    "gate_width": 0,
-    "gate_activation": "relu",
-    "gate_bias": "yes",
-    **POOLING,
+_AT_FIRST = {
+    *("kind", "out_channels", "kernel_size", "stride", "padding"),
+    *("norm", "activation", "pool", "dropout"),
 }
+_LEFT_OUT = {f.name: f.default for f in fields(Block) if f.name not in _AT_FIRST}
 
 
 def _canonical(architecture: Architecture) -> Architecture:
@@ -361,7 +352,7 @@ def _canonical_gates(block: Block, in_channels: int) -> dict[str, Any]:
     for part in parts_of(block, in_channels):
         if part.gates:
             return sizes_of_gates(part.gates.channels, part.gates.hidden)
-    return {"gate_activation": "relu", "gate_bias": "yes"}
+    return {"gate_activation": "relu", "gate_bias": "yes", "gate": "sigmoid"}
 
 
 def sizes_of_gates(channels: int, hidden: int) -> dict[str, int]:
@@ -385,7 +376,7 @@ def _canonical_expansion(block: Block) -> int:
     if block.kind != "bottleneck":
         return block.expansion
     middle = max(1, block.out_channels // block.expansion)
-    return min(block.out_channels // middle, _LARGEST["expansion"])
+    return min(block.out_channels // middle, _BOUNDS["expansion"][1])
 
 
 MONOTONE = {name for name, facts in ACTIVATIONS.items() if facts.monotone}
@@ -436,36 +427,24 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "shortcut": get_args(Shortcut),
     "gate_activation": tuple(one for one in get_args(Activation) if one != "none"),
     "gate_bias": ("yes", "no"),
+    "gate": get_args(Gate),
 }
-# Beyond it nothing tiny is meant, and building it would take for ever.
-_LARGEST = {
-    "out_channels": 65536,
-    "kernel_size": 255,
-    "stride": 255,
-    "hidden": 65536,
-    "repeats": 255,
-    "expansion": 64,
-    "squeeze_excitation": 65536,
-    "kernel_width": 255,
-    "dilation": 255,
-    "groups": 65536,
-    "gate_width": 65536,
-    **dict.fromkeys(POOLING, 255),
-}
-_SMALLEST = {
-    "out_channels": 1,
-    "kernel_size": 1,
-    "stride": 1,
-    "hidden": 0,
-    "repeats": 1,
-    "expansion": 1,
-    "squeeze_excitation": 0,
-    "kernel_width": 0,
-    "dilation": 1,
-    "groups": 1,
-    "gate_width": 0,
-    **dict.fromkeys(POOLING, 0),
-    "pool_size": 1,
+# The least and the most. Beyond the latter nothing tiny is meant, and building it would
+# take for ever.
+_BOUNDS = {
+    "out_channels": (1, 65536),
+    "kernel_size": (1, 255),
+    "stride": (1, 255),
+    "hidden": (0, 65536),
+    "repeats": (1, 255),
+    "expansion": (1, 64),
+    "squeeze_excitation": (0, 65536),
+    "kernel_width": (0, 255),
+    "dilation": (1, 255),
+    "groups": (1, 65536),
+    "gate_width": (0, 65536),
+    **dict.fromkeys(POOLING, (0, 255)),
+    "pool_size": (1, 255),
 }
 
 
@@ -476,7 +455,7 @@ def _check_values(part: Block | Head, where: str) -> None:
     for field in fields(part):
         value = getattr(part, field.name)
         if field.name == "hidden" and isinstance(value, tuple):
-            most = _LARGEST["hidden"]
+            most = _BOUNDS["hidden"][1]
             fitting = [width for width in value if _whole(width, 1) and width <= most]
             if len(value) < 2 or len(fitting) < len(value):
                 raise ArchitectureError(
@@ -501,15 +480,17 @@ def _check_values(part: Block | Head, where: str) -> None:
                 raise ArchitectureError(
                     f"{where}: dropout is {value!r}, give a number from 0 to below 1"
                 )
-        elif not _whole(value, _SMALLEST[field.name]):
-            raise ArchitectureError(
-                f"{where}: {field.name} is {value!r}, give a whole number of at least "
-                f"{_SMALLEST[field.name]}"
-            )
-        elif value > _LARGEST[field.name]:
-            raise ArchitectureError(
-                f"{where}: {field.name} is {value}, give at most {_LARGEST[field.name]}"
-            )
+        else:
+            least, most = _BOUNDS[field.name]
+            if not _whole(value, least):
+                raise ArchitectureError(
+                    f"{where}: {field.name} is {value!r}, give a whole number of at least "
+                    f"{least}"
+                )
+            if value > most:
+                raise ArchitectureError(
+                    f"{where}: {field.name} is {value}, give at most {most}"
+                )
     if isinstance(part, Block):
         _check_block(part, where)
 

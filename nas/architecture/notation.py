@@ -20,6 +20,7 @@ Blocks and head stand in their order, parted by `` - ``::
 ``16f3``              the same without expansion: 1x1, depthwise 3x3, 1x1 to 16
 ``16n3e4``            bottleneck: 1x1 to a quarter of 16 channels, 3x3, 1x1 to 16
 ``se(12,silu,bare)``  gates with 12 values between, SiLU instead of ReLU, without biases
+``se8(hard)``         gates by a hard sigmoid, relu6(x + 3) / 6
 ``16m3``              MobileNet v1: depthwise 3x3, norm and activation, 1x1 to 16
 ``x3``                applied three times with shared weights
 ``v`` behind these    valid padding (else same)
@@ -106,6 +107,8 @@ def _gates(block: Block) -> str:
         inside.append(_activation(block.gate_activation))
     if block.gate_bias == "no":
         inside.append("bare")
+    if block.gate == "hard_sigmoid":
+        inside.append("hard")
     return f"se{block.squeeze_excitation or ''}" + (
         f"({','.join(inside)})" if inside else ""
     )

@@ -77,7 +77,7 @@ class Pooling:
 class SqueezeExcitation:
     """One factor of 0 to 1 for each channel, made of the means of all channels.
 
-    A 1x1 convolution to ``hidden`` values, an activation, another one back, sigmoid.
+    A 1x1 convolution to ``hidden`` values, an activation, another one back, ``gate``.
     Hu et al. 2018, "Squeeze-and-Excitation Networks".
     """
 
@@ -85,6 +85,7 @@ class SqueezeExcitation:
     hidden: int
     activation: str = "relu"
     bias: bool = True
+    gate: str = "sigmoid"
 
     @property
     def weights(self) -> int:

@@ -12,11 +12,6 @@ Point = tuple[float, float]
 """Size (lower is better), accuracy (higher is better)."""
 
 
-def dominates(a: Point, b: Point) -> bool:
-    """Return whether a is nowhere worse than b and somewhere better."""
-    return a[0] <= b[0] and a[1] >= b[1] and a != b
-
-
 def pareto_front(points: Sequence[Point]) -> list[int]:
     """Return the indices of the points that none dominates, smallest size first.
 

@@ -6,6 +6,7 @@ Related commands share a file. They import what they need when they run, so that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -27,6 +28,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Find the most accurate tiny image classifiers under a hard parameter cap.",
+    epilog="Example: nas search --dataset digits --budget 2000 --trials 20",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,20 +56,25 @@ def _options(
     pass
 
 
+def _add(name: str, function: Callable[..., None], example: str) -> None:
+    """Add a command; its --help ends with the example."""
+    app.command(name, epilog=f"Example: nas {name} {example}")(function)
+
+
 # In the order of `nas --help` and docs/cli.md.
-app.command()(search)
-app.command()(best)
-app.command()(train)
-app.command()(export)
-app.command("import")(import_)
-app.command()(resize)
-app.command()(front)
-app.command()(show)
-app.command()(compare)
-app.command("studies")(list_studies)
-app.command()(data)
-app.command()(dashboard)
-app.command()(report)
+_add("search", search, "--dataset digits --budget 2000 --trials 20")
+_add("best", best, "digits-2000 --seeds 3 --export c")
+_add("train", train, "s0 --epochs 5 --output s0-trained")
+_add("export", export, "digits-2000 --to onnx-int8")
+_add("import", import_, "model.py:Net --output mynet.toml")
+_add("resize", resize, "s4 --budget 10000")
+_add("front", front, "digits-2000 --board nrf52840")
+_add("show", show, "17 digits-2000")
+_add("compare", compare, "s0 mynet.toml --study mnist-10000")
+_add("studies", list_studies, "--format json")
+_add("data", data, "photos/ --sheet photos.png")
+_add("dashboard", dashboard, "--open")
+_add("report", report, "digits-2000 --output report.html")
 
 
 def main() -> None:

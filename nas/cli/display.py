@@ -55,12 +55,10 @@ def front_table(
     members: Sequence[Candidate], title: str, board: Board | None = None
 ) -> Table:
     """Return the front as a table, smallest first; a board adds flash and latency."""
-    table = Table(title=title)
-    for heading in ("trial", "params", "val accuracy", "MACs", "memory"):
-        table.add_column(heading, justify="right", overflow="fold")
-    for heading in ("flash", f"ms on {board.name}") if board else ():
-        table.add_column(heading, justify="right", overflow="fold")
-    table.add_column("architecture", overflow="fold")
+    headings = ("trial", "params", "val accuracy", "MACs", "memory")
+    table = _table(
+        title, *headings, *_board_headings(board), "architecture", left=["architecture"]
+    )
     for member in members:
         table.add_row(
             str(member.trial),
@@ -76,18 +74,11 @@ def front_table(
 
 def winners_table(limits: Sequence[int], reports: Sequence[Mapping[str, Any]]) -> Table:
     """Return the winners of several caps, one row each, for `nas best --front`."""
-    table = Table(title="the winner under each cap")
-    for heading in (
-        "at most",
-        "trial",
-        "params",
-        "MACs",
-        "validation",
-        "test accuracy",
-        "±",
-        "seeds",
-    ):
-        table.add_column(heading, justify="right", overflow="fold")
+    table = _table(
+        "the winner under each cap",
+        *("at most", "trial", "params", "MACs"),
+        *("validation", "test accuracy", "±", "seeds"),
+    )
     for limit, report in zip(limits, reports, strict=True):
         spread = report["test_accuracy_std"]
         table.add_row(
@@ -105,12 +96,9 @@ def winners_table(limits: Sequence[int], reports: Sequence[Mapping[str, Any]]) -
 
 def trials_table(candidates: Sequence[Candidate], name: str) -> Table:
     """Return all trials in order, with state, size, accuracy and reason of the end."""
-    table = Table(title=f"{name}: all trials")
-    table.add_column("trial", justify="right")
-    table.add_column("state")
-    for heading in ("params", "val accuracy", "epochs"):
-        table.add_column(heading, justify="right", overflow="fold")
-    table.add_column("architecture, or why it ended", overflow="fold")
+    last = "architecture, or why it ended"
+    headings = ("trial", "state", "params", "val accuracy", "epochs", last)
+    table = _table(f"{name}: all trials", *headings, left=["state", last])
     for found in candidates:
         table.add_row(
             str(found.trial),
@@ -121,6 +109,19 @@ def trials_table(candidates: Sequence[Candidate], name: str) -> Table:
             Text(found.reason or describe(found.architecture)),
         )
     return table
+
+
+def _table(title: str | None, *headings: str, left: Sequence[str] = ()) -> Table:
+    """Return an empty table with numbers in all columns but those ``left`` ones."""
+    table = Table(title=title)
+    for heading in headings:
+        justify: Literal["left", "right"] = "left" if heading in left else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
+    return table
+
+
+def _board_headings(board: Board | None) -> list[str]:
+    return [] if board is None else ["flash", f"ms on {board.name}"]
 
 
 def _on_board(costs: Cost, board: Board | None) -> list[str]:
@@ -142,10 +143,8 @@ def comparison_view(rows: Sequence[Comparison], title: str) -> Group:
 
 def _comparison(rows: Sequence[Comparison], title: str, kind: str) -> Table:
     own = dict.fromkeys(row.accuracy_is for row in rows)
-    table = Table(title=title, caption_justify="left")
-    table.add_column("net", overflow="fold")
-    for heading in ("params", "MACs", "memory", "accuracy", "compared"):
-        table.add_column(heading, justify="right", overflow="fold")
+    headings = ("net", "params", "MACs", "memory", "accuracy", "compared")
+    table = _table(title, *headings, left=["net"])
     for row in rows:
         mark = f" [{1 + list(own).index(row.accuracy_is)}]" if len(own) > 1 else ""
         known = percent(row.accuracy) if row.accuracy is not None else "?"
@@ -160,6 +159,7 @@ def _comparison(rows: Sequence[Comparison], title: str, kind: str) -> Table:
             words = f"{-saved:+,} params"
             table.add_row(*_found("smallest as good", row.smallest), words)
         table.add_section()
+    table.caption_justify = "left"
     marks = own if len(own) == 1 else [f"[{n}] {w}" for n, w in enumerate(own, 1)]
     table.caption = Text(
         f"accuracy of the front: {kind}\naccuracy of the references: {'; '.join(marks)}"
@@ -183,13 +183,12 @@ def candidate_view(candidate: Candidate, board: Board | None = None) -> Group:
 
     A board adds each layer's flash in bytes and its estimated latency in milliseconds.
     """
-    table = Table(title=f"trial {candidate.trial}, {candidate.state}")
-    table.add_column("part", overflow="fold")
-    table.add_column("layer", overflow="fold")
-    for heading in ("output", "params", "MACs", "memory"):
-        table.add_column(heading, justify="right", overflow="fold")
-    for heading in ("flash", f"ms on {board.name}") if board else ():
-        table.add_column(heading, justify="right", overflow="fold")
+    headings = ("part", "layer", "output", "params", "MACs", "memory")
+    table = _table(
+        f"trial {candidate.trial}, {candidate.state}",
+        *(*headings, *_board_headings(board)),
+        left=["part", "layer"],
+    )
     rows = layers(candidate.architecture)
     for layer in rows:
         table.add_row(
@@ -219,11 +218,8 @@ def candidate_view(candidate: Candidate, board: Board | None = None) -> Group:
 
 
 def _curve_table(candidate: Candidate) -> Table:
-    table = Table(title="learning curves")
-    table.add_column("training", overflow="fold")
-    for heading in ("epochs", "val accuracy", "train loss", "seconds"):
-        table.add_column(heading, justify="right", overflow="fold")
-    table.add_column("")
+    headings = ("training", "epochs", "val accuracy", "train loss", "seconds", "")
+    table = _table("learning curves", *headings, left=["training", ""])
     for name, curve in _curves(candidate):
         for place, report in enumerate(curve):
             height = round(report.val_accuracy * (len(_BLOCKS) - 1))
@@ -251,11 +247,8 @@ def _curves(candidate: Candidate) -> Iterator[tuple[str, Sequence[RungReport]]]:
 
 def studies_table(rows: Sequence[dict[str, Any]]) -> Table:
     """Return the studies with their numbers of trials."""
-    table = Table()
     headings = ("name", "complete", "pruned", "failed", "running", "budget")
-    for heading in headings:
-        justify: Literal["left", "right"] = "left" if heading == "name" else "right"
-        table.add_column(heading, justify=justify, overflow="fold")
+    table = _table(None, *headings, left=["name"])
     for row in rows:
         table.add_row(*(str(row[heading]) for heading in headings))
     return table

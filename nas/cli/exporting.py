@@ -40,14 +40,18 @@ def export(
     ] = None,
     dataset: Annotated[
         str | None,
-        Option(help="Data set that it was trained on [default: from its report]."),
+        Option(
+            metavar="NAME|PATH",
+            help="Data set that it was trained on [default: from its report].",
+        ),
     ] = None,
     data_dir: DataDir = None,
     studies: Studies = Path("studies"),
 ) -> None:
-    """Write a trained network as ONNX or C and measure its test accuracy.
+    """Export a trained network to ONNX or C.
 
-    int8 is calibrated on training images; the test set is read once.
+    Its test accuracy is measured again: the test set is read once. int8 is calibrated on
+    training images.
     """
     from nas.data import load_dataset
     from nas.errors import ExportError

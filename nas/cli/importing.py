@@ -29,8 +29,9 @@ def import_(
     input_shape: Annotated[
         str | None,
         Option(
+            metavar="CxHxW",
             help="Channels, height and width of the images [default: 1x28x28, or those "
-            "of --compare]."
+            "of --compare].",
         ),
     ] = None,
     compare: Annotated[
@@ -43,10 +44,11 @@ def import_(
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Convert a torch module to an architecture file. This runs your code.
+    """Convert a torch module to an architecture file.
 
-    The module must be a chain of layers that nas has; otherwise the first other layer is
-    named. The result is checked: with the same weights it computes the same.
+    This runs your code. The module must consist of layers and blocks that nas has;
+    otherwise the first other one is named. The result is checked: with the same weights
+    it computes the same.
     """
     if html is not None and compare is None:
         raise typer.BadParameter("give --compare, too", param_hint="--html")

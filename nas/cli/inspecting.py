@@ -39,7 +39,11 @@ def front(
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Print the Pareto front: the fully trained networks that no other dominates."""
+    """Print the Pareto front.
+
+    A fully trained network is on it if no other of at most its size is as accurate. As
+    long as none is fully trained, those with shorter trainings are shown (column epochs).
+    """
     from nas.architecture.boards import find_board
     from nas.candidates.candidate import front as front_of
 
@@ -101,7 +105,7 @@ def show(
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Print one candidate layer by layer, with its costs and learning curve."""
+    """Print one candidate's layers, costs and curves."""
     from nas.architecture.boards import find_board
     from nas.cli.display import candidate_view
     from nas.report import candidate_record

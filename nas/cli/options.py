@@ -63,12 +63,14 @@ Storage = Annotated[
     str | None,
     Option(
         envvar="NAS_STORAGE",
-        help="Optuna storage URL, if the trials are not in the study's folder.",
+        metavar="URL",
+        help="Database of the trials, such as postgresql://USER@HOST/DB [default: a "
+        "journal in the study's folder].",
     ),
 ]
 DataDir = Annotated[
     Path | None,
-    Option(help="Folder with the data set's files [env: NAS_DATA_DIR]."),
+    Option(help="Folder with the data set's files [env var: NAS_DATA_DIR]."),
 ]
 ImageSize = Annotated[
     str | None,
@@ -81,26 +83,30 @@ ImageSize = Annotated[
 Recipe = Annotated[
     Path | None,
     Option(
-        help="TOML file with keys of the recipe [default: chosen for the data, "
-        "or the study's]."
+        help="TOML file that overrides keys of the training recipe [default: the "
+        "study's; else what suits the data]."
     ),
 ]
 Augment = Annotated[
     str | None,
     Option(
-        metavar="none|affine,shift,flip,crop",
-        help="Random changes of the training images, separated by commas "
-        "[default: chosen for the data, or the study's].",
+        metavar="KINDS",
+        help="Comma-separated augmentations: affine, shift, flip, crop; or none "
+        "[default: the study's; else what suits the data].",
     ),
 ]
 Workers = Annotated[
     int | None,
     Option(
         min=1,
-        help="Worker processes [default: one per core; 16 per GPU, two without MPS].",
+        help="Worker processes [default: one per core, but at most 16 per GPU, or two "
+        "without MPS].",
     ),
 ]
-Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str,
+    Option(metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:N."),
+]
 Format = Annotated[
     Literal["table", "csv", "json", "md"], Option("--format", help="Output format.")
 ]

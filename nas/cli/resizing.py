@@ -37,9 +37,10 @@ def resize(
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Widen or narrow a network to a cap and write it as an architecture file.
+    """Scale a network's widths to a cap.
 
-    Only the widths change, and keep their proportions.
+    All widths are scaled by one factor; everything else stays. The result is written as
+    an architecture file.
     """
     from nas.architecture.boards import read_limit
     from nas.architecture.cost import cost

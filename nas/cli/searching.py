@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 def search(  # one parameter per option
     *,
     budget: Annotated[
-        int | None, Option(min=1, help="Hard cap: trainable parameters of a network.")
+        int | None,
+        Option(
+            min=1,
+            help="Hard cap: trainable parameters of a network [required for a new "
+            "study].",
+        ),
     ] = None,
     trials: Annotated[
         int,
@@ -44,16 +49,20 @@ def search(  # one parameter per option
     dataset: Annotated[
         str | None,
         Option(
+            metavar="NAME|PATH",
             help="mnist, fashion-mnist, kmnist, cifar10, svhn, digits, or the path of "
             "an .npz file, a folder of images or a .csv that lists them "
-            "[default: mnist]."
+            "[default: mnist].",
         ),
     ] = None,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
     space: Annotated[
         str | None,
-        Option(help="Search space: a name or a .toml file [default: mixed]."),
+        Option(
+            metavar="NAME|FILE",
+            help="Search space: a name or a .toml file [default: mixed].",
+        ),
     ] = None,
     recipe: Recipe = None,
     augment: Augment = None,
@@ -66,7 +75,7 @@ def search(  # one parameter per option
         Option(
             min=1,
             max=10_000,
-            help="Epochs of a full training; each candidate first gets a fifteenth "
+            help="Epochs of a full training; candidates are screened with a fifteenth "
             "of them [default: 15, more for small data].",
         ),
     ] = None,
@@ -92,7 +101,7 @@ def search(  # one parameter per option
         bool | None,
         Option(
             "--pruning/--no-pruning",
-            help="Whether to stop unpromising trainings early.",
+            help="Stop unpromising trainings early [default: pruning].",
         ),
     ] = None,
     seed: Annotated[
@@ -107,12 +116,16 @@ def search(  # one parameter per option
     device: Device = "auto",
     engine: Annotated[
         Literal["local", "ray"],
-        Option(help="Where the workers run: on this machine or on a Ray cluster."),
+        Option(
+            help="Where the workers run: on this machine, or on a Ray cluster (by "
+            "default as many as fit)."
+        ),
     ] = "local",
     address: Annotated[
         str | None,
         Option(
-            help="HOST:PORT of the Ray cluster [default: start Ray on this machine]."
+            metavar="HOST:PORT",
+            help="Address of the Ray cluster [default: start Ray on this machine].",
         ),
     ] = None,
     gpus_per_worker: Annotated[
@@ -124,13 +137,17 @@ def search(  # one parameter per option
     ] = None,
     time_limit: Annotated[
         str | None,
-        Option(help="Stop cleanly after this time: 90s, 30m, 2h, 1h30m."),
+        Option(
+            metavar="TIME",
+            help="Stop cleanly after this time: 90s, 30m, 2h, 1h30m.",
+        ),
     ] = None,
     trial_time_limit: Annotated[
         str | None,
         Option(
+            metavar="TIME",
             help="Replace a worker that takes longer for one training [default: ten "
-            "times the longest so far, at least 10m; 1h for the first]."
+            "times the longest so far, at least 10m; 1h for the first].",
         ),
     ] = None,
     target_accuracy: Annotated[
@@ -153,7 +170,7 @@ def search(  # one parameter per option
 ) -> None:
     """Search for networks, or resume a search.
 
-    --trials is the study's total, so the same command completes what is left.
+    The same command resumes it: the search goes on until the study has --trials candidates.
     """
     from nas.api.progress import SearchDisplay
     from nas.api.searching import run_search

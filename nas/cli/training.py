@@ -48,7 +48,7 @@ def best(  # one parameter per option
     ] = None,
     metric: Annotated[
         Literal["accuracy", "balanced-accuracy"] | None,
-        Option(help="What the winner is chosen by [default: the study's metric]."),
+        Option(help="Selection metric [default: the study's]."),
     ] = None,
     finalists: Annotated[
         int,
@@ -74,32 +74,33 @@ def best(  # one parameter per option
         bool,
         Option(
             "--front",
-            help="A winner for the cap, for half of it, and so on, and a table of "
-            "them.",
+            help="Train a winner for each of several caps: the study's cap, half of "
+            "it, a quarter, and so on.",
         ),
     ] = False,
     sizes: Annotated[
         str | None,
-        Option(help="Like --front, for these caps: 10000,5000,2500."),
+        Option(metavar="CAPS", help="Like --front, for these caps: 10000,5000,2500."),
     ] = None,
     output: Annotated[
         Path | None,
         Option(
             "--output",
             "-o",
-            help="Folder for the winner [default: best/ in the study's folder]; for "
-            "smaller caps -CAP is appended.",
+            help="Folder for the winner; with --front or --sizes also FOLDER-CAP for "
+            "the smaller caps [default: best/ in the study's folder].",
         ),
     ] = None,
     export: Annotated[
         list[str] | None,
-        Option(help="Also export it: onnx, onnx-int8 or c; may be repeated."),
+        Option(metavar="onnx|onnx-int8|c", help="Also export it; may be repeated."),
     ] = None,
     dataset: Annotated[
         str | None,
         Option(
+            metavar="PATH",
             help="New path of the study's data set, if it moved [default: as in the "
-            "study]."
+            "study].",
         ),
     ] = None,
     data_dir: DataDir = None,
@@ -108,7 +109,11 @@ def best(  # one parameter per option
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Train the winner, measure its test accuracy and write it, ready for use."""
+    """Train the winner, test it and save it.
+
+    The candidates of highest validation accuracy are trained fully, and the best of them
+    once more on all training images. The test set is read once for each seed.
+    """
     from nas.api.progress import LineDisplay, ends_retraining, retraining_line
     from nas.api.trained import Trained
     from nas.api.training import discard_kept, run_best
@@ -206,7 +211,8 @@ def train(  # one parameter per option
     dataset: Annotated[
         str | None,
         Option(
-            help="Data set, as for nas search [default: the architecture's, or mnist]."
+            metavar="NAME|PATH",
+            help="Data set, as for nas search [default: the architecture's, or mnist].",
         ),
     ] = None,
     output: Annotated[

@@ -25,13 +25,16 @@ def dashboard(
     ] = False,
     host: Annotated[
         str,
-        Option(help="Address to listen on; other than this machine's needs a token."),
+        Option(
+            help="Address to listen on; any other than this machine's needs a token."
+        ),
     ] = "127.0.0.1",
     token: Annotated[
         str | None,
         Option(
             envvar="NAS_TOKEN",
-            help="Token that every request must carry [default: generated if needed].",
+            help="Token that every request must carry: 8 to 200 letters, digits, and "
+            ". _ ~ - [default: generated if needed].",
         ),
     ] = None,
     studies: Studies = Path("studies"),
@@ -39,7 +42,7 @@ def dashboard(
 ) -> None:
     """Serve a live web page of the studies.
 
-    It only reads. It links to Optuna's own dashboard.
+    It only reads. Ctrl-C stops it.
     """
     from nas.dashboard import serve
 
@@ -69,7 +72,7 @@ def report(
     studies: Studies = Path("studies"),
     storage: Storage = None,
 ) -> None:
-    """Write a study's dashboard as one HTML file that works offline."""
+    """Write a study's dashboard as one HTML file."""
     from nas.dashboard import write_report
     from nas.study.folders import find_study, only_study, report_file
 

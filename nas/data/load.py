@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from nas.data import digits, mnist, npz, vision
+from nas.data import digits, npz, vision
 from nas.data.dataset import Dataset
 from nas.data.reason import reason
 from nas.errors import DataError
 
 _LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
-    "mnist": mnist.load_mnist,
+    "mnist": vision.load_mnist,
     "fashion-mnist": lambda data_dir: vision.load_idx_set("fashion-mnist", data_dir),
     "kmnist": lambda data_dir: vision.load_idx_set("kmnist", data_dir),
     "cifar10": vision.load_cifar10,

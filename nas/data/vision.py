@@ -1,4 +1,4 @@
-"""fashion-mnist, kmnist, cifar10 and svhn: torchvision's files, mirrors and checksums.
+"""mnist and its relatives, cifar10 and svhn: torchvision's files and checksums.
 
 The cache and a data folder have the layout of a torchvision root, so files that other
 programs fetched with torchvision can be used.
@@ -25,11 +25,17 @@ from nas.errors import DataError
 logger = logging.getLogger("nas")
 
 
-def load_idx_set(name: str, data_dir: Path | None) -> Dataset:
-    """Return "fashion-mnist" or "kmnist": 60,000 and 10,000 images of 1x28x28.
+def load_mnist(data_dir: Path | None) -> Dataset:
+    """Return MNIST: 60,000 and 10,000 images of 1x28x28, ten classes.
 
     The files may be anywhere below ``data_dir``, packed or not. Raises DataError.
     """
+    expected = {f"{mnist.LAYOUT}/{file}": md5 for file, md5 in mnist.MD5.items()}
+    return _load_idx("mnist", data_dir, expected, lambda _: mnist.fetch())
+
+
+def load_idx_set(name: str, data_dir: Path | None) -> Dataset:
+    """Return "fashion-mnist" or "kmnist", as load_mnist returns MNIST."""
     # Imported here, as in the other loaders, because torchvision is slow to import.
     from torchvision import datasets
 
@@ -42,11 +48,7 @@ def load_idx_set(name: str, data_dir: Path | None) -> Dataset:
         urls = [mirror + file for mirror in source.mirrors]
         return {relative: download.fetch(urls, expected[relative])}
 
-    if data_dir:
-        paths = [_find_idx(name, data_dir, path, md5) for path, md5 in expected.items()]
-        return _from_idx(name, paths, source.classes)
-    root = _complete(name, None, expected, fetch)
-    return _from_idx(name, [root / relative for relative in expected], source.classes)
+    return _load_idx(name, data_dir, expected, fetch, tuple(source.classes))
 
 
 FASHION_MD5 = {
@@ -58,6 +60,22 @@ FASHION_MD5 = {
 """The md5 of Fashion-MNIST's unpacked files, headers included."""
 
 
+def _load_idx(
+    name: str,
+    data_dir: Path | None,
+    expected: dict[str, str],
+    fetch: Callable[[str], dict[str, bytes]],
+    class_names: tuple[str, ...] | None = None,
+) -> Dataset:
+    """Return the set whose files are ``expected``: paths below a root, and md5s."""
+    if data_dir:
+        paths = [_find_idx(name, data_dir, path, md5) for path, md5 in expected.items()]
+    else:
+        root = _complete(name, None, expected, fetch)
+        paths = [root / relative for relative in expected]
+    return _from_idx(name, paths, class_names)
+
+
 def _find_idx(name: str, data_dir: Path, relative: str, packed_md5: str) -> Path:
     """Return the set's own file below ``data_dir``, packed or not.
 
@@ -67,7 +85,8 @@ def _find_idx(name: str, data_dir: Path, relative: str, packed_md5: str) -> Path
     """
     plain = relative.rpartition("/")[2].removesuffix(".gz")
     found = find_idx_files(data_dir, plain)
-    known = FASHION_MD5[plain] if name == "fashion-mnist" else None
+    contents = {"mnist": mnist.MD5, "fashion-mnist": FASHION_MD5}
+    known = contents[name][plain] if name in contents else None
     taken = {*mnist.MD5.values(), *FASHION_MD5.values()} - {known}
     own_place = Path(relative).parent
     # The set's own folder first, as other sets use the same file names.
@@ -83,14 +102,15 @@ def _find_idx(name: str, data_dir: Path, relative: str, packed_md5: str) -> Path
             continue
         if content == known or (known is None and content not in taken):
             return path
-        if content in mnist.MD5.values():
+        if name != "mnist" and content in mnist.MD5.values():
             faults.append(f"{path} belongs to MNIST, not to {name}")
         else:
             faults.append(f"{path} is cut or damaged or of another set (md5 {content})")
     why = "; ".join(faults) or f"{plain} is not there"
     raise DataError(
-        f"no whole {name} in {data_dir}: {why}; put the official file there, packed or "
-        "not, or leave the data folder out to have it fetched"
+        f"no whole {name} in {data_dir}: {why}; put the official {', '.join(mnist.MD5)} "
+        "(or each with .gz) anywhere into it, or leave the data folder out to have them "
+        "fetched"
     )
 
 
@@ -202,7 +222,9 @@ def _fault(path: Path, md5: str) -> str | None:
     return None if found == md5 else f"is cut or damaged (md5 {found}, not {md5})"
 
 
-def _from_idx(name: str, paths: list[Path], class_names: list[str]) -> Dataset:
+def _from_idx(
+    name: str, paths: list[Path], class_names: tuple[str, ...] | None
+) -> Dataset:
     arrays: list[npt.NDArray[Any]] = []
     for path in paths:
         raw = read_bytes(path)
@@ -217,5 +239,5 @@ def _from_idx(name: str, paths: list[Path], class_names: list[str]) -> Dataset:
         labels,
         test_images[:, None],
         test_labels,
-        tuple(class_names),
+        class_names,
     )

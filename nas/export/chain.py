@@ -1,21 +1,19 @@
 """Makes the chain of stages of a trained network.
 
-A block has one stage per part. Unknown fields of a block are refused by name, and so
-are weights that no part uses.
+A block has one stage per part. Weights that no part uses are refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.architecture import POOLING, Architecture, Block, Head, Shape, resized
+from nas.architecture import Architecture, Block, Head, Shape, resized
 from nas.architecture.definition import MONOTONE
 from nas.architecture.kinds import (
-    ORDERS,
     channels_beside,
     finish_of,
     parts_of,
@@ -38,13 +36,6 @@ from nas.export.stages import (
 )
 
 _EPSILON = 1e-5  # torch's default for BatchNorm2d
-_KNOWN_BLOCK = {
-    *("kind", "out_channels", "kernel_size", "stride", "padding", "norm", "activation"),
-    *("pool", "dropout", "bias", "order", "repeats", "shortcut", "expansion"),
-    *("squeeze_excitation", "kernel_width", "dilation", "groups", *POOLING),
-    *("gate_width", "gate_activation", "gate_bias"),
-}
-_KNOWN_HEAD = {"kind", "kernel_size", "hidden", "dropout", "activation"}
 
 
 def stages(
@@ -52,8 +43,7 @@ def stages(
 ) -> list[Stage]:
     """Return the network's stages; ``weights`` is the state dict as numpy arrays.
 
-    Raises ExportError for a part that cannot be exported, and for weights that do not
-    fit the architecture.
+    Raises ExportError for weights that do not fit the architecture.
     """
     source = _Weights(weights)
     chain: list[Stage] = []
@@ -72,7 +62,6 @@ def stages(
         )
     for number, block in enumerate(architecture.blocks):
         name = f"block {number + 1}"
-        _check_known(block, _KNOWN_BLOCK, name)
         *inner, last = (
             folded(stage, repeated=block.repeats > 1)
             for stage in _block_stages(block, shape, name, source, f"blocks.{number}")
@@ -80,7 +69,6 @@ def stages(
         # Gates have poolings of their own, which stay as they are.
         chain += [*inner, *(_parted(last) if pools_apart(block) else [last])]
         shape = last.output_shape
-    _check_known(architecture.head, _KNOWN_HEAD, "head")
     chain += _head_stages(architecture.head, shape, architecture.num_classes, source)
     source.check_all_taken()
     return chain
@@ -123,23 +111,10 @@ class _Weights:
             )
 
 
-def _check_known(part: Block | Head, known: set[str], where: str) -> None:
-    """Raise ExportError for a set field of a block or head that no code here reads."""
-    for field in fields(part):
-        value = getattr(part, field.name)
-        usual = None if field.default is MISSING else field.default
-        if field.name not in known and value != usual:
-            raise ExportError(
-                f"{where}: {field.name} = {value!r} cannot be exported yet"
-            )
-
-
 def _block_stages(
     block: Block, shape: Shape, name: str, weights: _Weights, prefix: str
 ) -> Iterator[Stage]:
     """Yield the stages of one block."""
-    if block.order not in ORDERS:
-        raise ExportError(f"{name}: order {block.order!r} cannot be exported")
     if block.shortcut != "none":
         yield from _adding_stages(block, shape, name, weights, prefix)
         return
@@ -298,9 +273,18 @@ def _gate_stages(
         conv_shape=shape,
         output_shape=means,
     )
-    for step, sizes, activation in (
-        ("squeeze", (gates.hidden, gates.channels, 1, 1), gates.activation),
-        ("excite", (gates.channels, gates.hidden, 1, 1), "sigmoid"),
+    gate: tuple[After, ...] = (Activation(gates.gate),)
+    if gates.gate == "hard_sigmoid":
+        # It is straight up to its bounds, to which a range of uint8 numbers cuts, too.
+        ones = np.ones(gates.channels)
+        gate = Affine(ones / 6, ones / 2), Activation("unit")
+    for step, sizes, after in (
+        (
+            "squeeze",
+            (gates.hidden, gates.channels, 1, 1),
+            (Activation(gates.activation),),
+        ),
+        ("excite", (gates.channels, gates.hidden, 1, 1), gate),
     ):
         output = (sizes[0], 1, 1)
         bias = f"{prefix}.{step}.bias"
@@ -312,7 +296,7 @@ def _gate_stages(
                     weights.take(bias, sizes[:1]) if gates.bias else np.zeros(sizes[0]),
                 ),
             ),
-            after=(Activation(activation),),
+            after=after,
             input_shape=(sizes[1], 1, 1),
             conv_shape=output,
             output_shape=output,
@@ -397,8 +381,6 @@ def _head_stages(
             output_shape=logits,
         )
         return
-    if head.kind not in {"gap", "pool", "flatten"}:
-        raise ExportError(f"a {head.kind} head cannot be exported yet")
     if head.kind in {"gap", "pool"} and (height * width > 1 or head.kind == "pool"):
         pooled = (channels, 1, 1)
         yield Stage(

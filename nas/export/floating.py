@@ -57,6 +57,8 @@ def follow(step: After, features: Tensor) -> Tensor:
             return features * factors + torch.from_numpy(shift).to(features.dtype).view(
                 -1, 1, 1
             )
+        case Activation("unit"):
+            return features.clamp(0, 1)
         case Activation(name):
             return getattr(functional, name)(features)  # type: ignore[no-any-return]
 

@@ -78,18 +78,10 @@ def _module(module: nn.Module, indent: str, name: str = "") -> Iterator[str]:
             yield f"{start}Residual("
             yield from _module(module.body, indent + "    ")
             yield from _module(module.shortcut, indent + "    ")
-        case PadChannels():
-            yield f"{start}PadChannels({module.stride}, {module.before}, {module.behind}),"
-            return
-        case SqueezeExcitation():
-            sizes = f"{module.squeeze.in_channels}, {module.squeeze.out_channels}"
-            activation = "".join(_module(module.activation, "")).removesuffix(",")
-            bias = "" if module.squeeze.bias is not None else ", bias=False"
-            yield f"{start}SqueezeExcitation({sizes}, {activation}{bias}),"
-            return
         case _:
             arguments = ", ".join(_arguments(module))
-            opening = f"{start}nn.{type(module).__name__}("
+            origin = "" if isinstance(module, OWN_MODULES) else "nn."
+            opening = f"{start}{origin}{type(module).__name__}("
             if len(opening + arguments + "),") <= LINE_LENGTH:
                 yield f"{opening}{arguments}),"
                 return
@@ -144,7 +136,15 @@ def _arguments(layer: nn.Module) -> Iterator[str]:
             yield str(layer.output_size)
         case nn.Dropout():
             yield str(layer.p)
-        case nn.Flatten():
+        case PadChannels():
+            yield from map(str, (layer.stride, layer.before, layer.behind))
+        case SqueezeExcitation():
+            yield from map(str, (layer.squeeze.in_channels, layer.squeeze.out_channels))
+            for one in (layer.activation, layer.gate):
+                yield "".join(_module(one, "")).removesuffix(",")
+            if layer.squeeze.bias is None:
+                yield "bias=False"
+        case nn.Flatten() | nn.Hardsigmoid():
             return
         case _ if type(layer) not in ACTIVATION_MODULES.values():
             raise NotImplementedError(f"no source for {type(layer).__name__}")

@@ -136,14 +136,14 @@ def follow(graph: Graph, step: After, features: str, name: str, shape: Shape) ->
                 return features
             shifts = graph.constant(f"{name}.b", shift.reshape(-1, 1, 1), np.float32)
             return graph.node("Add", [features, shifts], f"{name}.shifted")
-        case Activation(kind) if ACTIVATIONS[kind].onnx:
-            return graph.node(ACTIVATIONS[kind].onnx, [features], f"{name}.{kind}")
-        case Activation("relu6"):
+        case Activation("relu6" | "unit" as kind):
             ends = [
                 graph.constant(f"{name}.{end}", value, np.float32)
-                for end, value in (("low", 0), ("high", 6))
+                for end, value in (("low", 0), ("high", 6 if kind == "relu6" else 1))
             ]
-            return graph.node("Clip", [features, *ends], f"{name}.relu6")
+            return graph.node("Clip", [features, *ends], f"{name}.{kind}")
+        case Activation(kind) if ACTIVATIONS[kind].onnx:
+            return graph.node(ACTIVATIONS[kind].onnx, [features], f"{name}.{kind}")
         case Activation("silu"):
             sigmoid = graph.node("Sigmoid", [features], f"{name}.sigmoid")
             return graph.node("Mul", [features, sigmoid], f"{name}.silu")

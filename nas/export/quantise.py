@@ -236,7 +236,7 @@ def _quantised(
     if gates is not None:
         real = real * gates.scale
     output = None if logits else range_of(outputs)
-    if steps.activation == "sigmoid" and steps.affine is None:
+    if steps.activation in {"sigmoid", "unit"} and steps.affine is None:
         # Gates need the zero point 0.
         output = Range(scale=float(np.float32(1 / 255)), zero=0)
     if not stage.convolutions and len(zero) == 1 and output and _is_maximum(steps):
@@ -248,11 +248,11 @@ def _quantised(
     activation_step = None
     if output is None:
         real = real * 2.0**logit_bits
-    elif steps.activation == "none" or (
+    elif steps.activation in {"none", "unit"} or (
         ACTIVATIONS[steps.activation].saturates and steps.affine is None
     ):
         # Saturation does the work of relu and relu6: the range starts at zero and ends
-        # at most at the measured maximum.
+        # at most at the measured maximum. That of gates is from 0 to 1.
         real = real / output.scale
     else:
         fraction = bits_for(before, FIXED_POINT_LIMIT / 4, most_bits)

@@ -30,21 +30,15 @@ WRITTEN = ("weights.safetensors", "architecture.json", _FILE_NAME, "report.json"
 def write_best(
     folder: Path,
     architecture: Architecture,
+    text: str,
     state: Mapping[str, Tensor],
     report: Mapping[str, Any],
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    class_names: Sequence[str],
-    value_range: tuple[float, float] = BYTES,
-    signal_length: int = 0,
-    notes: Sequence[str] = (),
 ) -> None:
     """Write weights.safetensors, architecture.json, model.py and report.json.
 
-    ``state`` is the state dict of the model that nas.training.model.build returns, on
-    any device. ``report`` is plain data for JSON. The other arguments are as for
-    ``source``. Either all four files are written or none.
+    ``text`` is what ``source`` returns. ``state`` is the state dict of the model that
+    nas.training.model.build returns, on any device. ``report`` is plain data for JSON.
+    Either all four files are written or none.
     Raises StudyError if they cannot be written, RuntimeError if the state does not fit
     the architecture and ValueError for a report with a NaN or infinity.
     """
@@ -52,15 +46,6 @@ def write_best(
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in state.items()
     }
-    text = source(
-        architecture,
-        mean=mean,
-        std=std,
-        class_names=class_names,
-        value_range=value_range,
-        signal_length=signal_length,
-        notes=notes,
-    )
     write_together(
         {
             folder / "weights.safetensors": save(
@@ -89,17 +74,7 @@ def source(
     and ``signal_length`` are as in nas.data.Dataset. ``class_names`` has one name per
     class. ``notes`` are lines for the module's docstring, such as the test accuracy and
     how it was measured.
-    Raises ValueError if mean, std or class_names do not fit the architecture.
     """
-    channels = architecture.input_shape[0]
-    if not len(mean) == len(std) == channels:
-        raise ValueError(
-            f"{len(mean)} means and {len(std)} deviations for {channels} channels"
-        )
-    if len(class_names) != architecture.num_classes:
-        raise ValueError(
-            f"{len(class_names)} class names for {architecture.num_classes} classes"
-        )
     costs = cost(architecture)
     return source_template.MODEL.substitute(
         num_params=f"{costs.num_params:,}",

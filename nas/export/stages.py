@@ -47,7 +47,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """One of `nas.architecture.activations.ACTIVATIONS`."""
+    """One of `nas.architecture.activations.ACTIVATIONS`, or "unit": between 0 and 1."""
 
     name: str
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,16 +94,50 @@ def read_trained(folder: Path) -> TrainedNet:
         *(SafetensorError, NasError),
     ) as error:
         raise ExportError(f"cannot read {path}: {error}") from error
+    channels, classes = architecture.input_shape[0], architecture.num_classes
+
+    def constant(
+        name: str, what: str, fits: Callable[[Any], bool], usual: Any = None
+    ) -> Any:
+        value = constants.get(name, usual)
+        if not fits(value):
+            raise ExportError(
+                f"{path}: {name} has to be {what}, as nas wrote it; train the net again "
+                "or restore the file"
+            )
+        return value
+
     return TrainedNet(
         folder=folder,
         architecture=architecture,
         weights=weights,
-        mean=_numbers(constants, "MEAN", architecture.input_shape[0], path),
-        std=_numbers(constants, "STD", architecture.input_shape[0], path),
-        class_names=_names(constants, architecture.num_classes, path),
+        mean=constant(
+            "MEAN", f"{channels} numbers", lambda value: _are_numbers(value, channels)
+        ),
+        std=constant(
+            "STD",
+            f"{channels} numbers",
+            lambda value: _are_numbers(value, channels) and min(value) > 0,
+        ),
+        class_names=constant(
+            "CLASS_NAMES",
+            f"{classes} names",
+            lambda value: _is_tuple(value, classes, str),
+        ),
         report=report if isinstance(report, dict) else {},
-        value_range=_value_range(constants, path),
-        signal_length=_signal_length(constants, path),
+        # An older nas wrote none of the following: it only had images of bytes.
+        value_range=constant(
+            "VALUE_RANGE",
+            "two rising numbers",
+            lambda value: _are_numbers(value, 2) and value[0] < value[1],
+            BYTES,
+        ),
+        signal_length=constant(
+            "SIGNAL_LENGTH",
+            "a number of steps",
+            lambda value: isinstance(value, int) and value >= 0,
+            0,
+        ),
     )
 
 
@@ -119,59 +154,13 @@ def _constants(text: str) -> dict[str, Any]:
     return found
 
 
-def _numbers(
-    constants: dict[str, Any], name: str, length: int, path: Path
-) -> tuple[float, ...]:
-    values = constants.get(name)
-    if (
-        not isinstance(values, tuple)
-        or len(values) != length
-        or not all(isinstance(v, float) and np.isfinite(v) for v in values)
-        or (name == "STD" and min(values) <= 0)
-    ):
-        raise ExportError(
-            f"{path}: {name} has to be {length} numbers, as nas wrote it; "
-            "train the net again or restore the file"
-        )
-    return values
+def _is_tuple(value: Any, length: int, kind: type) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == length
+        and all(isinstance(one, kind) for one in value)
+    )
 
 
-def _value_range(constants: dict[str, Any], path: Path) -> tuple[float, float]:
-    if "VALUE_RANGE" not in constants:  # written by an older nas, which only had bytes
-        return BYTES
-    values = constants["VALUE_RANGE"]
-    if (
-        not isinstance(values, tuple)
-        or len(values) != 2
-        or not all(isinstance(v, float) and np.isfinite(v) for v in values)
-        or values[0] >= values[1]
-    ):
-        raise ExportError(
-            f"{path}: VALUE_RANGE has to be two rising numbers, as nas wrote it; train "
-            "the net again or restore the file"
-        )
-    return values
-
-
-def _signal_length(constants: dict[str, Any], path: Path) -> int:
-    length = constants.get("SIGNAL_LENGTH", 0)
-    if not isinstance(length, int) or length < 0:
-        raise ExportError(
-            f"{path}: SIGNAL_LENGTH has to be a number of steps, as nas wrote it; train "
-            "the net again or restore the file"
-        )
-    return length
-
-
-def _names(constants: dict[str, Any], length: int, path: Path) -> tuple[str, ...]:
-    values = constants.get("CLASS_NAMES")
-    if (
-        not isinstance(values, tuple)
-        or len(values) != length
-        or not all(isinstance(v, str) for v in values)
-    ):
-        raise ExportError(
-            f"{path}: CLASS_NAMES has to be {length} names, as nas wrote it; "
-            "train the net again or restore the file"
-        )
-    return values
+def _are_numbers(value: Any, length: int) -> bool:
+    return _is_tuple(value, length, float) and bool(np.isfinite(value).all())

@@ -9,11 +9,12 @@ from torch import nn
 
 from nas.architecture import POOLING, Architecture, Block, Head, Shape, resized
 from nas.architecture.definition import MONOTONE
-from nas.architecture.kinds import KINDS, ORDERS, parts_of
+from nas.architecture.kinds import KINDS, ORDERS, finish_of, parts_of
 from nas.architecture.parts import Pooling
 from nas.errors import ArchitectureError
 from nas.importing.convolutions import (
     check_plain,
+    dilations,
     kernel_of,
     padding_of,
     stride_of,
@@ -114,7 +115,7 @@ class _Parts:
                         "nas has batch norm before an addition; the nearest is behind "
                         "the last convolution",
                     )
-                values |= finish_of_sum(following, values, MONOTONE)
+                values |= finish_of_sum(first, following, values, MONOTONE)
                 self.note_dropout(following, first)
             else:
                 values["order"] = self.order(following, first)
@@ -230,6 +231,12 @@ class _Parts:
             "padding": padding_of(first, layer),
         }
         if len(convs) > 1:
+            if any(apart > 1 for conv in convs for apart in dilations(conv)):
+                raise refuse(
+                    layer.name,
+                    "nas has no dilation where convolutions stand side by side; the "
+                    "nearest is dilation=1",
+                )
             values |= {"kind": "inception", "padding": "same"}
             (part,) = parts_of(Block(**values), first.in_channels)
             expected = [(c.kernel, c.out_channels) for c in part.convolutions]
@@ -245,7 +252,9 @@ class _Parts:
             alike = {(c.stride, c.bias is None) for c in convs}
             if len(alike) > 1 or any(padding_of(c, layer) != "same" for c in convs):
                 raise refuse(
-                    layer.name, "stride, bias or padding of the branches differ"
+                    layer.name,
+                    "convolutions side by side have in nas one stride, all a bias or "
+                    "none, and padding that keeps the size; the nearest is that",
                 )
             return values, layer.modules
         second = self.pointwise_behind(first)
@@ -393,14 +402,10 @@ class _Parts:
         dropout = behind.value if behind else 0.0
         if not rest or rest[0].kind != "linear":
             where = rest[0].name if rest else layers[-1].name
-            raise refuse(where, "here nas has the linear layer that classifies")
+            raise refuse(where, _HEAD)
         self.linear(rest[0])
         if len(rest) > 1:
-            raise refuse(
-                rest[1].name,
-                "behind the feature map nas has linear layers with an activation between "
-                "them, and the last gives the logits; the nearest is that",
-            )
+            raise refuse(rest[1].name, _HEAD)
         if early:
             dropout = self.move_dropout(early, dropout, gap=gap)
         return Head(
@@ -452,10 +457,12 @@ class _Parts:
 
 def _again(layer: Layer, following: dict[str, Layer]) -> bool:
     """Return whether the layer is a ReLU of values that a ReLU has already taken."""
-    first = following.get("activation")
-    if layer.kind != "activation" or first is None or list(following)[-1] == "norm":
+    kinds = list(following)
+    if layer.kind != "activation" or "activation" not in kinds:
         return False
-    return layer.value == first.value and layer.value in {"relu", "relu6"}
+    same = layer.value == following["activation"].value
+    normed = "norm" in kinds[kinds.index("activation") :]
+    return same and not normed and layer.value in {"relu", "relu6"}
 
 
 def _as_one_pooling(layer: Layer, following: dict[str, Layer]) -> Layer | None:
@@ -486,25 +493,33 @@ def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Blo
     for block, layer, modules in parts:
         if modules == before:
             one = blocks[-1]
-            # Without pooling two of the orders are the same.
-            orders = {one.order, block.order}
-            alike = len(orders) == 1 or orders == {"early_pool", "late_pool"}
             ours = replace(one, repeats=1, order=block.order)
             unpooled = replace(block, pool="none", **POOLING)  # type: ignore[arg-type]
-            if not alike or ours != unpooled:
+            # Without pooling some orders are the same.
+            if ours != unpooled or finish_of(one) != finish_of(unpooled):
                 raise refuse(
-                    layer.name, "what follows it differs from one use to the next"
+                    layer.name,
+                    "what follows it differs from one use to the next; the nearest is the "
+                    "same behind each, and a pooling behind the last alone",
                 )
             blocks[-1] = replace(block, repeats=one.repeats + 1)
             continue
         if any(id(module) in seen for module in modules):
-            raise refuse(layer.name, "it is used again with other layers in between")
+            raise refuse(
+                layer.name,
+                "it is used again with other layers in between; the nearest is a "
+                "convolution of its own for each use",
+            )
         seen |= {id(module) for module in modules}
         blocks.append(block)
         before = modules
     return blocks
 
 
+_HEAD = (
+    "behind the feature map nas has linear layers, with an activation between them and "
+    "nothing else, and the last gives the logits; the nearest is that"
+)
 _BEFORE_BLOCKS = {
     "norm": "nas itself normalises the images, so the nearest is without it",
     "pool": "nas pools behind a convolution; the nearest is one with stride, or smaller "

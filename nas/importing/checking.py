@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from nas.architecture import Architecture
 from nas.errors import ArchitectureError
-from nas.importing.layer import Chain
+from nas.importing.layer import Chain, Layer
 from nas.importing.tracing import trace
 from nas.training.model import build
 
@@ -19,8 +19,9 @@ from nas.training.model import build
 def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> None:
     """Raise ArchitectureError unless the architecture is that of the module.
 
-    Both have as many trainable parameters; and with the same random weights they give
-    the same logits for random images. The module's weights are changed.
+    Both have as many trainable parameters; and with the same random weights their
+    layers take the same values for random images, and their logits are the same. The
+    module's weights are changed.
     """
     ours = build(architecture, seed=0)
     expected = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -28,14 +29,13 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
     if expected != found:
         raise ArchitectureError(
             f"the module has {expected} trainable parameters, but the layers that nas "
-            f"found have {found}: are some frozen, or unused?{_unused(model, chain)}"
+            f"found have {found}{_why_counts_differ(model, chain)}"
         )
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
-        theirs = list(_with_weights(chain))
-        for one, other in zip(
-            theirs, _with_weights(trace(ours, architecture.input_shape)), strict=True
-        ):
+        theirs = _with_weights(chain)
+        built = _with_weights(trace(ours, architecture.input_shape))
+        for one, other in zip(theirs, built, strict=True):
             _randomise(one)
             # A 1x1 convolution of one pixel is a linear layer here.
             other.load_state_dict(
@@ -45,18 +45,46 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
                 }
             )
         images = torch.randn(4, *architecture.input_shape)
-        with _NoDropout():
-            wanted = _tensors(model.eval()(images))[chain.logits]
-        logits = ours.eval()(chain.normalise(images))
+        with _Watched(theirs) as wanted:
+            logits = _tensors(model.eval()(images))[chain.logits]
+        with _Watched(built) as given:
+            our_logits = ours.eval()(chain.normalise(images))
     if chain.ending is not None:
-        logits = getattr(logits, chain.ending)(1)
-    difference = float((wanted - logits).abs().max())
-    if not difference <= 1e-3 * max(1.0, float(wanted.abs().max())):
-        raise ArchitectureError(
-            "the architecture that nas found computes something else than the module "
-            f"(logits differ by {difference:.3g}): do hooks or its forward change "
-            "weights, or does it treat images of one batch differently?"
-        )
+        our_logits = getattr(our_logits, chain.ending)(1)
+    names = list(theirs.values())
+    before = "the images"
+    for key, values in wanted.taken.items():
+        _check_alike(values, given.taken.get(key), before, names[key[0]], model)
+        before = names[key[0]]
+    _check_alike(logits, our_logits, before, "the logits", model)
+
+
+def _check_alike(
+    wanted: Tensor, found: Tensor | None, before: str, behind: str, model: nn.Module
+) -> None:
+    """Raise ArchitectureError where what stands between two layers differs."""
+    # A classifier that is moved before the pooling takes another map.
+    if found is None or wanted.numel() != found.numel():
+        return
+    difference = float((wanted.flatten() - found.flatten()).abs().max())
+    if difference <= 1e-3 * float(wanted.abs().max()):
+        return
+    hooked = [
+        name
+        for name, module in model.named_modules()
+        if vars(module)["_forward_hooks"] or vars(module)["_forward_pre_hooks"]
+    ]
+    cause = (
+        f"the hooks of {', '.join(name or 'the module' for name in hooked)}"
+        if hooked
+        else "a change of weights or of part of a feature map, or images of one batch "
+        "that are not treated alike"
+    )
+    raise ArchitectureError(
+        f"between {before} and {behind} forward does something that nas does not see, "
+        f"such as {cause}, so that the values differ by {difference:.2g}; the nearest is "
+        "without it"
+    )
 
 
 def _tensors(returned: Any) -> list[Any]:
@@ -68,39 +96,81 @@ def _tensors(returned: Any) -> list[Any]:
     return [returned] if isinstance(returned, Tensor) else []
 
 
-class _NoDropout(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
-    """Leaves out dropout functions that are on in evaluation, too."""
+class _Watched(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
+    """Keeps what each layer takes, by its place and how often it ran before.
+
+    Dropout functions that are on in evaluation, too, are left out; so is autocast, whose
+    rounding would hide what differs.
+    """
+
+    def __init__(self, modules: dict[nn.Module, str]) -> None:
+        super().__init__()
+        self.places = {id(module.weight): place for place, module in enumerate(modules)}
+        self.taken: dict[tuple[int, int], Tensor] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Return the values as they are, or what the function does."""
+        kwargs = kwargs or {}
+        values = args[0] if args else kwargs.get("input")
         if "dropout" in getattr(func, "__name__", ""):
-            return args[0] if args else kwargs["input"]
-        return func(*args, **(kwargs or {}))
+            return values
+        for given in (*args[1:], *kwargs.values()):
+            if (place := self.places.get(id(given))) is not None:
+                count = sum(place == one for one, _ in self.taken)
+                self.taken[place, count] = values.clone()
+        with torch.autocast("cpu", enabled=False):
+            return func(*args, **kwargs)
 
 
-def _unused(model: nn.Module, chain: Chain) -> str:
-    """Return the names of the parameters that no layer uses, as a clause."""
-    used = {
-        id(p) for layer in chain.layers for m in layer.modules for p in m.parameters()
-    }
-    names = [name for name, p in model.named_parameters() if id(p) not in used]
-    return f" No layer uses {', '.join(names)}" if names else ""
+def _why_counts_differ(model: nn.Module, chain: Chain) -> str:
+    """Return what explains another number of parameters, as the end of a sentence."""
+    used: dict[int, list[str]] = {}
+    for module, name in _weighted(chain.layers):
+        for p in module.parameters():
+            used.setdefault(id(p), []).append(name)
+    named = list(model.named_parameters())
+    unused = [name for name, p in named if id(p) not in used]
+    if unused:
+        return (
+            f": no layer on the way to the logits uses {', '.join(unused)}; the nearest "
+            "is a module without them"
+        )
+    if frozen := [name for name, p in named if not p.requires_grad]:
+        return (
+            f": {', '.join(frozen)} are frozen, and nas trains all; the nearest is "
+            "requires_grad=True"
+        )
+    if shared := [names for names in used.values() if len(names) > 1]:
+        return (
+            f": the weights of {' and '.join(dict.fromkeys(shared[0]))} are used more than "
+            "once; the nearest is a layer of its own for each use"
+        )
+    return ""
 
 
-def _with_weights(chain: Chain) -> Iterator[nn.Module]:
-    """Yield each module that has weights once, in the order of the execution."""
-    seen: set[int] = set()
-    for layer in chain.layers:
-        for module in layer.modules:
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield module
+def _weighted(layers: Iterable[Layer]) -> Iterator[tuple[nn.Module, str]]:
+    """Yield each use of a module that has weights, with its layer's name."""
+    for layer in layers:
+        inside = [*layer.body, *layer.shortcut]
+        if inside:
+            yield from _weighted(inside)
+        else:
+            for module in layer.modules:
+                yield module, layer.name
+
+
+def _with_weights(chain: Chain) -> dict[nn.Module, str]:
+    """Return each module that has weights once, in the order of the execution."""
+    found: dict[nn.Module, str] = {}
+    for module, name in _weighted(chain.layers):
+        found.setdefault(module, name)
+    return found
 
 
 def _randomise(module: nn.Module) -> None:
-    """Give batch norm weights and statistics that would show a changed order."""
+    """Give weights and statistics that would show whatever differs."""
     if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
         module.eps = 1e-5
         for tensor in (module.weight, module.bias, module.running_mean):
@@ -108,3 +178,7 @@ def _randomise(module: nn.Module) -> None:
             tensor.normal_()
         assert module.running_var is not None
         module.running_var.uniform_(0.5, 1.5)
+    elif isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight)
+        if module.bias is not None:
+            module.bias.normal_(0, 0.1)

@@ -100,6 +100,7 @@ def as_linear(layer: Layer) -> Layer:
         conv.kernel_size != (1, 1)
         or conv.groups != 1
         or conv.padding not in {(0, 0), "valid", "same"}
+        or any(layer.padding)
     ):
         return layer
     return replace(layer, kind="linear")

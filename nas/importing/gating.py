@@ -7,20 +7,30 @@ from typing import Any
 
 from torch import fx, nn
 
+from nas.architecture import Gate
+from nas.architecture.activations import ACTIVATIONS
 from nas.architecture.definition import sizes_of_gates
 from nas.importing.byhand import activation_behind
+from nas.importing.dense import as_linear
 from nas.importing.layer import Layer, is_tensor, shape_of, target_of
 from nas.importing.operations import Operations
 from nas.importing.refusals import OTHER_ACTIVATION, refuse
 
 _PRODUCTS = {"mul", "imul", "mul_"}
-_ARITHMETIC = {"add", "sub", "mul", "div", "truediv"}
+# A hard sigmoid, and what an activation written by hand may begin with.
+_HARD = {"hardsigmoid", "clamp", "clip", "hardtanh"} | {
+    f"{place}{name}"
+    for name in ("add", "sub", "mul", "div", "truediv")
+    for place in ("", "i")
+}
 # They bring the numbers to the feature map's shape.
 _SHAPING = {"unsqueeze", "getitem", "expand", "expand_as", "broadcast_to"}
+_GATES: dict[str, Gate] = {"sigmoid": "sigmoid", "hardsigmoid": "hard_sigmoid"}
 _WAY = ["gap", "dense", "activation", "dense", "activation"]
 _NEAREST = (
     "nas makes gates by global average pooling, a linear layer or 1x1 convolution, ReLU or "
-    "the like, another one and sigmoid, both with biases or without; the nearest is that"
+    "the like, another one to one number for each channel, both with biases or without, "
+    "and sigmoid or hard sigmoid, relu6(x + 3) / 6; the nearest is that"
 )
 
 
@@ -45,7 +55,11 @@ def gates_behind(
     while current is not product:
         _add(current, way)
         following = [user for user in current.users if is_tensor(user)]
-        if len(following) > 1 and (found := activation_behind(current, way.root)):
+        by_hand = len(following) > 1 or any(
+            _kind(user, way.root) in _HARD for user in following
+        )
+        known = (*ACTIVATIONS, "hardsigmoid")
+        if by_hand and (found := activation_behind(current, way.root, known)):
             current, activation = found
             way.put(
                 "activation", way.name(current), shape_of(current), value=activation
@@ -59,13 +73,18 @@ def gates_behind(
 
 def _add(node: fx.Node, way: Operations) -> None:
     """Add what a node on the way to the gates is."""
-    kind = target_of(node)
-    if node.op == "call_module":
-        kind = type(way.root.get_submodule(str(node.target))).__name__.lower()
-    if kind == "hardsigmoid" or kind in _ARITHMETIC:  # as of one written by hand
+    kind = _kind(node, way.root)
+    if kind in _HARD:
         raise refuse(way.name(node), _NEAREST)
     if kind not in _SHAPING:
         way.add(node)
+
+
+def _kind(node: fx.Node, root: nn.Module) -> str:
+    """Return the name of a module's class or of a function, in place or not."""
+    if node.op == "call_module":
+        return type(root.get_submodule(str(node.target))).__name__.lower()
+    return target_of(node).rstrip("_")
 
 
 def _layer(layers: Sequence[Layer], name: str, out_shape: tuple[int, ...]) -> Layer:
@@ -75,8 +94,10 @@ def _layer(layers: Sequence[Layer], name: str, out_shape: tuple[int, ...]) -> La
     modules = tuple(module for layer in kept for module in layer.modules)
     activations = [layer.value for layer in kept if layer.kind == "activation"]
     if (
-        [_kind_of(layer) for layer in kept] != _WAY
-        or activations[1] != "sigmoid"
+        [_step_of(layer) for layer in kept] != _WAY
+        or activations[0] not in ACTIVATIONS
+        or activations[1] not in _GATES
+        or kept[3].out_shape[0] != out_shape[0]
         or len({module.bias is None for module in modules}) > 1
     ):
         raise refuse(name, _NEAREST)
@@ -84,29 +105,22 @@ def _layer(layers: Sequence[Layer], name: str, out_shape: tuple[int, ...]) -> La
         kind="gates",
         name=name,
         modules=modules,
-        value=activations[0],
+        value=activations,
         out_shape=out_shape,
     )
 
 
-def _kind_of(layer: Layer) -> str:
-    if layer.kind not in {"linear", "convolution"} or len(layer.modules) != 1:
-        return layer.kind
-    (module,) = layer.modules
-    # On a single pixel only a 1x1 kernel is a linear layer.
-    dense = isinstance(module, nn.Linear) or (
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (1, 1)
-        and module.groups == 1
-    )
-    return "dense" if dense else layer.kind
+def _step_of(layer: Layer) -> str:
+    kind = as_linear(layer).kind
+    return "dense" if kind == "linear" else kind
 
 
 def gates_of(layer: Layer, channels: int) -> dict[str, Any]:
     """Return the values of a block with these gates of so many channels."""
-    first = layer.modules[0]
+    first, (activation, gate) = layer.modules[0], layer.value
     hidden = int(first.weight.shape[0])  # type: ignore[index]
     return sizes_of_gates(channels, hidden) | {
-        "gate_activation": layer.value,
+        "gate_activation": activation,
         "gate_bias": "no" if first.bias is None else "yes",
+        "gate": _GATES[gate],
     }

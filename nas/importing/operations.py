@@ -171,10 +171,14 @@ class Operations:
         elif target == "adaptive_max_pool2d":
             self._adaptive_pool("max", name, before, after)
         elif target == "mean":
-            self._mean(name, before, after)
+            self._mean(node, name, before, after)
         elif target == "getitem" and (step := _step_of(node.args[1], before)):
             self._pad_channels(name, after, step, 0, 0)
-        elif target in _FLATTENING or (target == "getitem" and before[1:] == (1, 1)):
+        elif target in _FLATTENING or (
+            target == "getitem"
+            and before[1:] == (1, 1)
+            and math.prod(after) == before[0]
+        ):
             self._flatten(name, after, before)
         elif target in {"dropout", "dropout1d", "dropout2d"}:
             if arguments.get("training", arguments.get("train", True)):
@@ -187,7 +191,8 @@ class Operations:
                     )
         elif target in _ENDINGS:
             self._end(target, name, after)
-        elif target not in SAME:
+        # Python's sum begins with 0.
+        elif target not in SAME and not (target == "add" and 0 in node.args):
             raise refuse(name, nearest(target))
 
     def _activation(
@@ -200,9 +205,13 @@ class Operations:
                 )
         self.put("activation", name, after, value=activation)
 
-    def _mean(self, name: str, before: Shapes, after: Shapes) -> None:
+    def _mean(self, node: fx.Node, name: str, before: Shapes, after: Shapes) -> None:
         """Take a mean over the map, or one of several steps towards it."""
         channels = before[0] if self.averaging is None else self.averaging
+        given = node.kwargs.get("dim", [*node.args, None][1])
+        dims = given if isinstance(given, tuple | list) else (given,)
+        if len(before) == 3 and (1 in dims or -3 in dims):
+            channels = 0  # it averages these, too
         if math.prod(after) == after[0] == channels and before:
             if self.averaging is not None or len(before) == 3:
                 self.put("gap", name, after)
@@ -293,10 +302,12 @@ class Operations:
         size = _pair(arguments["kernel_size"])
         stride = _pair(arguments.get("stride") or arguments["kernel_size"])
         pooling = Pooling(kind, size, stride, _pair(arguments.get("padding", 0)))
-        if kind == "avg" and size == tuple(before[1:]) and size != (2, 2):
+        plain = not any(pooling.padding) and not arguments.get("divisor_override")
+        if kind == "avg" and size == tuple(before[1:]) and size != (2, 2) and plain:
             self.put("gap", name, after)
             return
-        if size == stride == (1, 1):
+        if size == (1, 1) and stride[0] == stride[1] and plain:
+            self._pad_channels(name, after, stride[0], 0, 0)
             return
         if (how := _other_pooling(pooling, arguments, before, after)) is not None:
             raise refuse(name, f"nas pools {how}")
@@ -358,9 +369,13 @@ def _step_of(index: Any, before: Shapes) -> int:
         for one in each
         if isinstance(one, slice) and not one.start and one.stop is None
     ]
-    alike = found[:2] == [1, 1] and found[2:3] == found[3:]
-    plain = len(found) == 4 and alike and isinstance(found[2], int)
-    return found[2] if plain else 0
+    if len(found) != 4 or found[:2] != [1, 1]:
+        return 0
+    # Of a single row or column any step is the same.
+    steps = [
+        step for step, side in zip(found[2:], before[1:], strict=True) if side > 1
+    ] or found[2:]
+    return steps[0] if len({*steps}) == 1 and isinstance(steps[0], int) else 0
 
 
 def _other_pooling(

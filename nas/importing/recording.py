@@ -10,7 +10,7 @@ import builtins
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from operator import getitem
+from operator import getitem, setitem
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,9 @@ class _Value(fx.Proxy):  # type: ignore[misc,unused-ignore]
         plain = not callable(found) and not isinstance(found, torch.Tensor)
         return found if plain else super().__getattr__(name)
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", setitem, (self, index, value), {})
+
     def __len__(self) -> int:
         return len(self.node.meta["value"])
 
@@ -172,6 +175,8 @@ class _Recorder(fx.Tracer):
             value = self.compute(node)
         finally:
             self.running = False
+        if node.target is setitem:
+            value = args[0].node.meta["value"]
         if not _has_tensors(value):
             return value
         node.meta["value"] = value
@@ -186,6 +191,8 @@ class _Recorder(fx.Tracer):
             module = self.root.get_submodule(str(node.target))
             return bool(getattr(module, "inplace", False))
         name = target_of(node)
+        if name == "setitem":
+            return True
         called = name.endswith("_") and not name.endswith("__")
         return called or bool(node.kwargs.get("inplace", False))
 

@@ -48,9 +48,11 @@ _MATRICES = (
     "nas has no products of matrices; the nearest is nn.Linear, F.linear or a 1x1 "
     "convolution"
 )
+_ASSIGNED = "nas assigns nothing to part of a feature map; the nearest is without it"
 _PRODUCTS = dict.fromkeys(("matmul", "einsum", "bmm", "mm", "addmm"), _MATRICES)
 _JOINS = (
     _PRODUCTS
+    | {"setitem": _ASSIGNED}
     | dict.fromkeys(("add", "iadd", "add_"), _SKIP)
     | dict.fromkeys(("mul", "imul", "mul_"), _GATE)
 )
@@ -64,6 +66,11 @@ def join_reason(kind: str) -> str:
 def nearest(kind: str) -> str:
     """Return why nas lacks such a layer, and what comes nearest."""
     plain = kind.lower().rstrip("_")
+    if plain in {"hardtanh", "clamp", "clip"}:
+        return (
+            "nas has no such activation; the nearest are ReLU6 (from 0 to 6), ReLU (from 0 "
+            "on) and Tanh (from -1 to 1)"
+        )
     if plain in _OTHER_ACTIVATIONS:
         return OTHER_ACTIVATION
     if "norm" in plain:
@@ -101,6 +108,7 @@ _ADVICE = (
     | dict.fromkeys(("interpolate", "upsample", "resize"), _RESIZING)
     | {
         "getitem": PAD_PLACE,
+        "setitem": _ASSIGNED,
         "sum": "nas has no sums; the nearest is the mean over height and width",
         "normalize": "nas has no such norm; the nearest is BatchNorm2d behind a "
         "convolution",
@@ -111,7 +119,7 @@ _ADVICE = (
     }
 )
 _OTHER_ACTIVATIONS = {
-    "selu", "celu", "mish", "prelu", "rrelu", "hardtanh", "hardsigmoid", "softplus",
-    "softsign", "logsigmoid", "threshold", "clamp", "softshrink", "hardshrink",
+    "selu", "celu", "mish", "prelu", "rrelu", "hardsigmoid", "softplus", "softsign",
+    "logsigmoid", "threshold", "softshrink", "hardshrink",
     "tanhshrink", "glu",
 }  # fmt: skip

@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from nas.architecture.kinds import KINDS
-from nas.errors import ArchitectureError
 from nas.importing.convolutions import (
     check_plain,
     kernel_of,
@@ -151,6 +150,7 @@ def depthwise_block(
     for run, conv in zip(runs, convs, strict=True):
         assert isinstance(conv, nn.Conv2d)
         check_plain(conv, run.layer)
+        padding_of(conv, run.layer)
     gates = inner[-1].gates
     if any(run.gates for run in (*inner[:-1], last)):
         return None
@@ -294,10 +294,11 @@ def _bottleneck(runs: list[_Run]) -> Values:
     if middle.values["out_channels"] != narrow or not (
         0 < expansion <= 64 and wide // expansion == narrow
     ):
+        parts = (wide // expansion for expansion in range(1, 65))
         raise refuse(
             middle.layer.name,
             f"nas has a whole part of the {wide} channels of its output before and behind "
-            f"it, at least a 64th; the nearest is {wide // max(1, expansion)}",
+            f"it, at least a 64th; the nearest is {min(parts, key=lambda n: abs(n - narrow))}",
         )
     if "groups" in middle.values:
         raise refuse(
@@ -388,7 +389,7 @@ def _biased(run: _Run) -> bool:
 
 
 def finish_of_sum(
-    following: dict[str, Layer], values: Values, monotone: set[str]
+    first: Layer, following: dict[str, Layer], values: Values, monotone: set[str]
 ) -> Values:
     """Return what stands behind an addition, in the order that nas has there."""
     kinds = [kind for kind in following if kind != "dropout"]
@@ -410,13 +411,16 @@ def finish_of_sum(
         return {}
     inside = values.get("activation", found)
     if found != inside:
-        where = activation or next(iter(following.values()), None)
-        name = where.name if where else "the addition"
+        name = (activation or first).name
         if inside == "none":
-            raise refuse(name, "nas has it between the two convolutions, too")
-        raise ArchitectureError(
-            f"{name} cannot be expressed: within a residual block nas has the activation "
-            f"that stands behind the addition; there is {inside} within and "
-            f"{found.replace('none', 'nothing')} behind"
+            raise refuse(
+                name,
+                "nas has it between the two convolutions, too; the nearest is that",
+            )
+        raise refuse(
+            name,
+            "within a residual block nas has the activation that stands behind the "
+            f"addition; there is {inside} within and {found.replace('none', 'nothing')} "
+            f"behind; the nearest is {inside} behind it",
         )
     return {"activation": found}

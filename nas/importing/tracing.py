@@ -149,6 +149,11 @@ class _Walk:
         if found is None:
             return self.side_by_side(node, users)
         join, starts = found
+        if join.kwargs.get("alpha", 1) != 1:
+            raise refuse(
+                self.taken.name(join),
+                "nas adds both as they are; the nearest is alpha=1",
+            )
         body, shortcut = in_order([self.branch(node, one, join) for one in starts])
         modules = [m for layer in (*body, *shortcut) for m in layer.modules]
         self.taken.layers.append(
@@ -173,6 +178,8 @@ class _Walk:
                 (user,) = users
                 node = walk.step(node, user)
             users = [u for u in node.users if u.op == "output" or is_tensor(u)]
+        if walk.taken.padding is not None:
+            raise walk.taken.no_padding()
         self.taken.notes += walk.taken.notes
         return walk.taken.layers
 
@@ -205,31 +212,39 @@ class _Walk:
         behind = self.join_behind(node)
         if len(ends) != 1 and behind is not None and target_of(behind) != "cat":
             raise refuse(self.taken.name(behind), join_reason(target_of(behind)))
+        joined: list[fx.Node] = []
+        fx.node.map_arg((join.args, join.kwargs), joined.append)
         if (
             len(ends) != 1
             or target_of(join) not in {"cat", "concat"}
-            or set(join.all_input_nodes) != set(branches)
+            or len(joined) != len(branches)
+            or set(joined) != set(branches)
         ):
             raise refuse(
                 self.taken.name(users[0]),
-                "convolutions side by side have to be joined at once by cat",
+                "nas joins convolutions side by side by cat, each once, with at most an "
+                "activation before it; the nearest is that",
             )
+        name = self.taken.name(join)
         arguments = arguments_of(join, self.root)
         if arguments.get("dim", 0) not in {1, -3}:
-            raise refuse("cat", "it does not join channels (dim=1)")
+            raise refuse(name, "it does not join channels; the nearest is dim=1")
         ordered = [branches[end] for end in join.all_input_nodes]
         activations = {
             None if node is None else self.activation(node) for _, node in ordered
         }
         if len(activations) != 1:
-            raise refuse("cat", "the activations before it differ")
+            raise refuse(
+                name,
+                "the activations before it differ; the nearest is one for all, behind it",
+            )
         names = ", ".join(self.taken.name(user) for user, _ in ordered)
         modules = tuple(
             self.root.get_submodule(str(user.target)) for user, _ in ordered
         )
         self.taken.put("convolution", names, shape_of(join), modules=modules)
         if (common := activations.pop()) is not None:
-            self.taken.put("activation", "cat", shape_of(join), value=common)
+            self.taken.put("activation", name, shape_of(join), value=common)
         return join
 
     def join_behind(self, node: fx.Node) -> fx.Node | None:

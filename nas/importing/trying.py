@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nas.architecture import Shape
-from nas.errors import ArchitectureError
+from nas.errors import ArchitectureError, first_line
 from nas.importing.loading import missing_arguments
 
 # Torch's own errors for sizes that do not fit; others are slips in the code.
@@ -35,7 +35,7 @@ def check_runs(model: nn.Module, input_shape: Shape, shape_from: str) -> None:
         if not isinstance(error, _SIZES) or isinstance(error, NotImplementedError):
             raise ArchitectureError(
                 f"{place}the module's forward raises {type(error).__name__}: "
-                f"{_first_line(error)}"
+                f"{first_line(error)}"
             ) from error
         shape = "x".join(map(str, input_shape))
         fitting = [
@@ -44,7 +44,7 @@ def check_runs(model: nn.Module, input_shape: Shape, shape_from: str) -> None:
         remedy = (
             f"it takes {' or '.join(fitting)}, so give {shape_from} {fitting[0]}"
             if fitting
-            else f"{_first_line(error)}; give {shape_from} the size that it was made for"
+            else f"{first_line(error)}; give {shape_from} the size that it was made for"
         )
         raise ArchitectureError(
             f"{place}the module does not take {shape} images: {remedy}"
@@ -67,7 +67,3 @@ def place_of(error: BaseException) -> str:
         if not frame.filename.startswith(ours):
             return f"{Path(frame.filename).name} line {frame.lineno}: "
     return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -73,30 +73,22 @@ class Caps:
         """Whether there is a cap on flash or latency."""
         return self.flash is not None or self.latency is not None
 
+    @property
+    def capped(self) -> list[str]:
+        """The quantities that have a cap, by their names in Cost."""
+        return [f.name for f in fields(Cost) if getattr(self, f.name) is not None]
+
     def after(self, spent: Cost) -> Caps:
         """Return the caps that are left after this cost is spent."""
-
-        def left(cap: int | None, used: int) -> int | None:
-            return None if cap is None else cap - used
-
-        return Caps(
-            left(self.num_params, spent.num_params),
-            left(self.macs, spent.macs),
-            # Peak memory is a maximum, so earlier blocks do not reduce what is left.
-            self.peak_memory,
-            left(self.flash, spent.flash),
-            left(self.latency, spent.latency),
-            self.board,
-        )
+        left = {n: getattr(self, n) - getattr(spent, n) for n in self.capped}
+        # Peak memory is a maximum, so earlier blocks do not reduce what is left.
+        return replace(self, **left | {"peak_memory": self.peak_memory})
 
     def relevant(self, cost: Cost) -> Cost:
         """Return the cost with uncapped quantities set to 0, so that fewer costs differ."""
+        names = self.capped
         return Cost(
-            cost.num_params if self.num_params is not None else 0,
-            cost.macs if self.macs is not None else 0,
-            cost.peak_memory if self.peak_memory is not None else 0,
-            cost.flash if self.flash is not None else 0,
-            cost.latency if self.latency is not None else 0,
+            *(getattr(cost, f.name) if f.name in names else 0 for f in fields(Cost))
         )
 
 
@@ -155,7 +147,8 @@ class Completion:
         self._steps_of_width = steps_up_to(space.max_width, space.groups.options)
         self._gated = space.squeeze_excitations.options != (0,)
         self._code = code_size(
-            {*activations, *space.deviation.activations},
+            {*activations, *space.deviation.activations}
+            | ({"sigmoid"} if self._gated else set()),
             depthwise=True,
             adding=space.shortcuts.options != ("none",),
             widening="pad" in space.shortcuts.options,

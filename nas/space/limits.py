@@ -58,18 +58,7 @@ def heads_of(space: SearchSpace) -> list[Head]:
 
 def kinds_of_caps(caps: Caps) -> Caps:
     """Return caps of which only the presence matters."""
-
-    def kind(limit: int | None) -> int | None:
-        return None if limit is None else 0
-
-    return Caps(
-        kind(caps.num_params),
-        kind(caps.macs),
-        kind(caps.peak_memory),
-        kind(caps.flash),
-        kind(caps.latency),
-        caps.board,
-    )
+    return Caps(**dict.fromkeys(caps.capped, 0), board=caps.board)
 
 
 @lru_cache(maxsize=64)

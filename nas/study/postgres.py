@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from nas.errors import StudyError
+from nas.errors import StudyError, first_line
 from nas.study.optuna_internals import (
     QuickInsertStorage,
     attribute_table,
@@ -335,18 +335,13 @@ def outage(error: BaseException) -> str | None:
             return "the last connection is still open"
         if isinstance(seen, DBAPIError):
             if seen.connection_invalidated:
-                return _first_line(seen.orig)
+                return first_line(seen.orig or seen)
             seen = seen.orig
             continue
         if isinstance(seen, psycopg.OperationalError | psycopg.InterfaceError):
             state = seen.sqlstate
             if state is None or state.startswith(_OUTAGES):
-                return _first_line(seen)
+                return first_line(seen)
             return None
         seen = seen.__cause__
     return None
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 
 from nas.credentials import redact
-from nas.errors import NasError, StudyError
+from nas.errors import NasError, StudyError, first_line
 from nas.study import optuna_internals
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -121,8 +121,7 @@ def _first_line(error: BaseException) -> str:
     """Return the most informative line: for a wrapped database error, the driver's."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return redact(lines[0]) if lines else type(error).__name__
+    return redact(first_line(error))
 
 
 def study_id(storage: BaseStorage, folder: Path, name: str, *, create: bool) -> int:

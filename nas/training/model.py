@@ -26,6 +26,10 @@ from nas.architecture.parts import Convolution, Part
 ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
     name: getattr(nn, facts.module) for name, facts in ACTIVATIONS.items()
 }
+GATE_MODULES: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "hard_sigmoid": nn.Hardsigmoid,
+}
 _POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 
@@ -127,19 +131,27 @@ class SqueezeExcitation(nn.Module):
     """One factor of 0 to 1 for each channel, made of the means of all channels."""
 
     def __init__(
-        self, channels: int, hidden: int, activation: nn.Module, *, bias: bool = True
+        self,
+        channels: int,
+        hidden: int,
+        activation: nn.Module,
+        gate: nn.Module,
+        *,
+        bias: bool = True,
     ) -> None:
         """Take the channels, and how many values lie between means and factors."""
         super().__init__()
         self.squeeze = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.activation = activation
         self.excite = nn.Conv2d(hidden, channels, 1, bias=bias)
+        self.gate = gate
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the feature maps ``[N, C, H, W]``, each times its factor."""
         means = features.mean((2, 3), keepdim=True)
         inside = self.activation(self.squeeze(means))
-        return features * torch.sigmoid(self.excite(inside))
+        gated: Tensor = features * self.gate(self.excite(inside))
+        return gated
 
 
 OWN_MODULES: tuple[type[nn.Module], ...] = (
@@ -203,6 +215,7 @@ def _convolutions(parts: Sequence[Part]) -> OrderedDict[str, nn.Module]:
                     gates.channels,
                     gates.hidden,
                     ACTIVATION_MODULES[gates.activation](),
+                    GATE_MODULES[gates.gate](),
                     bias=gates.bias,
                 )
     return layers

@@ -29,7 +29,7 @@ def gates_of(block: Block, channels: int) -> SqueezeExcitation | None:
         return None
     hidden = block.gate_width or max(1, channels // block.squeeze_excitation)
     bias = block.gate_bias == "yes"
-    return SqueezeExcitation(channels, hidden, block.gate_activation, bias)
+    return SqueezeExcitation(channels, hidden, block.gate_activation, bias, block.gate)
 
 
 def _parts(block: Block, in_channels: int) -> tuple[Part, ...]:

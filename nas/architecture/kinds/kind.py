@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from nas.architecture.block import POOLING, Block, Shortcut
@@ -67,10 +67,4 @@ class Kind:
         return option in POOLING or known[option]
 
 
-_USUAL = {
-    "expansion": 1,
-    "squeeze_excitation": 0,
-    "kernel_width": 0,
-    "dilation": 1,
-    "groups": 1,
-}
+_USUAL = {field.name: field.default for field in fields(Block)}

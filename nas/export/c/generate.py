@@ -15,6 +15,7 @@ from string import Template
 import numpy as np
 
 from nas.architecture.activations import ACTIVATIONS, SIGMOIDAL
+from nas.architecture.cost import is_shaped
 from nas.export.c.arena import arena_size, places
 from nas.export.contract import contract
 from nas.export.integer import TABLES, depthwise
@@ -36,7 +37,11 @@ def c_files(
 
     ``summary`` is a line about the network, for the top of net.c and the README.
     """
-    shapes = any(_is_shaped(stage.float_stage) for stage in table)
+    shapes = any(
+        is_shaped(one.padding, stage.float_stage.dilation)
+        for stage in table
+        for one in stage.float_stage.convolutions
+    )
     groups = any(_is_grouped(stage.float_stage) for stage in table)
     poolings = [stage.early for stage in table if stage.early]
     overlaps = not all(pooling.plain for pooling in poolings)
@@ -91,12 +96,6 @@ def _kernels() -> str:
     for name, table in TABLES.items():
         text = text.replace(f"@{name}@", _rows(map(str, table), "    "))
     return text
-
-
-def _is_shaped(stage: Stage) -> bool:
-    """Return whether it is dilated or its padding differs in height and width."""
-    uneven = any(len(set(one.padding)) > 1 for one in stage.convolutions)
-    return uneven or stage.dilation > 1
 
 
 def _is_grouped(stage: Stage) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nas.errors import first_line
 from nas.training.kernels.library import cannot_keep, kept
 
 _SOURCE = Path(__file__).with_name("gpu.cu")
@@ -129,7 +130,7 @@ def _found(device: torch.device) -> tuple[CudaLauncher | None, str | None]:
     except PermissionError as error:
         return None, cannot_keep(error)
     except (OSError, RuntimeError, AttributeError) as error:
-        return None, (str(error).splitlines() or [type(error).__name__])[0]
+        return None, first_line(error)
 
 
 def _compiled(capability: tuple[int, int]) -> bytes:

@@ -239,4 +239,4 @@ def with_bodies(layers: list[nn.Module]) -> Iterator[nn.Module]:
         if isinstance(layer, Residual):
             yield from with_bodies([*layer.body, *layer.shortcut])
         if isinstance(layer, SqueezeExcitation):
-            yield layer.activation
+            yield from (layer.activation, layer.gate)

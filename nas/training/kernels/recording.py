@@ -41,8 +41,8 @@ CURVES = {
     module: name
     for name, module in ACTIVATION_MODULES.items()
     if module not in _RECTIFIERS
-}
-"""The activations with exponentials, and torch's names of them."""
+} | {nn.Hardsigmoid: "hardsigmoid"}
+"""What torch computes on a CPU: all with exponentials, hard gates; with its names of them."""
 
 LAYERS: tuple[type[nn.Module], ...] = (
     *_RECTIFIERS,
@@ -399,9 +399,8 @@ class Recorder(ABC):
         """Record the channels times what is made of their means."""
         planes, area = count_planes(x), area_of(x)
         means, _ = self._mean(x)
-        inside = [layer.squeeze, layer.activation, layer.excite]
+        inside = [layer.squeeze, layer.activation, layer.excite, layer.gate]
         gates, gates_back = self._chain(inside, means)
-        self._emit("curve", "sigmoid", gates, gates)
         y = self._pool.take(x.shape)
         self._emit("scale", x, gates, y, planes, area)
         if not self._training:
@@ -410,7 +409,6 @@ class Recorder(ABC):
         def back(g: Tensor) -> Tensor:
             g_gates = self._pool.take(gates.shape)
             self._emit("scale_back", g, x, gates, g, g_gates, planes, area)
-            self._emit("curve_back", "sigmoid", g_gates, gates, gates)
             g_means = gates_back(g_gates)
             assert g_means is not None
             self._emit("global_mean_back", g_means, g, planes, area, 1)

@@ -1,9 +1,9 @@
 """Records a model's layers as operations of the GPU's kernel.
 
 ``recorder.py`` goes through the layers. What they need is recorded by functions:
-``convolutions.py`` (with biases), ``norm.py`` (with dropout), ``pooling.py``,
-``elementwise.py`` (activations, sums, gates) and ``optimizer.py`` (the change of the
-weights). All add to the list in ``operations.py``.
+``convolutions.py`` (with biases), ``norm.py`` (with dropout), ``plain.py`` (activations,
+sums, gates, poolings) and ``optimizer.py`` (the change of the weights). All add to the
+list in ``operations.py``.
 """
 
 from nas.training.kernels.gpu_recording.operations import share_evenly

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from nas.training.kernels.gpu_recording import (
     convolutions,
-    elementwise,
     norm,
     optimizer,
-    pooling,
+    plain,
 )
 from nas.training.kernels.gpu_recording.operations import Operations
 from nas.training.kernels.program import LANES, Launcher, Program
@@ -38,21 +37,7 @@ _RECORD: dict[str, Callable[..., None]] = {
     "add_bias": convolutions.add_bias,
     "add_bias_back": convolutions.add_bias_back,
     "norm_eval": norm.norm_eval,
-    "max_pool": pooling.max_pool,
-    "max_pool_back": pooling.max_pool_back,
-    "avg_pool": pooling.avg_pool,
-    "avg_pool_back": pooling.avg_pool_back,
-    "global_mean": pooling.global_mean,
-    "global_mean_back": pooling.global_mean_back,
-    "activate": elementwise.activate,
-    "activate_back": elementwise.activate_back,
-    "curve": elementwise.curve,
-    "curve_back": elementwise.curve_back,
-    "add": elementwise.add,
-    "copy": elementwise.copy,
-    "join": elementwise.join,
-    "scale": elementwise.scale,
-    "scale_back": elementwise.scale_back,
+    **plain.RECORD,
 }
 """What records the work of each C function in kernels.c, by that function's name."""
 
@@ -63,7 +48,7 @@ def can_record(layer: nn.Module) -> bool:
         high, wide = layer.kernel_size
         return high * wide <= convolutions.MAX_TAPS and not is_grouped(layer)
     if type(layer) in CURVES:
-        return CURVES[type(layer)] in elementwise.CURVES
+        return CURVES[type(layer)] in plain.CURVES
     if isinstance(layer, PadChannels):
         return False
     if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
