@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from nets import net_of
 from strategies import architectures, blocks
@@ -145,6 +145,18 @@ def test_spellings_of_one_network_share_a_key(architecture: Architecture) -> Non
         assert other.key == architecture.key
         assert sizes(other) == sizes(architecture)
         assert same_function(architecture, other)
+
+
+@pytest.mark.parametrize("field", fields(Block), ids=lambda field: field.name)
+def test_the_drawn_architectures_have_all_that_a_block_knows(field: Any) -> None:
+    """So the properties of building, exporting and importing hold for every decision."""
+    usual = Block(out_channels=1)
+
+    def is_set(architecture: Architecture) -> bool:
+        found = {getattr(block, field.name) for block in architecture.blocks}
+        return bool(found - {getattr(usual, field.name)})
+
+    find(architectures(), is_set, settings=settings(max_examples=2000, database=None))
 
 
 @given(architectures(most_blocks=3), st.data())

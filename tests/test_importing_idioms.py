@@ -456,6 +456,16 @@ class NeedsScale(Net):
         return super().forward(x) * scale
 
 
+class Inverting(Net):
+    """Changes its weights by a function that takes a number before them."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Return logits."""
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.sub(1.0, self.conv.weight))
+        return super().forward(x)
+
+
 def scripted() -> nn.Module:
     """Return a net without Python code."""
     with warnings.catch_warnings(action="ignore"):  # that it is going out of use
@@ -677,6 +687,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             *[nn.Linear(4, 4)] * 2,
         ),
         r"the weights of \S+ \(Linear\) are used more than once; the nearest",
+    ),
+    "weights that forward changes": (
+        Inverting,
+        r"between conv \(Conv2d, .* and norm \(BatchNorm2d, .* a change of weights",
     ),
     "TorchScript": (scripted, "give the module that it was made of"),
 }  # fmt: skip

@@ -129,9 +129,9 @@ class Data:
         """Take two torch datasets that yield (image, label) pairs.
 
         An image is a PIL image, or a tensor or array [H, W], [C, H, W] or [H, W, C] as in
-        `from_arrays`, not normalised, all of one size. Each item is read once, so remove random transforms;
-        nas augments during training. Class names are `class_names`, or else `train.classes` if
-        it exists. Raises DataError.
+        `from_arrays`, not normalised, all of one size. Each item is read once, so remove
+        random transforms; nas augments during training. Class names are `class_names`, or
+        else `train.classes` if it exists. Raises DataError.
         """
         if class_names is None:
             class_names = getattr(train, "classes", None)

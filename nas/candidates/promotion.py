@@ -66,11 +66,11 @@ def next_promotion(
 ) -> Promotion | None:
     """Return the promotion that is due, if any.
 
-    ``scores`` are the merits of the ``evidence``, the lower the better; ``started`` has
-    for each trial the (epochs, seed number) of all its promotions, running ones too.
-    ``screened`` of ``trials`` candidates have been screened, and further ones will be while
-    ``screening``: early on few promotions are due, since better ones are to come. The
-    trials in ``always`` are fully trained whatever they are worth, before others, and
+    ``scores`` are the merits of the ``evidence``, the lower the better, nan where a
+    candidate is not to be promoted; ``started`` has for each trial the (epochs, seed
+    number) of all its promotions, running ones too. ``screened`` of ``trials`` candidates
+    have been screened, and further ones will be while ``screening``: early on few
+    promotions are due, since better ones are to come. The trials in ``always`` are fully trained whatever they are worth, before others, and
     besides the promotions that the rule gives.
     """
     if len(fidelities) < 2:
@@ -224,7 +224,9 @@ def _second_seed(
         ranked = sorted(
             (score, one.trial)
             for one, score in zip(evidence, scores, strict=True)
-            if one.results.get(epochs) and size_range(one.num_params, largest) == place
+            if one.results.get(epochs)
+            and not math.isnan(score)
+            and size_range(one.num_params, largest) == place
         )[:2]
         if len(ranked) == 2 and ranked[1][0] - ranked[0][0] < rule.close:
             for _, trial in ranked:

@@ -111,7 +111,7 @@ def best(  # one parameter per option
 ) -> None:
     """Train the winner, test it and save it.
 
-    The candidates of highest validation accuracy are trained fully, and the best of them
+    The most promising candidates are trained fully, and the best of them by validation
     once more on all training images. The test set is read once for each seed.
     """
     from nas.api.progress import LineDisplay, ends_retraining, retraining_line

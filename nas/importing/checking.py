@@ -54,18 +54,18 @@ def check_same(model: nn.Module, chain: Chain, architecture: Architecture) -> No
     names = list(theirs.values())
     before = "the images"
     for key, values in wanted.taken.items():
-        _check_alike(values, given.taken.get(key), before, names[key[0]], model)
+        found = given.taken.get(key)
+        # A classifier that is moved before the pooling takes another map.
+        if found is not None and found.numel() == values.numel():
+            _check_alike(values, found, before, names[key[0]], model)
         before = names[key[0]]
     _check_alike(logits, our_logits, before, "the logits", model)
 
 
 def _check_alike(
-    wanted: Tensor, found: Tensor | None, before: str, behind: str, model: nn.Module
+    wanted: Tensor, found: Tensor, before: str, behind: str, model: nn.Module
 ) -> None:
     """Raise ArchitectureError where what stands between two layers differs."""
-    # A classifier that is moved before the pooling takes another map.
-    if found is None or wanted.numel() != found.numel():
-        return
     difference = float((wanted.flatten() - found.flatten()).abs().max())
     if difference <= 1e-3 * float(wanted.abs().max()):
         return
@@ -116,7 +116,10 @@ class _Watched(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
         values = args[0] if args else kwargs.get("input")
         if "dropout" in getattr(func, "__name__", ""):
             return values
-        for given in (*args[1:], *kwargs.values()):
+        # A layer's function takes the values first, then the weights.
+        for given in (
+            (*args[1:], *kwargs.values()) if isinstance(values, Tensor) else ()
+        ):
             if (place := self.places.get(id(given))) is not None:
                 count = sum(place == one for one, _ in self.taken)
                 self.taken[place, count] = values.clone()

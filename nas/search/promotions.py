@@ -109,13 +109,15 @@ class Promotions:
         if self._nothing_due_while == still_screening and not changed:
             return None
         if changed:
-            self._evidence = [
-                one for one in self._study.evidence() if one.trial not in self._failed
-            ]
+            self._evidence = self._study.evidence()
             cost = settings.evolution.compute_cost
             ranks = rank(self._evidence, settings.levels, compute_cost=cost)
             expected = ranks.predicted - ranks.residuals
-            self._merits = (ranks.merits + settings.promotion.size * expected).tolist()
+            merits = ranks.merits + settings.promotion.size * expected
+            self._merits = [
+                math.nan if one.trial in self._failed else merit
+                for one, merit in zip(self._evidence, merits.tolist(), strict=True)
+            ]
             self._ended_since = 0
         found = next_promotion(
             self._evidence,
