@@ -137,9 +137,12 @@ def blocks(
 def gates(draw: st.DrawFn) -> dict[str, Any]:
     """Draw the values of a block that say which gates it has, if any."""
     reduction = draw(st.sampled_from([0, 2, 8]))
+    width = 0 if reduction else draw(st.sampled_from([0, 3, 5]))
+    if not (reduction or width):
+        return {}
     return {
         "squeeze_excitation": reduction,
-        "gate_width": 0 if reduction else draw(st.sampled_from([0, 3, 5])),
+        "gate_width": width,
         "gate_activation": draw(st.sampled_from(["relu", "silu", "leaky_relu"])),
         "gate_bias": draw(st.sampled_from(["yes", "no"])),
         "gate": draw(st.sampled_from(get_args(Gate))),
