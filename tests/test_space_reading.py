@@ -13,7 +13,7 @@ from strategies import spaces
 
 from nas.errors import SpaceError
 from nas.space import SearchSpace, available, find_space, read_space
-from nas.space.reading import _DEFAULTS, _TABLES, _known_keys
+from nas.space.reading import _KEYS, _known_keys
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -361,12 +361,12 @@ def test_every_key_is_documented() -> None:
     sections = dict(
         re.findall(r"^## `\[(\w+)\]`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     )
-    for table, key in ((t, key) for t in _TABLES for key in _known_keys(t)):
+    for table, key in ((t, key) for t in _KEYS for key in _known_keys(t)):
         if key.endswith("_weights"):
             assert f"`{key}`" in sections[table] or "`<key>_weights`" in text
             continue
         row = re.search(rf"^\| `{key}` \|(.*)$", sections[table], re.MULTILINE)
         assert row, f"[{table}] {key}"
-        default = _DEFAULTS.get((table, key))
+        default = _KEYS[table][key].usual
         shown = "required" if default is None else f"`{default}`".replace("'", '"')
         assert shown in row[1], f"[{table}] {key}: {shown}"

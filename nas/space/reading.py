@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NamedTuple, NoReturn, get_args
 
 from nas.architecture import (
     POOLING,
@@ -73,78 +73,11 @@ def read_space(text: str, name: str, source: str | None = None) -> SearchSpace:
     return _Reader(text, source or f"{name}.toml").space(name)
 
 
-_TABLES: dict[str, tuple[str, ...]] = {
-    "size": ("towards_cap",),
-    "input": ("resolution",),
-    "blocks": (
-        *("depth", "kinds", "kernel_sizes", "paddings", "norms", "activations"),
-        *("repeats", "shortcuts", "expansions", "squeeze_excitations"),
-        *("kernel_widths", "dilations", "groups"),
-        *("pool_sizes", "pool_widths", "pool_strides", "pool_paddings"),
-    ),
-    "widths": ("min", "max", "spread"),
-    "downsampling": ("count", "kinds", "smallest_side"),
-    "dropout": ("values",),
-    "head": ("kinds", "kernel_sizes", "hidden"),
-    "deviation": ("share", "norms", "biases", "activations", "orders", "dropouts"),
-}
-_DOWNSAMPLING_KINDS = (*POOLS, "stride")
-# What a key left out means; a key without an entry here must be given.
-_DEFAULTS: dict[tuple[str, str], Any] = {
-    ("size", "towards_cap"): 2.0,
-    ("input", "resolution"): [0],
-    ("blocks", "paddings"): ["same"],
-    ("blocks", "norms"): ["batch"],
-    ("blocks", "activations"): ["relu"],
-    ("blocks", "repeats"): [1],
-    ("blocks", "shortcuts"): ["none"],
-    ("blocks", "expansions"): [1],
-    ("blocks", "squeeze_excitations"): [0],
-    ("blocks", "kernel_widths"): [0],
-    ("blocks", "dilations"): [1],
-    ("blocks", "groups"): [1],
-    **{("blocks", key_of(name)): [usual] for name, usual in POOLING.items()},
-    ("widths", "spread"): 3.0,
-    ("downsampling", "smallest_side"): 1,
-    ("dropout", "values"): [0.0],
-    ("head", "kernel_sizes"): [3],
-    ("head", "hidden"): [0],
-    ("deviation", "share"): 0.0,
-    ("deviation", "norms"): ["batch"],
-    ("deviation", "biases"): ["auto"],
-    ("deviation", "activations"): ["relu"],
-    ("deviation", "orders"): ["early_pool"],
-    ("deviation", "dropouts"): [0.0],
-}
-
-
-# A list of options may be joined by <key>_weights, one number each.
-_WEIGHTED = {
-    ("input", "resolution"),
-    ("blocks", "kinds"),
-    ("blocks", "kernel_sizes"),
-    ("blocks", "paddings"),
-    ("blocks", "norms"),
-    ("blocks", "activations"),
-    ("blocks", "repeats"),
-    ("blocks", "shortcuts"),
-    ("blocks", "expansions"),
-    ("blocks", "squeeze_excitations"),
-    ("blocks", "kernel_widths"),
-    ("blocks", "dilations"),
-    ("blocks", "groups"),
-    *(("blocks", key_of(name)) for name in POOLING),
-    ("downsampling", "kinds"),
-    ("dropout", "values"),
-    ("head", "kinds"),
-    ("head", "kernel_sizes"),
-    ("head", "hidden"),
-}
-
-
 def _known_keys(table: str) -> list[str]:
-    keys = list(_TABLES[table])
-    return keys + [f"{key}_weights" for key in keys if (table, key) in _WEIGHTED]
+    keys = _KEYS[table]
+    # A list of options may be joined by <key>_weights, one number each.
+    lists = [key for key, found in keys.items() if found.read in _WEIGHTED]
+    return [*keys, *(f"{key}_weights" for key in lists if table != "deviation")]
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
@@ -167,8 +100,8 @@ class _Reader:
         for table, content in self.data.items():
             if table == "description":
                 continue
-            if table not in _TABLES:
-                self.refuse(table, None, f"unknown table; {_hint(table, _TABLES)}")
+            if table not in _KEYS:
+                self.refuse(table, None, f"unknown table; {_hint(table, _KEYS)}")
             if not isinstance(content, dict):
                 self.refuse(table, None, f"is a table: write it as [{table}]")
             for key in content:
@@ -178,39 +111,12 @@ class _Reader:
 
     def space(self, name: str) -> SearchSpace:
         """Return the space; every value is checked on the way."""
+        values: dict[str, Any] = {}
+        for table in _KEYS:
+            if table != "deviation":
+                values |= self.values(table)
         space = SearchSpace(
-            name=name,
-            text=self.text,
-            resolutions=self.wholes("input", "resolution", 0, 4096),
-            towards_cap=self.number("size", "towards_cap", 0.1, 10.0),
-            depth=self.range("blocks", "depth", 1, 32),
-            kinds=self.names("blocks", "kinds", tuple(KINDS)),
-            kernel_sizes=self.wholes("blocks", "kernel_sizes", 1, 15, odd=True),
-            paddings=self.names("blocks", "paddings", get_args(Padding)),
-            norms=self.names("blocks", "norms", get_args(Norm)),
-            activations=self.names("blocks", "activations", get_args(Activation)),
-            repeats=self.wholes("blocks", "repeats", 1, 16),
-            shortcuts=self.names("blocks", "shortcuts", get_args(Shortcut)),
-            expansions=self.wholes("blocks", "expansions", 1, 16),
-            squeeze_excitations=self.wholes("blocks", "squeeze_excitations", 0, 64),
-            kernel_widths=self.wholes("blocks", "kernel_widths", 0, 31, odd=True),
-            dilations=self.wholes("blocks", "dilations", 1, 16),
-            groups=self.wholes("blocks", "groups", 1, 256),
-            pool_sizes=self.wholes("blocks", "pool_sizes", 1, 32),
-            pool_widths=self.wholes("blocks", "pool_widths", 0, 32),
-            pool_strides=self.wholes("blocks", "pool_strides", 0, 16),
-            pool_paddings=self.wholes("blocks", "pool_paddings", 0, 16),
-            min_width=self.whole("widths", "min", 1, 4096),
-            max_width=self.whole("widths", "max", 1, 4096),
-            spread=self.number("widths", "spread", 1.0, 64.0),
-            downsamplings=self.range("downsampling", "count", 0, 32),
-            downsampling_kinds=self.names("downsampling", "kinds", _DOWNSAMPLING_KINDS),
-            smallest_side=self.whole("downsampling", "smallest_side", 1, 4096),
-            dropouts=self.dropouts("dropout", "values"),
-            heads=self.names("head", "kinds", get_args(HeadKind)),
-            head_kernel_sizes=self.wholes("head", "kernel_sizes", 1, 15),
-            hidden=self.wholes("head", "hidden", 0, 4096),
-            deviation=self.deviation(),
+            name=name, text=self.text, deviation=self.deviation(), **values
         )
         self.check_kinds(space)
         if 1 not in space.repeats.options:
@@ -309,12 +215,17 @@ class _Reader:
         raise SpaceError(f"{self.source}, line {self.line(table, key)}: {text}")
 
     def value(self, table: str, key: str) -> Any:
-        content = self.data.get(table, {})
-        if key in content:
-            return content[key]
-        if (table, key) not in _DEFAULTS:
+        found = value_in(self.data, table, key)
+        if found is None:
             self.refuse(table, key, "is missing")
-        return _DEFAULTS[table, key]
+        return found
+
+    def values(self, table: str) -> dict[str, Any]:
+        """Return all values of a table, by their fields."""
+        return {
+            found.field or key: found.read(self, table, key, *found.args)
+            for key, found in _KEYS[table].items()
+        }
 
     def number(self, table: str, key: str, low: float, high: float) -> float:
         value = self.value(table, key)
@@ -348,22 +259,25 @@ class _Reader:
             self.refuse(table, key, f"is {value}: the first is above the second")
         return value[0], value[1]
 
-    def names(self, table: str, key: str, known: tuple[str, ...]) -> Choice[str]:
+    def names(self, table: str, key: str, *known: str) -> Choice[str]:
         options = self._options(table, key)
         for option in options:
             if option not in known:
                 self.refuse(table, key, f"{option!r} is not one of {', '.join(known)}")
         return self._choice(table, key, options)
 
-    def wholes(
-        self, table: str, key: str, low: int, high: int, *, odd: bool = False
-    ) -> Choice[int]:
+    def wholes(self, table: str, key: str, low: int, high: int) -> Choice[int]:
         options = self._options(table, key)
         for option in options:
             self._check_whole(table, key, option, low, high)
-            if odd and option and option % 2 == 0:
-                self.refuse(table, key, f"{option} is even, give odd sizes")
         return self._choice(table, key, options)
+
+    def odds(self, table: str, key: str, low: int, high: int) -> Choice[int]:
+        choice = self.wholes(table, key, low, high)
+        for option in choice.options:
+            if option and option % 2 == 0:
+                self.refuse(table, key, f"{option} is even, give odd sizes")
+        return choice
 
     def dropouts(self, table: str, key: str) -> Choice[float]:
         options = self._options(table, key)
@@ -376,15 +290,9 @@ class _Reader:
 
     def deviation(self) -> Deviation:
         """Return the ways of their own that blocks may go."""
-        table = "deviation"
-        return Deviation(
-            share=self.number(table, "share", 0.0, 1.0),
-            norms=self.names(table, "norms", get_args(Norm)).options,
-            biases=self.names(table, "biases", get_args(Bias)).options,
-            activations=self.names(table, "activations", get_args(Activation)).options,
-            orders=self.names(table, "orders", get_args(Order)).options,
-            dropouts=self.dropouts(table, "dropouts").options,
-        )
+        ways = self.values("deviation")
+        share = ways.pop("share")
+        return Deviation(share, **{name: way.options for name, way in ways.items()})
 
     def _options(self, table: str, key: str) -> list[Any]:
         options = self.value(table, key)
@@ -411,6 +319,67 @@ class _Reader:
         return Choice(tuple(options), shares)
 
 
+class _Key(NamedTuple):
+    """How a key of a space is read."""
+
+    read: Callable[..., Any]
+    args: tuple[Any, ...]
+    usual: Any = None
+    """What leaving it out means; None where it must be given."""
+    field: str | None = None
+    """Its name in SearchSpace or Deviation; None where it is the key's."""
+
+
+_WEIGHTED = (_Reader.names, _Reader.wholes, _Reader.odds, _Reader.dropouts)
+_KEYS: dict[str, dict[str, _Key]] = {
+    "size": {"towards_cap": _Key(_Reader.number, (0.1, 10.0), 2.0)},
+    "input": {"resolution": _Key(_Reader.wholes, (0, 4096), [0], "resolutions")},
+    "blocks": {
+        "depth": _Key(_Reader.range, (1, 32)),
+        "kinds": _Key(_Reader.names, tuple(KINDS)),
+        "kernel_sizes": _Key(_Reader.odds, (1, 15)),
+        "paddings": _Key(_Reader.names, get_args(Padding), ["same"]),
+        "norms": _Key(_Reader.names, get_args(Norm), ["batch"]),
+        "activations": _Key(_Reader.names, get_args(Activation), ["relu"]),
+        "repeats": _Key(_Reader.wholes, (1, 16), [1]),
+        "shortcuts": _Key(_Reader.names, get_args(Shortcut), ["none"]),
+        "expansions": _Key(_Reader.wholes, (1, 16), [1]),
+        "squeeze_excitations": _Key(_Reader.wholes, (0, 64), [0]),
+        "kernel_widths": _Key(_Reader.odds, (0, 31), [0]),
+        "dilations": _Key(_Reader.wholes, (1, 16), [1]),
+        "groups": _Key(_Reader.wholes, (1, 256), [1]),
+        "pool_sizes": _Key(_Reader.wholes, (1, 32), [POOLING["pool_size"]]),
+        "pool_widths": _Key(_Reader.wholes, (0, 32), [POOLING["pool_width"]]),
+        "pool_strides": _Key(_Reader.wholes, (0, 16), [POOLING["pool_stride"]]),
+        "pool_paddings": _Key(_Reader.wholes, (0, 16), [POOLING["pool_padding"]]),
+    },
+    "widths": {
+        "min": _Key(_Reader.whole, (1, 4096), field="min_width"),
+        "max": _Key(_Reader.whole, (1, 4096), field="max_width"),
+        "spread": _Key(_Reader.number, (1.0, 64.0), 3.0),
+    },
+    "downsampling": {
+        "count": _Key(_Reader.range, (0, 32), field="downsamplings"),
+        "kinds": _Key(_Reader.names, (*POOLS, "stride"), field="downsampling_kinds"),
+        "smallest_side": _Key(_Reader.whole, (1, 4096), 1),
+    },
+    "dropout": {"values": _Key(_Reader.dropouts, (), [0.0], "dropouts")},
+    "head": {
+        "kinds": _Key(_Reader.names, get_args(HeadKind), field="heads"),
+        "kernel_sizes": _Key(_Reader.wholes, (1, 15), [3], "head_kernel_sizes"),
+        "hidden": _Key(_Reader.wholes, (0, 4096), [0]),
+    },
+    "deviation": {
+        "share": _Key(_Reader.number, (0.0, 1.0), 0.0),
+        "norms": _Key(_Reader.names, get_args(Norm), ["batch"]),
+        "biases": _Key(_Reader.names, get_args(Bias), ["auto"]),
+        "activations": _Key(_Reader.names, get_args(Activation), ["relu"]),
+        "orders": _Key(_Reader.names, get_args(Order), ["early_pool"]),
+        "dropouts": _Key(_Reader.dropouts, (), [0.0]),
+    },
+}
+
+
 def value_in(data: dict[str, Any], table: str, key: str) -> Any:
     """Return a key's value in a space's TOML, or what leaving it out means."""
-    return data.get(table, {}).get(key, _DEFAULTS.get((table, key)))
+    return data.get(table, {}).get(key, _KEYS[table][key].usual)
