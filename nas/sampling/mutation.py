@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -92,10 +91,10 @@ def mutate(
 def genome_of(space: SearchSpace, architecture: Architecture) -> Genome:
     """Return the decisions that an architecture is made of."""
     blocks, head = architecture.blocks, architecture.head
-    norm = _commonest([b.norm for b in blocks], space.norms)
-    activation = _commonest([b.activation for b in blocks], space.activations)
+    norm = space.norms.commonest(b.norm for b in blocks)
+    activation = space.activations.commonest(b.activation for b in blocks)
     dropout = (
-        _commonest([b.dropout for b in blocks], space.dropouts)
+        space.dropouts.commonest(b.dropout for b in blocks)
         if head.kind == "pool"
         else head.dropout
     )
@@ -453,9 +452,3 @@ def _another(choice: Choice[T], current: T, rng: random.Random) -> T:
         return current
     options, shares = zip(*others, strict=True)
     return rng.choices(options, shares)[0]  # type: ignore[no-any-return]
-
-
-def _commonest(values: Sequence[T], choice: Choice[T]) -> T:
-    """Return the option that most blocks have."""
-    known = Counter(value for value in values if value in choice.options)
-    return known.most_common(1)[0][0] if known else choice.options[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +22,11 @@ class Choice(Generic[T]):
 
     options: tuple[T, ...]
     shares: tuple[float, ...]
+
+    def commonest(self, values: Iterable[T]) -> T:
+        """Return the option that most of the values are, or else the first option."""
+        known = Counter(value for value in values if value in self.options)
+        return known.most_common(1)[0][0] if known else self.options[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,9 @@ def _values(
     space: SearchSpace, architecture: Architecture, caps: Caps, activation: str
 ) -> dict[str, float]:
     blocks, head = architecture.blocks, architecture.head
-    norm = _commonest([b.norm for b in blocks], space.norms)
+    norm = space.norms.commonest(b.norm for b in blocks)
     if head.kind == "pool":
-        dropout = _commonest([b.dropout for b in blocks], space.dropouts)
+        dropout = space.dropouts.commonest(b.dropout for b in blocks)
     else:
         dropout = head.dropout
     halving = [
@@ -192,9 +192,3 @@ def _point(choice: Choice[T], option: T) -> float:
     place = choice.options.index(option)
     ends = [0.0, *accumulate(choice.shares)]
     return (ends[place] + ends[place + 1]) / 2
-
-
-def _commonest(values: Sequence[T], choice: Choice[T]) -> T:
-    """Return the option that most blocks have."""
-    known = Counter(value for value in values if value in choice.options)
-    return known.most_common(1)[0][0] if known else choice.options[0]
