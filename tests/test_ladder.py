@@ -14,7 +14,7 @@ from test_retrain import AFTER, CANDIDATES, SETTINGS, SIZES, after, choose
 
 import nas
 from nas.errors import StudyError, UsageError
-from nas.search.kept_trainings import RememberedTrainings
+from nas.search.kept_trainings import KeptTrainings
 from nas.search.ladder import caps, sizes_from, winner_folders
 
 FEW = ("--finalists", 1, "--epochs", 1, "--workers", 1, "--device", "cpu")
@@ -55,12 +55,12 @@ def test_a_size_below_all_nets_is_refused_before_any_training() -> None:
         caps(CANDIDATES, SETTINGS, [SIZES[4], SIZES[0] - 1])
 
 
-def test_what_two_caps_have_in_common_is_trained_once() -> None:
-    """Finalists and seeds of the same net are remembered."""
-    engine, remembered = FakeEngine(2, accuracy=after(AFTER)), RememberedTrainings()
-    first = choose(engine, kept=remembered, max_params=SIZES[5], seeds=2)
+def test_what_two_caps_have_in_common_is_trained_once(tmp_path: Path) -> None:
+    """Finalists and seeds of the same net are kept."""
+    engine, kept = FakeEngine(2, accuracy=after(AFTER)), KeptTrainings(tmp_path, {})
+    first = choose(engine, kept=kept, max_params=SIZES[5], seeds=2)
     began = len(engine.started)
-    again = choose(engine, kept=remembered, max_params=SIZES[3], seeds=2)
+    again = choose(engine, kept=kept, max_params=SIZES[3], seeds=2)
     assert first.contender.trial == again.contender.trial == 3
     assert first.report["test_accuracy"] == again.report["test_accuracy"]
     new = engine.started[began:]

@@ -7,6 +7,7 @@ resume. This module prints nothing; a display gets every event.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from nas.search.best import (
     allowed,
     retrain,
 )
-from nas.search.kept_trainings import KeptTrainings, RememberedTrainings, Trainings
+from nas.search.kept_trainings import KeptTrainings
 from nas.search.recipes import (
     NO_CHANGE,
     RecipeChange,
@@ -99,8 +100,6 @@ def run_best(
         kept = _kept(
             folders[0], dataset, settings.seed, settings.val_size, devices, say
         )
-    # Not `kept or ...`: an empty KeptTrainings is false.
-    trainings: Trainings = RememberedTrainings() if kept is None else kept
     criteria = [
         SelectionCriteria(
             max_params=limit,
@@ -116,7 +115,10 @@ def run_best(
     for one in criteria:
         allowed(candidates, one, settings)  # check before a worker is started
     say(augmentation_line(chosen))
-    with _mention_kept_trainings(kept):
+    with _mention_kept_trainings(kept), tempfile.TemporaryDirectory() as shared:
+        # Without folders the winners of this call still share what they train.
+        # Not `kept or ...`: an empty KeptTrainings is false.
+        trainings = KeptTrainings(Path(shared), {}) if kept is None else kept
         engine = LocalEngine(
             dataset,
             split_seed=settings.seed,

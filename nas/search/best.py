@@ -22,7 +22,7 @@ from nas.environment import versions
 from nas.errors import StudyError
 from nas.search.balance import balance
 from nas.search.contenders import Contender, contenders
-from nas.search.kept_trainings import Trainings
+from nas.search.kept_trainings import KeptTrainings
 from nas.search.recipes import fidelities
 from nas.search.retraining import Results, Show, Trainer, final_seed
 from nas.study.settings import Settings
@@ -76,7 +76,7 @@ def retrain(
     *,
     hardware: dict[str, Any],
     show: Show = lambda _: None,
-    kept: Trainings | None = None,
+    kept: KeptTrainings | None = None,
     data_name: str | None = None,
 ) -> Winner:
     """Choose the winner among the contenders and train it to the end.

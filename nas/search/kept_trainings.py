@@ -9,9 +9,9 @@ import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,34 +21,6 @@ from nas.files import write_atomically
 from nas.training.report import RungReport
 
 _logger = logging.getLogger("nas")
-
-
-class Trainings(Protocol):
-    """Finished trainings, by job."""
-
-    def find(self, job: Job) -> list[Reported | Finished] | None:
-        """Return the reports and the end of this job, None where it is not known."""
-
-    def keep(self, job: Job, reports: Sequence[RungReport], end: Finished) -> None:
-        """Keep a finished training."""
-
-
-class RememberedTrainings:
-    """Finished trainings, kept in memory."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._ended: dict[str, list[Reported | Finished]] = {}
-
-    def find(self, job: Job) -> list[Reported | Finished] | None:
-        """Return the reports and the end of this job, None where it is not known."""
-        events = self._ended.get(json.dumps(_what(job), sort_keys=True))
-        return events and [replace(event, job=job.number) for event in events]
-
-    def keep(self, job: Job, reports: Sequence[RungReport], end: Finished) -> None:
-        """Remember a training."""
-        events = [Reported(job.number, report) for report in reports]
-        self._ended[json.dumps(_what(job), sort_keys=True)] = [*events, end]
 
 
 class KeptTrainings:
@@ -125,18 +97,14 @@ class KeptTrainings:
         return sorted(self.folder.glob("*.npz"))
 
     def _path(self, job: Job) -> Path:
-        what = _what(job) | {"conditions": self._conditions}
+        what = {
+            "architecture": job.architecture.to_json(),
+            "recipe": asdict(job.recipe),
+            "seed": job.seed,
+            "rungs": job.rungs,
+            "mode": job.mode,
+            "metric": job.metric,
+            "conditions": self._conditions,
+        }
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{digest[:24]}.npz"
-
-
-def _what(job: Job) -> dict[str, Any]:
-    """Return everything that determines a job's training, as plain data."""
-    return {
-        "architecture": job.architecture.to_json(),
-        "recipe": asdict(job.recipe),
-        "seed": job.seed,
-        "rungs": job.rungs,
-        "mode": job.mode,
-        "metric": job.metric,
-    }

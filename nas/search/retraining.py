@@ -13,7 +13,7 @@ from nas.candidates.candidate import Candidate, mean_loss
 from nas.candidates.ranking import badness, gain_of_longer_training
 from nas.engines import Engine, Finished, Job, Mode, Reported, kernels_ran_in_all
 from nas.search.contenders import Contender
-from nas.search.kept_trainings import Trainings
+from nas.search.kept_trainings import KeptTrainings
 from nas.search.promotions import promotion_rungs
 from nas.search.train_all import train_all
 from nas.study.settings import Settings, derived_seed
@@ -126,7 +126,7 @@ class Trainer:
         metric: Metric,
         candidates: Sequence[Candidate],
         show: Show,
-        kept: Trainings | None,
+        kept: KeptTrainings | None,
     ) -> None:
         """Take what to train with; ``candidates`` are those with results in the study."""
         self._engine, self._settings, self._candidates = engine, settings, candidates

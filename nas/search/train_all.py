@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from nas.engines import Engine, Failed, Finished, Job, Reported, WorkerLost
 from nas.errors import StudyError
-from nas.search.kept_trainings import Trainings
+from nas.search.kept_trainings import KeptTrainings
 from nas.training.report import RungReport
 
 # A job is given up after so many dead workers.
@@ -19,7 +19,7 @@ def train_all(
     jobs: Sequence[Job],
     names: Sequence[str],
     show: Callable[[Job, Reported | Finished], None] = lambda _job, _event: None,
-    kept: Trainings | None = None,
+    kept: KeptTrainings | None = None,
     *,
     leave_out: Callable[[Job, str], None] | None = None,
 ) -> list[tuple[Job, Reported | Finished]]:
