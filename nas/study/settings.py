@@ -255,27 +255,22 @@ def _whole(kind: type[_T], data: dict[str, Any]) -> _T:
 
 
 def _check_types(settings: Settings) -> None:
-    for name in (
-        *("num_classes", "val_size", "param_budget"),
-        *("max_macs", "max_memory", "max_flash", "effective_val_size"),
+    for kind, words, names in (
+        (int, "a whole number", ("num_classes", "val_size", "param_budget", "seed")),
+        (
+            int | None,
+            "a whole number",
+            ("max_macs", "max_memory", "max_flash", "effective_val_size"),
+        ),
+        (float | None, "a number", ("majority_accuracy",)),
+        (str, "text", ("name", "dataset", "data_fingerprint", "space", "space_toml")),
+        (str | None, "text", ("data_dir",)),
     ):
-        value = getattr(settings, name)
-        optional = name.startswith(("max", "effective"))
-        if not (isinstance(value, int) or (value is None and optional)):
-            raise TypeError(f"{name} = {value!r} is not a whole number")
+        for name in names:
+            if not isinstance(value := getattr(settings, name), kind):
+                raise TypeError(f"{name} = {value!r} is not {words}")
     if (settings.max_latency is None) != (settings.board is None):
         raise TypeError("max_latency and board come together")
-    if not isinstance(settings.majority_accuracy, float | None):
-        raise TypeError(
-            f"majority_accuracy = {settings.majority_accuracy!r} is no number"
-        )
-    if not isinstance(settings.seed, int):
-        raise TypeError(f"seed = {settings.seed!r} is not a whole number")
-    for name in ("name", "dataset", "data_fingerprint", "space", "space_toml"):
-        if not isinstance(getattr(settings, name), str):
-            raise TypeError(f"{name} is no text")
-    if not isinstance(settings.data_dir, str | None):
-        raise TypeError("data_dir is no text")
 
 
 def differences(stored: Settings, asked: Settings) -> list[str]:
