@@ -11,14 +11,18 @@ from typing import Any
 from nas import __version__
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result.
+
+    Of ``more`` packages only those that are installed are in it.
+    """
     found = {"nas": __version__, "python": platform.python_version()}
-    for package in ("torch", "optuna", "numpy"):
+    for package in ("torch", "optuna", "numpy", *more):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+            if package not in more:
+                found[package] = "not installed"
     return found
 
 

@@ -108,7 +108,7 @@ def exported_net(net: TrainedNet, to: str, dataset: Dataset) -> Exported:
             files, results = _to_c(net, table, images, calibration)
         report |= {"calibration": f"{len(calibration)} training images"}
     report |= _compared(results.pop("classes") == labels, right) | results
-    report["versions"] = versions() | _versions_of("onnx", "onnxruntime")
+    report["versions"] = versions("onnx", "onnxruntime")
     return Exported(files, report)
 
 
@@ -314,15 +314,3 @@ def _compared(
             difference.std() / math.sqrt(len(difference))
         ),
     }
-
-
-def _versions_of(*names: str) -> dict[str, str]:
-    from importlib import metadata
-
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
