@@ -373,7 +373,13 @@ def _head_stages(
         yield Stage(
             name="head",
             convolutions=(
-                _classifier(weights, "classifier", (num_classes, channels, kernel)),
+                Convolution(
+                    weights.take(
+                        "head.classifier.weight",
+                        (num_classes, channels, kernel, kernel),
+                    ),
+                    weights.take("head.classifier.bias", (num_classes,)),
+                ),
             ),
             after=(_mean(sides),) if sides != (1, 1) else (),
             input_shape=shape,
@@ -425,14 +431,4 @@ def _linear(
         input_shape=shape,
         conv_shape=output,
         output_shape=output,
-    )
-
-
-def _classifier(
-    weights: _Weights, name: str, sizes: tuple[int, int, int]
-) -> Convolution:
-    outputs, inputs, kernel = sizes
-    return Convolution(
-        weights.take(f"head.{name}.weight", (outputs, inputs, kernel, kernel)),
-        weights.take(f"head.{name}.bias", (outputs,)),
     )
