@@ -22,7 +22,7 @@ from nas.importing.convolutions import (
 from nas.importing.dense import as_linear, with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
 from nas.importing.operations import pooling_values
-from nas.importing.refusals import GATES_PLACE, PAD_PLACE, refuse
+from nas.importing.refusals import GATES_PLACE, LEFT_OUT, PAD_PLACE, refuse
 from nas.importing.summing import depthwise_block, finish_of_sum, summed
 
 
@@ -94,6 +94,7 @@ class _Parts:
             norms: list[Layer] = []
             following: dict[str, Layer] | None = None
             if first.kind == "sum":
+                first = self.without_dropouts(first)
                 following = self.following(first)
                 found = summed(
                     first, self.convolved, activated="activation" in following
@@ -139,6 +140,17 @@ class _Parts:
             raise refuse(self.layers[0].name, GATES_PLACE)
         if self.layers and self.layers[0].kind == "pad":
             raise refuse(self.layers[0].name, PAD_PLACE)
+
+    def without_dropouts(self, added: Layer) -> Layer:
+        """Return an addition without the dropouts on its two ways."""
+        body, shortcut = [
+            tuple(layer for layer in way if layer.kind != "dropout")
+            for way in (added.body, added.shortcut)
+        ]
+        for layer in (*added.body, *added.shortcut):
+            if layer.kind == "dropout":
+                self.leave_out(layer)
+        return replace(added, body=body, shortcut=shortcut)
 
     def following(self, first: Layer) -> dict[str, Layer]:
         """Take what follows a block's convolutions off the front, by its kind."""
@@ -329,7 +341,9 @@ class _Parts:
         (norm,) = layer.modules
         if id(norm) in self.norms:
             raise refuse(
-                layer.name, "it is used twice; nas gives each its own batch norm"
+                layer.name,
+                "it is used twice; nas gives each its own batch norm; the nearest is one "
+                "for each use",
             )
         self.norms.add(id(norm))
         assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d)
@@ -449,10 +463,7 @@ class _Parts:
         return behind
 
     def leave_out(self, dropout: Layer) -> None:
-        self.notes.append(
-            f"{dropout.name} is left out: nas has no dropout there, which matters in "
-            "training alone"
-        )
+        self.notes.append(LEFT_OUT.format(dropout.name))
 
 
 def _again(layer: Layer, following: dict[str, Layer]) -> bool:
