@@ -211,6 +211,13 @@ def test_two_dropouts_in_a_row_are_one() -> None:
     architecture, notes = assemble(trace(model, (1, 8, 8)), (1, 8, 8))
     assert architecture.blocks[0].dropout == 0.7
     assert notes == ["2 (Dropout) and 3 (Dropout) are one dropout of 0.7"]
+    behind = [nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.4), nn.Dropout(0.5)]
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), GAP, nn.Flatten(), *behind, nn.Linear(8, 10)
+    )
+    architecture, notes = assemble(trace(model, (1, 8, 8)), (1, 8, 8))
+    assert architecture.head.dropout == 0.7
+    assert notes == ["5 (Dropout) and 6 (Dropout) are one dropout of 0.7"]
 
 
 class Residual(nn.Module):

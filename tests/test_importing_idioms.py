@@ -270,6 +270,9 @@ TAKEN: dict[str, Callable[[], nn.Module]] = {
         nn.Flatten(), nn.Linear(144, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(),
         nn.Linear(5, 10),
     ),
+    "dropout before ReLU": lambda: dense(
+        nn.Linear(100, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 10)
+    ),
     "softmax before flatten": lambda: nn.Sequential(
         nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.LogSoftmax(1), nn.Flatten()
     ),
@@ -419,6 +422,12 @@ DROPPED: dict[str, tuple[Callable[[], nn.Module], str, list[float]]] = {
     ),
     "before a hidden layer": (
         lambda: Net(out=hidden(nn.Dropout(0.2))), "behind the first linear", [0, 0.2]
+    ),
+    "before its activation": (
+        lambda: dense(
+            nn.Linear(100, 8), nn.Dropout(0.2), nn.Tanh(), nn.Linear(8, 9), nn.Linear(9, 10)
+        ),
+        "changes its place", [0, 0],
     ),
     "before and behind it": (
         lambda: Net(out=hidden(nn.Dropout(0.2), nn.Dropout(0.4))), "is left out", [0, 0.4]

@@ -19,10 +19,10 @@ from nas.importing.convolutions import (
     padding_of,
     stride_of,
 )
-from nas.importing.dense import as_linear, with_blocks_for_linear
+from nas.importing.dense import as_linear, as_one_dropout, with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
 from nas.importing.operations import pooling_values
-from nas.importing.refusals import GATES_PLACE, LEFT_OUT, PAD_PLACE, refuse
+from nas.importing.refusals import GATES_PLACE, LEFT_OUT, MOVED, PAD_PLACE, refuse
 from nas.importing.summing import depthwise_block, finish_of_sum, summed
 
 
@@ -50,12 +50,6 @@ def assemble(chain: Chain, input_shape: Shape) -> tuple[Architecture, list[str]]
         resolution=parts.resolution,
     )
     return architecture, list(dict.fromkeys(parts.notes))
-
-
-_MOVED = (
-    "the dropout behind {} changes its place among the layers of its block, which "
-    "matters in training alone"
-)
 
 
 class _Parts:
@@ -170,7 +164,10 @@ class _Parts:
                 if layer.kind == "dropout" and self.flattens_next():
                     break
                 if [*following][-1] == layer.kind == "dropout":
-                    following["dropout"] = self.one_dropout(following["dropout"])
+                    following["dropout"], note = as_one_dropout(
+                        following["dropout"], self.layers.pop(0)
+                    )
+                    self.notes.append(note)
                     continue
                 raise refuse(
                     layer.name,
@@ -180,22 +177,13 @@ class _Parts:
             following[layer.kind] = self.layers.pop(0)
         return following
 
-    def one_dropout(self, first: Layer) -> Layer:
-        """Return the dropout that does what this and the next layer do."""
-        second = self.layers.pop(0)
-        share = round(1 - (1 - first.value) * (1 - second.value), 6)
-        self.notes.append(
-            f"{first.name} and {second.name} are one dropout of {share:g}"
-        )
-        return replace(first, value=share, out_shape=second.out_shape)
-
     def note_dropout(self, following: dict[str, Layer], first: Layer) -> None:
         """Note where a dropout behind an addition stands elsewhere in nas."""
         kinds = list(following)
         if "dropout" in kinds and kinds != [
             kind for kind in ("activation", "dropout", "pool") if kind in kinds
         ]:
-            self.notes.append(_MOVED.format(first.name))
+            self.notes.append(MOVED.format(first.name))
 
     def convolved(
         self, layers: list[Layer]
@@ -325,7 +313,7 @@ class _Parts:
         quiet = [kind for kind in kinds if kind != "dropout"]
         for name in ("late_pool", "early_pool", "activation_first", "norm_last"):
             if [k for k in ORDERS[name] if k in quiet] == quiet:
-                self.notes.append(_MOVED.format(first.name))
+                self.notes.append(MOVED.format(first.name))
                 return name
         there = [
             ", ".join(kind for kind in order if kind in following)

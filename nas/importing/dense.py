@@ -16,14 +16,16 @@ from torch import nn
 from nas.architecture import Shape
 from nas.architecture.parts import Pooling
 from nas.importing.layer import Layer
-from nas.importing.refusals import LEFT_OUT
+from nas.importing.refusals import LEFT_OUT, MOVED
 
 
 def with_blocks_for_linear(
     layers: tuple[Layer, ...], input_shape: Shape
 ) -> tuple[list[Layer], list[str]]:
     """Return the layers, linear ones as convolutions if no head fits, and notes."""
-    every, notes = _without_gap(list(layers))
+    ordered, moved = _ordered(layers)
+    every, notes = _without_gap(ordered)
+    notes = [*moved, *notes]
     kinds = [layer.kind for layer in every]
     if "gap" in kinds or "linear" not in kinds:
         return every, notes
@@ -49,6 +51,37 @@ def with_blocks_for_linear(
         else:
             blocks.append(replace(layer, out_shape=shape))
     return [*before, *blocks, *behind[count:]], notes
+
+
+def _ordered(layers: tuple[Layer, ...]) -> tuple[list[Layer], list[str]]:
+    """Return the layers, each linear one's dropout behind its activation, and notes.
+
+    Dropouts in a row, which are there then, are one.
+    """
+    found: list[Layer] = []
+    notes: list[str] = []
+    for layer in layers:
+        kinds = [one.kind for one in found]
+        if kinds[-1:] != ["dropout"] or not {"linear", "gap"} & {*kinds}:
+            found.append(layer)
+        elif layer.kind == "dropout":
+            found[-1], note = as_one_dropout(found[-1], layer)
+            notes.append(note)
+        elif layer.kind == "activation" and kinds[-2] == "linear":
+            found.insert(-1, layer)
+            # Zeros and larger values stay what they are to these.
+            if layer.value not in {"relu", "leaky_relu"}:
+                notes.append(MOVED.format(found[-3].name))
+        else:
+            found.append(layer)
+    return found, notes
+
+
+def as_one_dropout(first: Layer, second: Layer) -> tuple[Layer, str]:
+    """Return the dropout that does what two in a row do, and a note."""
+    share = round(1 - (1 - first.value) * (1 - second.value), 6)
+    note = f"{first.name} and {second.name} are one dropout of {share:g}"
+    return replace(first, value=share, out_shape=second.out_shape), note
 
 
 def _without_gap(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
