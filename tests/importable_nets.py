@@ -553,19 +553,6 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         r"Hardtanh.* nas makes gates by .* hard sigmoid",
     ),
     "mish": (_ending(nn.Conv2d(1, 8, 3), nn.Mish()), r"Mish.* nearest are ReLU"),
-    "activations that differ behind the mean": (
-        nn.Sequential(
-            cbr(1, 4),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(4, 8),
-            nn.ReLU(),
-            nn.Linear(8, 8),
-            nn.SiLU(),
-            nn.Linear(8, 10),
-        ),
-        r"SiLU.* one activation behind all hidden linear layers",
-    ),
     "zeros behind alone": (
         _ending(cbr(1, 4), Sum(cbr(4, 8, stride=2, padding=1)[:2], zeros(0, 4))),
         r"pad \(.* 0 channels of zeros before and 4 behind; the nearest .* 2 and 2",

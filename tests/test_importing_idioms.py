@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from importable_nets import Gated
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.architecture import Architecture
+from nas.architecture.notation import describe
 from nas.errors import ArchitectureError
 from nas.importing import assemble, check_same, trace, unwrapped
 
@@ -100,6 +102,8 @@ ACTIVATIONS: dict[str, tuple[Change, str]] = {
     "elu": (nn.ELU(inplace=True), "elu"),
     "celu": (functional.celu, "elu"),
     "elu by hand": (lambda x: torch.where(x > 0, x, torch.expm1(x)), "elu"),
+    "TorchScript": (lambda x: compiled(x), "silu"),  # noqa: PLW0108 - defined below
+    "gradient of its own": (lambda x: Memoryless.apply(x), "silu"),  # noqa: PLW0108
 }
 
 
@@ -144,6 +148,37 @@ def checked(x: Tensor) -> Tensor:
     assert not torch.isnan(x).any()
     assert torch.isfinite(x).all(), "diverged"
     return x.type(torch.float32).cpu()
+
+
+class Memoryless(torch.autograd.Function):
+    """Swish that keeps less for its gradient, as in many an EfficientNet."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Return swish."""
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        """Return its gradient."""
+        (x,) = ctx.saved_tensors
+        gate = torch.sigmoid(x)
+        return grad * gate * (1 + x * (1 - gate))
+
+
+class StraightSwish(torch.autograd.Function):
+    """Swish with another gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 - torch gives it
+        """Return swish."""
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
+        """Return it as it is."""
+        return grad
 
 
 class OwnSize(nn.Conv2d):
@@ -235,7 +270,38 @@ TAKEN: dict[str, Callable[[], nn.Module]] = {
         nn.Flatten(), nn.Linear(144, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(),
         nn.Linear(5, 10),
     ),
+    "dropout before ReLU": lambda: dense(
+        nn.Linear(100, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 10)
+    ),
+    "softmax before flatten": lambda: nn.Sequential(
+        nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.LogSoftmax(1), nn.Flatten()
+    ),
+    "log of softmax": lambda: Net(behind=lambda x: torch.log(torch.softmax(x, 1))),
+    "maxima of the map": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), Changed(lambda x: x.amax((2, 3))), nn.Linear(4, 10)
+    ),
+    "a sixth of the product with gates": lambda: gated_by(lambda x: x / 6),
+    "the same, multiplied": lambda: gated_by(lambda x: x * (1 / 6)),
 }  # fmt: skip
+
+
+class Changed(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Any:
+        """Return what it makes of the values."""
+        return self.change(x)
+
+
+def gated_by(change: Change) -> nn.Module:
+    """Return a net whose gates go from 0 to 6 before this change of the product."""
+    gated = Gated(4, 8, 2, last=lambda x: functional.relu6(x + 3))
+    gated.project = nn.Sequential(Changed(change), gated.project)  # type: ignore[assignment]
+    return Net(activation=nn.Sequential(nn.ReLU(), gated))
 
 
 def relu_in_place(x: Tensor) -> Tensor:
@@ -281,12 +347,87 @@ def test_linear_layers_without_bias_are_convolutions(name: str) -> None:
     assert len(said) == (name in {"behind the mean", "1x1 convolution"})
 
 
+def behind_the_mean(*layers: nn.Module, pooling: nn.Module | None = None) -> nn.Module:
+    """Return a net with these layers behind the means of 4 channels."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), pooling or nn.Identity(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), *layers,
+    )  # fmt: skip
+
+
+HEADS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "norm": (
+        lambda: behind_the_mean(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 10)
+        ),
+        "4c3v/avg10 late - 8c1 bias+norm drop0.5 - flatten",
+    ),
+    "convolutions": (
+        lambda: behind_the_mean(
+            nn.Unflatten(1, (4, 1, 1)), nn.Conv2d(4, 8, 1, bias=False), nn.BatchNorm2d(8),
+            nn.Hardswish(), nn.Conv2d(8, 10, 1), nn.Flatten(),
+        ),
+        "4c3v/avg10 late - 8c1 hardswish - flatten",
+    ),
+    "two activations": (
+        lambda: behind_the_mean(
+            nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 10)
+        ),
+        "4c3v/avg10 late - 8c1 bias - 6c1 tanh bias - flatten",
+    ),
+    "no bias": (
+        lambda: behind_the_mean(
+            nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 10, bias=False)
+        ),
+        "4c3v/avg10 late - 8c1 bare - 10c1 linear bare - pool",
+    ),
+    "behind a pooling": (
+        lambda: behind_the_mean(
+            nn.Dropout(), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 10),
+            pooling=nn.MaxPool2d(2),
+        ),
+        "4c3v/max late - 8c1/avg5 linear bias+norm - flatten",
+    ),
+    "ReLU at the end": (
+        lambda: behind_the_mean(nn.Linear(4, 10), nn.ReLU()),
+        "4c3v/avg10 late - 10c1 bias - pool",
+    ),
+    "dropout at the end": (
+        lambda: dense(nn.Linear(100, 10), nn.Dropout(0.1)),
+        "4c3v/max bias late - 10c5v linear bias drop0.1 - pool",
+    ),
+    "norm at the end": (
+        lambda: dense(nn.Linear(100, 10), nn.BatchNorm1d(10)),
+        "4c3v/max bias late - 10c5v linear bias+norm - pool",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_layers_that_no_head_has_are_convolutions_of_one_pixel(name: str) -> None:
+    """Behind the pooling of the block before, or of their own, which a note says."""
+    make, expected = HEADS[name]
+    architecture, notes = imported(make())
+    assert describe(architecture) == expected
+    said = [note for note in notes if "the block before it pools already" in note]
+    assert len(said) == (name == "behind a pooling")
+
+
 DROPPED: dict[str, tuple[Callable[[], nn.Module], str, list[float]]] = {
     "before all": (
         lambda: nn.Sequential(nn.Dropout(), Net()), "is left out", [0, 0]
     ),
+    "within an addition": (
+        lambda: Net(activation=dropping()), "is left out", [0, 0]
+    ),
     "before a hidden layer": (
         lambda: Net(out=hidden(nn.Dropout(0.2))), "behind the first linear", [0, 0.2]
+    ),
+    "before its activation": (
+        lambda: dense(
+            nn.Linear(100, 8), nn.Dropout(0.2), nn.Tanh(), nn.Linear(8, 9), nn.Linear(9, 10)
+        ),
+        "changes its place", [0, 0],
     ),
     "before and behind it": (
         lambda: Net(out=hidden(nn.Dropout(0.2), nn.Dropout(0.4))), "is left out", [0, 0.4]
@@ -299,6 +440,13 @@ def hidden(before: nn.Module, behind: nn.Module | None = None) -> nn.Module:
     return nn.Sequential(
         before, nn.Linear(4, 8), nn.ReLU(), behind or nn.Identity(), nn.Linear(8, 10)
     )
+
+
+def dropping() -> nn.Module:
+    """Return an inverted bottleneck with dropout before the addition."""
+    block = Gated(4, 8, 2)
+    block.project = nn.Sequential(*block.project, nn.Dropout())
+    return nn.Sequential(nn.ReLU(), block)
 
 
 @pytest.mark.parametrize("name", DROPPED)
@@ -316,6 +464,8 @@ def test_a_dropout_without_a_place_is_noted(name: str) -> None:
     [
         lambda x: (x.features, x.logits),
         lambda x: {"logits": x.logits, "features": [x.features]},
+        lambda x: (x.features, x.logits.argmax(1), x.logits),
+        lambda x: {"logits": x.logits, "class": x.logits.argmax(1)},
     ],
 )
 def test_features_beside_the_logits_are_noted(returned: Any) -> None:
@@ -415,11 +565,18 @@ def compiled(x: Tensor) -> Tensor:
     return function(x)  # type: ignore[no-any-return]
 
 
+def compiled_sine(x: Tensor) -> Tensor:
+    """Return what nas has not, by such a function."""
+    with warnings.catch_warnings(action="ignore"):
+        function = torch.jit.trace(torch.sin, torch.zeros(1))
+    return function(x)  # type: ignore[no-any-return]
+
+
 def _swish(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
-@pytest.mark.parametrize("function", [compiled, torch.as_tensor, Straight.apply])
+@pytest.mark.parametrize("function", [compiled_sine, torch.as_tensor, Straight.apply])
 def test_compiled_code_is_given_no_values(function: Change) -> None:
     """It would take them for tensors, and crash; isinstance stays what it was."""
     before = isinstance
@@ -578,6 +735,25 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a gradient of its own": (
         lambda: Net(activation=lambda x: Straight.apply(x)),  # noqa: PLW0108
         r"Straight \(test_importing_idioms.py line \d+\) .* gradient of its own",
+    ),
+    "swish with another gradient": (
+        lambda: Net(activation=lambda x: StraightSwish.apply(x)),  # noqa: PLW0108
+        r"StraightSwish \(test_importing_idioms.py line \d+\) .* gradient of its own",
+    ),
+    "TorchScript of something else": (
+        lambda: Net(activation=compiled_sine),
+        r"sin \(test_importing_idioms.py line \d+\) .* is TorchScript, .* nearest",
+    ),
+    "a fifth of gates": (
+        lambda: gated_by(lambda x: x / 5), r"mul \(importable.* nas makes gates by"
+    ),
+    "softmax twice": (
+        lambda: Net(behind=lambda x: x.softmax(1).log_softmax(1)),
+        r"log_softmax \(.* stands behind the softmax, .* nearest is without it",
+    ),
+    "another addition in the shortcut": (
+        lambda: Net(activation=Way(lambda x, y: y.relu() + functional.max_pool2d(x, 3, 1, 1), padding=1)),
+        "two ways side by side only where .* the nearest is that",
     ),
     "swish within gates": (
         lambda: Net(activation=gated), "nas makes gates by .* ReLU"

@@ -19,10 +19,10 @@ from nas.importing.convolutions import (
     padding_of,
     stride_of,
 )
-from nas.importing.dense import as_linear, with_blocks_for_linear
+from nas.importing.dense import as_linear, as_one_dropout, with_blocks_for_linear
 from nas.importing.layer import Chain, Layer
 from nas.importing.operations import pooling_values
-from nas.importing.refusals import GATES_PLACE, PAD_PLACE, refuse
+from nas.importing.refusals import GATES_PLACE, LEFT_OUT, MOVED, PAD_PLACE, refuse
 from nas.importing.summing import depthwise_block, finish_of_sum, summed
 
 
@@ -50,12 +50,6 @@ def assemble(chain: Chain, input_shape: Shape) -> tuple[Architecture, list[str]]
         resolution=parts.resolution,
     )
     return architecture, list(dict.fromkeys(parts.notes))
-
-
-_MOVED = (
-    "the dropout behind {} changes its place among the layers of its block, which "
-    "matters in training alone"
-)
 
 
 class _Parts:
@@ -94,6 +88,7 @@ class _Parts:
             norms: list[Layer] = []
             following: dict[str, Layer] | None = None
             if first.kind == "sum":
+                first = self.without_dropouts(first)
                 following = self.following(first)
                 found = summed(
                     first, self.convolved, activated="activation" in following
@@ -140,6 +135,17 @@ class _Parts:
         if self.layers and self.layers[0].kind == "pad":
             raise refuse(self.layers[0].name, PAD_PLACE)
 
+    def without_dropouts(self, added: Layer) -> Layer:
+        """Return an addition without the dropouts on its two ways."""
+        body, shortcut = [
+            tuple(layer for layer in way if layer.kind != "dropout")
+            for way in (added.body, added.shortcut)
+        ]
+        for layer in (*added.body, *added.shortcut):
+            if layer.kind == "dropout":
+                self.leave_out(layer)
+        return replace(added, body=body, shortcut=shortcut)
+
     def following(self, first: Layer) -> dict[str, Layer]:
         """Take what follows a block's convolutions off the front, by its kind."""
         following: dict[str, Layer] = {}
@@ -158,7 +164,10 @@ class _Parts:
                 if layer.kind == "dropout" and self.flattens_next():
                     break
                 if [*following][-1] == layer.kind == "dropout":
-                    following["dropout"] = self.one_dropout(following["dropout"])
+                    following["dropout"], note = as_one_dropout(
+                        following["dropout"], self.layers.pop(0)
+                    )
+                    self.notes.append(note)
                     continue
                 raise refuse(
                     layer.name,
@@ -168,22 +177,13 @@ class _Parts:
             following[layer.kind] = self.layers.pop(0)
         return following
 
-    def one_dropout(self, first: Layer) -> Layer:
-        """Return the dropout that does what this and the next layer do."""
-        second = self.layers.pop(0)
-        share = round(1 - (1 - first.value) * (1 - second.value), 6)
-        self.notes.append(
-            f"{first.name} and {second.name} are one dropout of {share:g}"
-        )
-        return replace(first, value=share, out_shape=second.out_shape)
-
     def note_dropout(self, following: dict[str, Layer], first: Layer) -> None:
         """Note where a dropout behind an addition stands elsewhere in nas."""
         kinds = list(following)
         if "dropout" in kinds and kinds != [
             kind for kind in ("activation", "dropout", "pool") if kind in kinds
         ]:
-            self.notes.append(_MOVED.format(first.name))
+            self.notes.append(MOVED.format(first.name))
 
     def convolved(
         self, layers: list[Layer]
@@ -313,7 +313,7 @@ class _Parts:
         quiet = [kind for kind in kinds if kind != "dropout"]
         for name in ("late_pool", "early_pool", "activation_first", "norm_last"):
             if [k for k in ORDERS[name] if k in quiet] == quiet:
-                self.notes.append(_MOVED.format(first.name))
+                self.notes.append(MOVED.format(first.name))
                 return name
         there = [
             ", ".join(kind for kind in order if kind in following)
@@ -329,7 +329,9 @@ class _Parts:
         (norm,) = layer.modules
         if id(norm) in self.norms:
             raise refuse(
-                layer.name, "it is used twice; nas gives each its own batch norm"
+                layer.name,
+                "it is used twice; nas gives each its own batch norm; the nearest is one "
+                "for each use",
             )
         self.norms.add(id(norm))
         assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d)
@@ -449,10 +451,7 @@ class _Parts:
         return behind
 
     def leave_out(self, dropout: Layer) -> None:
-        self.notes.append(
-            f"{dropout.name} is left out: nas has no dropout there, which matters in "
-            "training alone"
-        )
+        self.notes.append(LEFT_OUT.format(dropout.name))
 
 
 def _again(layer: Layer, following: dict[str, Layer]) -> bool:

@@ -7,7 +7,8 @@ operations are run on two ranges of numbers and compared with the activations of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Mapping
 from operator import setitem
 from typing import Any
 
@@ -18,12 +19,14 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from nas.architecture.activations import ACTIVATIONS
 
+Curve = Callable[[Tensor], Tensor]
+CURVES: dict[str, Curve] = {name: getattr(functional, name) for name in ACTIVATIONS}
 # No activation takes more operations than this.
 _MOST_OPERATIONS = 12
 
 
 def activation_behind(
-    node: fx.Node, root: nn.Module, names: Iterable[str] = ACTIVATIONS
+    node: fx.Node, root: nn.Module, curves: Mapping[str, Curve] = CURVES
 ) -> tuple[fx.Node, str] | None:
     """Return the node at which one of these activations of its values ends, and its name.
 
@@ -34,13 +37,8 @@ def activation_behind(
         return None
     # A few values, as between a map's means and its gates, tell no curves apart.
     images = len(value) * -(-64 // value.numel())
-    places = torch.linspace(-1, 1, images * value[0].numel())
-    places = places.reshape(images, *value.shape[1:])
-    # Near zero the curves differ, far from it their bounds: from 8 to 10,000.
-    ranges: list[dict[fx.Node, Any]] = [
-        {node: 8 * places},
-        {node: places.sign() * 8 * 1250 ** places.abs()},
-    ]
+    numbers = _numbers((images, *value.shape[1:]))
+    ranges: list[dict[fx.Node, Any]] = [{node: one} for one in numbers]
     later = node.next
     while len(ranges[0]) <= _MOST_OPERATIONS and later.op != "output":
         if later.op != "get_attr" and any(
@@ -52,11 +50,49 @@ def activation_behind(
             except Exception:  # noqa: BLE001 - whatever torch raises for such numbers
                 return None
             if _closed(ranges[0], later):
-                for name in names:
-                    if all(_is(name, one[node], one[later]) for one in ranges):
+                for name, curve in curves.items():
+                    if all(_is(curve, one[node], one[later]) for one in ranges):
                         return later, name
         later = later.next
     return None
+
+
+def activation_of(function: Callable[[Tensor], Any]) -> str | None:
+    """Return the activation that a function computes, with the same gradient, or None."""
+    numbers = _numbers((64,))
+    try:
+        found = [_with_slope(function, one) for one in numbers]
+    except Exception:  # noqa: BLE001 - whatever the user's code raises
+        return None
+    for name, curve in CURVES.items():
+        if all(
+            _is(curve, one, value)
+            and torch.allclose(slope, _with_slope(curve, one)[1], rtol=1e-4, atol=1e-5)
+            for one, (value, slope) in zip(numbers, found, strict=True)
+        ):
+            return name
+    return None
+
+
+def _with_slope(
+    function: Callable[[Tensor], Any], numbers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what the function gives for these numbers, and its gradient there."""
+    numbers = numbers.clone().requires_grad_()
+    with torch.enable_grad():
+        # One that works in place may not change what the gradient is asked of.
+        found = function(numbers.clone())
+        (slope,) = torch.autograd.grad(found.sum(), numbers)
+    return found.detach(), slope
+
+
+def _numbers(shape: tuple[int, ...]) -> list[Tensor]:
+    """Return numbers near zero, where the curves differ, and far from it.
+
+    There, from 8 to 10,000, their bounds differ.
+    """
+    places = torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
+    return [8 * places, places.sign() * 8 * 1250 ** places.abs()]
 
 
 def _run(node: fx.Node, computed: dict[fx.Node, Any], root: nn.Module) -> Any:
@@ -103,11 +139,11 @@ def _closed(computed: dict[fx.Node, Any], end: fx.Node) -> bool:
     )
 
 
-def _is(name: str, numbers: Tensor, found: Any) -> bool:
+def _is(curve: Curve, numbers: Tensor, found: Any) -> bool:
     """Tell whether that is what the activation makes of the numbers."""
     if not isinstance(found, Tensor) or found.shape != numbers.shape:
         return False
-    wanted = getattr(functional, name)(numbers)
+    wanted = curve(numbers)
     # One by exponentials overflows far from zero.
     known = torch.where(found.isnan() & (numbers.abs() > 40), wanted, found)
     return known.dtype == wanted.dtype and torch.allclose(

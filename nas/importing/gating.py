@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import fx, nn
+from torch.nn import functional
 
 from nas.architecture import Gate
 from nas.architecture.activations import ACTIVATIONS
 from nas.architecture.definition import sizes_of_gates
-from nas.importing.byhand import activation_behind
+from nas.importing.byhand import CURVES, Curve, activation_behind, run_node
 from nas.importing.dense import as_linear
 from nas.importing.layer import Layer, is_tensor, shape_of, target_of
 from nas.importing.operations import Operations
@@ -25,6 +27,9 @@ _HARD = {"hardsigmoid", "clamp", "clip", "hardtanh"} | {
 }
 # They bring the numbers to the feature map's shape.
 _SHAPING = {"unsqueeze", "getitem", "expand", "expand_as", "broadcast_to"}
+_CURVES = CURVES | {"hardsigmoid": functional.hardsigmoid}
+# The division may stand behind the product with the feature map.
+_SIXFOLD: dict[str, Curve] = {"hardsigmoid": lambda x: functional.relu6(x + 3)}
 _GATES: dict[str, Gate] = {"sigmoid": "sigmoid", "hardsigmoid": "hard_sigmoid"}
 _WAY = ["gap", "dense", "activation", "dense", "activation"]
 _NEAREST = (
@@ -52,14 +57,18 @@ def gates_behind(
         return None
     (product,), (current,) = products, starts
     way = Operations(taken.root, taken.always)
+    sixfold = False
     while current is not product:
         _add(current, way)
         following = [user for user in current.users if is_tensor(user)]
         by_hand = len(following) > 1 or any(
             _kind(user, way.root) in _HARD for user in following
         )
-        known = (*ACTIVATIONS, "hardsigmoid")
-        if by_hand and (found := activation_behind(current, way.root, known)):
+        found = activation_behind(current, way.root, _CURVES) if by_hand else None
+        if by_hand and found is None:
+            found = activation_behind(current, way.root, _SIXFOLD)
+            sixfold = found is not None
+        if found is not None:
             current, activation = found
             way.put(
                 "activation", way.name(current), shape_of(current), value=activation
@@ -68,7 +77,24 @@ def gates_behind(
         if len(following) != 1:
             return None
         (current,) = following
-    return product, _layer(way.layers, taken.name(product), shape_of(product))
+    layer = _layer(way.layers, taken.name(product), shape_of(product))
+    if sixfold:
+        product = _sixth(product, taken)
+    return product, layer
+
+
+def _sixth(product: fx.Node, taken: Operations) -> fx.Node:
+    """Return where a product with gates from 0 to 6 is divided by 6."""
+    users = list(product.users)
+    if (
+        len(users) == 1
+        and users[0].all_input_nodes == [product]
+        and _kind(users[0], taken.root) in _HARD
+    ):
+        six = torch.full((1,), 6.0)
+        if torch.allclose(run_node(users[0], taken.root, lambda _: six), six / 6):
+            return users[0]
+    raise refuse(taken.name(product), _NEAREST)
 
 
 def _add(node: fx.Node, way: Operations) -> None:

@@ -65,7 +65,8 @@ def _called(found: Any, target: str, path: Path) -> Any:
         return found()
     except Exception as error:
         raise ArchitectureError(
-            f"{target}: calling it without arguments raises {_summary(error, path)}"
+            f"{target}: calling it without arguments raises {_summary(error, path)}: name "
+            "a function that returns the module without that"
         ) from error
 
 

@@ -62,8 +62,6 @@ class Operations:
     def add(self, node: fx.Node) -> None:
         """Add what a node computes; raise ArchitectureError where nas has no such layer."""
         name = self.name(node)
-        if self.ending is not None:
-            raise refuse(name, f"it stands behind the {self.ending}")
         tensors = [n for n in node.all_input_nodes if is_tensor(n)]
         takes_weights = len(tensors) > 1 and target_of(node) in TAKING_WEIGHTS
         if takes_weights or any(n.op == "get_attr" for n in tensors):
@@ -76,7 +74,9 @@ class Operations:
             tensors[0].meta["value"], torch.Tensor
         ):
             raise refuse(
-                name, "nas has one chain of layers, without parts side by side"
+                name,
+                "nas has one chain of layers, without parts side by side; the nearest is "
+                "the whole feature map",
             )
         before, after = shape_of(tensors[0]), shape_of(node)
         if self.averaging is not None and target_of(node) != "mean":
@@ -117,7 +117,11 @@ class Operations:
                 self._pad(name, module.padding, float(module.value))
             case nn.Linear():
                 if len(before) != 1:
-                    raise refuse(name, "it does not stand behind a flatten")
+                    raise refuse(
+                        name,
+                        "it does not stand behind a flatten; the nearest is nn.Flatten "
+                        "before it",
+                    )
                 self.put("linear", name, after, modules=(module,))
             case nn.MaxPool2d() | nn.AvgPool2d():
                 kind = "max" if isinstance(module, nn.MaxPool2d) else "avg"
@@ -126,13 +130,11 @@ class Operations:
                 self._adaptive_pool("avg", name, before, after)
             case nn.AdaptiveMaxPool2d() if not module.return_indices:
                 self._adaptive_pool("max", name, before, after)
-            case nn.Flatten():
+            case nn.Flatten() | nn.Unflatten():
                 self._flatten(name, after, before)
             case nn.Dropout() | nn.Dropout2d():
                 self._dropout(type(module).__name__, name, float(module.p), after)
             case nn.Identity():
-                pass
-            case nn.Unflatten() if before == after:
                 pass
             case nn.Softmax() | nn.LogSoftmax():
                 log = isinstance(module, nn.LogSoftmax)
@@ -170,6 +172,9 @@ class Operations:
             self._adaptive_pool("avg", name, before, after)
         elif target == "adaptive_max_pool2d":
             self._adaptive_pool("max", name, before, after)
+        elif target == "amax" and math.prod(after) == after[0] == before[0]:
+            self._adaptive_pool("max", name, before, (before[0], 1, 1))
+            self._flatten(name, after, before)
         elif target == "mean":
             self._mean(node, name, before, after)
         elif target == "getitem" and (step := _step_of(node.args[1], before)):
@@ -189,6 +194,8 @@ class Operations:
                         f"{name} is on in evaluation, too, because it lacks "
                         "training=self.training; in nas it is on in training alone"
                     )
+        elif target == "log" and self.ending == "softmax":
+            self.ending = "log_softmax"
         elif target in _ENDINGS:
             self._end(target, name, after)
         # Python's sum begins with 0.
@@ -243,6 +250,8 @@ class Operations:
         value: Any = None,
     ) -> None:
         """Add a layer of that kind; a convolution takes the zeros before it."""
+        if self.ending is not None and kind != "flatten":
+            raise self.behind_ending(name)
         padding = 0, 0
         if self.padding is not None:
             if kind != "convolution" or len(modules) != 1:
@@ -343,6 +352,12 @@ class Operations:
         if len(after) == 2 and after == (before[0], math.prod(before[1:])):
             self.averaging = before[0]
             return
+        if len(after) > 3:
+            raise refuse(
+                name,
+                "it splits a feature map into parts, as a channel shuffle does; nas keeps "
+                "it as channels, height, width; the nearest is without it",
+            )
         if len(after) != 1:
             raise refuse(
                 name,
@@ -352,9 +367,23 @@ class Operations:
         self.put("flatten", name, after)
 
     def _end(self, kind: str, name: str, after: Shapes) -> None:
-        if len(after) != 1:
-            raise refuse(name, "it does not stand behind the logits")
+        if self.ending is not None:
+            raise self.behind_ending(name)
+        if math.prod(after) != after[0]:
+            raise refuse(
+                name,
+                "it does not stand behind the logits; the nearest is one behind them, or "
+                "none",
+            )
         self.ending = kind
+
+    def behind_ending(self, name: str) -> ArchitectureError:
+        """Return the error of what stands behind the last function of the logits."""
+        return refuse(
+            name,
+            f"it stands behind the {self.ending}, which has to be the last; the nearest "
+            "is without it",
+        )
 
 
 def _step_of(index: Any, before: Shapes) -> int:

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.autograd import Function
+from torch.nn import functional
 
 from nas.architecture import Shape
 from nas.errors import ArchitectureError
+from nas.importing.byhand import activation_of
 from nas.importing.layer import target_of
 from nas.importing.refusals import refuse
 
@@ -50,17 +52,22 @@ def record(model: nn.Module, input_shape: Shape) -> tuple[Images, fx.Graph]:
     tracer = _Recorder(input_shape)
     with torch.no_grad(), _values_as_tensors():
         graph = tracer.trace(root)
+    _prune(graph)
+    return root, graph
+
+
+def _prune(graph: fx.Graph) -> None:
+    """Erase what no one takes."""
     for node in reversed(graph.nodes):
         if node.op not in {"output", "placeholder"} and not node.users:
             graph.erase_node(node)
-    return root, graph
 
 
 def keep_last(graph: fx.Graph) -> tuple[int, int] | None:
     """Let the graph return the last of several tensors, which the others lead to.
 
-    They are features that a net returns, too. Return which one the last is, of how
-    many; None where the others do not lead to it.
+    They are features that a net returns, too. Whole numbers are no logits but classes.
+    Return which one the last is, of how many; None where the others do not lead to it.
     """
     (output,) = graph.find_nodes(op="output")
     returned: list[fx.Node] = []
@@ -68,15 +75,21 @@ def keep_last(graph: fx.Graph) -> tuple[int, int] | None:
     order = {node: place for place, node in enumerate(graph.nodes)}
     if not returned:
         return 0, 0
-    last = max(returned, key=order.__getitem__)
+    scores = [n for n in returned if not _is_whole(n.meta["value"])] or returned
+    last = max(scores, key=order.__getitem__)
     before = {last}
     for node in reversed(list(graph.nodes)[: order[last]]):
         if not before.isdisjoint(node.users):
             before.add(node)
-    if not before.issuperset(returned):
+    if not before.issuperset(scores):
         return None
     output.args = (last,)
+    _prune(graph)
     return returned.index(last), len(returned)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_floating_point()
 
 
 def user_line() -> str:
@@ -112,31 +125,51 @@ def _values_as_tensors() -> Iterator[None]:
     """Let forward ask isinstance(images, torch.Tensor).
 
     Only Python code may be told so: what torch has compiled would read a value as a
-    tensor's memory, and crash. A function with a gradient of its own is compiled, too.
+    tensor's memory, and crash. So would a function with a gradient of its own. Both are
+    taken as the activation that they compute, or refused.
     """
     plain, apply = builtins.isinstance, vars(Function)["apply"]
+    call = torch.jit.ScriptFunction.__call__
 
     def is_instance(one: Any, kinds: Any) -> bool:
         if plain(one, kinds):
             return True
         return type(one) is _Value and plain(one.node.meta.get("value", one), kinds)
 
-    def apply_none(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
-        if any(type(one) is _Value for one in (*args, *kwargs.values())):
-            line = user_line()
-            raise refuse(
-                f"{cls.__name__} ({line})" if line else cls.__name__,
-                "it is a torch.autograd.Function, with a gradient of its own; the "
-                "nearest is a layer or function of torch that computes the same",
-            )
-        return apply.__get__(None, cls)(*args, **kwargs)
+    def apply_known(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        own = "a torch.autograd.Function, with a gradient of its own"
+        return _as_known(apply.__get__(None, cls), cls.__name__, own, args, kwargs)
+
+    def call_known(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _as_known(call.__get__(self), self.name, "TorchScript", args, kwargs)
 
     builtins.isinstance = is_instance
-    Function.apply = classmethod(apply_none)
+    Function.apply = classmethod(apply_known)
+    torch.jit.ScriptFunction.__call__ = call_known  # type: ignore[method-assign]
     try:
         yield
     finally:
         builtins.isinstance, Function.apply = plain, apply
+        torch.jit.ScriptFunction.__call__ = call  # type: ignore[method-assign]
+
+
+def _as_known(
+    function: Callable[..., Any], name: str, kind: str, args: Any, kwargs: Any
+) -> Any:
+    """Return what a function without Python code gives, for a value by its activation."""
+    values = [one for one in (*args, *kwargs.values()) if type(one) is _Value]
+    if not values:
+        return function(*args, **kwargs)
+    if values == [*args[:1]]:
+        known = activation_of(lambda numbers: function(numbers, *args[1:], **kwargs))
+        if known is not None:
+            return getattr(functional, known)(args[0])
+    line = user_line()
+    raise refuse(
+        f"{name} ({line})" if line else name,
+        f"it is {kind}, and no activation that nas has; the nearest is a layer "
+        "or function of torch",
+    )
 
 
 class _Recorder(fx.Tracer):

@@ -17,8 +17,12 @@ from nas.importing.convolutions import (
 )
 from nas.importing.gating import gates_of
 from nas.importing.layer import Layer
-from nas.importing.refusals import refuse
+from nas.importing.refusals import GATES_PLACE, refuse
 
+_SIDE_BY_SIDE = (
+    "nas has two ways side by side only where one is nothing, zeros or a 1x1 convolution "
+    "with batch norm and activation; the nearest is that"
+)
 Values = dict[str, Any]
 Modules = tuple[nn.Module, ...]
 Convolved = Callable[[list[Layer]], tuple[Values, Modules]]
@@ -60,6 +64,9 @@ def summed(layer: Layer, convolved: Convolved, *, activated: bool) -> Summed:
     """
     if not layer.body:
         raise refuse(layer.name, "both ways of it lead from one layer; one is enough")
+    for one in layer.shortcut:
+        if one.kind not in {"convolution", "norm", "activation", "pad"}:
+            raise refuse(one.name, _SIDE_BY_SIDE)
     found = depthwise_block(layer.body, activated=activated, added=True)
     if found is not None and found.count == len(layer.body):
         runs, values = found.runs, found.values
@@ -224,6 +231,8 @@ def _runs(layers: Sequence[Layer], convolved: Convolved) -> list[_Run]:
     left, runs = list(layers), list[_Run]()
     while left:
         first = left[0]
+        if first.kind == "gates":
+            raise refuse(first.name, GATES_PLACE)
         if first.kind != "convolution":
             raise refuse(
                 first.name,
@@ -362,11 +371,7 @@ def _shortcut_of(shortcut: list[_Run], values: Values, last: _Run) -> str:
         run.values["kind"] == "conv" and conv.kernel_size == (1, 1) and conv.groups == 1
     )
     if more or not plain:
-        raise refuse(
-            run.layer.name,
-            "nas has two ways side by side only where one is nothing, zeros or a 1x1 "
-            "convolution; the nearest is that",
-        )
+        raise refuse(run.layer.name, _SIDE_BY_SIDE)
     if (run.norm, run.activation) == (None, None) and (
         last.norm is not None or _biased(run) != _biased(last)
     ):
