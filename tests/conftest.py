@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ def pytest_configure() -> None:
 def pytest_report_header() -> str:
     """Say which nas is tested."""
     return f"nas {nas.__version__} from {PLACE}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests, then the long ones.
+
+    A process runs a whole file: one of minutes at the end would leave the others idle.
+    """
+    slow = Counter(i.path for i in items if i.get_closest_marker("slow") is not None)
+    size = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -size[item.path]))
 
 
 # How many tests each process left out; under xdist its workers tell.

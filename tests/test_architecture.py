@@ -115,8 +115,8 @@ def sizes(architecture: Architecture) -> list[int]:
 
 def same_function(one: Architecture, other: Architecture) -> bool:
     """Return whether both compute the same on random weights and images."""
+    models = [build(architecture).eval() for architecture in (one, other)]
     for seed in range(4):
-        models = [build(architecture).eval() for architecture in (one, other)]
         generator = torch.Generator().manual_seed(seed)
         states = [model.state_dict() for model in models]
         for values in zip(*[state.values() for state in states], strict=True):

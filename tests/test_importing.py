@@ -487,11 +487,6 @@ def test_everyday_styles_are_taken(name: str) -> None:
     torch.testing.assert_close(logits, wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_at_least_thirty_styles() -> None:
-    """Each net of the table stands for a way of writing."""
-    assert len(TAKEN) >= 30
-
-
 def notes(name: str) -> list[str]:
     """Return what the import of a net in the table remarks."""
     return assemble(trace(copy.deepcopy(TAKEN[name]), (1, 28, 28)), (1, 28, 28))[1]

@@ -207,14 +207,13 @@ def test_a_space_takes_in_what_it_lacks(space: str, name: str) -> None:
     assert include(wider, start, caps) == (wider, [])
 
 
-@pytest.mark.slow
 def test_a_space_takes_in_kernels_gates_and_a_resolution() -> None:
     """Each is added to the options, and the net can be drawn then."""
     gated = Block(kind="mobilenet", out_channels=4, squeeze_excitation=4, dilation=2)
     net = net_of(
         Block(out_channels=4, kernel_width=9), gated, shape=(1, 28, 28), resolution=20
     )
-    space, caps = find_space("mixed"), Caps(20_000)
+    space, caps = read_space(SIX_NETS, "six"), Caps(20_000)
     wider, added = include(space, net, caps)
     assert encode(wider, net, caps) is not None
     assert {"input resolution 20", "kernel_widths 9", "dilations 2"} <= {*added}
