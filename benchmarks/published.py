@@ -190,17 +190,19 @@ def _publish(task: Task, folder: Path, target: Path, *, whole: bool) -> None:
 
 
 def reports(task: Task = MNIST) -> dict[int, dict[int, dict[str, Any]]]:
-    """Return the reports by study seed and cap."""
+    """Return the reports by study seed and cap; a study without winners has none."""
     found: dict[int, dict[int, dict[str, Any]]] = {}
     for folder in _folders(task):
         paths = {
             cap: folder / best_folder(task, cap) / "report.json" for cap in task.caps
         }
-        found[load_settings(folder).seed] = {
+        some = {
             cap: json.loads(path.read_text())
             for cap, path in paths.items()
             if path.exists()
         }
+        if some:
+            found[load_settings(folder).seed] = some
     return found
 
 

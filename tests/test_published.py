@@ -83,6 +83,24 @@ def test_a_number_that_is_not_that_of_the_study_is_told(
     assert "README.md: its table is not that of the reports" in published.faults()
 
 
+def test_a_study_without_winners_does_not_count_in_the_table(
+    published: ModuleType, copy: Path
+) -> None:
+    """Its search stands for itself; with a winner the table has the mean of both."""
+    before = published.table()
+    further = copy.with_name("mnist-10000-seed-1")
+    further.mkdir()
+    settings = from_toml((copy / "study.toml").read_text(), "study.toml")
+    text = to_toml(replace(settings, name=further.name, seed=1))
+    (further / "study.toml").write_text(text)
+    assert published.table() == before
+    (further / "best").mkdir()
+    (further / "best" / "report.json").write_bytes(
+        (copy / "best" / "report.json").read_bytes()
+    )
+    assert "mean of 2 searches" in published.table()
+
+
 def test_a_study_that_no_task_makes_is_told(published: ModuleType, copy: Path) -> None:
     """So that nothing stands among the results that cannot be made again."""
     copy.rename(copy.with_name("kmnist-9"))

@@ -1,9 +1,9 @@
-"""A convolutional classifier: 985 parameters, 372,138 MACs an image.
+"""A convolutional classifier: 989 parameters, 828,014 MACs an image.
 
-    13c3/max - 13s3x2 - 13s3/maxx3 - gap
+    11c3 - 11s3/maxx3 - 11s5/maxx3 - gap
 
-Data set mnist, trial 132 resized, 985 parameters: test accuracy 98.93 % after the last
-of 15 epochs (mean of 3 seeds, standard deviation 0.06 %: 98.99 %, 98.92 %, 98.87 %).
+Data set mnist, trial 175 resized, 989 parameters: test accuracy 98.81 % after the last
+of 15 epochs (mean of 3 seeds, standard deviation 0.15 %: 98.96 %, 98.79 %, 98.67 %).
 
 Needs torch and safetensors. Weights and this file belong together:
 
@@ -12,7 +12,7 @@ Needs torch and safetensors. Weights and this file belong together:
 
 Input: raw images, uint8 from 0 to 255, 1 x 28 x 28 (channels, height, width), as the
 data set has them; not divided by 255, not normalised: the net does that itself. In
-Python values and layouts as nas reads them serve, too.
+Python, images in the layout and the values of the data set work, too.
 
 ``python model.py`` checks the file and the weights beside it. Written by nas.
 """
@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-NUM_PARAMS = 985
+NUM_PARAMS = 989
 INPUT_SHAPE = (1, 28, 28)
 """Channels, height, width."""
 MEAN = (0.1306604762738429,)
@@ -69,54 +69,58 @@ class Model(nn.Module):
         """Build the layers with random weights."""
         super().__init__()
         self.blocks = nn.Sequential(
-            # 13c3/max: 1x28x28 -> 13x14x14
+            # 11c3: 1x28x28 -> 11x28x28
             named(
-                conv=nn.Conv2d(1, 13, 3, padding=1, bias=False),
-                pool=nn.MaxPool2d(2),
-                norm=nn.BatchNorm2d(13),
+                conv=nn.Conv2d(1, 11, 3, padding=1, bias=False),
+                norm=nn.BatchNorm2d(11),
                 activation=nn.ReLU(),
             ),
-            # 13s3x2: 13x14x14 -> 13x14x14
+            # 11s3/maxx3: 11x28x28 -> 11x14x14
             Shared(
                 named(
-                    depthwise=nn.Conv2d(13, 13, 3, padding=1, groups=13, bias=False),
-                    pointwise=nn.Conv2d(13, 13, 1, bias=False),
+                    depthwise=nn.Conv2d(11, 11, 3, padding=1, groups=11, bias=False),
+                    pointwise=nn.Conv2d(11, 11, 1, bias=False),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(13),
+                    norm=nn.BatchNorm2d(11),
                     activation=nn.ReLU(),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(13),
-                    activation=nn.ReLU(),
-                ),
-            ),
-            # 13s3/maxx3: 13x14x14 -> 13x7x7
-            Shared(
-                named(
-                    depthwise=nn.Conv2d(13, 13, 3, padding=1, groups=13, bias=False),
-                    pointwise=nn.Conv2d(13, 13, 1, bias=False),
-                ),
-                named(
-                    norm=nn.BatchNorm2d(13),
-                    activation=nn.ReLU(),
-                ),
-                named(
-                    norm=nn.BatchNorm2d(13),
+                    norm=nn.BatchNorm2d(11),
                     activation=nn.ReLU(),
                 ),
                 named(
                     pool=nn.MaxPool2d(2),
-                    norm=nn.BatchNorm2d(13),
+                    norm=nn.BatchNorm2d(11),
+                    activation=nn.ReLU(),
+                ),
+            ),
+            # 11s5/maxx3: 11x14x14 -> 11x7x7
+            Shared(
+                named(
+                    depthwise=nn.Conv2d(11, 11, 5, padding=2, groups=11, bias=False),
+                    pointwise=nn.Conv2d(11, 11, 1, bias=False),
+                ),
+                named(
+                    norm=nn.BatchNorm2d(11),
+                    activation=nn.ReLU(),
+                ),
+                named(
+                    norm=nn.BatchNorm2d(11),
+                    activation=nn.ReLU(),
+                ),
+                named(
+                    pool=nn.MaxPool2d(2),
+                    norm=nn.BatchNorm2d(11),
                     activation=nn.ReLU(),
                 ),
             ),
         )
-        # gap: 13x7x7 -> 10 logits
+        # gap: 11x7x7 -> 10 logits
         self.head = named(
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            classifier=nn.Linear(13, 10),
+            classifier=nn.Linear(11, 10),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -159,6 +163,8 @@ def pixels(images: Tensor) -> Tensor:
     """
     if images.dtype == torch.uint8:
         return images.float()
+    if images.dtype == torch.bool:
+        images = images.float()
     low, high = VALUE_RANGE
     if not images.is_floating_point() and VALUE_RANGE == (0.0, 1.0):
         raise TypeError(
@@ -166,11 +172,13 @@ def pixels(images: Tensor) -> Tensor:
             "from 0 to 1"
         )
     values = images.double()
+    if bool(values.isnan().any()):
+        raise ValueError("images hold NaN: replace those values")
     least, most = low - VALUE_MARGIN, high + VALUE_MARGIN
-    if not bool(((values >= least) & (values <= most)).all()):  # so that NaN fails, too
+    if bool(((values < least) | (values > most)).any()):
         raise ValueError(
             f"images have values from {float(values.min()):g} to "
-            f"{float(values.max()):g}, or NaN, and the training images from {low:g} to "
+            f"{float(values.max()):g}, and the training images from {low:g} to "
             f"{high:g}: scale them alike, or give raw uint8 pixels"
         )
     return ((values.clamp(low, high) - low) * (255 / (high - low))).round().float()
@@ -178,7 +186,9 @@ def pixels(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Return images, as arrange and pixels take them, as the model takes them."""
-    images = pixels(arrange(torch.as_tensor(images)))
+    # A copy of an array, since torch warns of sharing one that is read-only.
+    images = images if isinstance(images, Tensor) else torch.tensor(images)
+    images = pixels(arrange(images))
     mean = torch.tensor(MEAN, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, -1, 1, 1)
     return (images / 255 - mean) / std
@@ -188,7 +198,8 @@ def normalise(images: Tensor) -> Tensor:
 def predict(model: Model, images: Tensor) -> Tensor:
     """Return the classes [N], indices into CLASS_NAMES, of images: tensor or array.
 
-    They have the layout and the values that nas reads; it refuses what normalise does.
+    Takes raw uint8 images, or images as the data set has them; raises what arrange and
+    pixels raise for others.
     """
     logits: Tensor = model(normalise(images))
     return logits.argmax(dim=1)

@@ -1,9 +1,9 @@
-"""A convolutional classifier: 2,485 parameters, 1,009,650 MACs an image.
+"""A convolutional classifier: 2,496 parameters, 2,902,196 MACs an image.
 
-    25c3/max - 25s3x2 - 25s3/maxx3 - gap
+    22c3 - 22s3/maxx4 - 22s5/maxx3 - gap
 
-Data set mnist, trial 132 resized, 2,485 parameters: test accuracy 99.40 % after the
-last of 15 epochs (mean of 3 seeds, standard deviation 0.07 %: 99.41 %, 99.32 %, 99.46
+Data set mnist, trial 161 resized, 2,496 parameters: test accuracy 99.44 % after the
+last of 15 epochs (mean of 3 seeds, standard deviation 0.02 %: 99.43 %, 99.46 %, 99.43
 %).
 
 Needs torch and safetensors. Weights and this file belong together:
@@ -13,7 +13,7 @@ Needs torch and safetensors. Weights and this file belong together:
 
 Input: raw images, uint8 from 0 to 255, 1 x 28 x 28 (channels, height, width), as the
 data set has them; not divided by 255, not normalised: the net does that itself. In
-Python values and layouts as nas reads them serve, too.
+Python, images in the layout and the values of the data set work, too.
 
 ``python model.py`` checks the file and the weights beside it. Written by nas.
 """
@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-NUM_PARAMS = 2485
+NUM_PARAMS = 2496
 INPUT_SHAPE = (1, 28, 28)
 """Channels, height, width."""
 MEAN = (0.1306604762738429,)
@@ -70,54 +70,62 @@ class Model(nn.Module):
         """Build the layers with random weights."""
         super().__init__()
         self.blocks = nn.Sequential(
-            # 25c3/max: 1x28x28 -> 25x14x14
+            # 22c3: 1x28x28 -> 22x28x28
             named(
-                conv=nn.Conv2d(1, 25, 3, padding=1, bias=False),
-                pool=nn.MaxPool2d(2),
-                norm=nn.BatchNorm2d(25),
+                conv=nn.Conv2d(1, 22, 3, padding=1, bias=False),
+                norm=nn.BatchNorm2d(22),
                 activation=nn.ReLU(),
             ),
-            # 25s3x2: 25x14x14 -> 25x14x14
+            # 22s3/maxx4: 22x28x28 -> 22x14x14
             Shared(
                 named(
-                    depthwise=nn.Conv2d(25, 25, 3, padding=1, groups=25, bias=False),
-                    pointwise=nn.Conv2d(25, 25, 1, bias=False),
+                    depthwise=nn.Conv2d(22, 22, 3, padding=1, groups=22, bias=False),
+                    pointwise=nn.Conv2d(22, 22, 1, bias=False),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(25),
+                    norm=nn.BatchNorm2d(22),
                     activation=nn.ReLU(),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(25),
-                    activation=nn.ReLU(),
-                ),
-            ),
-            # 25s3/maxx3: 25x14x14 -> 25x7x7
-            Shared(
-                named(
-                    depthwise=nn.Conv2d(25, 25, 3, padding=1, groups=25, bias=False),
-                    pointwise=nn.Conv2d(25, 25, 1, bias=False),
-                ),
-                named(
-                    norm=nn.BatchNorm2d(25),
+                    norm=nn.BatchNorm2d(22),
                     activation=nn.ReLU(),
                 ),
                 named(
-                    norm=nn.BatchNorm2d(25),
+                    norm=nn.BatchNorm2d(22),
                     activation=nn.ReLU(),
                 ),
                 named(
                     pool=nn.MaxPool2d(2),
-                    norm=nn.BatchNorm2d(25),
+                    norm=nn.BatchNorm2d(22),
+                    activation=nn.ReLU(),
+                ),
+            ),
+            # 22s5/maxx3: 22x14x14 -> 22x7x7
+            Shared(
+                named(
+                    depthwise=nn.Conv2d(22, 22, 5, padding=2, groups=22, bias=False),
+                    pointwise=nn.Conv2d(22, 22, 1, bias=False),
+                ),
+                named(
+                    norm=nn.BatchNorm2d(22),
+                    activation=nn.ReLU(),
+                ),
+                named(
+                    norm=nn.BatchNorm2d(22),
+                    activation=nn.ReLU(),
+                ),
+                named(
+                    pool=nn.MaxPool2d(2),
+                    norm=nn.BatchNorm2d(22),
                     activation=nn.ReLU(),
                 ),
             ),
         )
-        # gap: 25x7x7 -> 10 logits
+        # gap: 22x7x7 -> 10 logits
         self.head = named(
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            classifier=nn.Linear(25, 10),
+            classifier=nn.Linear(22, 10),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -160,6 +168,8 @@ def pixels(images: Tensor) -> Tensor:
     """
     if images.dtype == torch.uint8:
         return images.float()
+    if images.dtype == torch.bool:
+        images = images.float()
     low, high = VALUE_RANGE
     if not images.is_floating_point() and VALUE_RANGE == (0.0, 1.0):
         raise TypeError(
@@ -167,11 +177,13 @@ def pixels(images: Tensor) -> Tensor:
             "from 0 to 1"
         )
     values = images.double()
+    if bool(values.isnan().any()):
+        raise ValueError("images hold NaN: replace those values")
     least, most = low - VALUE_MARGIN, high + VALUE_MARGIN
-    if not bool(((values >= least) & (values <= most)).all()):  # so that NaN fails, too
+    if bool(((values < least) | (values > most)).any()):
         raise ValueError(
             f"images have values from {float(values.min()):g} to "
-            f"{float(values.max()):g}, or NaN, and the training images from {low:g} to "
+            f"{float(values.max()):g}, and the training images from {low:g} to "
             f"{high:g}: scale them alike, or give raw uint8 pixels"
         )
     return ((values.clamp(low, high) - low) * (255 / (high - low))).round().float()
@@ -179,7 +191,9 @@ def pixels(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Return images, as arrange and pixels take them, as the model takes them."""
-    images = pixels(arrange(torch.as_tensor(images)))
+    # A copy of an array, since torch warns of sharing one that is read-only.
+    images = images if isinstance(images, Tensor) else torch.tensor(images)
+    images = pixels(arrange(images))
     mean = torch.tensor(MEAN, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, -1, 1, 1)
     return (images / 255 - mean) / std
@@ -189,7 +203,8 @@ def normalise(images: Tensor) -> Tensor:
 def predict(model: Model, images: Tensor) -> Tensor:
     """Return the classes [N], indices into CLASS_NAMES, of images: tensor or array.
 
-    They have the layout and the values that nas reads; it refuses what normalise does.
+    Takes raw uint8 images, or images as the data set has them; raises what arrange and
+    pixels raise for others.
     """
     logits: Tensor = model(normalise(images))
     return logits.argmax(dim=1)
