@@ -151,7 +151,7 @@ def cut_last_record(search: Search, chance: random.Random) -> None:
 
 @pytest.mark.slow
 def test_killed_coordinators(tmp_path: Path, chance: random.Random) -> None:
-    """Five times kill -9 of the coordinator or of all, half with a cut last record."""
+    """Five times kill -9 of the coordinator or of all, two of them with a cut last record."""
     search = Search(tmp_path, trials=100_000)
     known: list[Candidate] = []
     for round_number in range(5):

@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -179,6 +180,15 @@ class StraightSwish(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
         """Return it as it is."""
         return grad
+
+
+class Scaled(torch.autograd.Function):
+    """A multiple of the values, which come second."""
+
+    @staticmethod
+    def forward(ctx: Any, by: int, x: Tensor) -> Tensor:  # noqa: ARG004 - torch gives it
+        """Return the multiple."""
+        return by * x
 
 
 class OwnSize(nn.Conv2d):
@@ -586,6 +596,18 @@ def test_compiled_code_is_given_no_values(function: Change) -> None:
     assert Straight.apply(torch.tensor([-3.0])) == -1
 
 
+def test_imports_at_the_same_time_leave_python_as_it_was() -> None:
+    """While a forward is recorded, isinstance and torch's compiled code are changed."""
+    before = isinstance, vars(torch.autograd.Function)["apply"]
+    call = torch.jit.ScriptFunction.__call__
+    nets = [Net() for _ in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        chains = list(pool.map(lambda net: trace(net, (1, 12, 12)), nets))
+    assert {len(chain.layers) for chain in chains} == {len(chains[0].layers)}
+    assert (isinstance, vars(torch.autograd.Function)["apply"]) == before
+    assert torch.jit.ScriptFunction.__call__ is call
+
+
 def gated(x: Tensor) -> Tensor:
     """Return gates' product, with swish written by hand on the way."""
     mean = x.mean((2, 3), keepdim=True)
@@ -780,6 +802,26 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "more than images": (NeedsScale, r"more than the images \(scale\)"),
     "sigmoid of the logits": (lambda: Net(behind=torch.sigmoid), "classifies by softmax"),
     "sigmoid at the end": (lambda: Net(behind=nn.Sigmoid()), "classifies by softmax"),
+    "sigmoid before the last flatten": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Sigmoid(), nn.Flatten(),
+        ),
+        r"2 \(Sigmoid\) .* classifies by softmax",
+    ),
+    "a confidence": (
+        lambda: Net(behind=lambda x: (x, x.softmax(1).amax(1))), "amax .* the nearest"
+    ),
+    "batch norm behind two poolings": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 10),
+        ),
+        r"5 \(BatchNorm1d\) .* the nearest",
+    ),
+    "a function of something else first": (
+        lambda: Net(activation=lambda x: Scaled.apply(2, x)),
+        r"Scaled \(test_importing_idioms.py line \d+\) .* first argument",
+    ),
     "scaled logits": (lambda: Net(behind=lambda x: x * 0.125), "no arithmetic in a net"),
     "features, too": (
         lambda: Net(behind=lambda x: (x.relu(), x.neg())), "returns more .* the nearest"

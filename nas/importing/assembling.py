@@ -516,8 +516,8 @@ def _merged(parts: list[tuple[Block, Layer, tuple[nn.Module, ...]]]) -> list[Blo
 
 
 _HEAD = (
-    "behind the feature map nas has linear layers, with an activation between them and "
-    "nothing else, and the last gives the logits; the nearest is that"
+    "behind the feature map nas has linear layers, with an activation between them, and "
+    "the last gives the logits; the nearest is that"
 )
 _BEFORE_BLOCKS = {
     "norm": "nas itself normalises the images, so the nearest is without it",

@@ -110,6 +110,9 @@ def _without_gap(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
         return [*every, *behind], []
     pool = replace(gap, kind="pool", value=Pooling("avg", sides, sides))
     pooled = any(one.kind == "pool" for one in _block_behind(every))
+    first_kind = next(one.kind for one in behind if one.kind != "dropout")
+    if pooled and first_kind != "linear":
+        return layers, []
     notes: list[str] = []
     if pooled and behind[0].kind == "dropout":
         notes.append(LEFT_OUT.format(behind.pop(0).name))

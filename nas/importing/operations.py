@@ -172,7 +172,7 @@ class Operations:
             self._adaptive_pool("avg", name, before, after)
         elif target == "adaptive_max_pool2d":
             self._adaptive_pool("max", name, before, after)
-        elif target == "amax" and math.prod(after) == after[0] == before[0]:
+        elif target == "amax" and after and math.prod(after) == after[0] == before[0]:
             self._adaptive_pool("max", name, before, (before[0], 1, 1))
             self._flatten(name, after, before)
         elif target == "mean":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import getitem, setitem
@@ -26,6 +27,7 @@ from nas.importing.layer import target_of
 from nas.importing.refusals import refuse
 
 _LIBRARY = str(Path(torch.__file__).parent)
+_RECORDING = threading.RLock()
 
 
 class Images(nn.Module):
@@ -50,7 +52,7 @@ def record(model: nn.Module, input_shape: Shape) -> tuple[Images, fx.Graph]:
     root = Images(model)
     root.train(model.training)
     tracer = _Recorder(input_shape)
-    with torch.no_grad(), _values_as_tensors():
+    with _RECORDING, torch.no_grad(), _values_as_tensors():
         graph = tracer.trace(root)
     _prune(graph)
     return root, graph
@@ -126,7 +128,8 @@ def _values_as_tensors() -> Iterator[None]:
 
     Only Python code may be told so: what torch has compiled would read a value as a
     tensor's memory, and crash. So would a function with a gradient of its own. Both are
-    taken as the activation that they compute, or refused.
+    taken as the activation that they compute, or refused. All threads see the changes,
+    so only one may be in here.
     """
     plain, apply = builtins.isinstance, vars(Function)["apply"]
     call = torch.jit.ScriptFunction.__call__
@@ -160,15 +163,16 @@ def _as_known(
     values = [one for one in (*args, *kwargs.values()) if type(one) is _Value]
     if not values:
         return function(*args, **kwargs)
-    if values == [*args[:1]]:
+    # Not by ==, which the trace would record.
+    if len(values) == 1 and args and args[0] is values[0]:
         known = activation_of(lambda numbers: function(numbers, *args[1:], **kwargs))
         if known is not None:
             return getattr(functional, known)(args[0])
     line = user_line()
     raise refuse(
         f"{name} ({line})" if line else name,
-        f"it is {kind}, and no activation that nas has; the nearest is a layer "
-        "or function of torch",
+        f"it is {kind}, and no activation of its first argument that nas has; the "
+        "nearest is a layer or function of torch",
     )
 
 

@@ -13,8 +13,8 @@ def refuse(name: str, why: str) -> ArchitectureError:
 
 LEFT_OUT = "{} is left out: nas has no dropout there, which matters in training alone"
 MOVED = (
-    "the dropout behind {} changes its place among the layers of its block, which "
-    "matters in training alone"
+    "the dropout behind {} changes its place among its neighbours, which matters in "
+    "training alone"
 )
 OWN_WEIGHTS = (
     "forward gives it the weights; nas knows those of torch's layers, so the nearest is "

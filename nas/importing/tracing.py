@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from torch import fx, nn
 
@@ -105,9 +106,7 @@ class _Walk:
             if user.op == "output":
                 if self.taken.padding is not None:
                     raise self.taken.no_padding()
-                last = self.taken.layers[-1] if self.taken.layers else None
-                if last and last.value == "sigmoid" and len(last.out_shape) == 1:
-                    raise refuse(last.name, SIGMOID_END)
+                self.refuse_sigmoid_end()
                 return Chain(
                     tuple(self.taken.layers),
                     self.taken.ending,
@@ -115,6 +114,17 @@ class _Walk:
                     part_of(self.root, inputs[0], scaled),
                 )
             node = self.step(node, user)
+
+    def refuse_sigmoid_end(self) -> None:
+        """Raise ArchitectureError where a sigmoid is the last that changes the logits."""
+        for last in reversed(self.taken.layers):
+            if last.kind not in {"flatten", "dropout"}:
+                if (
+                    last.value == "sigmoid"
+                    and prod(last.out_shape) == last.out_shape[0]
+                ):
+                    raise refuse(last.name, SIGMOID_END)
+                return
 
     def step(self, node: fx.Node, user: fx.Node) -> fx.Node:
         """Add what takes the node; return where it ends."""

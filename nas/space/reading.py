@@ -266,6 +266,9 @@ class _Reader:
                 self.refuse(table, key, f"{option!r} is not one of {', '.join(known)}")
         return self._choice(table, key, options)
 
+    def block_kinds(self, table: str, key: str) -> Choice[str]:
+        return self.names(table, key, *KINDS)
+
     def wholes(self, table: str, key: str, low: int, high: int) -> Choice[int]:
         options = self._options(table, key)
         for option in options:
@@ -330,13 +333,16 @@ class _Key(NamedTuple):
     """Its name in SearchSpace or Deviation; None where it is the key's."""
 
 
-_WEIGHTED = (_Reader.names, _Reader.wholes, _Reader.odds, _Reader.dropouts)
+_WEIGHTED = (
+    *(_Reader.names, _Reader.block_kinds),
+    *(_Reader.wholes, _Reader.odds, _Reader.dropouts),
+)
 _KEYS: dict[str, dict[str, _Key]] = {
     "size": {"towards_cap": _Key(_Reader.number, (0.1, 10.0), 2.0)},
     "input": {"resolution": _Key(_Reader.wholes, (0, 4096), [0], "resolutions")},
     "blocks": {
         "depth": _Key(_Reader.range, (1, 32)),
-        "kinds": _Key(_Reader.names, tuple(KINDS)),
+        "kinds": _Key(_Reader.block_kinds, ()),
         "kernel_sizes": _Key(_Reader.odds, (1, 15)),
         "paddings": _Key(_Reader.names, get_args(Padding), ["same"]),
         "norms": _Key(_Reader.names, get_args(Norm), ["batch"]),
