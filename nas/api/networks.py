@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from nas.references.bundled import Reference
 from nas.search.recipes import RecipeChange
 from nas.search.resolve import Resolved, resolve
 
+# While torch.fx follows a module, the modules of all threads call what it records.
+_IMPORTING = threading.Lock()
 Network = str | Path | nn.Module | Architecture | Reference
 """A module, an architecture, or a name as for `nas train`: NAME, FILE or STUDY:TRIAL."""
 
@@ -156,9 +159,10 @@ def _imported(module: nn.Module, input_shape: Shape) -> Reference:
     model = copy.deepcopy(
         unwrapped(module)
     ).cpu()  # a copy, as the check changes its weights
-    chain = trace(model, input_shape, shape_from="data with images of")
-    architecture, _ = assemble(chain, input_shape)
-    check_same(model, chain, architecture)
+    with _IMPORTING:
+        chain = trace(model, input_shape, shape_from="data with images of")
+        architecture, _ = assemble(chain, input_shape)
+        check_same(model, chain, architecture)
     name = type(model).__name__
     return Reference(
         name=name, architecture=architecture, source=f"the torch module {name}"

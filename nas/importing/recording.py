@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import inspect
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import getitem, setitem
@@ -27,7 +26,6 @@ from nas.importing.layer import target_of
 from nas.importing.refusals import refuse
 
 _LIBRARY = str(Path(torch.__file__).parent)
-_RECORDING = threading.RLock()
 
 
 class Images(nn.Module):
@@ -52,7 +50,7 @@ def record(model: nn.Module, input_shape: Shape) -> tuple[Images, fx.Graph]:
     root = Images(model)
     root.train(model.training)
     tracer = _Recorder(input_shape)
-    with _RECORDING, torch.no_grad(), _values_as_tensors():
+    with torch.no_grad(), _values_as_tensors():
         graph = tracer.trace(root)
     _prune(graph)
     return root, graph
@@ -129,7 +127,7 @@ def _values_as_tensors() -> Iterator[None]:
     Only Python code may be told so: what torch has compiled would read a value as a
     tensor's memory, and crash. So would a function with a gradient of its own. Both are
     taken as the activation that they compute, or refused. All threads see the changes,
-    so only one may be in here.
+    as they see those of torch.fx: one import at a time.
     """
     plain, apply = builtins.isinstance, vars(Function)["apply"]
     call = torch.jit.ScriptFunction.__call__
