@@ -151,10 +151,10 @@ def cut_last_record(search: Search, chance: random.Random) -> None:
 
 @pytest.mark.slow
 def test_killed_coordinators(tmp_path: Path, chance: random.Random) -> None:
-    """Five times kill -9 of the coordinator or of all, two of them with a cut last record."""
+    """Eight times kill -9 of the coordinator or of all, half with a cut last record."""
     search = Search(tmp_path, trials=100_000)
     known: list[Candidate] = []
-    for round_number in range(5):
+    for round_number in range(8):
         with search.started() as process:
             if round_number % 4:
                 wait_for_growth(search, process)
@@ -191,11 +191,11 @@ def test_killed_coordinators(tmp_path: Path, chance: random.Random) -> None:
 
 @pytest.mark.slow
 def test_killed_workers(tmp_path: Path, chance: random.Random) -> None:
-    """Six times kill -9 of a worker: the search itself goes on to its end."""
+    """Twelve times kill -9 of a worker: the search itself goes on to its end."""
     search = Search(tmp_path, trials=100_000)
     known: list[Candidate] = []
     with search.started() as process:
-        for _ in range(6):
+        for _ in range(12):
             # Three deaths under one candidate would end it: let one finish in between.
             before = len(finished(search.candidates()))
             while len(finished(search.candidates())) <= before:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nets import net_of
 from studying import (
     FakeEngine,
     environment,
@@ -36,13 +37,16 @@ from test_crashes import (
 )
 
 import nas
+from nas.architecture import Architecture, Block
 from nas.candidates.candidate import Candidate, front
 from nas.errors import StudyError
+from nas.export import source, write_best
 from nas.report import write_front
 from nas.search import overdue
 from nas.search.loop import search
 from nas.search.progress import Timing
 from nas.study.folders import create, open_study, read_study
+from nas.training.model import build
 
 KILOBYTE = 1024
 
@@ -142,6 +146,37 @@ def test_a_full_disk_leaves_the_old_front_whole(disk: SmallDisk) -> None:
         with (folder / "front.csv").open(newline="") as file:
             trials = [int(row["trial"]) for row in csv.DictReader(file)]
         assert trials == [c.trial for c in front(study.candidates())]
+
+
+def test_a_full_disk_leaves_the_old_winner_whole(disk: SmallDisk) -> None:
+    """Weights, source, architecture and report: all old or all new."""
+    folder = disk.path / "best"
+    for width, leave in ((4, None), (40, 0), (40, 8), (40, 16)):
+        architecture = net_of(Block(out_channels=width), Block(out_channels=width))
+
+        def write(architecture: Architecture = architecture) -> None:
+            write_best(
+                folder,
+                architecture,
+                source(
+                    architecture, mean=[0.1], std=[0.3], class_names=list("0123456789")
+                ),
+                build(architecture).state_dict(),
+                {"width": architecture.blocks[0].out_channels},
+            )
+
+        if leave is None:
+            write()
+            old = {path.name: path.read_bytes() for path in folder.iterdir()}
+            continue
+        disk.fill(leave * KILOBYTE)
+        with pytest.raises(StudyError, match="No space left on device: free some"):
+            write()
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == old
+        disk.empty()
+    write()
+    assert {p.name for p in folder.iterdir()} == set(old)
+    assert (folder / "weights.safetensors").read_bytes() != old["weights.safetensors"]
 
 
 @pytest.mark.slow
@@ -272,9 +307,10 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_slurms_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_slurms_sigterm_ends_it_cleanly(workers: int, tmp_path: Path) -> None:
     """Slurm sends SIGCONT and SIGTERM to every process of the job, workers too."""
-    search = Search(tmp_path, trials=100_000, workers=2)
+    search = Search(tmp_path, trials=100_000, workers=workers)
     with search.started() as process:
         wait_for_growth(search, process)
         deadline = time.monotonic() + 120
@@ -359,3 +395,31 @@ def test_two_searches_at_once(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     assert len(finished(search.check([]))) == 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut", "hole", "foreign"])
+def test_a_damaged_journal_is_told_or_mended(damage: str, tmp_path: Path) -> None:
+    """Cut at its end it is mended; with a hole or foreign it is refused, untouched."""
+    search = Search(tmp_path, trials=4)
+    search.finish()
+    journal = search.study / "journal.log"
+    whole = journal.read_bytes()
+    middle = len(whole) // 2
+    journal.write_bytes(
+        {
+            "cut": whole[:-5],
+            "hole": whole[:middle] + bytes(200) + whole[middle + 200 :],
+            "foreign": b"\x89PNG\r\n\x1a\n" + whole,
+        }[damage]
+    )
+    damaged = journal.read_bytes()
+    with search.started() as process:
+        _, errors = process.communicate(timeout=200)
+    if damage == "cut":
+        assert process.returncode == 0, errors
+        assert len(finished(search.check([]))) == 4
+    else:
+        assert process.returncode == 1
+        assert "restore it from a copy" in one_line(errors)
+        assert journal.read_bytes() == damaged

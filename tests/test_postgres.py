@@ -308,12 +308,12 @@ def test_a_connection_of_ours_that_the_server_still_holds_is_ended(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("end", "seconds"), [("stop", 6.0), ("stop", 0.0), ("kill", 1.0)]
+    ("end", "seconds"), [("stop", 20.0), ("stop", 0.0), ("kill", 1.0)]
 )
 def test_a_search_outlives_its_database(
     end: str, seconds: float, server: Server, url: str, tmp_path: Path
 ) -> None:
-    """Away for 6 s, restarted, killed -9 in the midst of a search: none lost, none twice."""
+    """Away for 20 s, restarted, killed -9 in the midst of a search: none lost, none twice."""
     with searching(tmp_path, *SEARCH, "--trials", 14, url=url) as search:
         search.wait_for(3)
         before = finished(search.candidates())
@@ -335,9 +335,9 @@ def test_a_search_outlives_its_database(
 def test_a_killed_coordinator_goes_on_with_the_same_command(
     url: str, tmp_path: Path
 ) -> None:
-    """Twice kill -9 in the midst of a search in the database."""
+    """Three times kill -9 in the midst of a search in the database."""
     known: list[Candidate] = []
-    for round_number in range(2):
+    for round_number in range(3):
         with searching(tmp_path, *SEARCH, "--trials", 100_000, url=url) as search:
             search.wait_for(len(finished(known)) + 2)
             search.process.kill()

@@ -70,8 +70,9 @@ def next_promotion(
     candidate is not to be promoted; ``started`` has for each trial the (epochs, seed
     number) of all its promotions, running ones too. ``screened`` of ``trials`` candidates
     have been screened, and further ones will be while ``screening``: early on few
-    promotions are due, since better ones are to come. The trials in ``always`` are fully trained whatever they are worth, before others, and
-    besides the promotions that the rule gives.
+    promotions are due, since better ones are to come. The trials in ``always`` are fully
+    trained whatever they are worth, before others, and besides the promotions that the
+    rule gives.
     """
     if len(fidelities) < 2:
         return None
